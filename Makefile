@@ -1,0 +1,32 @@
+# Everything a developer or a newcomer types. `make help` lists it.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test check clean
+
+help: ## what can be made
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: .venv/ready ## a ready .venv/ with the tested versions
+
+.venv/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+run: setup ## train, prune, distil, export and check on the embedded data; ends in a table
+	$(BIN)/python -m sparse_xp --config-dir sweeps --config-name embedded
+	$(BIN)/python -m sparse_xp.report outputs/embedded
+
+test: setup ## the test suite (offline, CPU, a few minutes)
+	$(BIN)/python -m pytest
+
+check: setup ## lint, format and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean: ## remove outputs and caches, keep .venv
+	rm -rf outputs .mypy_cache .ruff_cache .pytest_cache build dist

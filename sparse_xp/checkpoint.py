@@ -1,0 +1,124 @@
+"""Saving a run so that it can go on exactly, and finding where to go on.
+
+A checkpoint is a directory ``checkpoints/step-N`` that is renamed into place when all of it is on the disk. It
+holds plain tensors and numbers and is read with ``weights_only``: a checkpoint cannot run code.
+"""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from sparse_xp.files import whole_directory
+
+if TYPE_CHECKING:
+    from sparse_xp.loop import Run
+
+BEST = "best/model.safetensors"
+
+
+def save(run: Run) -> None:
+    """Write ``checkpoints/step-N`` and drop the oldest beyond ``train.keep_checkpoints``."""
+    run.recipe.check(run)
+    run.accelerator.wait_for_everyone()
+    folder = run.directory / "checkpoints"
+    # Every process draws its own dropout, so every process keeps its own random state, outside the shared file.
+    states = gather_random_states(run)
+    if run.accelerator.is_main_process:
+        scaler = run.accelerator.scaler
+        state = {
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "recipe": run.recipe.state_dict(),
+            "progress": asdict(run.progress),
+            "scaler": scaler.state_dict() if scaler else {},
+            "random": states,
+        }
+        with whole_directory(folder / f"step-{run.progress.step:08d}") as draft:
+            torch.save(state, draft / "state.pt")
+        for old in found(folder)[: -run.train.keep_checkpoints]:
+            shutil.rmtree(old)
+    run.accelerator.wait_for_everyone()
+
+
+def restore(run: Run) -> bool:
+    """Continue from the latest whole checkpoint, if there is one."""
+    paths = found(run.directory / "checkpoints")
+    if not paths:
+        return False
+    state = torch.load(paths[-1] / "state.pt", map_location="cpu", weights_only=True)
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.recipe.load_state_dict(move(state["recipe"], run.accelerator.device))
+    for name, value in state["progress"].items():
+        setattr(run.progress, name, value)
+    if run.accelerator.scaler:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    set_random_state(state["random"][min(run.accelerator.process_index, len(state["random"]) - 1)])
+    return True
+
+
+def found(folder: Path) -> list[Path]:
+    """The whole checkpoints of a folder, oldest first."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def save_best(run: Run) -> None:
+    """Keep the weights of this step as the best so far."""
+    run.recipe.check(run)
+    with whole_directory((run.directory / BEST).parent) as draft:
+        save_file({k: v.contiguous() for k, v in unshared(run.model).items()}, draft / Path(BEST).name)
+
+
+def load_best(run: Run) -> None:
+    """Go back to the best weights."""
+    run.model.load_state_dict(load_file(run.directory / BEST), strict=False)
+
+
+def unshared(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters by name, tied ones once (safetensors refuses to write the same memory twice)."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def gather_random_states(run: Run) -> list[dict[str, Any]]:
+    """The random state of every process, in the order of their ranks."""
+    from accelerate.utils import gather_object
+
+    return gather_object([random_state()])
+
+
+def random_state() -> dict[str, Any]:
+    """All random number generators of this process, as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state()
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo what happened to the generators since ``random_state``."""
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """``value`` with every tensor inside it on ``device``."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return {name: move(item, device) for name, item in value.items()} if isinstance(value, dict) else value

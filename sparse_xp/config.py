@@ -1,0 +1,294 @@
+"""What a run is made of. Every group of ``conf/`` is values over one of these dataclasses.
+
+Nothing here imports torch: a configuration is composed, checked and refused in the time Hydra takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, OmegaConf
+
+from sparse_xp.clock import When, parse_when
+from sparse_xp.errors import did_you_mean
+from sparse_xp.modifiers import MODIFIERS, Distillation, LearningRate, Modifier, WeightDecay
+from sparse_xp.tasks import TASKS, Task
+
+PACKAGE = Path(__file__).parent
+#: conf/ stands at the top of a checkout and inside the package of an installed wheel.
+CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir())
+
+
+@dataclass(kw_only=True)
+class Model:
+    """An encoder: ``checkpoint`` is a hub id or a local directory, ``tokenizer`` the same (default: the checkpoint).
+
+    ``dropout`` replaces the checkpoint's hidden and attention dropout where it is given.
+    """
+
+    name: str
+    checkpoint: str | None
+    revision: str | None = None
+    tokenizer: str | None = None
+    dropout: float | None = None
+    attention: str = "sdpa"
+
+    def __post_init__(self) -> None:
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"model.dropout={self.dropout}: want a probability in [0, 1).")
+        choose("model.attention", self.attention, ("sdpa", "eager"))
+
+
+@dataclass(kw_only=True)
+class TinyModel(Model):
+    """A BERT of a few thousand weights, made on the spot from ``init_seed``; ``sparsity`` of its encoder is zero."""
+
+    checkpoint: str | None = None
+    layers: int = 2
+    hidden: int = 64
+    heads: int = 4
+    intermediate: int = 128
+    sparsity: float = 0.0
+    init_seed: int = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.sparsity < 1:
+            raise ValueError(f"model.sparsity={self.sparsity}: want a fraction in [0, 1).")
+        if self.hidden % self.heads:
+            raise ValueError(f"model.hidden={self.hidden} is not a multiple of model.heads={self.heads}.")
+
+
+@dataclass(kw_only=True)
+class Teacher:
+    """Where the teacher comes from, and how its knowledge is used.
+
+    ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
+    first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
+    directory, a model directory or a hub id.
+    """
+
+    source: str = "none"
+    path: str | None = None
+    model: str | None = None
+    seed: int = 42
+    overrides: list[str] = field(default_factory=list)
+    distillation: Distillation = field(default_factory=Distillation)
+
+    def __post_init__(self) -> None:
+        choose("teacher.source", self.source, ("none", "dense", "checkpoint"))
+        if self.source == "checkpoint" and not self.path:
+            raise ValueError("teacher=checkpoint needs teacher.path=: a run directory, a model directory or a hub id.")
+        if self.source != "checkpoint" and self.path:
+            raise ValueError(f"teacher.path={self.path} is not used by teacher={self.source}; write teacher=checkpoint.")
+
+
+@dataclass(kw_only=True)
+class Recipe:
+    """The method: a name, its headline numbers, and the modifiers that no other group owns.
+
+    ``sparsity``: the target (or kept) fraction of zeros, which the options of the group ``sparsity`` refer to.
+    ``start_sparsity``: the zeros that the recipe needs in the checkpoint it starts from.
+    ``learning_rate``: named segments. ``modifiers``: any others, by ``/modifier@recipe.modifiers.NAME``.
+    """
+
+    name: str
+    sparsity: float = 0.0
+    start_sparsity: float = 0.0
+    learning_rate: dict[str, LearningRate] = field(default_factory=dict)
+    weight_decay: WeightDecay = field(default_factory=WeightDecay)
+    modifiers: dict[str, Modifier] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("sparsity", "start_sparsity"):
+            value = getattr(self, name)
+            if not 0 <= value < 1:
+                raise ValueError(
+                    f"recipe.{name}={value}: want a fraction in [0, 1)"
+                    f"{f', such as {value / 100:g} for {value:g} %' if 1 < value < 100 else ''}."
+                )
+        if not self.learning_rate:
+            raise ValueError("recipe.learning_rate is empty: a run needs at least one segment.")
+
+
+@dataclass(kw_only=True)
+class Train:
+    """Length, batches, numerics and cadence of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
+
+    ``batch_size`` rows go through the model at once on each device, ``gradient_accumulation_steps`` such batches
+    make one optimizer step. ``keep_best``: end with the best checkpoint among those that satisfy the recipe,
+    instead of with the last.
+    """
+
+    epochs: float = 3.0
+    batch_size: int = 16
+    eval_batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    learning_rate: float = 5e-5
+    max_grad_norm: float | None = 1.0
+    precision: str = "auto"
+    device: str = "auto"
+    threads: int | None = None
+    eval_every: When = 1.0
+    save_every: When = 1.0
+    keep_checkpoints: int = 1
+    keep_best: bool = True
+
+    def __post_init__(self) -> None:
+        if self.epochs <= 0:
+            raise ValueError(f"train.epochs={self.epochs}: want a number above 0.")
+        for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"train.{name}={getattr(self, name)}: want at least 1.")
+        if self.max_grad_norm is not None and self.max_grad_norm <= 0:
+            raise ValueError(f"train.max_grad_norm={self.max_grad_norm}: want a number above 0, or null for no clipping.")
+        choose("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        choose("train.device", self.device, ("auto", "cpu"))
+        for name in ("eval_every", "save_every"):
+            if not parse_when(getattr(self, name), f"train.{name}")[0]:
+                raise ValueError(f"train.{name}={getattr(self, name)}: want a time above 0.")
+
+
+@dataclass(kw_only=True)
+class Data:
+    """Where rows come from: the hub, or a local mirror ``root`` of ``<folder>/<split>.parquet``, or ``embedded``.
+
+    ``embedded_train_rows``, ``embedded_eval_rows``: how many rows ``profile=embedded`` generates.
+    """
+
+    root: str | None = None
+    embedded: bool = False
+    embedded_train_rows: int = 1536
+    embedded_eval_rows: int = 384
+    cache: str = "outputs/.cache"
+
+    @property
+    def source(self) -> str:
+        """``local``, ``embedded`` or ``hub``."""
+        return "local" if self.root else "embedded" if self.embedded else "hub"
+
+
+@dataclass(kw_only=True)
+class Export:
+    """The deployment file and its gates, past which the run fails.
+
+    ``max_abs_diff``: of any logit between PyTorch and onnxruntime. ``max_metric_diff``: of the task's metric, in
+    per cent, between the two on the whole evaluation set.
+    """
+
+    max_abs_diff: float = 1e-3
+    max_metric_diff: float = 0.1
+    opset: int = 20
+
+
+@dataclass(kw_only=True)
+class Log:
+    """What is told to whom. Nothing here changes a number.
+
+    ``tracker``: wandb, tensorboard or none. ``mode`` (of wandb): offline or online. ``every``: optimizer steps
+    between two lines of ``history.jsonl`` and of the tracker.
+    """
+
+    tracker: str = "wandb"
+    mode: str = "offline"
+    project: str = "sparse_xp"
+    group: str | None = None
+    tags: list[str] = field(default_factory=list)
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        choose("log.tracker", self.tracker, ("wandb", "tensorboard", "none"))
+        choose("log.mode", self.mode, ("offline", "online"))
+        if self.every < 1:
+            raise ValueError(f"log.every={self.every}: want at least 1 step.")
+
+
+@dataclass(kw_only=True)
+class Config:
+    """One run."""
+
+    task: Task = MISSING
+    model: Model = MISSING
+    teacher: Teacher = field(default_factory=Teacher)
+    sparsity: Modifier | None = None
+    quantization: Modifier | None = None
+    recipe: Recipe = MISSING
+    train: Train = field(default_factory=Train)
+    data: Data = field(default_factory=Data)
+    export: Export = field(default_factory=Export)
+    log: Log = field(default_factory=Log)
+    profile: str = "full"
+    seed: int = 42
+
+    def modifiers(self) -> dict[str, Modifier]:
+        """Every modifier of the run by its name in the configuration."""
+        named: dict[str, Modifier] = {f"recipe.learning_rate.{k}": v for k, v in self.recipe.learning_rate.items()}
+        named["recipe.weight_decay"] = self.recipe.weight_decay
+        named |= {f"recipe.modifiers.{k}": v for k, v in self.recipe.modifiers.items()}
+        if self.sparsity:
+            named["sparsity"] = self.sparsity
+        if self.quantization:
+            named["quantization"] = self.quantization
+        if self.teacher.source != "none":
+            named["teacher.distillation"] = self.teacher.distillation
+        return named
+
+
+def with_teacher(config: Config, path: Path) -> Config:
+    """The configuration with its teacher at ``path``."""
+    return replace(config, teacher=replace(config.teacher, source="checkpoint", path=str(path)))
+
+
+def choose(key: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError, with the nearest known name, unless ``value`` is one of ``known``."""
+    if value not in known:
+        raise ValueError(f"{key}={value}: want one of {', '.join(known)}.{did_you_mean(value, known)}")
+
+
+def result_hash(config: Config) -> str:
+    """Ten hex digits over all that can change a number of the result: everything but ``log`` and the cache's place."""
+    fields = asdict(config)
+    del fields["log"]
+    del fields["data"]["cache"]
+    text = json.dumps(fields, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
+
+def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
+    """The directory name of a run: task, model, recipe, what else was overridden, and the seed.
+
+    ``choices``: Hydra's group choices. ``overrides``: the words of the command line. The same for the same command
+    whatever the order of its words; of a path only the last part is taken (``config_hash`` tells two runs apart).
+    """
+    named = ("task", "model", "recipe", "profile", "seed", "log", "data.cache")
+    extra = []
+    for word in overrides:
+        key, _, value = word.lstrip("+").partition("=")
+        if key not in named and not key.startswith("log."):
+            value = value.strip("'\"")
+            extra.append(f"{key}={value.rstrip('/').rsplit('/', 1)[-1] if value.count('/') > 1 or value[:1] in './' else value}")
+    parts = [str(choices["task"]), str(choices["model"]), str(choices["recipe"]), *([profile] if profile != "full" else [])]
+    parts += [re.sub(r"[^\w.=+~%-]+", "_", word) for word in sorted(extra)]
+    name = ",".join(parts)
+    if len(name) > 180:  # file systems stop at 255 bytes
+        name = f"{name[:160]}~{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+    return f"{name},seed={seed}"
+
+
+def register() -> None:
+    """Store the schemas under the names that ``conf/`` refers to."""
+    OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    store = ConfigStore.instance().store
+    store(name="schema", node=Config)
+    for name, task in TASKS.items():
+        store(group="task/kind", name=name, node=task)
+    for name, modifier in MODIFIERS.items():
+        store(group="modifier", name=name, node=modifier)
+    store(group="model/kind", name="Checkpoint", node=Model)
+    store(group="model/kind", name="Tiny", node=TinyModel)

@@ -1,0 +1,89 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.syntax import Syntax
+
+console = Console(soft_wrap=True, highlight=False)
+
+#: how a logged number is shown; others are kept for history.jsonl and the tracker
+FORMATS = {
+    "loss": "loss {:.4f}",
+    "loss_task": "task {:.4f}",
+    "loss_distillation": "distil {:.4f}",
+    "lr": "lr {:.2e}",
+    "sparsity": "sparsity {:.1%}",
+}
+
+
+def say(text: str) -> None:
+    """One line."""
+    console.print(text, markup=False)
+
+
+def show_config(fields: dict[str, Any]) -> None:
+    """The resolved configuration as a tree."""
+    console.print(Syntax(OmegaConf.to_yaml(OmegaConf.create(fields)), "yaml", background_color="default"))
+
+
+def describe(line: dict[str, Any]) -> str:
+    """A logged line as a person reads it."""
+    return "  ".join(text.format(line[name]) for name, text in FORMATS.items() if name in line)
+
+
+class Bar:
+    """Progress of training: epoch, step, loss, learning rate, sparsity and the time that is left."""
+
+    def __init__(self, total: int, done: int, show: bool = True):
+        self.live = show and console.is_terminal
+        self.plain = show and not console.is_terminal
+        self.total = total
+        self.epoch = 0.0
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]:.2f}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self.live,
+        )
+        self.task = self.progress.add_task("", total=total, completed=done, epoch=0.0)
+        self.printed = done
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def advance(self, step: int, epoch: float) -> None:
+        """One more step is done."""
+        self.epoch = epoch
+        self.progress.update(self.task, completed=step, epoch=epoch)
+
+    def tell(self, line: dict[str, Any]) -> None:
+        """A logged line: on the bar, or as a line of text about twenty times a run; evaluations always as text."""
+        if "metrics" in line:
+            scores = "  ".join(f"{name} {value:.2f}" for name, value in line["metrics"].items())
+            if self.live or self.plain:
+                note = "" if line["valid"] else "  (recipe not complete yet)"
+                console.print(f"  epoch {line['epoch']:.2f}  step {line['step']}  {scores}{note}", markup=False)
+            return
+        self.progress.update(self.task, description=describe(line))
+        if self.plain and (line["step"] - self.printed >= self.total / 20 or line["step"] == self.total):
+            self.printed = line["step"]
+            left = self.progress.tasks[self.task].time_remaining
+            eta = f"  ETA {left:.0f} s" if left else ""
+            console.print(
+                f"  epoch {line['epoch']:.2f}  step {line['step']}/{self.total}  {describe(line)}{eta}", markup=False
+            )

@@ -1,0 +1,148 @@
+"""Rows, features, batches: from a data source to tensors."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparse_xp.config import Data
+from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.hub import unavailable
+from sparse_xp.tasks import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+#: Subsets are the same for every seed of a run, so that seeds measure training and nothing else.
+SUBSET_SEED = 0
+
+
+def load_rows(task: Task, data: Data, train: bool) -> tuple[Dataset, str]:
+    """The rows of the train or the evaluation split, and a fingerprint of where they came from.
+
+    Raises UserError for a missing file, an unreachable hub, missing columns, or no rows.
+    """
+    split = task.train_split if train else task.eval_split
+    load = {"local": _local, "embedded": _embedded, "hub": _hub}[data.source]
+    rows, origin = load(task, data, split, train)
+    missing = [column for column in task.columns() if column not in rows.column_names]
+    if missing:
+        raise UserError(
+            f"task {task.name}: {origin} has no column '{missing[0]}'.{did_you_mean(missing[0], rows.column_names)} "
+            f"It has {', '.join(rows.column_names)}; the task's own fields (task.*) say which column is which."
+        )
+    if not len(rows):
+        raise UserError(f"task {task.name}: {origin} has no rows.")
+    limit = task.max_train_samples if train else task.max_eval_samples
+    if limit is not None and limit < len(rows):
+        import numpy as np
+
+        rows = rows.select(sorted(np.random.default_rng(SUBSET_SEED).permutation(len(rows))[:limit].tolist()))
+    return rows, digest([origin, len(rows)])
+
+
+def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
+    import pyarrow.parquet
+    from datasets import Dataset
+
+    path = Path(str(data.root)) / task.folder / f"{split}.parquet"
+    if not path.is_file():
+        folder = path.parent if path.parent.is_dir() else path.parent.parent
+        there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such directory"
+        raise UserError(
+            f"task {task.name}: no file {path}. data.root=DIR holds <dataset>/<split>.parquet with the hub's columns; "
+            f"{folder} has: {there}."
+        )
+    table = pyarrow.parquet.read_table(path)
+    return Dataset(table), f"{task.folder}/{split}.parquet sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+
+
+def _embedded(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
+    from datasets import Dataset
+
+    made = task.embedded("train" if train else "validation", data.embedded_train_rows if train else data.embedded_eval_rows)
+    return Dataset.from_dict(made), f"embedded/{split} {digest(made)}"
+
+
+def _hub(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
+    from datasets import load_dataset
+
+    name = f"{task.dataset}{f'/{task.subset}' if task.subset else ''}"
+    try:
+        rows = load_dataset(task.dataset, task.subset, split=split, revision=task.revision)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise unavailable(f"data set {name} (split {split})", error) from error
+    return rows, f"{name}@{task.revision}/{split}"
+
+
+def make_features(
+    task: Task, rows: Dataset, origin: str, tokenizer: PreTrainedTokenizerBase, cache: Path, train: bool
+) -> Dataset:
+    """Tokenised features of ``rows``, kept under ``cache`` by a fingerprint of everything that shaped them."""
+    fields = {k: v for k, v in vars(task).items() if k not in ("metric", "n_best", "max_answer_length")}
+    fingerprint = digest(
+        [type(task).__name__, task.version, fields, origin, digest(tokenizer.backend_tokenizer.to_str()), train]
+    )
+    cache.mkdir(parents=True, exist_ok=True)
+    return rows.map(
+        lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
+        batched=True,
+        with_indices=True,
+        remove_columns=rows.column_names,
+        cache_file_name=str(cache / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}.arrow"),
+        new_fingerprint=fingerprint,
+        desc=f"tokenise {task.name}",
+    )
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits that are the same for equal values on every machine."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def epoch_steps(
+    rows: int, batch_size: int, accumulation: int, seed: int, epoch: int, rank: int = 0, world: int = 1
+) -> list[list[list[int]]]:
+    """The row numbers of one epoch: for each optimizer step the batches of this process.
+
+    A pure function of its arguments, so that a resumed run skips by slicing. With several processes the last step
+    is filled with the first batches of the epoch, so that every process has work in it.
+    """
+    import torch
+
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    order = torch.randperm(rows, generator=generator).tolist()
+    batches = [order[i : i + batch_size] for i in range(0, rows, batch_size)]
+    if len(batches) % world:
+        batches += (batches * world)[: world - len(batches) % world]
+    size = accumulation * world
+    return [batches[i : i + size][rank::world] for i in range(0, len(batches), size)]
+
+
+def collate(features: Dataset, rows: list[int], columns: list[str], pad_token: int) -> dict[str, Tensor]:
+    """The given rows as int64 tensors: sequences padded on the right to the longest among them, [rows, tokens]."""
+    import torch
+
+    picked = features[rows]
+    width = max(len(tokens) for tokens in picked["input_ids"])
+    batch = {}
+    for name in columns:
+        fill = pad_token if name == "input_ids" else 0
+        values = picked[name]
+        if isinstance(values[0], list):
+            values = [value + [fill] * (width - len(value)) for value in values]
+        batch[name] = torch.tensor(values, dtype=torch.int64)
+    return batch
+
+
+def evaluation_batches(features: Dataset, batch_size: int) -> Iterator[list[int]]:
+    """All row numbers in batches of like length, the longest first, so that little of a batch is padding."""
+    lengths = [len(tokens) for tokens in features["input_ids"]]
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    for start in range(0, len(order), batch_size):
+        yield order[start : start + batch_size]

@@ -1,0 +1,69 @@
+"""The one class of error that a user is meant to read, and the nearest right name for a wrong one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+from hydra.errors import CompactHydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+
+class UserError(CompactHydraException):
+    """Something the user can mend: the message says what is wrong, where, and what to write instead.
+
+    Printed without a traceback; ``HYDRA_FULL_ERROR=1`` shows it.
+    """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f" Did you mean '{near[0]}'?" if near else ""
+
+
+def explain(error: BaseException) -> str:
+    """The message of an error of ours or of Hydra's, with the nearest right name where a name was wrong."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        return f"{group}={name}: there is no such {group}.{did_you_mean(name, error.options)} There are: {', '.join(error.options)}."
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if not isinstance(cause, OmegaConfBaseException):
+        return _group_hint(str(error))
+    parent, key = cause.parent_node, str(cause.key)
+    where = cause.full_key or key
+    if isinstance(parent, DictConfig) and "???" not in str(parent) and key not in parent:
+        return f"There is no key '{where}'.{did_you_mean(key, map(str, parent))} There are: {', '.join(map(str, parent))}."
+    return f"{where}: {(cause.msg or str(cause)).splitlines()[0]}"
+
+
+def _group_hint(message: str) -> str:
+    """Hydra's "Could not override 'recip'. No match in the defaults list." with the group that was meant."""
+    head, _, rest = message.partition("Could not override '")
+    name = rest.partition("'")[0]
+    if head or not name or "No match in the defaults list" not in message:
+        return message
+    return f"There is no group or key '{name}'.{did_you_mean(name, GROUPS)} The groups are: {', '.join(GROUPS)}."
+
+
+GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "recipe", "train", "log", "profile")
+
+
+def welcome(conf: Path) -> str:
+    """What can be chosen, and which command to try first."""
+    width = max(map(len, GROUPS))
+    options = "\n".join(
+        f"  {group:<{width}}  {' '.join(sorted(path.stem for path in (conf / group).glob('*.yaml')))}" for group in GROUPS
+    )
+    return f"""sparse_xp: sparse, distilled, deployable BERT-class encoders.
+
+Try first (a minute, nothing is fetched):
+  python -m sparse_xp task=squad recipe=pruned80 profile=embedded
+
+Choose one of each with GROUP=OPTION:
+{options}
+
+Change any number with KEY=VALUE (train.epochs=4 recipe.sparsity=0.9), sweep with -m and commas (recipe=dense,pruned80).
+`--cfg job` prints the configuration a command would run with, `--help` all groups; README.md has the rest."""

@@ -1,0 +1,143 @@
+"""The deployment: an ONNX file, and the proof that it computes what the model computes."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sparse_xp.config import Export
+from sparse_xp.data import collate
+from sparse_xp.errors import UserError
+from sparse_xp.files import whole_directory
+from sparse_xp.loop import Run, pad_token, predict
+from sparse_xp.result import Deployment
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+class Logits(torch.nn.Module):
+    """The model with positional inputs and a tuple of logits, which is what a graph has."""
+
+    def __init__(self, model: torch.nn.Module, inputs: list[str], outputs: tuple[str, ...]):
+        super().__init__()
+        self.model, self.inputs, self.outputs = model, inputs, outputs
+
+    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """[rows, tokens] each in, the task's outputs out."""
+        found = self.model(**dict(zip(self.inputs, values, strict=True)))
+        return tuple(found[name] for name in self.outputs)
+
+
+def export(run: Run, settings: Export, expected: dict[str, float]) -> Deployment:
+    """Write ``deployment/`` and prove it. ``expected``: the metrics of the model in PyTorch, in per cent.
+
+    Raises UserError, saying by how much, if any logit or the task's metric differs by more than ``settings`` allow;
+    the directory is then left out.
+    """
+    with whole_directory(run.directory / "deployment") as draft:
+        path = draft / "model.onnx"
+        to_onnx(run, path, settings.opset)
+        run.model.config.save_pretrained(draft)
+        run.tokenizer.save_pretrained(draft)
+        session = open_session(path)
+        difference = max_abs_diff(run, session)
+        if not difference <= settings.max_abs_diff:  # also true for nan
+            raise UserError(
+                f"The exported file does not compute what the model computes: a logit differs by {difference:.3g}, "
+                f"export.max_abs_diff allows {settings.max_abs_diff:.3g}."
+            )
+        metrics = run.task.score(run.rows, run.eval_features, predict(run, lambda batch: infer(session, batch)))
+        for name, value in metrics.items():
+            if abs(value - expected[name]) > settings.max_metric_diff:
+                raise UserError(
+                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: "
+                    f"{abs(value - expected[name]):.2f} apart, export.max_metric_diff allows {settings.max_metric_diff:g}."
+                )
+        return Deployment(
+            metrics=metrics,
+            max_abs_diff=difference,
+            bytes=path.stat().st_size,
+            compressed_bytes=compressed_size(path),
+        )
+
+
+def to_onnx(run: Run, path: Path, opset: int) -> None:
+    """One file, dynamic in rows and tokens; inputs in the order of the model's signature."""
+    model = run.model.cpu().eval()
+    sample = collate(run.eval_features, [0, min(1, len(run.eval_features) - 1)], ordered_inputs(run), pad_token(run))
+    rows, tokens = torch.export.Dim("batch"), torch.export.Dim("sequence", min=2, max=model.config.max_position_embeddings)
+    quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
+    before = [logger.level for logger in quiet]
+    for logger in quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                Logits(model, list(sample), run.task.outputs),
+                tuple(sample.values()),
+                path,
+                dynamo=True,
+                opset_version=opset,
+                input_names=list(sample),
+                output_names=list(run.task.outputs),
+                dynamic_shapes={"values": tuple({0: rows, 1: tokens} for _ in sample)},
+                external_data=False,
+                verbose=False,
+            )
+    finally:
+        for logger, level in zip(quiet, before, strict=True):
+            logger.setLevel(level)
+
+
+def ordered_inputs(run: Run) -> list[str]:
+    """The model's inputs in the order of its ``forward``: input_ids, attention_mask, token_type_ids for BERT."""
+    return [name for name in inspect.signature(run.model.forward).parameters if name in run.inputs]
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """An onnxruntime session on the CPU."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+def infer(session: onnxruntime.InferenceSession, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs by name for a batch of int64 arrays [rows, tokens] by name."""
+    wanted = {i.name for i in session.get_inputs()}
+    names = [o.name for o in session.get_outputs()]
+    values: list[Any] = session.run(names, {name: value for name, value in batch.items() if name in wanted})
+    return dict(zip(names, values, strict=True))
+
+
+def max_abs_diff(run: Run, session: onnxruntime.InferenceSession) -> float:
+    """The largest difference of any real logit between PyTorch and onnxruntime, over real batches of several shapes."""
+    worst = 0.0
+    total = len(run.eval_features)
+    for size in (1, 3, 8, 32):
+        rows = list(range(0, total, max(1, total // size)))[:size]
+        batch = collate(run.eval_features, rows, run.inputs, pad_token(run))
+        with torch.no_grad():
+            ours = run.model(**batch)
+        theirs = infer(session, {name: value.numpy() for name, value in batch.items()})
+        mask = run.task.class_mask(batch)
+        for name in run.task.outputs:
+            gap = np.abs(ours[name].numpy() - theirs[name])
+            worst = max(worst, float((gap if mask is None else gap[mask.numpy()]).max()))
+    return worst
+
+
+def compressed_size(path: Path) -> int:
+    """Bytes of the file under gzip -6: zeros cost no space once compressed."""
+    squeeze = zlib.compressobj(level=6, wbits=31)
+    with path.open("rb") as file:
+        size = sum(len(squeeze.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
+    return size + len(squeeze.flush())

@@ -1,0 +1,71 @@
+"""Files and directories that are either whole or not there."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sparse_xp.errors import UserError
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace ``path`` at once: a reader sees the old text or the new, never half."""
+    draft = path.with_name(f".{path.name}.tmp")
+    with explain_full_disk(path):
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+
+
+@contextmanager
+def whole_directory(path: Path) -> Iterator[Path]:
+    """Give a directory to write into, which becomes ``path`` when the block ends well, and vanishes when it does not."""
+    draft = path.with_name(f".{path.name}.tmp")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        with explain_full_disk(path):
+            draft.mkdir(parents=True)
+            yield draft
+            for file in draft.rglob("*"):
+                if file.is_file():
+                    with file.open("rb") as opened:
+                        os.fsync(opened.fileno())
+            if path.exists():
+                # rename() does not replace a directory that has files: step aside first, so that one of the two is there.
+                old = path.with_name(f".{path.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                os.rename(path, old)
+                os.rename(draft, path)
+                shutil.rmtree(old)
+            else:
+                os.rename(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def explain_full_disk(path: Path) -> Iterator[None]:
+    """Turn "no space left on device", however it is reported, into a message that says where and what to do."""
+    try:
+        yield
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # torch's zip writer and safetensors raise errors of their own, without the errno.
+        if not full and not (not isinstance(error, UserError) and _free(path) < 1_000_000):
+            raise
+        raise UserError(
+            f"No space left on the disk while writing {path}. The last whole checkpoint is kept: make room (or give "
+            "hydra.run.dir= on another disk) and run the same command again to continue."
+        ) from error
+
+
+def _free(path: Path) -> int:
+    while not path.exists():
+        path = path.parent
+    return shutil.disk_usage(path).free

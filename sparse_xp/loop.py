@@ -1,0 +1,195 @@
+"""Training and evaluation: the loop, with every place where a modifier may act in plain sight."""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from sparse_xp import checkpoint
+from sparse_xp.clock import Clock
+from sparse_xp.config import Train
+from sparse_xp.console import Bar
+from sparse_xp.data import collate, epoch_steps, evaluation_batches
+from sparse_xp.history import History
+from sparse_xp.recipe import Recipe
+from sparse_xp.tasks import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class Progress:
+    """How far a run is: all of its state that is not a tensor."""
+
+    step: int = 0
+    seconds: float = 0.0
+    best_step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+
+
+class Shell(torch.nn.Module):
+    """The model for Accelerate to wrap: its autocast patches ``forward`` in place, and evaluation and export want float32."""
+
+    def __init__(self, model: torch.nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, **batch: torch.Tensor) -> Any:
+        """Run the model."""
+        return self.model(**batch)
+
+
+@dataclass
+class Run:
+    """What the hooks of a modifier may see. ``source`` names the checkpoint that training started from."""
+
+    directory: Path
+    source: str
+    seed: int
+    task: Task
+    train: Train
+    tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel
+    teacher: PreTrainedModel | None
+    accelerator: Accelerator
+    clock: Clock
+    recipe: Recipe
+    history: History
+    rows: Dataset
+    train_features: Dataset
+    eval_features: Dataset
+    optimizer: Any = None
+    wrapped: Any = None  # the model as Accelerate runs it: autocast, DDP
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def inputs(self) -> list[str]:
+        """The model's inputs among the features."""
+        return [name for name in self.tokenizer.model_input_names if name in self.train_features.column_names]
+
+
+def train(run: Run) -> None:
+    """Train from ``run.progress.step`` to the end; evaluate, save and log on the way."""
+    clock, progress, accelerator = run.clock, run.progress, run.accelerator
+    with Bar(clock.total_steps, progress.step, show=accelerator.is_main_process) as bar:
+        while progress.step < clock.total_steps:
+            epoch, done = divmod(progress.step, clock.steps_per_epoch)
+            for batches in steps_of_epoch(run, epoch)[done : done + clock.total_steps - progress.step]:
+                began = time.perf_counter()
+                loss, norm = optimize(run, batches)
+                progress.step += 1
+                progress.seconds += time.perf_counter() - began
+                bar.advance(progress.step, clock.epoch(progress.step))
+                if run.history.due(progress.step, clock.total_steps):
+                    bar.tell(run.history.log(progress.step, clock, loss.item(), norm.item(), run.recipe.logs(run)))
+                if due(run, run.train.eval_every):
+                    consider(run, bar)
+                if due(run, run.train.save_every):
+                    checkpoint.save(run)
+
+
+def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """One optimizer step over ``batches`` (lists of row numbers). Returns the loss and the norm of the gradient."""
+    accelerator, model = run.accelerator, run.wrapped
+    model.train()
+    rows = sum(len(batch) for batch in batches)
+    total = torch.zeros((), device=accelerator.device)
+    run.recipe.before_step(run)  # rates and masks for this step
+    for number, indices in enumerate(batches):
+        batch = to_device(run, collate(run.train_features, indices, [*run.inputs, *run.task.targets], pad_token(run)))
+        with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
+            outputs = model(**batch)
+            loss = run.recipe.loss(run, batch, outputs, outputs.loss)  # distillation
+            loss = loss * (len(indices) / rows)
+            accelerator.backward(loss)
+        total += loss.detach()
+    run.recipe.before_update(run)  # gradients of pruned weights
+    limit = run.train.max_grad_norm
+    norm = accelerator.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    run.recipe.after_update(run)  # pruned weights are zero again
+    return total, norm
+
+
+def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
+    """For each optimizer step of the epoch the batches of this process."""
+    return epoch_steps(
+        len(run.train_features),
+        run.train.batch_size,
+        run.train.gradient_accumulation_steps,
+        run.seed,
+        epoch,
+        run.accelerator.process_index,
+        run.accelerator.num_processes,
+    )
+
+
+def due(run: Run, every: Any) -> bool:
+    """Whether the step just made completed another ``every``, or the run."""
+    step, period = run.progress.step, run.clock.at(every)
+    now, before = run.clock.epoch(step), run.clock.epoch(step - 1)
+    return step == run.clock.total_steps or now // period > before // period
+
+
+def consider(run: Run, bar: Bar) -> None:
+    """Evaluate, and keep the model if it is the best so far among those that satisfy the recipe."""
+    run.accelerator.wait_for_everyone()
+    if run.accelerator.is_main_process:
+        metrics = evaluate(run)
+        valid = run.recipe.reached(run)
+        bar.tell(run.history.evaluation(run.progress.step, run.clock, metrics, valid))
+        name = run.task.metric
+        if valid and (not run.progress.best or metrics[name] > run.progress.best[name]):
+            run.progress.best, run.progress.best_step = metrics, run.progress.step
+            checkpoint.save_best(run)
+    run.accelerator.wait_for_everyone()
+
+
+def evaluate(run: Run) -> dict[str, float]:
+    """The task's metrics of the model as it is, in float32."""
+
+    def forward(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            outputs = run.model(**to_device(run, {name: torch.from_numpy(value) for name, value in batch.items()}))
+        return {name: outputs[name].float().cpu().numpy() for name in run.task.outputs}
+
+    run.model.eval()
+    return run.task.score(run.rows, run.eval_features, predict(run, forward))
+
+
+def predict(run: Run, forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
+    """Each output of ``forward``, one array per evaluation feature, without its padding.
+
+    ``forward`` takes and gives numpy arrays by name, int64 [rows, tokens] in; PyTorch and onnxruntime share it.
+    """
+    features = run.eval_features
+    found: dict[str, list[Any]] = {name: [None] * len(features) for name in run.task.outputs}
+    for indices in evaluation_batches(features, run.train.eval_batch_size):
+        batch = {k: v.numpy() for k, v in collate(features, indices, run.inputs, pad_token(run)).items()}
+        lengths = batch["attention_mask"].sum(1)
+        for name, values in forward(batch).items():
+            for i, length, value in zip(indices, lengths, values, strict=True):
+                found[name][i] = value[:length] if run.task.per_token else value
+    return found
+
+
+def to_device(run: Run, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The batch where the model is."""
+    return {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}
+
+
+def pad_token(run: Run) -> int:
+    """The number of the padding token."""
+    return int(run.tokenizer.pad_token_id or 0)

@@ -1,0 +1,1 @@
+"""Scores of predictions: pure functions in ``scores``, and the same as ``evaluate`` modules beside it."""

@@ -1,0 +1,107 @@
+"""Exact match, F1 and accuracy as pure functions of plain Python values.
+
+A mapping of named metrics (``squad_scores``, ``accuracy``) is in percent, 0 to 100. The score of a single
+answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
+
+The SQuAD rules are those of the official v1.1 evaluation script (Rajpurkar et al., 2016, arXiv:1606.05250).
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+ARTICLES = re.compile(r"\b(a|an|the)\b")
+ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
+
+
+def normalize_answer(text: str) -> str:
+    """Lower ``text``, drop ASCII punctuation, then the articles a, an, the, and join the words by one space.
+
+    Punctuation goes without leaving a space ("well-known" becomes "wellknown") and before the articles do
+    ("a.m." becomes "am", but "A." disappears). Punctuation outside ASCII, such as an en dash, stays.
+    """
+    bare = text.lower().translate(ASCII_PUNCTUATION)
+    return " ".join(ARTICLES.sub(" ", bare).split())
+
+
+def exact_match(prediction: str, golds: Sequence[str]) -> float:
+    """Return 1.0 if ``prediction`` equals any of ``golds`` once both are normalized, else 0.0.
+
+    Raises ``ValueError`` if ``golds`` is empty, ``TypeError`` if it is a lone string.
+    """
+    return _best(_same, prediction, golds)
+
+
+def f1(prediction: str, golds: Sequence[str]) -> float:
+    """Return the F1 of the normalized words of ``prediction``, 0 to 1, for the best of ``golds``.
+
+    A word counts as often as both sides hold it. Without a common word F1 is 0, even between two empty
+    answers, where ``exact_match`` is 1: so the v1.1 script has it. Raises as ``exact_match`` does.
+    """
+    return _best(_overlap, prediction, golds)
+
+
+def squad_scores(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    """Return ``exact_match`` and ``f1`` in percent, the mean over all questions.
+
+    ``predictions`` holds one answer for each question id, ``references`` its gold answers. The official
+    script scores a question without prediction as 0 and ignores a prediction without question; here either
+    is a ``ValueError`` that names the id, because a run answers every question and a gap is a mistake. So is
+    no question at all, or a question without gold answers.
+    """
+    _check_same_ids(predictions, references)
+    pairs = [(predictions[question], golds) for question, golds in references.items()]
+    return {
+        "exact_match": 100.0 * sum(exact_match(answer, golds) for answer, golds in pairs) / len(pairs),
+        "f1": 100.0 * sum(f1(answer, golds) for answer, golds in pairs) / len(pairs),
+    }
+
+
+def accuracy(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
+    """Return ``accuracy`` in percent: how many labels of ``predictions`` equal those of ``references``.
+
+    Both are of length [examples]. Raises ``ValueError`` if they differ in length or are empty.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references, want as many")
+    if len(references) == 0:
+        raise ValueError("no references: the accuracy of nothing is undefined")
+    correct = sum(int(label == gold) for label, gold in zip(predictions, references, strict=True))
+    return {"accuracy": 100.0 * correct / len(references)}
+
+
+def _best(score: Callable[[str, str], float], prediction: str, golds: Sequence[str]) -> float:
+    if isinstance(golds, str):
+        raise TypeError(f"golds is the string {golds!r}, want a list of strings")
+    if len(golds) == 0:
+        raise ValueError(f"no gold answer to compare {prediction!r} with")
+    return max(score(normalize_answer(prediction), normalize_answer(gold)) for gold in golds)
+
+
+def _same(prediction: str, gold: str) -> float:
+    return float(prediction == gold)
+
+
+def _overlap(prediction: str, gold: str) -> float:
+    words, gold_words = prediction.split(), gold.split()
+    common = (Counter(words) & Counter(gold_words)).total()
+    if common == 0:
+        return 0.0
+    precision, recall = common / len(words), common / len(gold_words)
+    return 2 * precision * recall / (precision + recall)
+
+
+def _check_same_ids(predictions: Mapping[str, str], references: Mapping[str, Sequence[str]]) -> None:
+    if not references:
+        raise ValueError("no references: the score of no questions is undefined")
+    for question in references:
+        if question not in predictions:
+            raise ValueError(f"no prediction for question {question!r}")
+        if len(references[question]) == 0:
+            raise ValueError(f"no gold answer for question {question!r}")
+    for question in predictions:
+        if question not in references:
+            raise ValueError(f"prediction for question {question!r}, which is not among the references")

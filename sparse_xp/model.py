@@ -1,0 +1,133 @@
+"""Student, teacher, tokenizer: loaded as float32, compared by name, never unpickled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparse_xp.config import Model, TinyModel
+from sparse_xp.data import digest
+from sparse_xp.errors import UserError
+from sparse_xp.hub import unavailable
+from sparse_xp.tasks import Task
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def is_local(checkpoint: str) -> bool:
+    """Whether a checkpoint is a directory. Raises UserError for something that can only be a path but is not there."""
+    if Path(checkpoint).is_dir():
+        return True
+    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
+        raise UserError(f"No directory {checkpoint}: a checkpoint is a local directory or a hub id such as bert-base-uncased.")
+    return False
+
+
+def locate(model: Model, cache: Path) -> str:
+    """The hub id or directory of ``model``; a tiny one is built under ``cache`` first."""
+    if model.checkpoint:
+        return model.checkpoint
+    if not isinstance(model, TinyModel):
+        raise UserError(f"model={model.name} has no checkpoint: give model.checkpoint=, a hub id or a local directory.")
+    from sparse_xp.embedded import build_checkpoint, vocabulary
+
+    shape = {name: getattr(model, name) for name in ("sparsity", "layers", "hidden", "heads", "intermediate")}
+    directory = cache / f"tiny-{digest([shape, model.init_seed, vocabulary()])}"
+    if not directory.is_dir():
+        build_checkpoint(directory, seed=model.init_seed, **shape)
+    return str(directory)
+
+
+def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """The fast tokenizer of a checkpoint."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint, revision=revision)
+    except (OSError, ValueError) as error:
+        raise unavailable(f"tokenizer of {checkpoint}", error) from error
+
+
+def load_model(
+    task: Task, checkpoint: str, revision: str | None = None, dropout: float | None = None, attention: str = "sdpa"
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with the head of ``task``, as float32, and the names of weights that the checkpoint did not have."""
+    import torch
+    import transformers
+
+    options: dict[str, Any] = {}
+    if task.label_names:
+        options["id2label"] = dict(enumerate(task.label_names))
+        options["label2id"] = {name: i for i, name in enumerate(task.label_names)}
+    if dropout is not None:
+        options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
+    try:
+        # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
+        model, info = getattr(transformers, task.model_class).from_pretrained(
+            checkpoint,
+            revision=revision,
+            dtype=torch.float32,
+            attn_implementation=attention,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=False,
+            **options,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"{checkpoint} does not fit task {task.name}: its head has another shape "
+            f"({str(error).splitlines()[-1].strip()})."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise unavailable(f"model {checkpoint}", error) from error
+    return model, sorted(info["missing_keys"])
+
+
+def load_teacher(task: Task, path: str, student_tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+    """A trained model of the same task in eval mode, without gradients.
+
+    ``path``: a run directory (its ``model/`` is taken), a model directory or a hub id. Raises UserError, showing both
+    sides, if its labels, its head or its vocabulary are not the student's, or if its head was never trained.
+    """
+    from transformers import AutoConfig
+
+    checkpoint = str(Path(path) / "model") if (Path(path) / "model").is_dir() else path
+    is_local(checkpoint)
+    try:
+        config = AutoConfig.from_pretrained(checkpoint)
+    except (OSError, ValueError) as error:
+        raise unavailable(f"teacher {checkpoint}", error) from error
+    if task.label_names:
+        theirs = [config.id2label[i] for i in sorted(config.id2label)]
+        if theirs != task.label_names:
+            raise UserError(
+                f"The teacher {checkpoint} was trained for labels {theirs}, the task {task.name} has {task.label_names}: "
+                "names and order must be equal, or the student would learn the wrong classes. Train a teacher with "
+                "teacher=dense, or give task.classes in the teacher's order if the data use it."
+            )
+    teacher, missing = load_model(task, checkpoint)
+    if missing:
+        raise UserError(
+            f"The teacher {checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}): "
+            f"it is a {'/'.join(config.architectures or ['?'])}. Train one with teacher=dense."
+        )
+    vocabulary, wanted = load_tokenizer(checkpoint).get_vocab(), student_tokenizer.get_vocab()
+    if vocabulary != wanted:
+        token = min((t for t in vocabulary.keys() | wanted.keys() if vocabulary.get(t) != wanted.get(t)), key=str)
+        raise UserError(
+            f"The teacher {checkpoint} reads other tokens than the student: {len(vocabulary)} against {len(wanted)} in "
+            f"the vocabulary, and {token!r} is number {vocabulary.get(token)} there and {wanted.get(token)} here."
+        )
+    return teacher.eval().requires_grad_(False)
+
+
+def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
+    """Two groups for AdamW: the weights that decay, and the biases and LayerNorms that do not (Devlin et al. 2019)."""
+    decaying = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
+    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    return [
+        {"params": decaying, "weight_decay": 0.0, "decays": True},
+        {"params": others, "weight_decay": 0.0, "decays": False},
+    ]

@@ -1,0 +1,86 @@
+"""What a modifier is: a window in time and the places in the training loop where it may act."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparse_xp.clock import Clock, When, parse_when
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_xp.loop import Run
+
+
+@dataclass(kw_only=True)
+class Modifier:
+    """Acts on the run from ``start`` to ``end``. The fields of a subclass are its configuration.
+
+    The hooks below are called by ``loop.train`` in the order they stand here; every one may be left out.
+    State that must survive an interruption goes into ``state_dict`` (tensors and plain values only).
+    """
+
+    start: When = 0.0
+    end: When = "100%"
+
+    def __post_init__(self) -> None:
+        """Refuse impossible values. Subclasses call ``super().__post_init__()``."""
+        for name in ("start", "end"):
+            parse_when(getattr(self, name), f"{type(self).__name__}.{name}")
+
+    @property
+    def occupies(self) -> str | None:
+        """What no other modifier may touch at the same time (``"learning rate"``), None if it can share."""
+        return None
+
+    def window(self, clock: Clock) -> tuple[float, float]:
+        """Start and end in epochs. Raises ValueError for an empty window or one outside the run."""
+        name = type(self).__name__
+        start, end = clock.at(self.start, f"{name}.start"), clock.at(self.end, f"{name}.end")
+        if not start < end:
+            raise ValueError(f"{name}: start={self.start} is not before end={self.end} in a run of {clock.end:g} epochs.")
+        if end > clock.end:
+            raise ValueError(
+                f"{name}: end={self.end} lies behind the end of the run ({clock.end:g} epochs). "
+                f"Give train.epochs={end:g}, or write the time as a fraction such as '100%'."
+            )
+        return start, end
+
+    def attach(self, run: Run) -> None:
+        """Once, before the optimizer is made and before a checkpoint is loaded: the only place where modules may change."""
+
+    def before_step(self, run: Run) -> None:
+        """Before the forward passes of an optimizer step: set rates, recompute masks."""
+
+    def loss(self, run: Run, batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+        """The loss to minimise, given the loss so far."""
+        return loss
+
+    def before_update(self, run: Run) -> None:
+        """Gradients are complete, the optimizer has not stepped yet."""
+
+    def after_update(self, run: Run) -> None:
+        """The optimizer has stepped."""
+
+    def detach(self, run: Run) -> None:
+        """Once, after training: leave a model that loads with stock ``from_pretrained``."""
+
+    def check(self, run: Run) -> None:
+        """Raise RuntimeError if what the modifier promises does not hold now. Called at every save."""
+
+    def reached(self, run: Run) -> bool:
+        """Whether a model saved now satisfies this modifier's goal (its final sparsity, say)."""
+        return True
+
+    def logs(self, run: Run) -> dict[str, float]:
+        """Numbers for the log line of this step."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values needed to continue exactly."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        vars(self).update(state)

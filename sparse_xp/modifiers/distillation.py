@@ -1,0 +1,88 @@
+"""Knowledge distillation on the logits (Hinton et al. 2015), correct on padding."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparse_xp.errors import UserError
+from sparse_xp.modifiers.base import Modifier
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_xp.loop import Run
+
+
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:
+    """T^2 * KL(softmax(teacher/T) || softmax(student/T)), mean over rows (Hinton et al. 2015, section 2).
+
+    ``student``, ``teacher``: [..., classes]. ``mask`` [..., classes] bool: classes that exist; the others (padding
+    positions of a start or end head) get no probability on either side, so that the loss of a row does not
+    depend on how far it was padded.
+    """
+    import torch
+
+    student, teacher = student.float() / temperature, teacher.float() / temperature
+    if mask is not None:
+        nothing = torch.finfo(torch.float32).min
+        student, teacher = student.masked_fill(~mask, nothing), teacher.masked_fill(~mask, nothing)
+    log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
+    terms = log_p.exp() * (log_p - log_q)
+    if mask is not None:
+        terms = terms.masked_fill(~mask, 0.0)
+    return temperature**2 * terms.sum(-1).mean()
+
+
+@dataclass(kw_only=True)
+class Distillation(Modifier):
+    """loss = (1 - hardness) * task loss + hardness * mean over ``outputs`` of the distillation loss.
+
+    ``outputs``: names of model outputs to match; None means every logits output of the task.
+    """
+
+    hardness: float = 0.5
+    temperature: float = 2.0
+    outputs: list[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.hardness <= 1:
+            raise ValueError(f"Distillation.hardness={self.hardness}: want a weight in [0, 1].")
+        if self.temperature <= 0:
+            raise ValueError(f"Distillation.temperature={self.temperature}: want a number above 0.")
+        self.last: dict[str, Tensor] = {}
+
+    @property
+    def occupies(self) -> str:
+        return "distillation"
+
+    def attach(self, run: Run) -> None:
+        unknown = set(self.outputs or ()) - set(run.task.outputs)
+        if unknown:
+            raise UserError(
+                f"teacher.distillation.outputs names {', '.join(sorted(unknown))}, but task {run.task.name} has "
+                f"{', '.join(run.task.outputs)}."
+            )
+
+    def loss(self, run: Run, batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+        import torch
+
+        start, end = self.window(run.clock)
+        if not start <= run.clock.epoch(run.progress.step) < end:
+            self.last = {}
+            return loss
+        assert run.teacher is not None
+        with torch.no_grad(), run.accelerator.autocast():
+            taught = run.teacher(**{name: value for name, value in batch.items() if name not in run.task.targets})
+        names = self.outputs or run.task.outputs
+        terms = [
+            distillation_loss(outputs[name], taught[name], self.temperature, run.task.class_mask(batch))
+            for name in names
+        ]
+        distilled = torch.stack(terms).mean()
+        self.last = {"loss_task": loss.detach(), "loss_distillation": distilled.detach()}
+        return (1 - self.hardness) * loss + self.hardness * distilled
+
+    def logs(self, run: Run) -> dict[str, float]:
+        return {name: value.item() for name, value in self.last.items()}

@@ -1,0 +1,33 @@
+"""Weight decay as a thing with a start, so that a recipe can change it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparse_xp.modifiers.base import Modifier
+
+if TYPE_CHECKING:
+    from sparse_xp.loop import Run
+
+
+@dataclass(kw_only=True)
+class WeightDecay(Modifier):
+    """Decoupled weight decay (AdamW) of ``weight_decay`` from ``start`` on; biases and LayerNorm are left out."""
+
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.weight_decay < 1:
+            raise ValueError(f"WeightDecay.weight_decay={self.weight_decay}: want a number in [0, 1).")
+
+    @property
+    def occupies(self) -> str:
+        return "weight decay"
+
+    def before_step(self, run: Run) -> None:
+        if run.clock.epoch(run.progress.step) >= self.window(run.clock)[0]:
+            for group in run.optimizer.param_groups:
+                if group["decays"]:
+                    group["weight_decay"] = self.weight_decay

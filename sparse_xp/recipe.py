@@ -1,0 +1,80 @@
+"""The modifiers of one run, in order: each hook of the loop fans out to them."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+from sparse_xp.clock import Clock
+from sparse_xp.errors import UserError
+from sparse_xp.modifiers import Modifier
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_xp.loop import Run
+
+
+class Recipe:
+    """Modifiers by their names in the configuration, sorted by the time they start (then as written)."""
+
+    def __init__(self, modifiers: dict[str, Modifier], clock: Clock):
+        windows = {}
+        for name, modifier in modifiers.items():
+            try:
+                windows[name] = modifier.window(clock)
+            except ValueError as error:
+                raise UserError(f"{name}: {error}") from error
+        for first, second in combinations(modifiers, 2):
+            one, other = modifiers[first].occupies, modifiers[second].occupies
+            (start, end), (begin, stop) = windows[first], windows[second]
+            if one is not None and one == other and start < stop and begin < end:
+                raise UserError(
+                    f"{first} (epochs {start:g} to {end:g}) and {second} (epochs {begin:g} to {stop:g}) both drive the "
+                    f"{one}, and overlap. Let one end before the other starts, or remove one (~{second})."
+                )
+        self.modifiers = dict(sorted(modifiers.items(), key=lambda item: windows[item[0]][0]))
+
+    def attach(self, run: Run) -> None:
+        for modifier in self.modifiers.values():
+            modifier.attach(run)
+
+    def before_step(self, run: Run) -> None:
+        for modifier in self.modifiers.values():
+            modifier.before_step(run)
+
+    def loss(self, run: Run, batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+        for modifier in self.modifiers.values():
+            loss = modifier.loss(run, batch, outputs, loss)
+        return loss
+
+    def before_update(self, run: Run) -> None:
+        for modifier in self.modifiers.values():
+            modifier.before_update(run)
+
+    def after_update(self, run: Run) -> None:
+        for modifier in self.modifiers.values():
+            modifier.after_update(run)
+
+    def detach(self, run: Run) -> None:
+        for modifier in self.modifiers.values():
+            modifier.detach(run)
+
+    def check(self, run: Run) -> None:
+        """Raise RuntimeError if a promise is broken, such as a pruned weight that is not zero."""
+        for modifier in self.modifiers.values():
+            modifier.check(run)
+
+    def reached(self, run: Run) -> bool:
+        """Whether a model saved now is what the recipe asked for."""
+        return all(modifier.reached(run) for modifier in self.modifiers.values())
+
+    def logs(self, run: Run) -> dict[str, float]:
+        return {name: value for m in self.modifiers.values() for name, value in m.logs(run).items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: modifier.state_dict() for name, modifier in self.modifiers.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, modifier in self.modifiers.items():
+            modifier.load_state_dict(state[name])

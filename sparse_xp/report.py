@@ -1,0 +1,127 @@
+"""Tables and reports: pure functions of the files that runs leave. ``python -m sparse_xp.report outputs``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from sparse_xp.files import write_text
+from sparse_xp.result import Result
+
+
+def row(result: Result) -> dict[str, str]:
+    """The cells of one run, by the heading of their column."""
+    deployed = result.deployment
+    return {
+        "task": result.task,
+        "model": result.model,
+        "recipe": result.recipe,
+        "teacher": "yes" if result.teacher else "no",
+        "seed": str(result.seed),
+        "score": "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items()),
+        "sparsity (prunable / encoder / model)": " / ".join(
+            f"{part:.1%}" for part in (result.sparsity.prunable, result.sparsity.encoder, result.sparsity.model)
+        ),
+        "ONNX MB": f"{deployed.bytes / 1e6:.2f}",
+        "compressed MB": f"{deployed.compressed_bytes / 1e6:.2f}",
+        "train rows": str(result.training.train_rows),
+        "epochs": f"{result.training.epochs:g}",
+    }
+
+
+def markdown(rows: list[dict[str, str]]) -> str:
+    """Rows with the same columns as a Markdown table, aligned for reading as text."""
+    columns = list(rows[0])
+    widths = {c: max(len(c), *(len(r[c]) for r in rows)) for c in columns}
+
+    def line(cells: dict[str, str]) -> str:
+        return "| " + " | ".join(cells[c].ljust(widths[c]) for c in columns) + " |"
+
+    rule = "|" + "|".join("-" * (widths[c] + 2) for c in columns) + "|"
+    return "\n".join([line({c: c for c in columns}), rule, *map(line, rows)])
+
+
+def table(results: list[Result]) -> str:
+    """All runs, one row each, the columns in which every row is equal moved into a line above."""
+    rows = [row(result) for result in sorted(results, key=lambda r: (r.task, r.model, r.recipe, not r.teacher, r.seed))]
+    same = [c for c in ("task", "model", "seed", "train rows", "epochs") if len({r[c] for r in rows}) == 1]
+    head = ", ".join(f"{c} {rows[0][c]}" for c in same)
+    return f"{head}\n\n" * bool(head) + markdown([{c: v for c, v in r.items() if c not in same} for r in rows])
+
+
+def find(places: list[Path]) -> list[Result]:
+    """The results in the given run directories, or anywhere below the given directories."""
+    paths = {p for place in places for p in ([place / "result.json"] if (place / "result.json").exists() else place.rglob("result.json"))}
+    return [Result.read(path) for path in sorted(paths)]
+
+
+def write_report(directory: Path, result: Result, history: list[dict[str, Any]]) -> None:
+    """``report.md``: the run as a person would want to read it."""
+    trained, deployed = result.training, result.deployment
+    steps = [line for line in history if "loss" in line]
+    evaluations = [line for line in history if "metrics" in line]
+    picked = [steps[round(i * (len(steps) - 1) / 9)] for i in range(10)] if len(steps) > 10 else steps
+    names = [n for n in ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "grad_norm") if any(n in s for s in steps)]
+    course = markdown(
+        [{"epoch": f"{s['epoch']:.2f}", "step": str(s["step"]), **{n: f"{s[n]:.4g}" if n in s else "" for n in names}} for s in picked]
+    )
+    scores = markdown(
+        [
+            {
+                "epoch": f"{e['epoch']:.2f}",
+                "step": str(e["step"]),
+                **{name: f"{value:.2f}" for name, value in e["metrics"].items()},
+                "recipe complete": "yes" if e["valid"] else "no",
+                "": "best" if e["step"] == trained.best_step else "",
+            }
+            for e in evaluations
+        ]
+    )
+    layers = markdown([{"weight": name, "zeros": f"{share:.2%}"} for name, share in result.sparsity.layers.items()])
+    write_text(
+        directory / "report.md",
+        f"""# {result.recipe} on {result.task}, {result.model}, seed {result.seed}
+
+{"  ".join(f"**{name} {value:.2f}**" for name, value in deployed.metrics.items())} on the exported file, {trained.eval_rows} rows.
+
+- zeros: {result.sparsity.prunable:.2%} of the prunable weights, {result.sparsity.encoder:.2%} of the encoder, {result.sparsity.model:.2%} of the model
+- `deployment/model.onnx`: {deployed.bytes / 1e6:.2f} MB, {deployed.compressed_bytes / 1e6:.2f} MB under gzip; largest difference of a logit to PyTorch {deployed.max_abs_diff:.1e}
+- trained on {trained.train_rows} rows for {trained.epochs:g} epochs ({trained.steps} steps, {trained.seconds:.0f} s, {trained.samples_per_second:.1f} features/s) on {trained.device} in {trained.precision}
+- teacher: {result.teacher or "none"}
+- unstructured zeros make a file smaller once it is compressed; onnxruntime does not compute faster with them
+
+## Course
+
+{course}
+
+## Evaluations
+
+{scores}
+
+## Again
+
+    {result.provenance.command}
+
+git {result.provenance.git or "unknown"}, config {result.provenance.config_hash}, data {result.provenance.data_fingerprint}, {", ".join(f"{k} {v}" for k, v in result.provenance.versions.items())}
+
+## Zeros by weight
+
+{layers}
+""",
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Print the table of all finished runs below the given directories."""
+    parser = argparse.ArgumentParser(prog="python -m sparse_xp.report", description=main.__doc__)
+    parser.add_argument("places", nargs="*", type=Path, default=[Path("outputs")], help="run directories, or directories of them (outputs)")
+    results = find(parser.parse_args(arguments).places)
+    if not results:
+        sys.exit("No finished run there: nothing holds a result.json.")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

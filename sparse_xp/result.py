@@ -1,0 +1,121 @@
+"""One run as one row: what ``result.json`` holds, typed, and where it came from."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sparse_xp.config import PACKAGE
+from sparse_xp.files import write_text
+
+LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "onnx", "onnxscript", "onnxruntime", "hydra-core")
+
+
+@dataclass
+class Deployment:
+    """The exported file: metrics (per cent) computed on it, its distance to PyTorch, its size plain and under gzip."""
+
+    metrics: dict[str, float]
+    max_abs_diff: float
+    bytes: int
+    compressed_bytes: int
+
+
+@dataclass
+class Sparsity:
+    """Fractions of exact zeros: of the weights the recipe may prune, of all encoder layers, of the whole model."""
+
+    prunable: float
+    encoder: float
+    model: float
+    layers: dict[str, float]
+
+
+@dataclass
+class Training:
+    """What the training took. ``seconds``: of optimizer steps alone, over all resumptions."""
+
+    epochs: float
+    steps: int
+    seconds: float
+    samples_per_second: float
+    device: str
+    precision: str
+    train_rows: int
+    eval_rows: int
+    best_step: int
+
+
+@dataclass
+class Provenance:
+    """How to get the same again."""
+
+    command: str
+    git: str | None
+    versions: dict[str, str]
+    config_hash: str
+    data_fingerprint: str
+
+
+@dataclass
+class Result:
+    """One row of a benchmark table. Metrics are per cent, sparsity and sizes as in their classes."""
+
+    task: str
+    model: str
+    recipe: str
+    profile: str
+    seed: int
+    metric: str
+    metrics: dict[str, float]
+    deployment: Deployment
+    sparsity: Sparsity
+    training: Training
+    teacher: str | None
+    provenance: Provenance
+
+    def write(self, path: Path) -> None:
+        """Write it whole or not at all: its presence says that the run is finished."""
+        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Read what ``write`` wrote. Raises TypeError or KeyError for a file of another shape."""
+        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        parts = {"deployment": Deployment, "sparsity": Sparsity, "training": Training, "provenance": Provenance}
+        return cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
+
+
+def provenance(config_hash: str, data_fingerprint: str) -> Provenance:
+    """Where a result made now comes from."""
+    return Provenance(
+        command=" ".join(["python -m sparse_xp", *sys.argv[1:]]),
+        git=git_revision(),
+        versions={name: installed for name in LIBRARIES if (installed := _version(name))},
+        config_hash=config_hash,
+        data_fingerprint=data_fingerprint,
+    )
+
+
+def git_revision() -> str | None:
+    """The commit of this code, with ``-dirty`` if it was changed since; None outside a checkout."""
+    if not (PACKAGE.parent / ".git").exists():  # installed, perhaps inside somebody else's checkout
+        return None
+    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,82 @@
+"""What a task is: where its rows are, how they become features, and how predictions become a score."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from datasets import Dataset
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
+
+Rows = dict[str, list[Any]]
+
+
+@dataclass(kw_only=True)
+class Task(ABC):
+    """One data set and how to learn it. The fields are its configuration; a *kind* of task is a subclass.
+
+    ``dataset``, ``subset``, ``revision``: its home on the hub. ``folder``: its name under ``data.root``.
+    ``metric``: the score that picks the best checkpoint and heads the tables; higher is better.
+    ``max_train_samples``, ``max_eval_samples``: a seeded subset of the rows, None for all of them.
+    """
+
+    name: str
+    dataset: str
+    subset: str | None = None
+    revision: str | None = None
+    folder: str
+    train_split: str = "train"
+    eval_split: str = "validation"
+    max_length: int
+    max_train_samples: int | None = None
+    max_eval_samples: int | None = None
+    metric: str
+
+    #: the Auto class of the model, its logits, and the batch entries that hold what is to be learnt
+    model_class: ClassVar[str]
+    outputs: ClassVar[tuple[str, ...]]
+    targets: ClassVar[tuple[str, ...]]
+    #: whether an output has one entry per token (cut to the row's own length) or one per row
+    per_token: ClassVar[bool] = False
+    #: raise it when ``features`` changes, so that cached features are made again
+    version: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        for name in ("max_train_samples", "max_eval_samples"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"task.{name}={value}: want at least 1, or null for all rows.")
+        if self.max_length < 8:
+            raise ValueError(f"task.max_length={self.max_length}: want at least 8 tokens.")
+
+    @property
+    def label_names(self) -> list[str] | None:
+        """The classes in the order of the head's outputs, None for a head without classes."""
+        return None
+
+    @abstractmethod
+    def columns(self) -> list[str]:
+        """The columns that a data source must have."""
+
+    @abstractmethod
+    def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
+        """Turn a batch of rows, the first of which is row number ``first``, into features for the model.
+
+        Training features hold the model's inputs and ``targets``, each a list of ints per row, or an int.
+        """
+
+    @abstractmethod
+    def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
+        """The metrics, in per cent, of ``outputs``: for each output name one array per feature."""
+
+    def class_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Which entries of the outputs' last dimension are real, None for all of them."""
+        return None
+
+    @abstractmethod
+    def embedded(self, split: str, rows: int) -> Rows:
+        """Generated rows of this kind for ``profile=embedded``, with this task's columns."""

@@ -1,0 +1,144 @@
+"""The SQuAD v1.1 rules and accuracy, on cases worked out by hand."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+
+import pytest
+
+from sparse_xp.metrics.scores import accuracy, exact_match, f1, normalize_answer, squad_scores
+
+
+@pytest.mark.parametrize(
+    ("text", "normalized"),
+    [
+        ("The Eiffel Tower", "eiffel tower"),
+        ("a cat, an owl and the dog", "cat owl and dog"),
+        ("theatre and anthem", "theatre and anthem"),  # articles go as whole words only
+        ("one\t two\n\nthree ", "one two three"),
+        ("$1,000.50", "100050"),
+        ("well-known", "wellknown"),
+        ("the-cat", "thecat"),  # joined before articles are looked for
+        ("A.", ""),
+        ("a.m.", "am"),
+        ("the man's", "mans"),
+        ("1914\u20131918", "1914\u20131918"),  # an en dash is not ASCII punctuation
+        ("yes\u2014the end", "yes\u2014 end"),  # but it does bound a word
+        ("x\u2013the\u2013y", "x\u2013 \u2013y"),  # an article leaves a space
+        ("\u00c9COLE", "\u00e9cole"),
+        ("Stra\u00dfe", "stra\u00dfe"),  # lower case, not case folding to "strasse"
+        ("", ""),
+    ],
+)
+def test_normalize_answer(text: str, normalized: str) -> None:
+    assert normalize_answer(text) == normalized
+
+
+@pytest.mark.parametrize(
+    ("prediction", "golds", "match", "overlap"),
+    [
+        ("the Broncos", ["Broncos!"], 1.0, 1.0),
+        ("Denver", ["Carolina"], 0.0, 0.0),
+        # 2 common words of 3 predicted and 4 gold: 2 * (2/3 * 1/2) / (2/3 + 1/2) = 4/7
+        ("red green blue", ["red green black white"], 0.0, 4 / 7),
+        # 1 of 3 and 1 of 1: a repeated word counts as often as both sides hold it. 2 * 1/3 / (4/3) = 1/2
+        ("tick tick tick", ["tick"], 0.0, 1 / 2),
+        # 2 of 3 and 2 of 2: 2 * 2/3 / (5/3) = 4/5
+        ("tick tick tick", ["tick tick"], 0.0, 4 / 5),
+        # the same words in another order
+        ("green red", ["red green"], 0.0, 1.0),
+        # the best of several: 2/3 (1 of 1 and 1 of 2), 0, 1/2 (1 of 1 and 1 of 3)
+        ("Denver", ["Denver Broncos", "Carolina", "Denver football team"], 0.0, 2 / 3),
+        # the best gold is the last
+        ("Denver", ["Carolina", "Denver."], 1.0, 1.0),
+        # each score takes its own best gold
+        ("", ["Denver", ""], 1.0, 0.0),
+        ("", [""], 1.0, 0.0),  # equal, yet without a common word
+        ("the", ["a"], 1.0, 0.0),  # both normalize to nothing
+        ("", ["Denver"], 0.0, 0.0),
+        ("1914\u20131918", ["1914-1918"], 0.0, 0.0),  # its hyphen goes, the en dash stays
+    ],
+)
+def test_scores_of_one_answer(prediction: str, golds: list[str], match: float, overlap: float) -> None:
+    assert exact_match(prediction, golds) == match
+    assert f1(prediction, golds) == pytest.approx(overlap, abs=1e-12)
+
+
+@pytest.mark.parametrize("score", [exact_match, f1])
+def test_no_gold_answer_is_refused(score) -> None:
+    with pytest.raises(ValueError, match="no gold answer to compare 'Denver' with"):
+        score("Denver", [])
+
+
+@pytest.mark.parametrize("score", [exact_match, f1])
+def test_a_lone_string_is_not_a_list_of_its_letters(score) -> None:
+    with pytest.raises(TypeError, match="golds is the string 'Denver'"):
+        score("D", "Denver")
+
+
+def test_squad_scores_are_means_in_percent() -> None:
+    predictions = {"q1": "the Broncos", "q2": "red green blue", "q3": "Denver", "q4": ""}
+    references = {
+        "q4": ["Carolina"],
+        "q3": ["Carolina", "Denver Broncos"],
+        "q2": ["red green black white"],
+        "q1": ["Broncos"],
+    }
+    scores = squad_scores(predictions, references)
+    assert scores == {
+        "exact_match": 25.0,  # 1, 0, 0, 0
+        "f1": pytest.approx(55.95238095238095, abs=1e-10),  # (1 + 4/7 + 2/3 + 0) / 4 = 47/84
+    }
+
+
+def test_a_question_without_prediction_is_named() -> None:
+    with pytest.raises(ValueError, match="no prediction for question 'q2'"):
+        squad_scores({"q1": "x"}, {"q1": ["x"], "q2": ["y"]})
+
+
+def test_a_prediction_without_question_is_named() -> None:
+    with pytest.raises(ValueError, match="prediction for question 'q9', which is not among the references"):
+        squad_scores({"q1": "x", "q9": "y"}, {"q1": ["x"]})
+
+
+def test_a_question_without_gold_answer_is_named() -> None:
+    with pytest.raises(ValueError, match="no gold answer for question 'q1'"):
+        squad_scores({"q1": "x"}, {"q1": []})
+
+
+def test_squad_scores_of_nothing_are_refused() -> None:
+    with pytest.raises(ValueError, match="no references"):
+        squad_scores({}, {})
+
+
+def test_accuracy_is_in_percent() -> None:
+    assert accuracy([0, 1, 2, 0], [0, 1, 1, 0]) == {"accuracy": 75.0}
+    assert accuracy([1, 1], [0, 0]) == {"accuracy": 0.0}
+    assert accuracy([7], [7]) == {"accuracy": 100.0}
+
+
+def test_accuracy_agrees_with_scikit_learn() -> None:
+    from sklearn.metrics import accuracy_score
+
+    draw = random.Random(0)
+    for num_labels in (2, 3, 150):
+        predictions = [draw.randrange(num_labels) for _ in range(997)]
+        references = [draw.randrange(num_labels) for _ in range(997)]
+        want = 100 * accuracy_score(references, predictions)
+        assert accuracy(predictions, references) == {"accuracy": pytest.approx(want, abs=1e-10)}
+
+
+def test_accuracy_refuses_unequal_lengths_and_nothing() -> None:
+    with pytest.raises(ValueError, match="2 predictions for 3 references"):
+        accuracy([0, 1], [0, 1, 1])
+    with pytest.raises(ValueError, match="no references"):
+        accuracy([], [])
+
+
+def test_importing_scores_imports_nothing_heavy() -> None:
+    heavy = {"numpy", "torch", "datasets", "evaluate", "sklearn", "transformers"}
+    code = f"import sys, sparse_xp.metrics.scores; print(sorted({heavy} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
