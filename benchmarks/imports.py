@@ -75,9 +75,7 @@ def table(costs: dict[str, list[Cost]]) -> str:
     lines = ["| case | seconds | ratio | peak MiB | ratio |", "|---|---:|---:|---:|---:|"]
     for name in costs:
         time_ratio, peak_ratio = seconds[name] / seconds[first], peaks[name] / peaks[first]
-        lines.append(
-            f"| `{name}` | {seconds[name]:.3f} | {time_ratio:.2f} | {peaks[name]:.0f} | {peak_ratio:.2f} |"
-        )
+        lines.append(f"| `{name}` | {seconds[name]:.3f} | {time_ratio:.2f} | {peaks[name]:.0f} | {peak_ratio:.2f} |")
     return "\n".join(lines)
 
 
@@ -88,9 +86,7 @@ def import_of(module: str) -> list[str]:
 
 def main() -> None:
     """Measure what the command line asks for and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeats", type=int, default=5, help="counted runs of each case (default: 5)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--modules", nargs="+", default=MODULES, help=f"modules to import, besides {BASELINE}")

@@ -86,7 +86,9 @@ class Teacher:
         if self.source == "checkpoint" and not self.path:
             raise ValueError("teacher=checkpoint needs teacher.path=: a run directory, a model directory or a hub id.")
         if self.source != "checkpoint" and self.path:
-            raise ValueError(f"teacher.path={self.path} is not used by teacher={self.source}; write teacher=checkpoint.")
+            raise ValueError(
+                f"teacher.path={self.path} is not used by teacher={self.source}; write teacher=checkpoint."
+            )
 
 
 @dataclass(kw_only=True)
@@ -122,7 +124,7 @@ class Train:
     """Length, batches, numerics and cadence of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
     ``batch_size`` rows go through the model at once on each device, ``gradient_accumulation_steps`` such batches
-    make one optimizer step. ``keep_best``: end with the best checkpoint among those that satisfy the recipe,
+    make one optimizer step; ``group_by_length`` puts rows of like length together. ``keep_best``: end with the best checkpoint among those that satisfy the recipe,
     instead of with the last.
     """
 
@@ -130,6 +132,7 @@ class Train:
     batch_size: int = 16
     eval_batch_size: int = 32
     gradient_accumulation_steps: int = 1
+    group_by_length: bool = False
     learning_rate: float = 5e-5
     max_grad_norm: float | None = 1.0
     precision: str = "auto"
@@ -147,7 +150,9 @@ class Train:
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)}: want at least 1.")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
-            raise ValueError(f"train.max_grad_norm={self.max_grad_norm}: want a number above 0, or null for no clipping.")
+            raise ValueError(
+                f"train.max_grad_norm={self.max_grad_norm}: want a number above 0, or null for no clipping."
+            )
         choose("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         choose("train.device", self.device, ("auto", "cpu"))
         for name in ("eval_every", "save_every"):
@@ -272,8 +277,15 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
         key, _, value = word.lstrip("+").partition("=")
         if key not in named and not key.startswith("log."):
             value = value.strip("'\"")
-            extra.append(f"{key}={value.rstrip('/').rsplit('/', 1)[-1] if value.count('/') > 1 or value[:1] in './' else value}")
-    parts = [str(choices["task"]), str(choices["model"]), str(choices["recipe"]), *([profile] if profile != "full" else [])]
+            extra.append(
+                f"{key}={value.rstrip('/').rsplit('/', 1)[-1] if value.count('/') > 1 or value[:1] in './' else value}"
+            )
+    parts = [
+        str(choices["task"]),
+        str(choices["model"]),
+        str(choices["recipe"]),
+        *([profile] if profile != "full" else []),
+    ]
     parts += [re.sub(r"[^\w.=+~%-]+", "_", word) for word in sorted(extra)]
     name = ",".join(parts)
     if len(name) > 180:  # file systems stop at 255 bytes

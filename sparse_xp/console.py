@@ -7,7 +7,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.syntax import Syntax
 
 console = Console(soft_wrap=True, highlight=False)
@@ -63,7 +70,9 @@ class Bar:
         self.progress.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.progress.stop()
 
     def advance(self, step: int, epoch: float) -> None:
@@ -85,5 +94,6 @@ class Bar:
             left = self.progress.tasks[self.task].time_remaining
             eta = f"  ETA {left:.0f} s" if left else ""
             console.print(
-                f"  epoch {line['epoch']:.2f}  step {line['step']}/{self.total}  {describe(line)}{eta}", markup=False
+                f"  epoch {line['epoch']:.2f}  step {line['step']}/{self.total}  {describe(line)}{eta}",
+                markup=False,
             )

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparse_xp.config import Data
+from sparse_xp.config import Data, Train
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.hub import unavailable
 from sparse_xp.tasks import Task
@@ -65,7 +66,9 @@ def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, st
 def _embedded(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
     from datasets import Dataset
 
-    made = task.embedded("train" if train else "validation", data.embedded_train_rows if train else data.embedded_eval_rows)
+    made = task.embedded(
+        "train" if train else "validation", data.embedded_train_rows if train else data.embedded_eval_rows
+    )
     return Dataset.from_dict(made), f"embedded/{split} {digest(made)}"
 
 
@@ -86,7 +89,14 @@ def make_features(
     """Tokenised features of ``rows``, kept under ``cache`` by a fingerprint of everything that shaped them."""
     fields = {k: v for k, v in vars(task).items() if k not in ("metric", "n_best", "max_answer_length")}
     fingerprint = digest(
-        [type(task).__name__, task.version, fields, origin, digest(tokenizer.backend_tokenizer.to_str()), train]
+        [
+            type(task).__name__,
+            task.version,
+            fields,
+            origin,
+            digest(tokenizer.backend_tokenizer.to_str()),
+            train,
+        ]
     )
     cache.mkdir(parents=True, exist_ok=True)
     return rows.map(
@@ -105,23 +115,41 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def epoch_steps(
-    rows: int, batch_size: int, accumulation: int, seed: int, epoch: int, rank: int = 0, world: int = 1
-) -> list[list[list[int]]]:
-    """The row numbers of one epoch: for each optimizer step the batches of this process.
+def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, grouped: bool = False) -> list[list[int]]:
+    """The row numbers of one epoch in batches: shuffled, a pure function of the arguments.
 
-    A pure function of its arguments, so that a resumed run skips by slicing. With several processes the last step
-    is filled with the first batches of the epoch, so that every process has work in it.
+    ``grouped``: rows of like length go together. The shuffled rows are cut into pools of 50 batches, each pool is
+    sorted by length and cut into batches, and the batches are shuffled again.
     """
     import torch
 
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
-    order = torch.randperm(rows, generator=generator).tolist()
-    batches = [order[i : i + batch_size] for i in range(0, rows, batch_size)]
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(lengths), generator=generator).tolist()
+    if grouped:
+        pool = 50 * batch_size
+        pools = [order[i : i + pool] for i in range(0, len(order), pool)]
+        order = [row for rows in pools for row in sorted(rows, key=lambda row: -lengths[row])]
+    batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if grouped:
+        batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]
+    return batches
+
+
+def epoch_steps(batches: list[list[int]], accumulation: int, rank: int = 0, world: int = 1) -> list[list[list[int]]]:
+    """For each optimizer step of the epoch the batches of this process.
+
+    A resumed run skips by slicing. With several processes the last step is filled with the first batches of the
+    epoch, so that every process has work in it.
+    """
     if len(batches) % world:
-        batches += (batches * world)[: world - len(batches) % world]
+        batches = batches + (batches * world)[: world - len(batches) % world]
     size = accumulation * world
     return [batches[i : i + size][rank::world] for i in range(0, len(batches), size)]
+
+
+def steps_per_epoch(rows: int, settings: Train, world: int) -> int:
+    """Optimizer steps in an epoch of ``rows`` features over ``world`` processes."""
+    return math.ceil(math.ceil(rows / settings.batch_size) / (settings.gradient_accumulation_steps * world))
 
 
 def collate(features: Dataset, rows: list[int], columns: list[str], pad_token: int) -> dict[str, Tensor]:

@@ -28,14 +28,17 @@ def explain(error: BaseException) -> str:
     """The message of an error of ours or of Hydra's, with the nearest right name where a name was wrong."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, name = error.missing_cfg_file.rpartition("/")
-        return f"{group}={name}: there is no such {group}.{did_you_mean(name, error.options)} There are: {', '.join(error.options)}."
+        options = ", ".join(error.options)
+        return f"{group}={name}: there is no such {group}.{did_you_mean(name, error.options)} There are: {options}."
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if not isinstance(cause, OmegaConfBaseException):
         return _group_hint(str(error))
     parent, key = cause.parent_node, str(cause.key)
     where = cause.full_key or key
     if isinstance(parent, DictConfig) and "???" not in str(parent) and key not in parent:
-        return f"There is no key '{where}'.{did_you_mean(key, map(str, parent))} There are: {', '.join(map(str, parent))}."
+        return (
+            f"There is no key '{where}'.{did_you_mean(key, map(str, parent))} There are: {', '.join(map(str, parent))}."
+        )
     return f"{where}: {(cause.msg or str(cause)).splitlines()[0]}"
 
 
@@ -55,7 +58,8 @@ def welcome(conf: Path) -> str:
     """What can be chosen, and which command to try first."""
     width = max(map(len, GROUPS))
     options = "\n".join(
-        f"  {group:<{width}}  {' '.join(sorted(path.stem for path in (conf / group).glob('*.yaml')))}" for group in GROUPS
+        f"  {group:<{width}}  {' '.join(sorted(path.stem for path in (conf / group).glob('*.yaml')))}"
+        for group in GROUPS
     )
     return f"""sparse_xp: sparse, distilled, deployable BERT-class encoders.
 

@@ -56,10 +56,11 @@ def export(run: Run, settings: Export, expected: dict[str, float]) -> Deployment
             )
         metrics = run.task.score(run.rows, run.eval_features, predict(run, lambda batch: infer(session, batch)))
         for name, value in metrics.items():
-            if abs(value - expected[name]) > settings.max_metric_diff:
+            apart = abs(value - expected[name])
+            if not apart <= settings.max_metric_diff:
                 raise UserError(
-                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: "
-                    f"{abs(value - expected[name]):.2f} apart, export.max_metric_diff allows {settings.max_metric_diff:g}."
+                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
+                    f"export.max_metric_diff allows {settings.max_metric_diff:g}."
                 )
         return Deployment(
             metrics=metrics,
@@ -73,7 +74,10 @@ def to_onnx(run: Run, path: Path, opset: int) -> None:
     """One file, dynamic in rows and tokens; inputs in the order of the model's signature."""
     model = run.model.cpu().eval()
     sample = collate(run.eval_features, [0, min(1, len(run.eval_features) - 1)], ordered_inputs(run), pad_token(run))
-    rows, tokens = torch.export.Dim("batch"), torch.export.Dim("sequence", min=2, max=model.config.max_position_embeddings)
+    rows, tokens = (
+        torch.export.Dim("batch"),
+        torch.export.Dim("sequence", min=2, max=model.config.max_position_embeddings),
+    )
     quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
     before = [logger.level for logger in quiet]
     for logger in quiet:

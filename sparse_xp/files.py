@@ -25,7 +25,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
-    """Give a directory to write into, which becomes ``path`` when the block ends well, and vanishes when it does not."""
+    """Give a directory to write into; it becomes ``path`` when the block ends well and vanishes when it does not."""
     draft = path.with_name(f".{path.name}.tmp")
     shutil.rmtree(draft, ignore_errors=True)
     try:
@@ -37,7 +37,7 @@ def whole_directory(path: Path) -> Iterator[Path]:
                     with file.open("rb") as opened:
                         os.fsync(opened.fileno())
             if path.exists():
-                # rename() does not replace a directory that has files: step aside first, so that one of the two is there.
+                # rename() does not replace a directory that has files, so the old one steps aside first.
                 old = path.with_name(f".{path.name}.old")
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from sparse_xp import checkpoint
 from sparse_xp.clock import Clock
 from sparse_xp.config import Train
 from sparse_xp.console import Bar
-from sparse_xp.data import collate, epoch_steps, evaluation_batches
+from sparse_xp.data import collate, epoch_batches, epoch_steps, evaluation_batches
 from sparse_xp.history import History
 from sparse_xp.recipe import Recipe
 from sparse_xp.tasks import Task
@@ -39,7 +40,10 @@ class Progress:
 
 
 class Shell(torch.nn.Module):
-    """The model for Accelerate to wrap: its autocast patches ``forward`` in place, and evaluation and export want float32."""
+    """The model for Accelerate to wrap.
+
+    Its autocast replaces ``forward`` in place, and evaluation and export want the model as it is, in float32.
+    """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
@@ -72,6 +76,11 @@ class Run:
     optimizer: Any = None
     wrapped: Any = None  # the model as Accelerate runs it: autocast, DDP
     progress: Progress = field(default_factory=Progress)
+
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Tokens of each training feature."""
+        return [len(tokens) for tokens in self.train_features["input_ids"]]
 
     @property
     def inputs(self) -> list[str]:
@@ -125,15 +134,10 @@ def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Te
 
 def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
     """For each optimizer step of the epoch the batches of this process."""
-    return epoch_steps(
-        len(run.train_features),
-        run.train.batch_size,
-        run.train.gradient_accumulation_steps,
-        run.seed,
-        epoch,
-        run.accelerator.process_index,
-        run.accelerator.num_processes,
-    )
+    seed = (run.seed * 1_000_003 + epoch) % 2**63
+    batches = epoch_batches(run.lengths, run.train.batch_size, seed, run.train.group_by_length)
+    here = run.accelerator
+    return epoch_steps(batches, run.train.gradient_accumulation_steps, here.process_index, here.num_processes)
 
 
 def due(run: Run, every: Any) -> bool:

@@ -21,7 +21,9 @@ def is_local(checkpoint: str) -> bool:
     if Path(checkpoint).is_dir():
         return True
     if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
-        raise UserError(f"No directory {checkpoint}: a checkpoint is a local directory or a hub id such as bert-base-uncased.")
+        raise UserError(
+            f"No directory {checkpoint}: a checkpoint is a local directory or a hub id such as bert-base-uncased."
+        )
     return False
 
 
@@ -51,7 +53,11 @@ def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTo
 
 
 def load_model(
-    task: Task, checkpoint: str, revision: str | None = None, dropout: float | None = None, attention: str = "sdpa"
+    task: Task,
+    checkpoint: str,
+    revision: str | None = None,
+    dropout: float | None = None,
+    attention: str = "sdpa",
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model with the head of ``task``, as float32, and the names of weights that the checkpoint did not have."""
     import torch
@@ -103,8 +109,8 @@ def load_teacher(task: Task, path: str, student_tokenizer: PreTrainedTokenizerBa
         theirs = [config.id2label[i] for i in sorted(config.id2label)]
         if theirs != task.label_names:
             raise UserError(
-                f"The teacher {checkpoint} was trained for labels {theirs}, the task {task.name} has {task.label_names}: "
-                "names and order must be equal, or the student would learn the wrong classes. Train a teacher with "
+                f"The teacher {checkpoint} was trained for labels {theirs}, task {task.name} has {task.label_names}: "
+                "names and order must be equal, or the student would learn wrong classes. Train a teacher with "
                 "teacher=dense, or give task.classes in the teacher's order if the data use it."
             )
     teacher, missing = load_model(task, checkpoint)

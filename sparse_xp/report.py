@@ -53,70 +53,93 @@ def table(results: list[Result]) -> str:
 
 def find(places: list[Path]) -> list[Result]:
     """The results in the given run directories, or anywhere below the given directories."""
-    paths = {p for place in places for p in ([place / "result.json"] if (place / "result.json").exists() else place.rglob("result.json"))}
+    paths = {
+        p
+        for place in places
+        for p in ([place / "result.json"] if (place / "result.json").exists() else place.rglob("result.json"))
+    }
     return [Result.read(path) for path in sorted(paths)]
 
 
 def write_report(directory: Path, result: Result, history: list[dict[str, Any]]) -> None:
     """``report.md``: the run as a person would want to read it."""
-    trained, deployed = result.training, result.deployment
-    steps = [line for line in history if "loss" in line]
-    evaluations = [line for line in history if "metrics" in line]
-    picked = [steps[round(i * (len(steps) - 1) / 9)] for i in range(10)] if len(steps) > 10 else steps
-    names = [n for n in ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "grad_norm") if any(n in s for s in steps)]
-    course = markdown(
-        [{"epoch": f"{s['epoch']:.2f}", "step": str(s["step"]), **{n: f"{s[n]:.4g}" if n in s else "" for n in names}} for s in picked]
-    )
-    scores = markdown(
-        [
-            {
-                "epoch": f"{e['epoch']:.2f}",
-                "step": str(e["step"]),
-                **{name: f"{value:.2f}" for name, value in e["metrics"].items()},
-                "recipe complete": "yes" if e["valid"] else "no",
-                "": "best" if e["step"] == trained.best_step else "",
-            }
-            for e in evaluations
-        ]
-    )
-    layers = markdown([{"weight": name, "zeros": f"{share:.2%}"} for name, share in result.sparsity.layers.items()])
-    write_text(
-        directory / "report.md",
-        f"""# {result.recipe} on {result.task}, {result.model}, seed {result.seed}
+    write_text(directory / "report.md", report(result, history))
 
-{"  ".join(f"**{name} {value:.2f}**" for name, value in deployed.metrics.items())} on the exported file, {trained.eval_rows} rows.
 
-- zeros: {result.sparsity.prunable:.2%} of the prunable weights, {result.sparsity.encoder:.2%} of the encoder, {result.sparsity.model:.2%} of the model
-- `deployment/model.onnx`: {deployed.bytes / 1e6:.2f} MB, {deployed.compressed_bytes / 1e6:.2f} MB under gzip; largest difference of a logit to PyTorch {deployed.max_abs_diff:.1e}
-- trained on {trained.train_rows} rows for {trained.epochs:g} epochs ({trained.steps} steps, {trained.seconds:.0f} s, {trained.samples_per_second:.1f} features/s) on {trained.device} in {trained.precision}
+def report(result: Result, history: list[dict[str, Any]]) -> str:
+    """The text of ``report.md``."""
+    trained, deployed, zeros, origin = result.training, result.deployment, result.sparsity, result.provenance
+    scores = "  ".join(f"**{name} {value:.2f}**" for name, value in deployed.metrics.items())
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    layers = markdown([{"weight": name, "zeros": f"{share:.2%}"} for name, share in zeros.layers.items()])
+    return f"""# {result.recipe} on {result.task}, {result.model}, seed {result.seed}
+
+{scores} on the exported file, {trained.eval_rows} rows.
+
+- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder,
+  {zeros.model:.2%} of the model
+- `deployment/model.onnx`: {deployed.bytes / 1e6:.2f} MB, {deployed.compressed_bytes / 1e6:.2f} MB under gzip;
+  largest difference of a logit to PyTorch {deployed.max_abs_diff:.1e}
+- trained on {trained.train_rows} rows for {trained.epochs:g} epochs: {trained.steps} steps, {trained.seconds:.0f} s,
+  {trained.samples_per_second:.1f} features/s on {trained.device} in {trained.precision}
 - teacher: {result.teacher or "none"}
 - unstructured zeros make a file smaller once it is compressed; onnxruntime does not compute faster with them
 
 ## Course
 
-{course}
+{course([line for line in history if "loss" in line])}
 
 ## Evaluations
 
-{scores}
+{evaluations([line for line in history if "metrics" in line], trained.best_step)}
 
 ## Again
 
-    {result.provenance.command}
+    {origin.command}
 
-git {result.provenance.git or "unknown"}, config {result.provenance.config_hash}, data {result.provenance.data_fingerprint}, {", ".join(f"{k} {v}" for k, v in result.provenance.versions.items())}
+git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fingerprint}, {versions}
 
 ## Zeros by weight
 
 {layers}
-""",
+"""
+
+
+def course(steps: list[dict[str, Any]]) -> str:
+    """Ten of the logged steps, evenly spread, as a table."""
+    picked = [steps[round(i * (len(steps) - 1) / 9)] for i in range(10)] if len(steps) > 10 else steps
+    known = ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "grad_norm")
+    names = [name for name in known if any(name in step for step in steps)]
+    return markdown(
+        [
+            {"epoch": f"{s['epoch']:.2f}", "step": str(s["step"])} | {n: f"{s[n]:.4g}" if n in s else "" for n in names}
+            for s in picked
+        ]
+    )
+
+
+def evaluations(lines: list[dict[str, Any]], best_step: int) -> str:
+    """Every evaluation as a row; the one that was kept is marked."""
+    return markdown(
+        [
+            {"epoch": f"{line['epoch']:.2f}", "step": str(line["step"])}
+            | {name: f"{value:.2f}" for name, value in line["metrics"].items()}
+            | {"recipe complete": "yes" if line["valid"] else "no", "": "kept" if line["step"] == best_step else ""}
+            for line in lines
+        ]
     )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the table of all finished runs below the given directories."""
     parser = argparse.ArgumentParser(prog="python -m sparse_xp.report", description=main.__doc__)
-    parser.add_argument("places", nargs="*", type=Path, default=[Path("outputs")], help="run directories, or directories of them (outputs)")
+    parser.add_argument(
+        "places",
+        nargs="*",
+        type=Path,
+        default=[Path("outputs")],
+        help="run directories, or directories of them (outputs)",
+    )
     results = find(parser.parse_args(arguments).places)
     if not results:
         sys.exit("No finished run there: nothing holds a result.json.")

@@ -13,7 +13,16 @@ from typing import Any
 from sparse_xp.config import PACKAGE
 from sparse_xp.files import write_text
 
-LIBRARIES = ("torch", "transformers", "datasets", "accelerate", "onnx", "onnxscript", "onnxruntime", "hydra-core")
+LIBRARIES = (
+    "torch",
+    "transformers",
+    "datasets",
+    "accelerate",
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "hydra-core",
+)
 
 
 @dataclass
@@ -87,8 +96,23 @@ class Result:
     def read(cls, path: Path) -> Result:
         """Read what ``write`` wrote. Raises TypeError or KeyError for a file of another shape."""
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        parts = {"deployment": Deployment, "sparsity": Sparsity, "training": Training, "provenance": Provenance}
+        parts = {
+            "deployment": Deployment,
+            "sparsity": Sparsity,
+            "training": Training,
+            "provenance": Provenance,
+        }
         return cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
+
+
+def summary(result: Result) -> str:
+    """The row in one line."""
+    deployed = result.deployment
+    scores = "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
+    return (
+        f"exported file: {scores}  sparsity {result.sparsity.prunable:.1%}  {deployed.bytes / 1e6:.2f} MB "
+        f"({deployed.compressed_bytes / 1e6:.2f} MB compressed)"
+    )
 
 
 def provenance(config_hash: str, data_fingerprint: str) -> Provenance:

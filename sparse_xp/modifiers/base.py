@@ -39,7 +39,9 @@ class Modifier:
         name = type(self).__name__
         start, end = clock.at(self.start, f"{name}.start"), clock.at(self.end, f"{name}.end")
         if not start < end:
-            raise ValueError(f"{name}: start={self.start} is not before end={self.end} in a run of {clock.end:g} epochs.")
+            raise ValueError(
+                f"{name}: start={self.start} is not before end={self.end} in a run of {clock.end:g} epochs."
+            )
         if end > clock.end:
             raise ValueError(
                 f"{name}: end={self.end} lies behind the end of the run ({clock.end:g} epochs). "
@@ -48,7 +50,7 @@ class Modifier:
         return start, end
 
     def attach(self, run: Run) -> None:
-        """Once, before the optimizer is made and before a checkpoint is loaded: the only place where modules may change."""
+        """Once, before optimizer and checkpoint are there: the only place where modules may change."""
 
     def before_step(self, run: Run) -> None:
         """Before the forward passes of an optimizer step: set rates, recompute masks."""

@@ -54,7 +54,9 @@ class LearningRate(Modifier):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.shape not in SHAPES:
-            raise ValueError(f"LearningRate.shape={self.shape!r}: want one of {', '.join(SHAPES)}.{did_you_mean(self.shape, SHAPES)}")
+            raise ValueError(
+                f"LearningRate.shape={self.shape!r}: want one of {', '.join(SHAPES)}.{did_you_mean(self.shape, SHAPES)}"
+            )
         if self.final_lr is None:
             if self.shape != "constant":
                 raise ValueError(f"LearningRate with shape={self.shape} needs final_lr.")

@@ -59,7 +59,9 @@ class Pruning(Modifier):
         for name, mask in self.masks.items():
             revived = int((self.targets[name].detach()[~mask] != 0).sum())
             if revived:
-                raise RuntimeError(f"{revived} pruned weights of {name} are no longer zero at step {run.progress.step}.")
+                raise RuntimeError(
+                    f"{revived} pruned weights of {name} are no longer zero at step {run.progress.step}."
+                )
 
     def logs(self, run: Run) -> dict[str, float]:
         from sparse_xp.sparsity import zeros

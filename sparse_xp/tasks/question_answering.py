@@ -68,7 +68,8 @@ class QuestionAnswering(Task):
         if train:
             answers = rows[self.answers]
             positions = [
-                answer_position(answers[row], offset, span) for row, offset, span in zip(owner, offsets, spans, strict=True)
+                answer_position(answers[row], offset, span)
+                for row, offset, span in zip(owner, offsets, spans, strict=True)
             ]
             features["start_positions"] = [start for start, _ in positions]
             features["end_positions"] = [end for _, end in positions]
@@ -92,7 +93,10 @@ class QuestionAnswering(Task):
             row, first, offsets = window["row"], window["context_from"], window["offsets"]
             here = slice(first, first + len(offsets))
             found = best_span(
-                outputs["start_logits"][i][here], outputs["end_logits"][i][here], self.n_best, self.max_answer_length
+                outputs["start_logits"][i][here],
+                outputs["end_logits"][i][here],
+                self.n_best,
+                self.max_answer_length,
             )
             if found and found[2] > scores[row]:
                 start, end, scores[row] = found
@@ -104,7 +108,10 @@ class QuestionAnswering(Task):
         from sparse_xp.embedded import question_answering_rows
 
         made = question_answering_rows(split, rows)
-        return {mine: made[theirs] for mine, theirs in zip(self.columns(), ("id", "question", "context", "answers"), strict=True)}
+        return {
+            mine: made[theirs]
+            for mine, theirs in zip(self.columns(), ("id", "question", "context", "answers"), strict=True)
+        }
 
 
 def context_span(sequence_ids: list[int | None]) -> tuple[int, int]:

@@ -47,8 +47,8 @@ class TextClassification(Task):
         wrong = [i for i, label in enumerate(rows[self.label]) if not 0 <= label < len(self.classes)]
         if wrong:
             raise UserError(
-                f"task {self.name}: row {first + wrong[0]} has {self.label}={rows[self.label][wrong[0]]}, but task.classes "
-                f"names {len(self.classes)}: {', '.join(self.classes)}."
+                f"task {self.name}: row {first + wrong[0]} has {self.label}={rows[self.label][wrong[0]]}, but "
+                f"task.classes names {len(self.classes)}: {', '.join(self.classes)}."
             )
         pairs = (rows[self.text_pair],) if self.text_pair else ()
         encoded = tokenizer(rows[self.text], *pairs, truncation=True, max_length=self.max_length)
