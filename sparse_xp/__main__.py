@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -21,14 +22,21 @@ register()
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> None:
     """One run, and before it the run of its teacher if that is to be made."""
-    config = to_object(cfg)
-    from sparse_xp.run import run
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    try:
+        config = to_object(cfg)
+        from sparse_xp.run import run
 
-    if config.teacher.source == "dense":
-        dense, place = dense_run(config)
-        run(dense, place)
-        config = with_teacher(config, place)
-    run(config, Path(HydraConfig.get().runtime.output_dir))
+        if config.teacher.source == "dense":
+            dense, place = dense_run(config)
+            run(dense, place)
+            config = with_teacher(config, place)
+        run(config, directory)
+    except UserError:
+        # Hydra has made the directory before anything was checked; a run that never began leaves none.
+        if {path.name for path in directory.iterdir()} <= {".hydra"}:
+            shutil.rmtree(directory)
+        raise
 
 
 def to_object(cfg: DictConfig) -> Config:

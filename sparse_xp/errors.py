@@ -32,23 +32,13 @@ def explain(error: BaseException) -> str:
         return f"{group}={name}: there is no such {group}.{did_you_mean(name, error.options)} There are: {options}."
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
     if not isinstance(cause, OmegaConfBaseException):
-        return _group_hint(str(error))
+        return str(error)
     parent, key = cause.parent_node, str(cause.key)
     where = cause.full_key or key
-    if isinstance(parent, DictConfig) and "???" not in str(parent) and key not in parent:
-        return (
-            f"There is no key '{where}'.{did_you_mean(key, map(str, parent))} There are: {', '.join(map(str, parent))}."
-        )
+    known = [str(name) for name in parent.keys()] if isinstance(parent, DictConfig) else [key]  # noqa: SIM118
+    if key not in known:
+        return f"There is no key '{where}'.{did_you_mean(key, known)} There are: {', '.join(known)}."
     return f"{where}: {(cause.msg or str(cause)).splitlines()[0]}"
-
-
-def _group_hint(message: str) -> str:
-    """Hydra's "Could not override 'recip'. No match in the defaults list." with the group that was meant."""
-    head, _, rest = message.partition("Could not override '")
-    name = rest.partition("'")[0]
-    if head or not name or "No match in the defaults list" not in message:
-        return message
-    return f"There is no group or key '{name}'.{did_you_mean(name, GROUPS)} The groups are: {', '.join(GROUPS)}."
 
 
 GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "recipe", "train", "log", "profile")

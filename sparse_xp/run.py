@@ -38,10 +38,7 @@ def run(config: Config, directory: Path) -> Result:
     )
     if needs_hub:
         go_offline_if_unreachable()
-    directory.mkdir(parents=True, exist_ok=True)
     show_config(asdict(config))
-    write_config(config, directory, config_hash)
-
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         return execute(config, directory, accelerator, config_hash)
@@ -116,6 +113,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         + (f"; continuing at step {this.progress.step}" if resumed else "")
         + (f"; new weights: {', '.join(new_weights)}" if new_weights else "")
     )
+    if accelerator.is_main_process:
+        write_config(config, directory, config_hash)
     start_tracker(accelerator, config.log, directory, asdict(config))
 
     train(this)
@@ -188,7 +187,8 @@ def find_finished(directory: Path, config_hash: str) -> Result | None:
 
 
 def write_config(config: Config, directory: Path, config_hash: str) -> None:
-    """``config.yaml``: every resolved value. ``recipe.yaml``: the modifiers that run, by name, kind and fields."""
+    """Claim ``directory``: ``config.yaml`` has every resolved value, ``recipe.yaml`` the modifiers by name and kind."""
+    directory.mkdir(parents=True, exist_ok=True)
     fields = {"config_hash": config_hash, **asdict(config)}
     write_text(directory / "config.yaml", yaml.safe_dump(fields, sort_keys=False))
     recipe = {name: {"kind": type(m).__name__, **asdict(m)} for name, m in config.modifiers().items()}

@@ -1,0 +1,49 @@
+"""Runs for tests: composed as the command line would, executed in this process or in one that can be killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+
+from sparse_xp.__main__ import to_object
+from sparse_xp.config import CONF, Config
+
+#: small enough for a test, long enough for every schedule to have a beginning, a middle and an end
+SHORT = (
+    "profile=embedded",
+    "log=none",
+    "data.embedded_train_rows=128",
+    "data.embedded_eval_rows=32",
+    "train.epochs=3",
+    "train.batch_size=16",
+    "log.every=1",
+)
+
+
+def configure(*overrides: str) -> Config:
+    """The configuration that a command with these words would have."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return to_object(compose("config", overrides=list(overrides)))
+
+
+def command(*words: str) -> list[str]:
+    return [sys.executable, "-m", "sparse_xp", *words]
+
+
+def start(directory: Path, *words: str) -> subprocess.Popen:
+    """A real process that runs in ``directory``'s parent and writes into ``directory``."""
+    log = (directory.parent / f"{directory.name}.log").open("a")
+    return subprocess.Popen(
+        command(*words, f"hydra.run.dir={directory}"), cwd=directory.parent, stdout=log, stderr=subprocess.STDOUT
+    )
+
+
+def history(directory: Path) -> list[dict]:
+    text = (directory / "history.jsonl").read_text() if (directory / "history.jsonl").exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]

@@ -1,0 +1,124 @@
+"""An interrupted run ends bit for bit where an uninterrupted one does."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sparse_xp import checkpoint
+from sparse_xp.run import run
+from tests.runs import SHORT, configure, history, start
+
+#: 24 steps; checkpoints at other steps than evaluations and epochs
+WORDS = (*SHORT, "task=sst2", "recipe=gradual80", "train.save_every=5 steps", "train.eval_every=8 steps")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("teacher")
+    run(configure(*SHORT, "task=sst2", "recipe=dense", f"data.cache={directory / 'cache'}"), directory / "dense")
+    return directory / "dense"
+
+
+def same(one, other):
+    """Everything that a run leaves and that time does not touch is equal to the last bit."""
+    assert (one / "history.jsonl").read_text() == (other / "history.jsonl").read_text()
+    ours, theirs = load_file(one / "model/model.safetensors"), load_file(other / "model/model.safetensors")
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert (one / "deployment/model.onnx").read_bytes() == (other / "deployment/model.onnx").read_bytes()
+    results = [json.loads((place / "result.json").read_text()) for place in (one, other)]
+    for result in results:
+        del result["training"]["seconds"], result["training"]["samples_per_second"], result["provenance"]["command"]
+    assert results[0] == results[1]
+
+
+def test_sigkill_at_random_steps(tmp_path, teacher):
+    """A real process, killed three times at steps drawn at random, the first two at least a checkpoint apart."""
+    words = (*WORDS, "teacher=checkpoint", f"teacher.path={teacher}", f"data.cache={teacher.parent / 'cache'}")
+    straight = start(tmp_path / "straight", *words)
+    chance = random.Random(20261121)
+    kills = sorted(chance.sample(range(2, 22), 3))
+    for at in kills:
+        process = start(tmp_path / "broken", *words)
+        deadline = time.monotonic() + 120
+        while max((line["step"] for line in history(tmp_path / "broken")), default=0) < at:
+            assert process.poll() is None, (tmp_path / "broken.log").read_text()[-2000:]
+            assert time.monotonic() < deadline
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        assert not (tmp_path / "broken/result.json").exists()
+    assert start(tmp_path / "broken", *words).wait(120) == 0
+    assert straight.wait(120) == 0
+    assert "continuing at step" in (tmp_path / "broken.log").read_text()
+    same(tmp_path / "straight", tmp_path / "broken")
+
+
+class Power(Exception):
+    """The plug is pulled."""
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task=sst2", "recipe=dense"),
+        ("task=squad", "recipe=pruned80"),
+        ("task=squad", "recipe=gradual80", "sparsity=gradual_global", "train.group_by_length=true"),
+        ("task=sst2", "recipe=gradual80", "sparsity=gradual_block4", "recipe.weight_decay.weight_decay=0.1"),
+    ],
+    ids=" ".join,
+)
+def test_every_modifier_resumes(tmp_path, monkeypatch, words, accumulation):
+    """The same in one process, for each kind of modifier, stopped in the middle of an epoch between two saves."""
+    config = configure(
+        *WORDS, *words, "teacher=none", f"train.gradient_accumulation_steps={accumulation}", f"data.cache={tmp_path}/cache"
+    )
+    run(config, tmp_path / "straight")
+    real, calls = checkpoint.save, []
+
+    def fail_after_the_second(this):
+        if len(calls) == 1:
+            raise Power
+        real(this)
+        calls.append(this.progress.step)
+
+    monkeypatch.setattr(checkpoint, "save", fail_after_the_second)
+    with pytest.raises(Power):
+        run(config, tmp_path / "broken")
+    monkeypatch.setattr(checkpoint, "save", real)
+    torch.manual_seed(99)  # whatever happened to the generators in between must not matter
+    run(config, tmp_path / "broken")
+    same(tmp_path / "straight", tmp_path / "broken")
+
+
+def test_finished_run_is_skipped(tmp_path, monkeypatch):
+    config = configure(*SHORT, "task=sst2", "recipe=dense", f"data.cache={tmp_path}/cache")
+    first = run(config, tmp_path / "run")
+    monkeypatch.setattr("sparse_xp.run.execute", lambda *_: pytest.fail("trained again"))
+    assert run(config, tmp_path / "run") == first
+
+
+def test_half_written_checkpoint_is_not_picked_up(tmp_path):
+    for name in ("step-00000004", ".step-00000009.tmp", ".step-00000008.old"):
+        (tmp_path / name).mkdir()
+    assert [path.name for path in checkpoint.found(tmp_path)] == ["step-00000004"]
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    """Reading a checkpoint that was tampered with raises; it does not unpickle."""
+
+    class Bomb:
+        def __reduce__(self):
+            return (print, ("code ran",))
+
+    torch.save({"model": Bomb()}, tmp_path / "state.pt")
+    with pytest.raises(Exception, match="weights_only|Unsupported|GLOBAL"):
+        torch.load(tmp_path / "state.pt", weights_only=True)

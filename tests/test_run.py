@@ -1,0 +1,189 @@
+"""Whole runs on the embedded data: what they learn, what pruning costs, what they leave."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from sparse_xp.config import with_teacher
+from sparse_xp.errors import UserError
+from sparse_xp.result import Result
+from sparse_xp.run import run
+from tests.runs import SHORT, configure, history
+
+CHANCE = {"squad": 30, "sst2": 60}
+PASS = {"squad": 80, "sst2": 85}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def cells(place):
+    """The results of both tasks under four recipes, as `make run` would make them."""
+    found = {}
+    for task in ("squad", "sst2"):
+        words = (f"task={task}", "profile=embedded", "log=none", f"data.cache={place}/cache")
+        dense = run(configure(*words, "recipe=dense"), place / task / "dense")
+        for name, more in {
+            "gradual80": ["recipe=gradual80"],
+            "gradual80-alone": ["recipe=gradual80", "teacher=none"],
+            "pruned80": ["recipe=pruned80"],
+        }.items():
+            config = configure(*words, *more)
+            if config.teacher.source == "dense":
+                config = with_teacher(config, place / task / "dense")
+            found[task, name] = run(config, place / task / name)
+        found[task, "dense"] = dense
+    return found
+
+
+@pytest.mark.parametrize("task", ["squad", "sst2"])
+def test_dense_learns_and_untrained_does_not(cells, place, task):
+    dense = cells[task, "dense"]
+    assert dense.metrics[dense.metric] > PASS[task]
+    config = configure(
+        f"task={task}", "profile=embedded", "log=none", "recipe=dense", "train.epochs=0.01", "train.learning_rate=0",
+        f"data.cache={place}/cache",
+    )  # fmt: skip
+    untrained = run(config, place / task / "untrained")
+    assert untrained.metrics[untrained.metric] < CHANCE[task]
+
+
+@pytest.mark.parametrize("task", ["squad", "sst2"])
+def test_pruning_costs(cells, task):
+    dense, alone = cells[task, "dense"], cells[task, "gradual80-alone"]
+    assert alone.metrics[dense.metric] < dense.metrics[dense.metric] - 1
+    assert alone.metrics[dense.metric] > CHANCE[task]
+
+
+@pytest.mark.parametrize("task", ["squad", "sst2"])
+@pytest.mark.parametrize("recipe", ["gradual80", "gradual80-alone", "pruned80"])
+def test_sparsity_lands_on_the_target(cells, place, task, recipe):
+    found = cells[task, recipe].sparsity
+    assert found.prunable == pytest.approx(0.8, abs=1e-4)
+    assert all(share == pytest.approx(0.8, abs=2e-4) for share in found.layers.values())
+    assert len(found.layers) == 12  # 2 layers of 6 matrices
+    assert found.model < found.encoder < found.prunable
+    # and the file that is delivered has the zeros that the result claims
+    from safetensors.torch import load_file
+
+    weights = load_file(place / task / recipe / "model/model.safetensors")
+    zeros = sum(int((weights[name] == 0).sum()) for name in found.layers)
+    assert zeros / sum(weights[name].numel() for name in found.layers) == found.prunable
+
+
+def test_run_directory(cells, place):
+    directory = place / "squad/gradual80"
+    assert {path.name for path in directory.iterdir()} == {
+        "config.yaml", "recipe.yaml", "history.jsonl", "model", "deployment", "report.md", "result.json",
+    }  # fmt: skip
+    assert {"model.onnx", "config.json", "tokenizer.json"} <= {p.name for p in (directory / "deployment").iterdir()}
+    assert not list((directory / "deployment").glob("*.data"))
+    recipe = yaml.safe_load((directory / "recipe.yaml").read_text())
+    assert recipe["modifiers"]["sparsity"]["kind"] == "MagnitudePruning"
+    assert recipe["modifiers"]["sparsity"]["final_sparsity"] == 0.8
+    result = Result.read(directory / "result.json")
+    assert result == cells["squad", "gradual80"]
+    raw = json.loads((directory / "result.json").read_text())
+    assert {"task", "model", "recipe", "profile", "seed", "metrics", "deployment", "sparsity", "training", "teacher"} < set(raw)
+    assert {"command", "git", "versions", "config_hash", "data_fingerprint"} == set(raw["provenance"])
+    lines = [line for line in history(directory) if "loss" in line]
+    assert {"step", "epoch", "loss", "loss_task", "loss_distillation", "lr", "sparsity", "grad_norm"} == set(lines[-1])
+    assert lines[-1]["sparsity"] == pytest.approx(0.8, abs=1e-4)
+
+
+def test_best_is_chosen_among_models_that_satisfy_the_recipe(cells, place):
+    result = cells["squad", "gradual80-alone"]
+    evaluations = [line for line in history(place / "squad/gradual80-alone") if "metrics" in line]
+    assert not evaluations[0]["valid"]
+    kept = next(line for line in evaluations if line["step"] == result.training.best_step)
+    assert kept["valid"]
+    assert kept["metrics"]["f1"] == max(line["metrics"]["f1"] for line in evaluations if line["valid"])
+
+
+@pytest.mark.parametrize("task", ["squad", "sst2"])
+def test_model_loads_with_stock_transformers_and_agrees_with_the_deployment(cells, place, task):
+    import onnxruntime
+    import transformers
+
+    directory = place / task / "pruned80"
+    config = configure(f"task={task}", "profile=embedded")
+    model = getattr(transformers, config.task.model_class).from_pretrained(directory / "model").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(directory / "deployment")
+    session = onnxruntime.InferenceSession(directory / "deployment/model.onnx")
+    assert [i.name for i in session.get_inputs()] == ["input_ids", "attention_mask", "token_type_ids"]
+    assert [o.name for o in session.get_outputs()] == list(config.task.outputs)
+    for texts in (["the film is good ."], ["the film is good .", "a far longer text of several words , this one ."]):
+        batch = tokenizer(texts, padding=True, return_tensors="np")
+        ours = session.run(None, {name: batch[name].astype(np.int64) for name in batch})
+        with torch.no_grad():
+            theirs = model(**{name: torch.from_numpy(batch[name]).long() for name in batch})
+        for mine, name in zip(ours, config.task.outputs, strict=True):
+            np.testing.assert_allclose(mine, theirs[name].numpy(), atol=1e-4)
+    if task == "sst2":
+        assert model.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_zeros_make_the_compressed_file_smaller(cells):
+    dense, sparse = cells["squad", "dense"].deployment, cells["squad", "gradual80"].deployment
+    assert sparse.bytes == pytest.approx(dense.bytes, rel=0.01)
+    assert sparse.compressed_bytes < 0.85 * dense.compressed_bytes
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("keep_best", [True, False])
+def test_precisions_and_last_checkpoint(tmp_path, precision, keep_best):
+    config = configure(*SHORT, "task=sst2", "recipe=dense", f"train.precision={precision}", f"train.keep_best={keep_best}")
+    result = run(config, tmp_path / "run")
+    assert result.training.precision == precision
+    assert result.training.steps == 24
+
+
+def test_gradient_accumulation_is_a_larger_batch(tmp_path):
+    """4 batches of 8 give the gradient of one of 32: without dropout the losses agree to rounding."""
+    words = (*SHORT, "task=sst2", "recipe=dense", "model.dropout=0", "train.epochs=1")
+    losses = []
+    for size, times in ((32, 1), (8, 4)):
+        config = configure(*words, f"train.batch_size={size}", f"train.gradient_accumulation_steps={times}")
+        run(config, tmp_path / str(size))
+        losses.append([line["loss"] for line in history(tmp_path / str(size)) if "loss" in line])
+    np.testing.assert_allclose(*losses, rtol=2e-3)
+
+
+def test_export_gate(tmp_path, monkeypatch):
+    """A file that computes something else fails the run, says by how much, and is not left behind."""
+    import sparse_xp.export as export
+
+    real = export.infer
+    monkeypatch.setattr(export, "infer", lambda s, b: {k: v + 0.25 for k, v in real(s, b).items()})
+    config = configure(*SHORT, "task=sst2", "recipe=dense")
+    with pytest.raises(UserError, match=r"a logit differs by 0\.25"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run/deployment").exists()
+    assert not (tmp_path / "run/result.json").exists()
+    monkeypatch.setattr(export, "infer", lambda s, b: {k: -v for k, v in real(s, b).items()})
+    with pytest.raises(UserError, match=r"exported file scores accuracy .* apart"):
+        run(replace(config, export=replace(config.export, max_abs_diff=100.0)), tmp_path / "other")
+    # the weights are there: with the cause gone, the same command only exports
+    monkeypatch.setattr(export, "infer", real)
+    assert run(config, tmp_path / "run").training.steps == 24
+
+
+def test_wandb_offline_keeps_its_id(tmp_path):
+    config = configure(*SHORT, "task=sst2", "recipe=dense", "log=default", "log.tags=[a,b]", "log.group=g")
+    run(config, tmp_path / "run")
+    known = (tmp_path / "run/wandb_id").read_text()
+    assert [path.name for path in (tmp_path / "run/wandb").glob("offline-run-*")][0].endswith(known)
+
+
+def test_tensorboard(tmp_path):
+    run(configure(*SHORT, "task=sst2", "recipe=dense", "log=tensorboard"), tmp_path / "run")
+    assert list((tmp_path / "run").rglob("events.out.tfevents*"))
