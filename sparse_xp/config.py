@@ -196,8 +196,9 @@ class Export:
 class Log:
     """What is told to whom. Nothing here changes a number.
 
-    ``tracker``: wandb, tensorboard or none. ``mode`` (of wandb): offline or online. ``every``: optimizer steps
-    between two lines of ``history.jsonl`` and of the tracker.
+    ``tracker``: wandb, tensorboard or none. ``mode`` (of wandb): offline or online; ``group``: by default the name of
+    the directory that holds the run, which is the sweep. ``every``: optimizer steps between two lines of
+    ``history.jsonl`` and of the tracker.
     """
 
     tracker: str = "wandb"

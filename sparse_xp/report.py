@@ -105,12 +105,25 @@ git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fi
 """
 
 
+def spark(values: list[float], width: int = 60) -> str:
+    """A curve drawn with block characters: the means of ``width`` stretches between the smallest and the largest."""
+    size = max(1, len(values) / width)
+    means = []
+    for i in range(min(width, len(values))):
+        stretch = values[int(i * size) : max(int(i * size) + 1, int((i + 1) * size))]
+        means.append(sum(stretch) / len(stretch))
+    low, high = min(means), max(means)
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / (high - low)) if high > low else 0] for mean in means)
+
+
 def course(steps: list[dict[str, Any]]) -> str:
-    """Ten of the logged steps, evenly spread, as a table."""
+    """The curves of the run, and ten of the logged steps as a table."""
     picked = [steps[round(i * (len(steps) - 1) / 9)] for i in range(10)] if len(steps) > 10 else steps
     known = ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "grad_norm")
     names = [name for name in known if any(name in step for step in steps)]
-    return markdown(
+    curves = [(name, [step[name] for step in steps if name in step]) for name in names]
+    drawn = "\n".join(f"    {name:<18} {spark(v)}  {v[0]:.3g} to {v[-1]:.3g}" for name, v in curves)
+    return f"{drawn}\n\n" + markdown(
         [
             {"epoch": f"{s['epoch']:.2f}", "step": str(s["step"])} | {n: f"{s[n]:.4g}" if n in s else "" for n in names}
             for s in picked

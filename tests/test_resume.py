@@ -79,7 +79,11 @@ class Power(Exception):
 def test_every_modifier_resumes(tmp_path, monkeypatch, words, accumulation):
     """The same in one process, for each kind of modifier, stopped in the middle of an epoch between two saves."""
     config = configure(
-        *WORDS, *words, "teacher=none", f"train.gradient_accumulation_steps={accumulation}", f"data.cache={tmp_path}/cache"
+        *WORDS,
+        *words,
+        "teacher=none",
+        f"train.gradient_accumulation_steps={accumulation}",
+        f"data.cache={tmp_path}/cache",
     )
     run(config, tmp_path / "straight")
     real, calls = checkpoint.save, []
@@ -120,5 +124,5 @@ def test_a_checkpoint_cannot_run_code(tmp_path):
             return (print, ("code ran",))
 
     torch.save({"model": Bomb()}, tmp_path / "state.pt")
-    with pytest.raises(Exception, match="weights_only|Unsupported|GLOBAL"):
+    with pytest.raises(Exception, match=r"weights_only|Unsupported|GLOBAL"):
         torch.load(tmp_path / "state.pt", weights_only=True)

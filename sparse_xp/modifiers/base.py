@@ -35,10 +35,11 @@ class Modifier:
         return None
 
     def window(self, clock: Clock) -> tuple[float, float]:
-        """Start and end in epochs. Raises ValueError for an empty window or one outside the run."""
+        """Start and end in epochs. Raises ValueError for a window that ends before it starts, or lies outside the run."""
         name = type(self).__name__
         start, end = clock.at(self.start, f"{name}.start"), clock.at(self.end, f"{name}.end")
-        if not start < end:
+        # A short run may round a fraction of itself to no step at all: that window is empty, not wrong.
+        if start > end or parse_when(self.start) == parse_when(self.end):
             raise ValueError(
                 f"{name}: start={self.start} is not before end={self.end} in a run of {clock.end:g} epochs."
             )

@@ -74,7 +74,8 @@ class LearningRate(Modifier):
         now = run.clock.epoch(run.progress.step)
         if now >= start:  # segments act in the order of their starts, so the one that started last has the last word
             assert self.final_lr is not None
-            value = rate(self.shape, self.init_lr, self.final_lr, (now - start) / (end - start))
+            x = (now - start) / (end - start) if end > start else 1.0
+            value = rate(self.shape, self.init_lr, self.final_lr, x)
             for group in run.optimizer.param_groups:
                 group["lr"] = value
 
