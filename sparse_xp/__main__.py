@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import hydra
+import yaml
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from omegaconf import DictConfig, OmegaConf
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.config import CONF, Config, register, with_teacher
-from sparse_xp.errors import UserError, explain, welcome
+from sparse_xp.errors import UserError, explain, overrides_nothing, unknown_key, welcome
+from sparse_xp.tasks import TASKS, Task
 
 register()
 
@@ -28,29 +32,69 @@ def main(cfg: DictConfig) -> None:
         from sparse_xp.run import run
 
         if config.teacher.source == "dense":
-            dense, place = dense_run(config)
-            run(dense, place)
+            dense, hydra_config, place = dense_run(config)
+            run(to_object(dense), place)
+            keep_composition(dense, hydra_config, place / ".hydra")
             config = with_teacher(config, place)
         run(config, directory)
+        keep_composition(cfg, HydraConfig.get(), directory / ".hydra")
     except UserError:
         # Hydra has made the directory before anything was checked; a run that never began leaves none.
-        if {path.name for path in directory.iterdir()} <= {".hydra"}:
-            shutil.rmtree(directory)
+        if directory.is_dir() and not any(directory.iterdir()):
+            directory.rmdir()
         raise
 
 
 def to_object(cfg: DictConfig) -> Config:
     """The dataclasses of a composed configuration, checked. Raises UserError for a value that cannot be."""
+    if OmegaConf.get_type(cfg, "task") is Task:
+        raise UserError(
+            f"task {cfg.task.name} says no kind. Its file begins with `defaults: [kind@_here_: KIND, _self_]`, where "
+            f"KIND is one of {', '.join(TASKS)}."
+        )
+    check_keys(cfg)
     try:
         config = OmegaConf.to_object(cfg)
     except ValueError as error:
-        raise UserError(str(error)) from error
+        where = culprit(cfg)
+        raise UserError(str(error) if not where or where in str(error) else f"{where}: {error}") from error
     assert isinstance(config, Config)
     return config
 
 
-def dense_run(config: Config) -> tuple[Config, Path]:
-    """The configuration and the directory that ``recipe=dense`` would have for the task of ``config``.
+def check_keys(node: DictConfig) -> None:
+    """Raise UserError for a key that the schema does not have: ``+key=value`` is not checked by Hydra."""
+    kind = OmegaConf.get_type(node)
+    known = [field.name for field in fields(kind)] if is_dataclass(kind) else [str(key) for key in node]
+    for key in map(str, node):
+        if key not in known:
+            raise UserError(unknown_key(node._get_full_key(key), key, known))
+        if isinstance(child := node._get_node(key), DictConfig) and not (child._is_none() or child._is_missing()):
+            check_keys(child)
+
+
+def culprit(node: DictConfig) -> str:
+    """The full key of the innermost node whose own values are refused."""
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            try:
+                OmegaConf.to_object(child)
+            except ValueError:
+                return culprit(child)
+    return str(node._get_full_key(None) or "")
+
+
+def keep_composition(cfg: DictConfig, hydra_config: HydraConf | DictConfig, folder: Path) -> None:
+    """What Hydra would have written before anything was checked."""
+    folder.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(cfg, folder / "config.yaml")
+    OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), folder / "hydra.yaml")
+    OmegaConf.save(hydra_config.overrides.task, folder / "overrides.yaml")
+
+
+def dense_run(config: Config) -> tuple[DictConfig, DictConfig, Path]:
+    """The composition (the run's and Hydra's) and the directory that ``recipe=dense`` has for the task of ``config``.
 
     It takes over what the command line says of task, data, profile and log, and of the model if it is the same one;
     the numbers of training are its own recipe's, changed by ``teacher.overrides``.
@@ -62,12 +106,15 @@ def dense_run(config: Config) -> tuple[Config, Path]:
     words = [word for word in hydra_config.overrides.task if word.lstrip("+~").split("=")[0].split(".")[0] in groups]
     words = [word for word in words if not word.startswith("model=")]
     words += [f"model={model}", "recipe=dense", f"seed={config.teacher.seed}", *config.teacher.overrides]
+    words += [word for word in hydra_config.overrides.hydra if word.startswith(("hydra.searchpath=", "hydra.sweep."))]
     composed = hydra.compose(hydra_config.job.config_name, overrides=words, return_hydra_config=True)
-    place = Path(composed.hydra.run.dir)
-    with_hydra = OmegaConf.create(composed)
-    OmegaConf.set_struct(with_hydra, False)
-    del with_hydra["hydra"]
-    return to_object(with_hydra), place
+    # In a sweep the teacher is the sweep's own dense cell, if it has one.
+    sweep = composed.hydra.sweep
+    place = Path(sweep.dir) / sweep.subdir if hydra_config.mode == RunMode.MULTIRUN else Path(composed.hydra.run.dir)
+    settings = composed.hydra
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, settings, place
 
 
 def cli() -> None:
@@ -80,8 +127,8 @@ def cli() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         main()
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        if asked:
+    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError, AssertionError) as error:
+        if asked or (isinstance(error, AssertionError) and not overrides_nothing(error)):
             raise
         sys.exit(f"\n{explain(error)}\n(HYDRA_FULL_ERROR=1 shows where it happened.)")
 

@@ -51,6 +51,15 @@ class Clock:
         """The end of the run, in epochs."""
         return self.epoch(self.total_steps)
 
+    def exactly(self, when: When, name: str = "time") -> float:
+        """A written time in epochs, before fractions of the run are rounded to whole steps."""
+        number, unit = parse_when(when, name)
+        return (
+            number
+            if unit == "epochs"
+            else self.epoch(1) * (number if unit == "steps" else number / 100 * self.total_steps)
+        )
+
     def at(self, when: When, name: str = "time") -> float:
         """A written time in epochs; steps and fractions land on whole steps exactly."""
         number, unit = parse_when(when, name)

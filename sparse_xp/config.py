@@ -289,8 +289,8 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
     ]
     parts += [re.sub(r"[^\w.=+~%-]+", "_", word) for word in sorted(extra)]
     name = ",".join(parts)
-    if len(name) > 180:  # file systems stop at 255 bytes
-        name = f"{name[:160]}~{hashlib.sha256(name.encode()).hexdigest()[:10]}"
+    if len(name.encode()) > 180:  # file systems stop at 255 bytes
+        name = f"{name.encode()[:160].decode(errors='ignore')}~{hashlib.sha256(name.encode()).hexdigest()[:10]}"
     return f"{name},seed={seed}"
 
 

@@ -59,7 +59,10 @@ def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, st
             f"task {task.name}: no file {path}. data.root=DIR holds <dataset>/<split>.parquet with the hub's columns; "
             f"{folder} has: {there}."
         )
-    table = pyarrow.parquet.read_table(path)
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except pyarrow.ArrowInvalid as error:
+        raise UserError(f"task {task.name}: {path} is not a parquet file ({str(error).splitlines()[0]}).") from error
     return Dataset(table), f"{task.folder}/{split}.parquet sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
 
 
@@ -94,7 +97,7 @@ def make_features(
             task.version,
             fields,
             origin,
-            digest(tokenizer.backend_tokenizer.to_str()),
+            tokenizer_digest(tokenizer),
             train,
         ]
     )
@@ -108,6 +111,12 @@ def make_features(
         new_fingerprint=fingerprint,
         desc=f"tokenise {task.name}",
     )
+
+
+def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A digest of what a tokenizer does to a text, whatever padding and truncation it was last used with."""
+    settings = json.loads(tokenizer.backend_tokenizer.to_str())
+    return digest({name: value for name, value in settings.items() if name not in ("padding", "truncation")})
 
 
 def digest(value: Any) -> str:

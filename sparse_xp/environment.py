@@ -92,7 +92,8 @@ def start_tracker(accelerator: Accelerator, log: Log, directory: Path, config: d
         if not known.exists():
             write_text(known, os.urandom(8).hex())
         options["wandb"] = {
-            "mode": log.mode, "id": known.read_text(), "name": directory.name, "group": log.group, "tags": log.tags,
+            "mode": log.mode, "id": known.read_text(), "name": directory.name, "tags": log.tags,
+            "group": log.group or directory.parent.name,
             "dir": str(directory), **({"resume": "allow"} if log.mode == "online" else {}),
         }  # fmt: skip
     flat = {"config": yaml.safe_dump(config)} if log.tracker == "tensorboard" else config

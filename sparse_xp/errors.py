@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
+import yaml
 from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -30,15 +31,34 @@ def explain(error: BaseException) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         options = ", ".join(error.options)
         return f"{group}={name}: there is no such {group}.{did_you_mean(name, error.options)} There are: {options}."
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}."
+    if overrides_nothing(error):
+        return (
+            "A value is given for sparsity or quantization, but that group is none: choose an option of it first "
+            "(sparsity=gradual, say)."
+        )
+    # Hydra chains the error for a word of the command line, and only quotes the one for a line of a file.
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if not isinstance(cause, OmegaConfBaseException):
         return str(error)
     parent, key = cause.parent_node, str(cause.key)
     where = cause.full_key or key
     known = [str(name) for name in parent.keys()] if isinstance(parent, DictConfig) else [key]  # noqa: SIM118
     if key not in known:
-        return f"There is no key '{where}'.{did_you_mean(key, known)} There are: {', '.join(known)}."
+        return unknown_key(where, key, known)
     return f"{where}: {(cause.msg or str(cause)).splitlines()[0]}"
+
+
+def unknown_key(where: str, key: str, known: list[str]) -> str:
+    """The message for a key that is not among ``known``, its neighbours."""
+    return f"There is no key '{where}'.{did_you_mean(key, known)} There are: {', '.join(known) or 'none'}."
+
+
+def overrides_nothing(error: BaseException) -> bool:
+    """Whether this is how OmegaConf reports ``sparsity.params=...`` under ``sparsity=none``."""
+    return isinstance(error, AssertionError) and str(error) == "Unexpected type for root: NoneType"
 
 
 GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "recipe", "train", "log", "profile")

@@ -15,12 +15,15 @@ from sparse_xp.errors import UserError
 def write_text(path: Path, text: str) -> None:
     """Replace ``path`` at once: a reader sees the old text or the new, never half."""
     draft = path.with_name(f".{path.name}.tmp")
-    with explain_full_disk(path):
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
+    try:
+        with explain_full_disk(path):
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -41,7 +44,11 @@ def whole_directory(path: Path) -> Iterator[Path]:
                 old = path.with_name(f".{path.name}.old")
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)
-                os.rename(draft, path)
+                try:
+                    os.rename(draft, path)
+                except OSError:
+                    os.rename(old, path)
+                    raise
                 shutil.rmtree(old)
             else:
                 os.rename(draft, path)

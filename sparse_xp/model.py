@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,23 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+#: NAME or OWNER/NAME. What starts with a dot or a slash, or has a comma, an equals sign or more slashes, is a path.
+HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
+
+
 def is_local(checkpoint: str) -> bool:
-    """Whether a checkpoint is a directory. Raises UserError for something that can only be a path but is not there."""
-    if Path(checkpoint).is_dir():
+    """Whether a checkpoint is a directory rather than a hub id.
+
+    Raises UserError for a directory without a model, and for a name that no hub id has but that is no directory.
+    """
+    path = Path(checkpoint)
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            there = ", ".join(sorted(p.name for p in path.iterdir())) or "nothing"
+            hint = f" Its model is {path / 'model'}." if (path / "model").is_dir() else ""
+            raise UserError(f"{checkpoint} is not a model directory: it has no config.json.{hint} It holds {there}.")
         return True
-    if checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") > 1:
+    if not HUB_ID.fullmatch(checkpoint):
         raise UserError(
             f"No directory {checkpoint}: a checkpoint is a local directory or a hub id such as bert-base-uncased."
         )
@@ -30,6 +43,7 @@ def is_local(checkpoint: str) -> bool:
 def locate(model: Model, cache: Path) -> str:
     """The hub id or directory of ``model``; a tiny one is built under ``cache`` first."""
     if model.checkpoint:
+        is_local(model.checkpoint)
         return model.checkpoint
     if not isinstance(model, TinyModel):
         raise UserError(f"model={model.name} has no checkpoint: give model.checkpoint=, a hub id or a local directory.")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Recipe:
-    """Modifiers by their names in the configuration, sorted by the time they start (then as written)."""
+    """Modifiers by their names in the configuration, sorted by the time they start, then by the time they end."""
 
     def __init__(self, modifiers: dict[str, Modifier], clock: Clock):
         windows = {}
@@ -33,7 +33,7 @@ class Recipe:
                     f"{first} (epochs {start:g} to {end:g}) and {second} (epochs {begin:g} to {stop:g}) both drive the "
                     f"{one}, and overlap. Let one end before the other starts, or remove one (~{second})."
                 )
-        self.modifiers = dict(sorted(modifiers.items(), key=lambda item: windows[item[0]][0]))
+        self.modifiers = dict(sorted(modifiers.items(), key=lambda item: windows[item[0]]))
 
     def attach(self, run: Run) -> None:
         for modifier in self.modifiers.values():

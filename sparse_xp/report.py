@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -112,8 +113,10 @@ def spark(values: list[float], width: int = 60) -> str:
     for i in range(min(width, len(values))):
         stretch = values[int(i * size) : max(int(i * size) + 1, int((i + 1) * size))]
         means.append(sum(stretch) / len(stretch))
-    low, high = min(means), max(means)
-    return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / (high - low)) if high > low else 0] for mean in means)
+    finite = [mean for mean in means if math.isfinite(mean)]
+    low, high = (min(finite), max(finite)) if finite else (0.0, 0.0)
+    span = high - low or 1.0
+    return "".join("▁▂▃▄▅▆▇█"[round(7 * (mean - low) / span)] if math.isfinite(mean) else "?" for mean in means)
 
 
 def course(steps: list[dict[str, Any]]) -> str:

@@ -14,7 +14,7 @@ from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config
 from sparse_xp.environment import device_name, hush_libraries, make_accelerator, precision_name, start_tracker
 from sparse_xp.errors import UserError
-from sparse_xp.files import whole_directory, write_text
+from sparse_xp.files import explain_full_disk, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
 from sparse_xp.modifiers.pruning import Pruning
@@ -41,7 +41,8 @@ def run(config: Config, directory: Path) -> Result:
     show_config(asdict(config))
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
-        return execute(config, directory, accelerator, config_hash)
+        with explain_full_disk(directory):
+            return execute(config, directory, accelerator, config_hash)
     finally:
         accelerator.end_training()
         # Accelerate keeps its settings in the process: the next run of a sweep may want others.
@@ -177,7 +178,8 @@ def find_finished(directory: Path, config_hash: str) -> Result | None:
     stored = directory / "config.yaml"
     if stored.exists():
         theirs = yaml.safe_load(stored.read_text(encoding="utf-8"))["config_hash"]
-        if theirs != config_hash:
+        begun = any((directory / name).exists() for name in ("result.json", "checkpoints", "best", "history.jsonl"))
+        if theirs != config_hash and begun:
             raise UserError(
                 f"{directory} holds a run of another configuration ({theirs}, this one is {config_hash}); compare its "
                 "config.yaml. Remove the directory, or give this run its own with hydra.run.dir=."

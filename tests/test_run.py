@@ -175,18 +175,20 @@ def test_export_gate(tmp_path, monkeypatch):
     """A file that computes something else fails the run, says by how much, and is not left behind."""
     import sparse_xp.export as export
 
-    real = export.infer
+    real, measured = export.infer, export.max_abs_diff
     monkeypatch.setattr(export, "infer", lambda s, b: {k: v + 0.25 for k, v in real(s, b).items()})
     config = configure(*SHORT, "task=sst2", "recipe=dense")
     with pytest.raises(UserError, match=r"a logit differs by 0\.25"):
         run(config, tmp_path / "run")
     assert not (tmp_path / "run/deployment").exists()
     assert not (tmp_path / "run/result.json").exists()
-    monkeypatch.setattr(export, "infer", lambda s, b: {k: -v for k, v in real(s, b).items()})
+    monkeypatch.setattr(export, "infer", lambda s, b: {k: v * 0 for k, v in real(s, b).items()})
+    monkeypatch.setattr(export, "max_abs_diff", lambda *_: 0.0)
     with pytest.raises(UserError, match=r"exported file scores accuracy .* apart"):
-        run(replace(config, export=replace(config.export, max_abs_diff=100.0)), tmp_path / "other")
-    # the weights are there: with the cause gone, the same command only exports
+        run(replace(config, export=replace(config.export, max_metric_diff=-1.0)), tmp_path / "other")
     monkeypatch.setattr(export, "infer", real)
+    monkeypatch.setattr(export, "max_abs_diff", measured)
+    # the weights are there: with the cause gone, the same command only exports
     assert run(config, tmp_path / "run").training.steps == 24
 
 

@@ -22,15 +22,13 @@ from transformers import (
 )
 
 from sparse_xp.errors import UserError
+from sparse_xp.patterns import Pattern, check_n_m, parse_mask_type
 from sparse_xp.sparsity import (
     RAMPS,
-    Pattern,
-    check_n_m,
     global_masks,
     magnitude_scores,
     mask_from_scores,
     measure,
-    parse_mask_type,
     ramp,
     scheduled_sparsity,
     select_parameters,
@@ -396,9 +394,7 @@ def test_global_masks_follow_the_rule():
     for rows, cols, sparsity, make in draws(100):
         scores = {"a": make(rows, cols), "b": make(cols), "c": make(3, rows)}
         masks = global_masks(scores, sparsity, UNSTRUCTURED)
-        assert [(name, mask.shape) for name, mask in masks.items()] == [
-            (n, s.shape) for n, s in scores.items()
-        ]
+        assert [(name, mask.shape) for name, mask in masks.items()] == [(n, s.shape) for n, s in scores.items()]
         joined = torch.cat([each.flatten() for each in scores.values()])
         kept = torch.cat([each.flatten() for each in masks.values()])
         assert kept.tolist() == kept_by_rule(joined.tolist(), sparsity)
@@ -429,10 +425,7 @@ LAYER_WEIGHTS = [
 def test_encoder_token_selects_the_six_linears_of_each_layer_in_order(qa_model):
     selected = select_parameters(qa_model, ["__ENCODER__"])
     assert list(selected) == [f"bert.encoder.layer.{i}.{name}" for i in (0, 1) for name in LAYER_WEIGHTS]
-    assert (
-        selected["bert.encoder.layer.1.output.dense.weight"]
-        is qa_model.bert.encoder.layer[1].output.dense.weight
-    )
+    assert selected["bert.encoder.layer.1.output.dense.weight"] is qa_model.bert.encoder.layer[1].output.dense.weight
 
 
 def test_encoder_token_knows_a_bare_encoder_and_distilbert():
@@ -525,9 +518,7 @@ def test_encoder_token_on_a_model_without_encoder_layers():
 
 
 def test_invalid_regex_is_a_user_error(qa_model):
-    with pytest.raises(
-        UserError, match=r"'re:bert\.\(encoder' is not a valid regular expression: missing \)"
-    ):
+    with pytest.raises(UserError, match=r"'re:bert\.\(encoder' is not a valid regular expression: missing \)"):
         select_parameters(qa_model, ["re:bert.(encoder"])
 
 
@@ -559,9 +550,7 @@ def test_measure_states_three_denominators(qa_model):
         "bert.encoder.layer.0.attention.self.query.weight": 1.0,
         "bert.encoder.layer.0.output.dense.weight": 0.25,
     }
-    assert measure(qa_model, select_parameters(qa_model, ["__ALL_PRUNABLE__"])).prunable == 1541 / (
-        16384 + 64
-    )
+    assert measure(qa_model, select_parameters(qa_model, ["__ALL_PRUNABLE__"])).prunable == 1541 / (16384 + 64)
     assert measure(qa_model, "qa_outputs.weight").layers == {"qa_outputs.weight": 5 / 64}
 
 

@@ -35,11 +35,11 @@ class Modifier:
         return None
 
     def window(self, clock: Clock) -> tuple[float, float]:
-        """Start and end in epochs. Raises ValueError for a window that ends before it starts, or lies outside the run."""
+        """Start and end in epochs. Raises ValueError for one that ends before it starts, or behind the run."""
         name = type(self).__name__
         start, end = clock.at(self.start, f"{name}.start"), clock.at(self.end, f"{name}.end")
         # A short run may round a fraction of itself to no step at all: that window is empty, not wrong.
-        if start > end or parse_when(self.start) == parse_when(self.end):
+        if not clock.exactly(self.start) < clock.exactly(self.end) - 1e-9:
             raise ValueError(
                 f"{name}: start={self.start} is not before end={self.end} in a run of {clock.end:g} epochs."
             )

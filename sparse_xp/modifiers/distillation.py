@@ -49,7 +49,7 @@ class Distillation(Modifier):
         super().__post_init__()
         if not 0 <= self.hardness <= 1:
             raise ValueError(f"Distillation.hardness={self.hardness}: want a weight in [0, 1].")
-        if self.temperature <= 0:
+        if not 0 < self.temperature < float("inf"):
             raise ValueError(f"Distillation.temperature={self.temperature}: want a number above 0.")
         self.last: dict[str, Tensor] = {}
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from sparse_xp.clock import When, parse_when
+from sparse_xp.clock import Clock, When, parse_when
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.modifiers.base import Modifier
+from sparse_xp.patterns import check_n_m, parse_mask_type
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -130,7 +131,7 @@ class MagnitudePruning(Pruning):
         if not 0 < self.final_sparsity < 1:
             raise ValueError(
                 f"MagnitudePruning.final_sparsity={self.final_sparsity}: want a fraction strictly between 0 and 1"
-                f"{', such as 0.8 for 80 %' if self.final_sparsity >= 1 else ''}."
+                f"{', such as 0.8 for 80 %' if self.final_sparsity >= 1 else ''} (recipe.sparsity= sets it)."
             )
         if not 0 <= self.init_sparsity <= self.final_sparsity:
             raise ValueError(
@@ -143,19 +144,30 @@ class MagnitudePruning(Pruning):
                 f"{did_you_mean(self.inter_func, INTER_FUNCS)}"
             )
         parse_when(self.update_frequency, "MagnitudePruning.update_frequency")
+        self.pattern = parse_mask_type(self.mask_type)
+        check_n_m(self.pattern, self.final_sparsity)
         self.last_update = -1.0
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import check_n_m, parse_mask_type
+        from sparse_xp.sparsity import magnitude_scores, mask_from_scores
 
         super().attach(run)
-        self.pattern = parse_mask_type(self.mask_type)
-        check_n_m(self.pattern, self.final_sparsity)
+        try:
+            for weight in self.targets.values():
+                mask_from_scores(magnitude_scores(weight.detach()), self.final_sparsity, self.pattern)
+        except ValueError as error:
+            raise UserError(f"mask_type={self.mask_type}: {error}.") from error
 
-    def window(self, clock: Any) -> tuple[float, float]:
+    def window(self, clock: Clock) -> tuple[float, float]:
         start, end = super().window(clock)
         # The last update must happen inside the run: one that ends with it ends at its last step.
-        return start, max(start, min(end, clock.epoch(clock.total_steps - 1)))
+        last = clock.epoch(clock.total_steps - 1)
+        if start > last:
+            raise ValueError(
+                f"MagnitudePruning: start={self.start} lies behind the beginning of the last step "
+                f"(epoch {last:g} of {clock.end:g}): nothing would be pruned."
+            )
+        return start, max(start, min(end, last))
 
     def before_step(self, run: Run) -> None:
         from sparse_xp.sparsity import global_masks, magnitude_scores, mask_from_scores, scheduled_sparsity
@@ -165,7 +177,7 @@ class MagnitudePruning(Pruning):
         if now < start or self.last_update >= end:
             return
         every = run.clock.at(self.update_frequency, "update_frequency")
-        if self.last_update >= 0 and now < end and now < self.last_update + every:
+        if self.last_update >= 0 and now < end and now < self.last_update + every - 1e-9:
             return
         done = (now - start) / (end - start) if end > start else 1.0
         level = scheduled_sparsity(self.inter_func, self.init_sparsity, self.final_sparsity, done)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparse_xp.errors import UserError
 from sparse_xp.tasks.base import Rows, Task
 
 if TYPE_CHECKING:
@@ -51,9 +52,11 @@ class QuestionAnswering(Task):
         return [self.id, self.question, self.context, self.answers]
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
+        # Leading blanks are not the answer's business, and would count against the question's length.
+        questions = [question.lstrip() for question in rows[self.question]]
+        self.check_room(questions, tokenizer, first)
         windows = tokenizer(
-            # Leading blanks are not the answer's business, and would count against the question's length.
-            [question.lstrip() for question in rows[self.question]],
+            questions,
             rows[self.context],
             truncation="only_second",
             max_length=self.max_length,
@@ -80,6 +83,18 @@ class QuestionAnswering(Task):
                 [list(pair) for pair in offset[start:end]] for offset, (start, end) in zip(offsets, spans, strict=True)
             ]
         return features
+
+    def check_room(self, questions: list[str], tokenizer: PreTrainedTokenizerBase, first: int) -> None:
+        """Raise UserError if a question leaves less room for its context than the windows have to overlap."""
+        special = tokenizer.num_special_tokens_to_add(pair=True)
+        for i, tokens in enumerate(tokenizer(questions, add_special_tokens=False)["input_ids"]):
+            room = self.max_length - special - len(tokens)
+            if room <= self.doc_stride:
+                raise UserError(
+                    f"task {self.name}: the question of row {first + i} has {len(tokens)} tokens and leaves {room} of "
+                    f"task.max_length={self.max_length} to the context, which windows that overlap by "
+                    f"task.doc_stride={self.doc_stride} do not fit. Raise task.max_length or lower task.doc_stride."
+                )
 
     def class_mask(self, batch: dict[str, Tensor]) -> Tensor:
         return batch["attention_mask"].bool()

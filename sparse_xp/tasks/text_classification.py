@@ -44,7 +44,7 @@ class TextClassification(Task):
         return [self.text, *([self.text_pair] if self.text_pair else []), self.label]
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
-        wrong = [i for i, label in enumerate(rows[self.label]) if not 0 <= label < len(self.classes)]
+        wrong = [i for i, label in enumerate(rows[self.label]) if label not in range(len(self.classes))]
         if wrong:
             raise UserError(
                 f"task {self.name}: row {first + wrong[0]} has {self.label}={rows[self.label][wrong[0]]}, but "

@@ -96,9 +96,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize(
-    "way", ["squad from its class", "squad loaded and fed row by row", "squad loaded, second use"]
-)
+@pytest.mark.parametrize("way", ["squad from its class", "squad loaded and fed row by row", "squad loaded, second use"])
 def test_squad_gives_the_numbers_of_the_pure_function(results: dict[str, Any], way: str) -> None:
     assert results[way] == squad_scores(ANSWERS, GOLDS)
     assert results[way]["exact_match"] == 25.0
@@ -106,9 +104,7 @@ def test_squad_gives_the_numbers_of_the_pure_function(results: dict[str, Any], w
 
 
 @pytest.mark.parametrize("way", ["accuracy from its class", "accuracy loaded"])
-def test_accuracy_gives_the_number_of_the_pure_function_as_a_fraction(
-    results: dict[str, Any], way: str
-) -> None:
+def test_accuracy_gives_the_number_of_the_pure_function_as_a_fraction(results: dict[str, Any], way: str) -> None:
     assert accuracy(LABELS, GOLD_LABELS) == {"accuracy": 80.0}
     assert results[way] == {"accuracy": 0.8}
 

@@ -1,0 +1,55 @@
+"""Which weights are pruned together: single ones, tiles, or M - N of each M inputs. No torch: configurations ask."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Elements, tiles of ``rows`` x ``cols`` (``pad``: the last may be narrower), or n of m inputs kept."""
+
+    kind: Literal["unstructured", "block", "n_m"] = "unstructured"
+    rows: int = 1
+    cols: int = 1
+    n: int = 0
+    m: int = 0
+    pad: bool = False
+
+
+def parse_mask_type(mask_type: str | Sequence[int]) -> Pattern:
+    """Read ``unstructured``, ``block4``, a tile ``[out, in]`` (also ``'[1,4]'``, ``'1x4'``), or ``'N:M'``.
+
+    ``[1, 4]`` is four consecutive inputs of one output, ``2:4`` keeps two of every four consecutive inputs.
+    Anything else is a ValueError.
+    """
+    if mask_type == "unstructured":
+        return Pattern()
+    if mask_type == "block4":
+        return Pattern(kind="block", rows=1, cols=4, pad=True)
+    text = re.sub(r"\s", "", str(mask_type))
+    if (found := re.fullmatch(r"(\d+):(\d+)", text)) and 0 < int(found[1]) < int(found[2]):
+        return Pattern(kind="n_m", n=int(found[1]), m=int(found[2]))
+    found = re.fullmatch(r"[\[(](\d+),(\d+)[\])]", text) or re.fullmatch(r"(\d+)x(\d+)", text)
+    if found and int(found[1]) > 0 and int(found[2]) > 0:
+        return Pattern(kind="block", rows=int(found[1]), cols=int(found[2]))
+    raise ValueError(
+        f"mask_type={mask_type!r}; want 'unstructured', 'block4', a tile [out, in] such as [1, 4] or [4, 1], "
+        "or 'N:M' with 0 < N < M such as '2:4' (keep 2 of 4 inputs). "
+        "'channel' and 'filter' are structured pruning, not mask types."
+    )
+
+
+def check_n_m(pattern: Pattern, final_sparsity: float) -> None:
+    """Raise ValueError unless ``final_sparsity`` is 1 - N/M within 0.01; other patterns allow any value."""
+    if pattern.kind != "n_m":
+        return
+    implied = 1 - pattern.n / pattern.m
+    if abs(final_sparsity - implied) > 0.01 + 1e-9:
+        raise ValueError(
+            f"mask_type '{pattern.n}:{pattern.m}' keeps {pattern.n} of every {pattern.m} inputs, "
+            f"so final_sparsity must be {implied:.4g}, not {final_sparsity}"
+        )

@@ -1,0 +1,442 @@
+"""Every file of conf/ and sweeps/ becomes a Config, and every number can be changed from the command line."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_xp.__main__ import to_object
+from sparse_xp.config import CONF, Config, Log, Model, Recipe, Teacher, TinyModel, Train, result_hash, run_name
+from sparse_xp.errors import GROUPS
+from sparse_xp.modifiers import ConstantPruning, Distillation, LearningRate, MagnitudePruning
+from sparse_xp.tasks import QuestionAnswering
+from tests.runs import configure
+
+SWEEPS = CONF.parent / "sweeps"
+GOLDEN = Path(__file__).parent / "golden" / "default_config.yaml"
+PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
+OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "profile")
+#: What an option asks for beside itself, because it cannot know it.
+COMPANIONS = {"teacher=checkpoint": ["teacher.path=some/model"]}
+
+
+@pytest.fixture(autouse=True)
+def _no_hydra_left_over():
+    GlobalHydra.instance().clear()
+    yield
+    GlobalHydra.instance().clear()
+
+
+def compose(*words: str, name: str = "config", folder: Path = CONF, hydra_too: bool = False) -> DictConfig:
+    with hydra.initialize_config_dir(str(folder), version_base="1.3"):
+        return hydra.compose(name, overrides=list(words), return_hydra_config=hydra_too)
+
+
+# ---- everything composes ----
+
+
+def test_groups_are_the_folders_of_conf():
+    assert sorted(GROUPS) == sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_becomes_a_config(option, profile):
+    group, name = option.split("=")
+    words = [option, f"profile={profile}", *COMPANIONS.get(option, [])]
+    if group == "sparsity":
+        words.append("recipe.sparsity=0.5")  # the options of `sparsity` prune to what the recipe says
+    config = configure(*words)
+    assert config.profile == profile
+    if group in ("task", "model", "recipe"):
+        assert getattr(config, group).name == name
+
+
+@pytest.mark.parametrize(
+    ("task", "recipe", "profile"),
+    itertools.product(
+        sorted(path.stem for path in (CONF / "task").glob("*.yaml")),
+        sorted(path.stem for path in (CONF / "recipe").glob("*.yaml")),
+        PROFILES,
+    ),
+)
+def test_every_task_goes_with_every_recipe(task, recipe, profile):
+    config = configure(f"task={task}", f"recipe={recipe}", f"profile={profile}")
+    assert (config.task.name, config.recipe.name, config.profile) == (task, recipe, profile)
+    assert config.data.source == {"full": "hub", "embedded": "embedded"}[profile]
+
+
+def sweep_points(name: str) -> list[list[str]]:
+    """The command lines of a sweep, one list of words for each of its runs."""
+    swept = compose(f"hydra.searchpath=[file://{CONF}]", name=name, folder=SWEEPS, hydra_too=True).hydra
+    assert swept.mode.name == "MULTIRUN"
+    words = [f"{key}={value}" for key, value in swept.sweeper.params.items()]
+    [points] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(words), None)
+    return points
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))
+def test_every_run_of_every_sweep_becomes_a_config(name):
+    points = sweep_points(name)
+    configs = []
+    for words in points:
+        cfg = compose(*words, f"hydra.searchpath=[file://{CONF}]", name=name, folder=SWEEPS)
+        configs.append(to_object(cfg))
+    assert len({result_hash(config) for config in configs}) == len(points) > 1
+
+
+def test_default_config_has_not_changed_unseen():
+    """After a change that is meant: python -m sparse_xp --cfg job > tests/golden/default_config.yaml"""
+    assert OmegaConf.to_yaml(compose()).strip() == GOLDEN.read_text(encoding="utf-8").strip()
+
+
+# ---- what a recipe picks ----
+
+
+def test_pruned80_keeps_the_zeros_of_a_sparse_checkpoint():
+    config = configure("recipe=pruned80")
+    assert config.model.name == "bert_base_pruned80"
+    assert isinstance(config.sparsity, ConstantPruning)
+    assert config.sparsity.min_sparsity == 0.8
+    assert (config.teacher.source, config.teacher.model) == ("dense", "bert_base")
+
+
+def test_gradual80_prunes_a_dense_checkpoint_to_80_percent():
+    config = configure("recipe=gradual80")
+    assert config.model.name == "bert_base"
+    assert isinstance(config.sparsity, MagnitudePruning)
+    assert config.sparsity.final_sparsity == 0.8
+    assert config.teacher.source == "dense"
+    assert isinstance(config.modifiers()["teacher.distillation"], Distillation)
+
+
+def test_dense_has_nothing_but_learning_rate_and_weight_decay():
+    config = configure("recipe=dense")
+    assert (config.sparsity, config.quantization, config.teacher.source) == (None, None, "none")
+    assert sorted(config.modifiers()) == ["recipe.learning_rate.decay", "recipe.weight_decay"]
+
+
+@pytest.mark.parametrize(("recipe", "sparsity"), [("pruned80", 0.8), ("gradual80", 0.0), ("dense", 0.0)])
+def test_embedded_starts_from_a_tiny_model_as_sparse_as_the_recipe_needs(recipe, sparsity):
+    config = configure(f"recipe={recipe}", "profile=embedded")
+    assert isinstance(config.model, TinyModel)
+    assert (config.model.name, config.model.checkpoint, config.model.sparsity) == ("tiny", None, sparsity)
+    assert config.data.source == "embedded"
+
+
+def test_a_mirror_is_read_even_with_the_embedded_profile():
+    assert configure("profile=embedded", "data.root=mirror").data.source == "local"
+
+
+# ---- the command line has the last word ----
+
+
+def segment(config: Config, name: str) -> LearningRate:
+    return config.recipe.learning_rate[name]
+
+
+def test_the_recipes_sparsity_arrives_in_the_modifier():
+    config = configure("recipe=gradual80", "recipe.sparsity=0.9")
+    assert isinstance(config.sparsity, MagnitudePruning)
+    assert config.sparsity.final_sparsity == 0.9
+
+
+def test_the_recipes_start_sparsity_arrives_in_modifier_and_tiny_model():
+    config = configure("recipe=pruned80", "profile=embedded", "recipe.start_sparsity=0.6")
+    assert isinstance(config.sparsity, ConstantPruning)
+    assert isinstance(config.model, TinyModel)
+    assert (config.sparsity.min_sparsity, config.model.sparsity) == (0.6, 0.6)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_the_learning_rate_arrives_in_every_segment(profile):
+    config = configure("recipe=pruned80", f"profile={profile}", "train.learning_rate=0.25")
+    warmup, decay = segment(config, "warmup"), segment(config, "decay")
+    assert (warmup.init_lr, warmup.final_lr) == (0.0, 0.25)
+    assert (decay.init_lr, decay.final_lr) == (0.25, 0.0)
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_any_number_of_recipe_train_and_profile_can_be_overridden(profile):
+    config = configure(
+        "recipe=gradual80",
+        f"profile={profile}",
+        "train.epochs=3.5",
+        "train.batch_size=7",
+        "sparsity.end=70%",
+        "sparsity.update_frequency=2 steps",
+        "teacher.distillation.hardness=0.25",
+        "recipe.weight_decay.weight_decay=0.125",
+        "recipe.learning_rate.warmup.end=50 steps",
+        "task.max_train_samples=11",
+        "seed=3",
+    )
+    assert (config.train.epochs, config.train.batch_size, config.seed) == (3.5, 7, 3)
+    assert isinstance(config.sparsity, MagnitudePruning)
+    assert (config.sparsity.end, config.sparsity.update_frequency) == ("70%", "2 steps")
+    assert (config.teacher.distillation.hardness, config.teacher.distillation.temperature) == (0.25, 2.0)
+    assert config.recipe.weight_decay.weight_decay == 0.125
+    assert segment(config, "warmup").end == "50 steps"
+    assert config.task.max_train_samples == 11
+
+
+def test_groups_given_on_the_command_line_beat_the_recipe_and_the_profile():
+    config = configure("recipe=gradual80", "profile=embedded", "sparsity=n_m", "model=minilm")
+    assert isinstance(config.sparsity, MagnitudePruning)
+    assert (config.sparsity.mask_type, config.sparsity.final_sparsity) == ("2:4", 0.5)
+    assert config.model.name == "minilm"
+
+
+def test_distillation_can_be_switched_off():
+    config = configure("recipe=gradual80", "teacher=none")
+    assert config.teacher.source == "none"
+    assert "teacher.distillation" not in config.modifiers()
+    assert "sparsity" in config.modifiers()
+
+
+def test_a_learning_rate_segment_can_be_removed_and_another_added():
+    assert list(configure("recipe=gradual80", "~recipe.learning_rate.warmup").recipe.learning_rate) == ["decay"]
+    config = configure(
+        "recipe=dense",
+        "recipe.learning_rate.decay.end=50%",
+        "+modifier@recipe.learning_rate.again=LearningRate",
+        "recipe.learning_rate.again.start=50%",
+        "recipe.learning_rate.again.shape=constant",
+        "recipe.learning_rate.again.init_lr=0.5",
+    )
+    assert (segment(config, "again").start, segment(config, "again").final_lr) == ("50%", 0.5)
+
+
+def test_a_modifier_can_be_added_by_name():
+    config = configure(
+        "recipe=dense",
+        "+modifier@recipe.modifiers.head=MagnitudePruning",
+        "recipe.modifiers.head.final_sparsity=0.5",
+        "recipe.modifiers.head.params=['re:classifier.*']",
+    )
+    head = config.modifiers()["recipe.modifiers.head"]
+    assert isinstance(head, MagnitudePruning)
+    assert (head.final_sparsity, head.params) == (0.5, ["re:classifier.*"])
+
+
+# ---- values that cannot be ----
+
+
+def squad(**fields: Any) -> QuestionAnswering:
+    return QuestionAnswering(name="squad", dataset="squad", folder="squad", **fields)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Train(epochs=0), "train.epochs=0"),
+        (lambda: Train(batch_size=0), "train.batch_size=0"),
+        (lambda: Train(keep_checkpoints=0), "train.keep_checkpoints=0"),
+        (lambda: Train(max_grad_norm=0), "train.max_grad_norm=0"),
+        (lambda: Train(device="cpuu"), "train.device=cpuu: want one of auto, cpu. Did you mean 'cpu'?"),
+        (lambda: Train(eval_every="2weeks"), "train.eval_every='2weeks' is not a time"),
+        (lambda: Train(save_every=0), "train.save_every=0: want a time above 0"),
+        (lambda: Recipe(name="x", start_sparsity=-0.1), "recipe.start_sparsity=-0.1"),
+        (lambda: Recipe(name="x"), "recipe.learning_rate is empty"),
+        (lambda: Model(name="x", checkpoint="x", dropout=1), "model.dropout=1"),
+        (lambda: Model(name="x", checkpoint="x", attention="spda"), "Did you mean 'sdpa'?"),
+        (lambda: TinyModel(name="x", sparsity=1), "model.sparsity=1"),
+        (lambda: TinyModel(name="x", hidden=10, heads=4), "model.hidden=10 is not a multiple of model.heads=4"),
+        (lambda: Teacher(source="denze"), "teacher.source=denze: want one of none, dense, checkpoint."),
+        (lambda: Teacher(path="x"), "teacher.path=x is not used by teacher=none; write teacher=checkpoint."),
+        (lambda: Log(tracker="wandbb"), "Did you mean 'wandb'?"),
+        (lambda: Log(mode="on"), "log.mode=on: want one of offline, online."),
+        (lambda: Log(every=0), "log.every=0"),
+        (lambda: squad(max_train_samples=0), "task.max_train_samples=0"),
+        (lambda: squad(max_length=128, doc_stride=128), "task.doc_stride=128: want 0 to task.max_length=128"),
+        (lambda: squad(metric="accuracy"), "task.metric='accuracy': want f1 or exact_match."),
+        (lambda: Distillation(hardness=2), "hardness=2"),
+        (lambda: LearningRate(end="200%", final_lr=0.0), "end='200%' lies behind the end of the run: at most 100%."),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_its_name(make, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        make()
+
+
+# ---- the name of a run and the hash of its configuration ----
+
+CHOICES = {"task": "squad", "model": "tiny", "recipe": "gradual80"}
+
+
+def named(*words: str, profile: str = "full", seed: int = 42) -> str:
+    return run_name(CHOICES, list(words), profile, seed)
+
+
+def test_run_name_in_full():
+    assert named() == "squad,tiny,gradual80,seed=42"
+    assert (
+        named(
+            "recipe=gradual80",
+            "train.epochs=4",
+            "recipe.sparsity=0.9",
+            "seed=1",
+            "log=none",
+            profile="embedded",
+            seed=1,
+        )
+        == "squad,tiny,gradual80,embedded,recipe.sparsity=0.9,train.epochs=4,seed=1"
+    )
+
+
+def test_run_name_is_the_same_for_words_in_another_order():
+    words = ["train.epochs=4", "sparsity=gradual_block4", "+modifier@recipe.modifiers.a=WeightDecay", "task=squad"]
+    assert {named(*order) for order in itertools.permutations(words)} == {named(*words)}
+
+
+@pytest.mark.parametrize("padding", [0, 300])
+def test_run_name_tells_values_apart(padding):
+    padding_words = [f"task.question={'q' * padding}"] if padding else []
+    words = [
+        "train.epochs=4",
+        "train.epochs=40",
+        "train.batch_size=4",
+        "sparsity=gradual_block4",
+        "~recipe.learning_rate.warmup",
+        "data.root=first",
+        "data.root=second",
+    ]
+    names = [named(*padding_words, word) for word in words] + [named(*padding_words), named(*padding_words, seed=1)]
+    assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "data.root=/some/where/else",
+        "data.root=../data",
+        "teacher.path=outputs/squad,tiny,dense,seed=42",
+        "model.checkpoint=google-bert/bert-base-uncased",
+        "sparsity.params=['re:.*/weight','__ENCODER__']",
+        "+modifier@recipe.modifiers.a=WeightDecay",
+        "task.question=" + "long " * 100,
+        "task.question=" + "ü" * 170,
+        "task.question=" + "文" * 170,
+        "data.root='a dir/with blanks'",
+    ],
+)
+def test_run_name_is_one_file_name_with_the_seed_at_its_end(word):
+    name = named(word, seed=7)
+    assert "/" not in name
+    assert len(name.encode()) < 255
+    assert name.endswith(",seed=7")
+    Path(name).mkdir()  # the file system agrees
+
+
+def test_run_name_leaves_out_what_changes_no_number():
+    assert named("log=none", "log.every=3", "data.cache=elsewhere") == named()
+
+
+def test_hydra_uses_the_run_name_for_runs_and_sweeps():
+    cfg = compose("task=sst2", "train.epochs=4", "profile=embedded", hydra_too=True)
+    assert cfg.hydra.run.dir == "outputs/sst2,tiny,dense,embedded,train.epochs=4,seed=42"
+    assert cfg.hydra.sweep.subdir == "sst2,tiny,dense,embedded,train.epochs=4,seed=42"
+
+
+def test_result_hash_ignores_the_log_and_the_place_of_the_cache():
+    plain = configure("recipe=gradual80")
+    told = configure("recipe=gradual80", "log=tensorboard", "log.every=3", "log.tags=[a]", "data.cache=elsewhere")
+    assert plain != told
+    assert result_hash(plain) == result_hash(told)
+
+
+def test_result_hash_sees_every_other_value():
+    config = configure("recipe=gradual80")
+    changed: list[dict[str, Any]] = [
+        {},
+        {"seed": 1},
+        {"profile": "embedded"},
+        {"train": replace(config.train, epochs=9.0)},
+        {"task": replace(config.task, max_length=256)},
+        {"task": replace(config.task, name="other")},
+        {"model": replace(config.model, checkpoint="other")},
+        {"teacher": replace(config.teacher, path="some/run", source="checkpoint")},
+        {"teacher": replace(config.teacher, distillation=Distillation(temperature=3.0))},
+        {"sparsity": None},
+        {"sparsity": MagnitudePruning(final_sparsity=0.7)},
+        {"recipe": replace(config.recipe, learning_rate={"decay": segment(config, "decay")})},
+        {"data": replace(config.data, root="mirror")},
+        {"export": replace(config.export, opset=21)},
+    ]
+    assert len({result_hash(replace(config, **fields)) for fields in changed}) == len(changed)
+
+
+# ---- files of one's own, outside this repository ----
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A directory with a task and a recipe as a user would write them."""
+    files: dict[str, str] = {
+        "task/trivia.yaml": """
+            defaults:
+              - kind@_here_: QuestionAnswering
+              - _self_
+            name: trivia
+            dataset: me/trivia
+            folder: trivia
+            max_length: 256
+            """,
+        "recipe/half.yaml": """
+            # @package _global_
+            defaults:
+              - override /sparsity: gradual
+            recipe:
+              name: half
+              sparsity: 0.5
+              learning_rate:
+                decay: {shape: linear, init_lr: "${train.learning_rate}", final_lr: 0.0}
+            train:
+              epochs: 3
+            """,
+    }
+    for name, text in files.items():
+        path = tmp_path / "own" / name
+        path.parent.mkdir(parents=True)
+        lines = text.strip("\n").splitlines()
+        path.write_text("\n".join(line[12:] for line in lines) + "\n", encoding="utf-8")
+    return tmp_path / "own"
+
+
+def run_command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> Any:
+    """The configuration that the command prints with ``--cfg job``."""
+    from sparse_xp.__main__ import cli
+
+    monkeypatch.setattr("sys.argv", ["sparse_xp", "--cfg", "job", *words])
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # cli() sets it; here it is taken back after the test
+    cli()
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("way", ["--config-dir", "hydra.searchpath"])
+def test_own_task_and_recipe_live_outside_the_repository(way, own, monkeypatch, capsys):
+    place = ["--config-dir", str(own)] if way == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]
+    words = ["task=trivia", "recipe=half", "profile=embedded", "recipe.sparsity=0.6"]
+    printed = run_command(monkeypatch, capsys, *place, *words)
+    assert (printed["task"]["name"], printed["task"]["max_length"], printed["task"]["n_best"]) == ("trivia", 256, 20)
+    assert (printed["recipe"]["name"], printed["recipe"]["sparsity"]) == ("half", 0.6)
+    assert printed["sparsity"]["final_sparsity"] == "${recipe.sparsity}"
+
+
+def test_own_task_and_recipe_become_objects(own):
+    config = configure(f"hydra.searchpath=[file://{own}]", "task=trivia", "recipe=half")
+    assert isinstance(config.task, QuestionAnswering)
+    assert isinstance(config.sparsity, MagnitudePruning)
+    assert (config.sparsity.final_sparsity, config.train.epochs) == (0.5, 3.0)
+    assert segment(config, "decay").init_lr == config.train.learning_rate

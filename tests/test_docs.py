@@ -1,0 +1,78 @@
+"""Every command that README, CONTRIBUTING and the headers of recipes, sweeps and tasks show composes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+import pytest
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from sparse_xp.config import CONF
+from tests.runs import configure
+
+ROOT = CONF.parent
+TEXTS = [
+    *(path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()),
+    *sorted(CONF.rglob("*.yaml")),
+    *sorted((ROOT / "sweeps").glob("*.yaml")),
+]
+#: at the start of a line, or after what sets it off: a prompt, a comment sign, indentation, variables
+COMMAND = re.compile(r"^[\s#$>]*(?:[A-Z_]+=\S+ )*(?:\S*/)?python -m sparse_xp (?P<words>.+)$")
+
+
+def commands(text: str) -> list[str]:
+    """The words after ``python -m sparse_xp``, line by line; a backslash at the end of a line continues it."""
+    found = (COMMAND.match(line) for line in text.replace("\\\n", " ").splitlines())
+    return [" ".join(match["words"].split()) for match in found if match]
+
+
+SHOWN = [
+    pytest.param(words, id=f"{path.relative_to(ROOT)}: {words}")
+    for path in TEXTS
+    for words in dict.fromkeys(commands(path.read_text(encoding="utf-8")))
+    # Their directory is the reader's own, or sweeps/; test_config.py composes from such directories.
+    if "--config-dir" not in words and "hydra.searchpath" not in words
+]
+
+
+def points(line: str) -> list[list[str]]:
+    """The overrides of a shown command; for a sweep (``-m a=x,y``) those of each of its runs."""
+    words = shlex.split(line, comments=True)
+    overrides = [word for word in words if not word.startswith("-")]
+    if not {"-m", "--multirun"} & set(words):
+        return [overrides]
+    [runs] = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)
+    return runs
+
+
+def test_commands_finds_what_it_should():
+    text = """
+    python -m sparse_xp task=squad \\
+        recipe=dense
+#   python -m sparse_xp recipe=dense
+$ CUDA_VISIBLE_DEVICES=0 .venv/bin/python -m sparse_xp -m recipe=dense,pruned80
+`python -m sparse_xp` alone, python -m sparse_xp.report outputs and text python -m sparse_xp is not shown
+"""
+    assert commands(text) == ["task=squad recipe=dense", "recipe=dense", "-m recipe=dense,pruned80"]
+    assert points("-m recipe=dense,pruned80 seed=1  # two runs") == [
+        ["recipe=dense", "seed=1"],
+        ["recipe=pruned80", "seed=1"],
+    ]
+
+
+def test_every_recipe_shows_its_command():
+    for path in sorted((CONF / "recipe").glob("*.yaml")):
+        assert any(f"recipe={path.stem}" in words.split() for words in commands(path.read_text(encoding="utf-8"))), path
+
+
+@pytest.mark.parametrize("line", SHOWN)
+def test_shown_command_composes(line):
+    for overrides in points(line):
+        configure(*overrides)
+
+
+def test_every_sweep_shows_its_command():
+    for path in sorted((ROOT / "sweeps").glob("*.yaml")):
+        assert f"--config-dir sweeps --config-name {path.stem}" in commands(path.read_text(encoding="utf-8")), path

@@ -1,0 +1,435 @@
+"""Errors that only show when a run starts: each is one short message, and nothing passes for finished."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import http.server
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+import yaml
+from hydra.core.global_hydra import GlobalHydra
+from transformers import BertForQuestionAnswering, BertForSequenceClassification, BertModel
+
+from sparse_xp import hub
+from sparse_xp.__main__ import cli
+from sparse_xp.modifiers import Modifier
+from tests.tiny import WORDS, make_bert, make_tokenizer
+
+SENTENCES = ["the dog sat", "the cat sat", "a red mat", "who sat on the mat ?"]
+#: A local mirror and a local model, the smallest of each: everything a run needs, and no hub.
+LOCAL = [
+    *("task=sst2", "recipe=dense", "data.root=mirror", "model=tiny", "model.checkpoint=encoder", "task.max_length=16"),
+    *("task.classes=[bad,good]", "train.batch_size=2", "train.epochs=2", "train.precision=fp32", "log=none"),
+]
+
+
+@dataclass
+class Answer:
+    """What the command left: exit code and all that it said about an error."""
+
+    code: int
+    message: str
+
+
+Command = Callable[..., Answer]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run the command in this process."""
+    # The command may set them when it finds no hub; this way they are put back.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+
+    def run(*words: str) -> Answer:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["sparse_xp", *words])
+        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        capsys.readouterr()
+        try:
+            cli()
+            code, said = 0, ""
+        except SystemExit as stop:
+            code, said = (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
+        return Answer(code, capsys.readouterr().err + said)
+
+    return run
+
+
+def write_rows(path: Path, **columns: list[Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.table(columns), path)
+
+
+def save_checkpoint(path: str, model: torch.nn.Module | None = None, words: list[str] | None = None) -> None:
+    (model or BertModel(make_bert().config)).save_pretrained(path)  # type: ignore[operator]
+    make_tokenizer(words).save_pretrained(path)
+
+
+def classifier(*classes: str) -> BertForSequenceClassification:
+    config = make_bert().config
+    config.id2label = dict(enumerate(classes))
+    config.label2id = {name: i for i, name in config.id2label.items()}
+    return BertForSequenceClassification(config)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _quick_garbage_collection() -> Iterator[None]:
+    """Each run ends with a collection, which would look through all of the imported libraries every time."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(autouse=True)
+def _mirror_and_encoder(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write_rows(tmp_path / "mirror" / "sst2" / f"{split}.parquet", sentence=SENTENCES, label=[0, 1, 0, 1])
+    save_checkpoint("encoder")
+
+
+def assert_refused(answer: Answer, *parts: str) -> None:
+    """One short message with all ``parts`` in it, a failure for the shell, and no result."""
+    assert answer.code == 1
+    for part in parts:
+        assert part in answer.message
+    lines = [line for line in answer.message.splitlines() if line.strip()]
+    assert len(lines) <= 4, answer.message
+    assert "Traceback" not in answer.message
+    assert list(Path().rglob("result.json")) == []
+
+
+# ---- data ----
+
+
+def test_missing_mirror_file(command, tmp_path):
+    (tmp_path / "mirror" / "sst2" / "validation.parquet").unlink()
+    answer = command(*LOCAL)
+    assert_refused(answer, "mirror/sst2/validation.parquet", "data.root=DIR", "train.parquet")
+
+
+def test_missing_mirror_directory(command):
+    assert_refused(command(*LOCAL, "data.root=miror"), "miror/sst2/train.parquet", "no such directory")
+
+
+def test_wrong_columns(command, tmp_path):
+    write_rows(tmp_path / "mirror" / "sst2" / "train.parquet", sentences=SENTENCES, label=[0, 1, 0, 1])
+    answer = command(*LOCAL)
+    assert_refused(answer, "no column 'sentence'", "Did you mean 'sentences'?", "sentences, label", "task.*")
+
+
+def test_misspelt_column_of_the_task(command):
+    assert_refused(command(*LOCAL, "task.text=sentense"), "no column 'sentense'", "Did you mean 'sentence'?")
+
+
+def test_no_rows(command, tmp_path):
+    rows = pyarrow.table({"sentence": pyarrow.array([], "string"), "label": pyarrow.array([], "int64")})
+    pyarrow.parquet.write_table(rows, tmp_path / "mirror" / "sst2" / "train.parquet")
+    assert_refused(command(*LOCAL), "sst2/train.parquet", "has no rows")
+
+
+def test_a_label_without_a_class(command, tmp_path):
+    write_rows(tmp_path / "mirror" / "sst2" / "train.parquet", sentence=SENTENCES, label=[0, 1, 2, 1])
+    assert_refused(command(*LOCAL), "row 2", "label=2", "bad, good")
+
+
+def test_labels_that_are_words(command, tmp_path):
+    labels = ["bad", "good", "bad", "good"]
+    write_rows(tmp_path / "mirror" / "sst2" / "train.parquet", sentence=SENTENCES, label=labels)
+    assert_refused(command(*LOCAL), "row 0", "label", "bad")
+
+
+def test_not_a_parquet_file(command, tmp_path):
+    (tmp_path / "mirror" / "sst2" / "train.parquet").write_text("sentence,label\n", encoding="utf-8")
+    assert_refused(command(*LOCAL), "mirror/sst2/train.parquet")
+
+
+# ---- the hub ----
+
+WAYS_OUT = ("data.root=", "model.checkpoint=", "profile=embedded")
+
+
+def test_unreachable_hub_is_noticed_within_seconds(tmp_path):
+    env = {
+        k: v for k, v in os.environ.items() if k not in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HYDRA_FULL_ERROR")
+    }
+    env |= {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path / "empty")}
+    words = ["task=sst2", "recipe=dense", "model=minilm", "log=none"]
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "sparse_xp", *words], capture_output=True, text=True, env=env, check=False, timeout=60
+    )
+    assert time.monotonic() - began < 60  # seconds on a quiet machine; importing transformers is most of them
+    assert_refused(Answer(done.returncode, done.stderr), "hub is unreachable", *WAYS_OUT)
+
+
+def test_data_set_that_cannot_be_had(command):
+    answer = command(*LOCAL, "data.root=null", "task.dataset=nobody/nothing")
+    assert_refused(answer, "data set nobody/nothing", *WAYS_OUT)
+
+
+def test_checkpoint_that_cannot_be_had(command):
+    assert_refused(command(*LOCAL, "model.checkpoint=nobody/nothing"), "nobody/nothing", *WAYS_OUT)
+
+
+@contextmanager
+def silent_server() -> Iterator[str]:
+    """A host that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
+
+
+@contextmanager
+def forbidding_server() -> Iterator[str]:
+    """A host that answers 403 to everything."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_error(403)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@contextmanager
+def no_server() -> Iterator[str]:
+    yield "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("server", "offline"),
+    [(silent_server, "1"), (no_server, "1"), (forbidding_server, None)],
+    ids=lambda v: str(v)[:30],
+)
+def test_only_a_hub_that_does_not_answer_is_given_up(server, offline, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setattr(hub, "SECONDS", 0.2)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with server() as endpoint:
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        hub.go_offline_if_unreachable()
+    assert os.environ.get("HF_HUB_OFFLINE") == offline
+
+
+# ---- model ----
+
+
+def test_checkpoint_directory_that_is_not_there(command):
+    answer = command(*LOCAL, "model.checkpoint=/no/such/dir")
+    assert_refused(answer, "/no/such/dir")
+    assert "unreachable" not in answer.message  # no hub has a model of that name
+
+
+def test_checkpoint_directory_without_a_model(command, tmp_path):
+    (tmp_path / "empty").mkdir()
+    answer = command(*LOCAL, "model.checkpoint=empty")
+    assert_refused(answer, "empty")
+    assert "unreachable" not in answer.message
+
+
+def test_checkpoint_with_another_head(command):
+    save_checkpoint("three", classifier("bad", "good", "neither"))
+    answer = command(*LOCAL, "model.checkpoint=three")
+    assert_refused(answer, "three", "sst2", "head")
+
+
+def test_fp16_on_a_cpu(command):
+    answer = command(*LOCAL, "train.precision=fp16", "train.device=cpu")
+    assert_refused(answer, "train.precision=fp16", "train.precision=auto")
+
+
+# ---- modifiers ----
+
+#: 20 steps, so that the 5 % of the warm-up are one.
+GRADUAL = ["recipe=gradual80", "teacher=none", "train.batch_size=1", "train.epochs=5"]
+
+
+def test_pattern_that_matches_nothing(command):
+    answer = command(*LOCAL, *GRADUAL, "sparsity.params=['re:nothing.*']")
+    assert_refused(answer, "re:nothing.*")
+
+
+@pytest.mark.parametrize(("mask_type", "parts"), [("[3,7]", ["[3, 7]"]), ("1:3", ["1:3", "0.6667"])])
+def test_mask_that_does_not_fit(mask_type, parts, command):
+    answer = command(*LOCAL, *GRADUAL, f"sparsity.mask_type='{mask_type}'")
+    assert_refused(answer, "mask_type", *parts)
+
+
+def test_overlapping_segments(command):
+    answer = command(*LOCAL, *GRADUAL, "recipe.learning_rate.warmup.end=50%")
+    assert_refused(
+        answer,
+        "recipe.learning_rate.warmup (epochs 0 to 2.5)",
+        "recipe.learning_rate.decay (epochs 0.25 to 5)",
+        "overlap",
+    )
+
+
+def test_two_modifiers_that_prune_the_same_weights(command):
+    words = ["+modifier@recipe.modifiers.again=MagnitudePruning", "recipe.modifiers.again.final_sparsity=0.5"]
+    answer = command(*LOCAL, *GRADUAL, *words)
+    assert_refused(answer, "recipe.modifiers.again", "sparsity", "overlap")
+
+
+def test_window_behind_the_end(command):
+    answer = command(*LOCAL, "recipe.learning_rate.decay.end=3")
+    assert_refused(answer, "recipe.learning_rate.decay", "end=3", "train.epochs=3", "'100%'")
+
+
+def test_empty_window(command):
+    answer = command(*LOCAL, *GRADUAL, "sparsity.start=60%", "sparsity.end=2")
+    assert_refused(answer, "sparsity", "start=60%", "end=2")
+
+
+def test_locked_sparsity_on_a_dense_checkpoint(command):
+    words = ["recipe=pruned80", "profile=embedded", "teacher=none", "model.sparsity=0", "log=none"]
+    answer = command(*words, "data.embedded_train_rows=16", "data.embedded_eval_rows=16", "train.batch_size=4")
+    assert_refused(answer, "locked", "0.0% zeros", "80%", "recipe=gradual80")
+
+
+def test_distilled_output_that_the_task_does_not_have(command):
+    save_checkpoint("teacher", classifier("bad", "good"))
+    words = ["teacher=checkpoint", "teacher.path=teacher", "teacher.distillation.outputs=[start_logits]"]
+    assert_refused(command(*LOCAL, *words), "teacher.distillation.outputs", "start_logits", "has logits")
+
+
+# ---- teacher ----
+
+TEACHER = ["teacher=checkpoint", "teacher.path=teacher"]
+
+
+def test_teacher_that_is_not_there(command):
+    assert_refused(command(*LOCAL, "teacher=checkpoint", "teacher.path=./teacher"), "No directory ./teacher")
+
+
+def test_teacher_run_that_is_not_there(command):
+    path = "outputs/sst2,tiny,dense,seed=42"
+    answer = command(*LOCAL, "teacher=checkpoint", f"teacher.path='{path}'")
+    assert_refused(answer, path)
+    assert "unreachable" not in answer.message
+
+
+@pytest.mark.parametrize("classes", [("good", "bad"), ("bad", "good", "neither")])
+def test_teacher_with_other_labels(classes, command):
+    save_checkpoint("teacher", classifier(*classes))
+    assert_refused(command(*LOCAL, *TEACHER), str(list(classes)), "['bad', 'good']")
+
+
+def test_teacher_without_a_trained_head(command):
+    config = classifier("bad", "good").config
+    save_checkpoint("teacher", BertModel(config))
+    assert_refused(command(*LOCAL, *TEACHER), "teacher", "no trained head", "classifier.weight", "teacher=dense")
+
+
+def test_teacher_of_another_kind_of_task(command):
+    config = classifier("bad", "good").config
+    save_checkpoint("teacher", BertForQuestionAnswering(config))
+    assert_refused(command(*LOCAL, *TEACHER), "no trained head", "BertForQuestionAnswering")
+
+
+def test_teacher_with_another_vocabulary(command):
+    words = [{"cat": "dog", "dog": "cat"}.get(word, word) for word in WORDS]
+    save_checkpoint("teacher", classifier("bad", "good"), words)
+    answer = command(*LOCAL, *TEACHER)
+    cat, dog = WORDS.index("cat"), WORDS.index("dog")
+    assert_refused(answer, "reads other tokens", f"'cat' is number {dog} there and {cat} here")
+
+
+def test_teacher_with_more_words(command):
+    config = classifier("bad", "good").config
+    config.vocab_size = len(WORDS) + 1
+    save_checkpoint("teacher", BertForSequenceClassification(config), [*WORDS, "bird"])
+    answer = command(*LOCAL, *TEACHER)
+    assert_refused(
+        answer, f"{len(WORDS) + 1} against {len(WORDS)}", f"'bird' is number {len(WORDS)} there and None here"
+    )
+
+
+# ---- the disk ----
+
+
+def no_space(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_full_disk_while_saving_keeps_the_checkpoint_before(command, monkeypatch):
+    saved, save = [], torch.save
+
+    def save_twice(state: Any, path: Path) -> None:
+        if len(saved) == 2:
+            path.write_bytes(b"half")
+            no_space()
+        saved.append(path)
+        save(state, path)
+
+    monkeypatch.setattr("sparse_xp.checkpoint.torch.save", save_twice)
+    answer = command(*LOCAL, "hydra.run.dir=mine", "train.save_every=1 steps")
+    assert_refused(answer, "No space left", "mine/checkpoints/step-00000003", "run the same command again")
+    assert sorted(path.name for path in Path("mine/checkpoints").iterdir()) == ["step-00000002"]
+    state = torch.load("mine/checkpoints/step-00000002/state.pt", weights_only=True)
+    assert state["progress"]["step"] == 2
+
+
+@pytest.mark.parametrize("place", ["sparse_xp.history.History._write", "datasets.Dataset.map"])
+def test_full_disk_anywhere_else(place, command, monkeypatch):
+    monkeypatch.setattr(place, no_space)
+    assert_refused(command(*LOCAL, "hydra.run.dir=mine"), "No space left", "mine")
+
+
+# ---- the run directory ----
+
+
+def test_run_directory_that_holds_another_configuration(command):
+    """Another run was interrupted there: its checkpoint is worth keeping."""
+    Path("mine/checkpoints/step-00000001").mkdir(parents=True)
+    Path("mine/config.yaml").write_text(yaml.safe_dump({"config_hash": "0123456789"}), encoding="utf-8")
+    answer = command(*LOCAL, "hydra.run.dir=mine")
+    assert_refused(answer, "mine", "another configuration", "0123456789", "hydra.run.dir=")
+    assert yaml.safe_load(Path("mine/config.yaml").read_text(encoding="utf-8")) == {"config_hash": "0123456789"}
+
+
+class Reached(Exception):
+    """The run has got as far as attaching its modifiers."""
+
+
+def reach(*_: Any) -> None:
+    raise Reached
+
+
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [
+        (["data.root=not/here/mirror"], ["data.root=./mirror"]),
+        (["hydra.run.dir=mine", "task.text=sentense"], ["hydra.run.dir=mine"]),
+    ],
+    ids=["path", "column"],
+)
+def test_a_run_that_never_started_is_not_in_the_way_of_the_corrected_command(wrong, right, command, monkeypatch):
+    assert_refused(command(*LOCAL, *wrong))
+    monkeypatch.setattr(Modifier, "attach", reach)
+    with pytest.raises(Reached):
+        command(*LOCAL, *right)

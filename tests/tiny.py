@@ -1,0 +1,105 @@
+"""What several tests build by hand: a BERT of a few hundred weights, a tokenizer of twenty words, a run, a result."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
+
+from sparse_xp.clock import Clock
+from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training
+
+torch.set_num_threads(1)
+
+#: the numbers of the tokens are their places: [CLS] is 2, [SEP] 3, "who" 5
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+WORDS = [*SPECIAL, "who", "what", "where", "the", "dog", "##s", "cat", "sat", "on", "red", "mat", "in", "hat", ".", "?"]
+
+
+def make_tokenizer(words: list[str] | None = None) -> PreTrainedTokenizerFast:
+    """A lower-casing WordPiece tokenizer with BERT's special tokens over ``words``."""
+    numbers = {word: i for i, word in enumerate(words or WORDS)}
+    tokenizer = Tokenizer(models.WordPiece(numbers, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", numbers["[CLS]"]), ("[SEP]", numbers["[SEP]"])],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+
+
+def make_bert(seed: int = 0) -> BertForSequenceClassification:
+    """One layer, 8 wide. Its encoder has four matrices of 64 weights (attention) and two of 128."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        max_position_embeddings=16,
+        num_labels=2,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
+    return BertForSequenceClassification(config)
+
+
+def make_run(steps_per_epoch: int, total_steps: int, **more: Any) -> Any:
+    """As much of ``loop.Run`` as a modifier looks at, at step 0."""
+    fields: dict[str, Any] = {
+        "clock": Clock(steps_per_epoch, total_steps),
+        "progress": SimpleNamespace(step=0),
+        "accelerator": SimpleNamespace(autocast=nullcontext),
+        "source": "some/checkpoint",
+    }
+    return SimpleNamespace(**fields | more)
+
+
+def make_result(**changes: Any) -> Result:
+    """A run of SQuAD at 80 %, with some fields changed."""
+    fields: dict[str, Any] = {
+        "task": "squad",
+        "model": "minilm",
+        "recipe": "pruned80",
+        "profile": "full",
+        "seed": 42,
+        "metric": "f1",
+        "metrics": {"exact_match": 75.5, "f1": 82.5},
+        "deployment": Deployment({"exact_match": 75.0, "f1": 82.25}, 3.2e-6, 12_345_678, 4_500_000),
+        "sparsity": Sparsity(0.8, 0.79, 0.414, {"layer.0.weight": 0.75, "layer.1.weight": 0.85}),
+        "training": Training(
+            epochs=2.5,
+            steps=240,
+            seconds=61.7,
+            samples_per_second=62.3,
+            device="cpu",
+            precision="fp32",
+            train_rows=1536,
+            eval_rows=384,
+            best_step=200,
+        ),
+        "teacher": None,
+        "provenance": Provenance(
+            command="python -m sparse_xp task=squad recipe=pruned80",
+            git=None,
+            versions={"torch": "2.13.0", "onnx": "1.19.0"},
+            config_hash="0123456789",
+            data_fingerprint="fedcba",
+        ),
+    }
+    return Result(**fields | changes)
