@@ -25,6 +25,8 @@ def parse_when(value: When, name: str = "time") -> tuple[float, str]:
     if not match:
         raise ValueError(f"{name}={value!r} is not a time. Write epochs (2 or 0.5), '500 steps', or '60%' of the run.")
     number, unit = float(match["number"]), match["unit"] or "epochs"
+    if number > 1e12:
+        raise ValueError(f"{name}={value!r} is no time that a run could reach.")
     if unit == "%" and number > 100:
         raise ValueError(f"{name}={value!r} lies behind the end of the run: at most 100%.")
     return number, {"%": "%", "s": "steps", "e": "epochs"}[unit[0]]

@@ -29,8 +29,10 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def whole_directory(path: Path) -> Iterator[Path]:
     """Give a directory to write into; it becomes ``path`` when the block ends well and vanishes when it does not."""
-    draft = path.with_name(f".{path.name}.tmp")
+    draft, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
     shutil.rmtree(draft, ignore_errors=True)
+    if old.exists() and not path.exists():  # a writer was killed between the two renames below
+        os.rename(old, path)
     try:
         with explain_full_disk(path):
             draft.mkdir(parents=True)
@@ -41,7 +43,6 @@ def whole_directory(path: Path) -> Iterator[Path]:
                         os.fsync(opened.fileno())
             if path.exists():
                 # rename() does not replace a directory that has files, so the old one steps aside first.
-                old = path.with_name(f".{path.name}.old")
                 shutil.rmtree(old, ignore_errors=True)
                 os.rename(path, old)
                 try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -141,10 +142,12 @@ def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
 
 
 def due(run: Run, every: Any) -> bool:
-    """Whether the step just made completed another ``every``, or the run."""
-    step, period = run.progress.step, run.clock.at(every)
-    now, before = run.clock.epoch(step), run.clock.epoch(step - 1)
-    return step == run.clock.total_steps or now // period > before // period
+    """Whether the step just made completed another ``every``, or the run. A period is at least one step."""
+    step, clock = run.progress.step, run.clock
+    period = max(clock.epoch(1), clock.at(every))
+    # 0.3 epochs are no whole number of steps: the step that passes each multiple counts, and rounding does not.
+    now, before = (math.floor(clock.epoch(s) / period + 1e-9) for s in (step, step - 1))
+    return step == clock.total_steps or now > before
 
 
 def consider(run: Run, bar: Bar) -> None:

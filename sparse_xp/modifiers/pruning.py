@@ -149,12 +149,11 @@ class MagnitudePruning(Pruning):
         self.last_update = -1.0
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import magnitude_scores, mask_from_scores
+        from sparse_xp.sparsity import global_masks, magnitude_scores
 
         super().attach(run)
-        try:
-            for weight in self.targets.values():
-                mask_from_scores(magnitude_scores(weight.detach()), self.final_sparsity, self.pattern)
+        try:  # the shapes, before hours of training are spent on the way to the first mask
+            global_masks({name: magnitude_scores(w.detach()) for name, w in self.targets.items()}, 0.0, self.pattern)
         except ValueError as error:
             raise UserError(f"mask_type={self.mask_type}: {error}.") from error
 

@@ -70,6 +70,11 @@ class QuestionAnswering(Task):
         features: Rows = {name: windows[name] for name in tokenizer.model_input_names if name in windows}
         if train:
             answers = rows[self.answers]
+            if without := [i for i, answer in enumerate(answers) if not answer["text"]]:
+                raise UserError(
+                    f"task {self.name}: training row {first + without[0]} (id {rows[self.id][without[0]]}) has no "
+                    "answer; SQuAD v1.1 answers every question. Leave such rows out."
+                )
             positions = [
                 answer_position(answers[row], offset, span)
                 for row, offset, span in zip(owner, offsets, spans, strict=True)
