@@ -124,7 +124,7 @@ class Train:
     """Length, batches, numerics and cadence of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
     ``batch_size`` rows go through the model at once on each device, ``gradient_accumulation_steps`` such batches
-    make one optimizer step; ``group_by_length`` puts rows of like length together. ``keep_best``: end
+    make one optimizer step. ``learning_rate`` (the peak) and ``warmup`` are what recipes refer to. ``group_by_length`` puts rows of like length together. ``keep_best``: end
     with the best checkpoint among those that satisfy the recipe, instead of with the last.
     """
 
@@ -134,6 +134,7 @@ class Train:
     gradient_accumulation_steps: int = 1
     group_by_length: bool = False
     learning_rate: float = 5e-5
+    warmup: When = 0.0
     max_grad_norm: float | None = 1.0
     precision: str = "auto"
     device: str = "auto"

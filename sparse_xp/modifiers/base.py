@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.clock import Clock, When, parse_when
 
@@ -24,6 +24,9 @@ class Modifier:
     start: When = 0.0
     end: When = "100%"
 
+    #: whether a window of no length is a way to write "not at all" (a warm-up of 0) or a mistake
+    may_be_empty: ClassVar[bool] = False
+
     def __post_init__(self) -> None:
         """Refuse impossible values. Subclasses call ``super().__post_init__()``."""
         for name in ("start", "end"):
@@ -39,7 +42,8 @@ class Modifier:
         name = type(self).__name__
         start, end = clock.at(self.start, f"{name}.start"), clock.at(self.end, f"{name}.end")
         # A short run may round a fraction of itself to no step at all: that window is empty, not wrong.
-        if not clock.exactly(self.start) < clock.exactly(self.end) - 1e-9:
+        begins, ends = clock.exactly(self.start), clock.exactly(self.end)
+        if begins > ends + 1e-9 or (not self.may_be_empty and begins > ends - 1e-9):
             raise ValueError(
                 f"{name}: start={self.start} is not before end={self.end} in a run of {clock.end:g} epochs."
             )

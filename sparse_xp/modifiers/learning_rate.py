@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from sparse_xp.errors import did_you_mean
 from sparse_xp.modifiers.base import Modifier
@@ -43,13 +43,15 @@ def rate(shape: str, init: float, final: float, x: float) -> float:
 class LearningRate(Modifier):
     """Drive the learning rate of every parameter group from ``init_lr`` to ``final_lr``.
 
-    A constant segment needs no ``final_lr``. After its end the last value stays until another segment starts.
+    A segment of no length (a warm-up of 0) does nothing. A constant segment needs no ``final_lr``. After its end the last value stays until another segment starts.
     Every parameter group gets the same rate.
     """
 
     shape: str = "linear"
     init_lr: float = 0.0
     final_lr: float | None = None
+
+    may_be_empty: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
