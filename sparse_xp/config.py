@@ -124,8 +124,9 @@ class Train:
     """Length, batches, numerics and cadence of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
     ``batch_size`` rows go through the model at once on each device, ``gradient_accumulation_steps`` such batches
-    make one optimizer step. ``learning_rate`` (the peak) and ``warmup`` are what recipes refer to. ``group_by_length`` puts rows of like length together. ``keep_best``: end
-    with the best checkpoint among those that satisfy the recipe, instead of with the last.
+    make one optimizer step. ``learning_rate`` (the peak) and ``warmup`` are what recipes refer to.
+    ``group_by_length`` puts rows of like length together. ``keep_best``: end with the best checkpoint among those
+    that satisfy the recipe, instead of with the last.
     """
 
     epochs: float = 3.0

@@ -1,13 +1,21 @@
-"""Every test runs offline, in a directory of its own, and leaves nothing behind."""
+"""Every test runs offline, on one thread, in a directory of its own, and leaves nothing behind."""
 
 from __future__ import annotations
 
 import os
 
-import pytest
+# Before any test imports a library that reads them. One thread: the models are tiny, and a test must not depend on
+# how many cores a machine has.
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    WANDB_MODE="offline",
+    WANDB_SILENT="true",
+    OMP_NUM_THREADS="1",
+    COLUMNS="200",
+)
 
-# Before any test imports a library that reads them.
-os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", WANDB_MODE="offline", WANDB_SILENT="true", COLUMNS="200")
+import pytest
 
 
 @pytest.fixture(autouse=True)

@@ -43,8 +43,8 @@ def rate(shape: str, init: float, final: float, x: float) -> float:
 class LearningRate(Modifier):
     """Drive the learning rate of every parameter group from ``init_lr`` to ``final_lr``.
 
-    A segment of no length (a warm-up of 0) does nothing. A constant segment needs no ``final_lr``. After its end the last value stays until another segment starts.
-    Every parameter group gets the same rate.
+    A segment of no length (a warm-up of 0) does nothing, a constant one needs no ``final_lr``. After its end the last
+    value stays until another segment starts. Every parameter group gets the same rate.
     """
 
     shape: str = "linear"
