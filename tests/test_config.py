@@ -124,7 +124,12 @@ def test_gradual80_prunes_a_dense_checkpoint_to_80_percent():
 def test_dense_has_nothing_but_learning_rate_and_weight_decay():
     config = configure("recipe=dense")
     assert (config.sparsity, config.quantization, config.teacher.source) == (None, None, "none")
-    assert sorted(config.modifiers()) == ["recipe.learning_rate.decay", "recipe.weight_decay"]
+    assert sorted(config.modifiers()) == [
+        "recipe.learning_rate.decay",
+        "recipe.learning_rate.warmup",
+        "recipe.weight_decay",
+    ]
+    assert config.train.warmup == 0
 
 
 @pytest.mark.parametrize(("recipe", "sparsity"), [("pruned80", 0.8), ("gradual80", 0.0), ("dense", 0.0)])
