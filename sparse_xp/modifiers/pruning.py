@@ -44,6 +44,7 @@ class Pruning(Modifier):
         from sparse_xp.sparsity import select_parameters
 
         self.targets = select_parameters(run.model, self.params)
+        self.masks = {}  # of this run: a configuration object may serve several
 
     def before_update(self, run: Run) -> None:
         for name, mask in self.masks.items():
@@ -152,6 +153,7 @@ class MagnitudePruning(Pruning):
         from sparse_xp.sparsity import global_masks, magnitude_scores
 
         super().attach(run)
+        self.last_update = -1.0
         try:  # the shapes, before hours of training are spent on the way to the first mask
             global_masks({name: magnitude_scores(w.detach()) for name, w in self.targets.items()}, 0.0, self.pattern)
         except ValueError as error:
