@@ -220,7 +220,7 @@ def no_server() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("server", "offline"),
     [(silent_server, "1"), (no_server, "1"), (forbidding_server, None)],
-    ids=lambda v: str(v)[:30],
+    ids=["silent", "absent", "forbidding"],
 )
 def test_only_a_hub_that_does_not_answer_is_given_up(server, offline, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "")
