@@ -161,19 +161,21 @@ def steps_per_epoch(rows: int, settings: Train, world: int) -> int:
     return math.ceil(math.ceil(rows / settings.batch_size) / (settings.gradient_accumulation_steps * world))
 
 
-def collate(features: Dataset, rows: list[int], columns: list[str], pad_token: int) -> dict[str, Tensor]:
-    """The given rows as int64 tensors: sequences padded on the right to the longest among them, [rows, tokens]."""
+def collate(features: Dataset, rows: list[int], columns: list[str], padding: dict[str, int]) -> dict[str, Tensor]:
+    """The given rows as tensors: sequences padded on the right to the longest among them, [rows, tokens].
+
+    ``padding``: what fills up each column, 0 where it says nothing. Whole numbers are int64, others float32.
+    """
     import torch
 
     picked = features[rows]
-    width = max(len(tokens) for tokens in picked["input_ids"])
     batch = {}
     for name in columns:
-        fill = pad_token if name == "input_ids" else 0
         values = picked[name]
         if isinstance(values[0], list):
+            width, fill = max(map(len, values)), padding.get(name, 0)
             values = [value + [fill] * (width - len(value)) for value in values]
-        batch[name] = torch.tensor(values, dtype=torch.int64)
+        batch[name] = torch.tensor(values)
     return batch
 
 

@@ -16,7 +16,7 @@ from sparse_xp.config import Export
 from sparse_xp.data import collate
 from sparse_xp.errors import UserError
 from sparse_xp.files import whole_directory
-from sparse_xp.loop import Run, pad_token, predict
+from sparse_xp.loop import Run, predict
 from sparse_xp.result import Deployment
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def export(run: Run, settings: Export, expected: dict[str, float]) -> Deployment
 def to_onnx(run: Run, path: Path, opset: int) -> None:
     """One file, dynamic in rows and tokens; inputs in the order of the model's signature."""
     model = run.model.cpu().eval()
-    sample = collate(run.eval_features, [0, min(1, len(run.eval_features) - 1)], ordered_inputs(run), pad_token(run))
+    sample = collate(run.eval_features, [0, min(1, len(run.eval_features) - 1)], ordered_inputs(run), run.padding)
     rows, tokens = (
         torch.export.Dim("batch"),
         torch.export.Dim("sequence", min=2, max=model.config.max_position_embeddings),
@@ -128,7 +128,7 @@ def max_abs_diff(run: Run, session: onnxruntime.InferenceSession) -> float:
     total = len(run.eval_features)
     for size in (1, 3, 8, 32):
         rows = list(range(0, total, max(1, total // size)))[:size]
-        batch = collate(run.eval_features, rows, run.inputs, pad_token(run))
+        batch = collate(run.eval_features, rows, run.inputs, run.padding)
         with torch.no_grad():
             ours = run.model(**batch)
         theirs = infer(session, {name: value.numpy() for name, value in batch.items()})

@@ -88,6 +88,11 @@ class Run:
         """The model's inputs among the features."""
         return [name for name in self.tokenizer.model_input_names if name in self.train_features.column_names]
 
+    @cached_property
+    def padding(self) -> dict[str, int]:
+        """What fills up each column of a batch."""
+        return {"input_ids": int(self.tokenizer.pad_token_id or 0), **self.task.padding}
+
 
 def train(run: Run) -> None:
     """Train from ``run.progress.step`` to the end; evaluate, save and log on the way."""
@@ -117,7 +122,7 @@ def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Te
     total = torch.zeros((), device=accelerator.device)
     run.recipe.before_step(run)  # rates and masks for this step
     for number, indices in enumerate(batches):
-        batch = to_device(run, collate(run.train_features, indices, [*run.inputs, *run.task.targets], pad_token(run)))
+        batch = to_device(run, collate(run.train_features, indices, [*run.inputs, *run.task.targets], run.padding))
         with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
             outputs = model(**batch)
             loss = run.recipe.loss(run, batch, outputs, outputs.loss)  # distillation
@@ -184,7 +189,7 @@ def predict(run: Run, forward: Callable[[dict[str, np.ndarray]], dict[str, np.nd
     features = run.eval_features
     found: dict[str, list[Any]] = {name: [None] * len(features) for name in run.task.outputs}
     for indices in evaluation_batches(features, run.train.eval_batch_size):
-        batch = {k: v.numpy() for k, v in collate(features, indices, run.inputs, pad_token(run)).items()}
+        batch = {k: v.numpy() for k, v in collate(features, indices, run.inputs, run.padding).items()}
         lengths = batch["attention_mask"].sum(1)
         for name, values in forward(batch).items():
             for i, length, value in zip(indices, lengths, values, strict=True):
@@ -195,8 +200,3 @@ def predict(run: Run, forward: Callable[[dict[str, np.ndarray]], dict[str, np.nd
 def to_device(run: Run, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The batch where the model is."""
     return {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}
-
-
-def pad_token(run: Run) -> int:
-    """The number of the padding token."""
-    return int(run.tokenizer.pad_token_id or 0)

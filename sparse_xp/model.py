@@ -77,7 +77,7 @@ def load_model(
     import torch
     import transformers
 
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = dict(task.model_options)
     if task.label_names:
         options["id2label"] = dict(enumerate(task.label_names))
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}

@@ -165,7 +165,7 @@ def features() -> Dataset:
 
 def test_sequences_are_padded_to_the_longest_of_the_batch(features):
     columns = ["attention_mask", "input_ids", "token_type_ids", "labels"]
-    batch = collate(features, [4, 0, 2], columns, pad_token=9)
+    batch = collate(features, [4, 0, 2], columns, {"input_ids": 9})
     assert {name: tensor.tolist() for name, tensor in batch.items()} == {
         "attention_mask": [[1, 1, 0], [1, 1, 1], [1, 0, 0]],
         "input_ids": [[41, 42, 9], [1, 2, 3], [21, 9, 9]],
@@ -176,7 +176,7 @@ def test_sequences_are_padded_to_the_longest_of_the_batch(features):
 
 
 def test_only_the_columns_asked_for_are_collated(features):
-    batch = collate(features, [1, 3], ["input_ids"], pad_token=0)
+    batch = collate(features, [1, 3], ["input_ids"], {})
     assert list(batch) == ["input_ids"]
     assert batch["input_ids"].tolist() == [[11, 12, 13, 14, 15], [31, 32, 33, 34, 35]]
 

@@ -14,23 +14,43 @@ if TYPE_CHECKING:
     from sparse_xp.loop import Run
 
 
-def distillation_loss(student: Tensor, teacher: Tensor, temperature: float, mask: Tensor | None = None) -> Tensor:
-    """T^2 * KL(softmax(teacher/T) || softmax(student/T)), mean over rows (Hinton et al. 2015, section 2).
+def distillation_loss(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float,
+    classes: Tensor | None = None,
+    tokens: Tensor | None = None,
+    logits_are: str = "classes",
+) -> Tensor:
+    """How far the student's logits are from the teacher's, mean over rows (and tokens); both [..., classes].
 
-    ``student``, ``teacher``: [..., classes]. ``mask`` [..., classes] bool: classes that exist; the others (padding
-    positions of a start or end head) get no probability on either side, so that the loss of a row does not
-    depend on how far it was padded.
+    ``logits_are`` ``"classes"``: T^2 * KL(softmax(teacher/T) || softmax(student/T)) (Hinton et al. 2015, section 2);
+    ``"labels"``: the same for each label on its own (sigmoid), mean over labels; ``"values"``: the squared error,
+    which has no temperature.
+    ``classes`` [..., classes] bool: classes that exist; the others (padding positions of a start or end head) get no
+    probability on either side, so that the loss of a row does not depend on how far it was padded.
+    ``tokens`` [rows, tokens] bool, for logits [rows, tokens, classes]: tokens that count; the mean is over them.
     """
     import torch
+    from torch.nn.functional import logsigmoid
 
-    student, teacher = student.float() / temperature, teacher.float() / temperature
-    if mask is not None:
+    student, teacher = student.float(), teacher.float()
+    if tokens is not None:
+        student, teacher = student[tokens], teacher[tokens]
+    if logits_are == "values":
+        return (student - teacher).square().mean()
+    student, teacher = student / temperature, teacher / temperature
+    if logits_are == "labels":
+        p, q = teacher.sigmoid(), student
+        terms = p * (logsigmoid(teacher) - logsigmoid(q)) + (1 - p) * (logsigmoid(-teacher) - logsigmoid(-q))
+        return temperature**2 * terms.mean()
+    if classes is not None:
         nothing = torch.finfo(torch.float32).min
-        student, teacher = student.masked_fill(~mask, nothing), teacher.masked_fill(~mask, nothing)
+        student, teacher = student.masked_fill(~classes, nothing), teacher.masked_fill(~classes, nothing)
     log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
     terms = log_p.exp() * (log_p - log_q)
-    if mask is not None:
-        terms = terms.masked_fill(~mask, 0.0)
+    if classes is not None:
+        terms = terms.masked_fill(~classes, 0.0)
     return temperature**2 * terms.sum(-1).mean()
 
 
@@ -76,9 +96,10 @@ class Distillation(Modifier):
         with torch.no_grad(), run.accelerator.autocast():
             taught = run.teacher(**{name: value for name, value in batch.items() if name not in run.task.targets})
         names = self.outputs or run.task.outputs
+        task = run.task
+        masks = task.class_mask(batch), task.token_mask(batch)
         terms = [
-            distillation_loss(outputs[name], taught[name], self.temperature, run.task.class_mask(batch))
-            for name in names
+            distillation_loss(outputs[name], taught[name], self.temperature, *masks, task.logits_are) for name in names
         ]
         distilled = torch.stack(terms).mean()
         self.last = {"loss_task": loss.detach(), "loss_distillation": distilled.detach()}

@@ -42,6 +42,8 @@ class Task(ABC):
     targets: ClassVar[tuple[str, ...]]
     #: whether an output has one entry per token (cut to the row's own length) or one per row
     per_token: ClassVar[bool] = False
+    #: what fills up a feature that is shorter than the longest of its batch, where it is not 0
+    padding: ClassVar[dict[str, int]] = {}
     #: raise it when ``features`` changes, so that cached features are made again
     version: ClassVar[int] = 1
 
@@ -57,6 +59,16 @@ class Task(ABC):
     def label_names(self) -> list[str] | None:
         """The classes in the order of the head's outputs, None for a head without classes."""
         return None
+
+    @property
+    def logits_are(self) -> str:
+        """What distillation compares: ``classes`` (of which one holds), ``labels`` (each holds or not), ``values``."""
+        return "classes"
+
+    @property
+    def model_options(self) -> dict[str, Any]:
+        """What the model's configuration must say beyond the label map."""
+        return {}
 
     @abstractmethod
     def columns(self) -> list[str]:
@@ -74,7 +86,11 @@ class Task(ABC):
         """The metrics, in per cent, of ``outputs``: for each output name one array per feature."""
 
     def class_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Which entries of the outputs' last dimension are real, None for all of them."""
+        """Which entries of the outputs' last dimension are real, [rows, classes] bool, None for all of them."""
+        return None
+
+    def token_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Which tokens have outputs that count, [rows, tokens] bool, None for outputs without a token dimension."""
         return None
 
     @abstractmethod

@@ -86,7 +86,8 @@ class Teacher:
 
 
 def make_task(**changes):
-    fields = {"name": "toy", "outputs": ("logits",), "targets": ("labels",), "class_mask": lambda batch: None}
+    nothing = {"class_mask": lambda batch: None, "token_mask": lambda batch: None, "logits_are": "classes"}
+    fields = {"name": "toy", "outputs": ("logits",), "targets": ("labels",), **nothing}
     return SimpleNamespace(**fields | changes)
 
 
@@ -176,3 +177,27 @@ def test_an_unknown_output_is_refused_with_the_known_ones():
 def test_refusals_name_the_key(fields, message):
     with pytest.raises(ValueError, match=message):
         Distillation(**fields)
+
+
+def test_labels_are_compared_one_by_one():
+    student, teacher = torch.tensor([[0.0, 1.0]]), torch.tensor([[2.0, 1.0]])
+    # p = sigmoid(2) = 0.8808, q = 0.5: p ln(p/q) + (1-p) ln((1-p)/(1-q)); the second label agrees
+    p = 0.8807970779778823
+    first = p * log(p / 0.5) + (1 - p) * log((1 - p) / 0.5)
+    found = distillation_loss(student, teacher, 1.0, logits_are="labels")
+    assert found.item() == pytest.approx(first / 2, rel=1e-5)
+    hot = distillation_loss(student * 3, teacher * 3, 3.0, logits_are="labels")
+    assert hot.item() == pytest.approx(9 * first / 2, rel=1e-5)
+
+
+def test_values_are_compared_by_their_square():
+    found = distillation_loss(torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]]), 5.0, logits_are="values")
+    assert found.item() == pytest.approx((1 + 4) / 2)
+
+
+def test_tokens_that_do_not_count_have_no_part():
+    student, teacher = torch.randn(2, 3, 4), torch.randn(2, 3, 4)
+    tokens = torch.tensor([[True, True, False], [True, False, False]])
+    rows = [distillation_loss(student[i, j], teacher[i, j], 2.0).item() for i, j in [(0, 0), (0, 1), (1, 0)]]
+    found = distillation_loss(student, teacher, 2.0, tokens=tokens)
+    assert found.item() == pytest.approx(sum(rows) / 3, rel=1e-5)
