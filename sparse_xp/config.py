@@ -71,18 +71,25 @@ class Teacher:
 
     ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
     first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
-    directory, a model directory or a hub id.
+    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was.
+    ``reuse_logits``: compute the teacher's logits once for all epochs; all that are kept take ``max_gigabytes`` of
+    disk at most, the ones used longest ago go first.
     """
 
     source: str = "none"
     path: str | None = None
+    revision: str | None = None
     model: str | None = None
     seed: int = 42
     overrides: list[str] = field(default_factory=list)
+    reuse_logits: bool = True
+    max_gigabytes: float = 10.0
     distillation: Distillation = field(default_factory=Distillation)
 
     def __post_init__(self) -> None:
-        choose("teacher.source", self.source, ("none", "dense", "checkpoint"))
+        choose("teacher.source", self.source, ("none", "dense", "checkpoint", "self"))
+        if self.max_gigabytes <= 0:
+            raise ValueError(f"teacher.max_gigabytes={self.max_gigabytes}: want a number above 0.")
         if self.source == "checkpoint" and not self.path:
             raise ValueError("teacher=checkpoint needs teacher.path=: a run directory, a model directory or a hub id.")
         if self.source != "checkpoint" and self.path:

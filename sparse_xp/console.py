@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
+    track,
 )
 from rich.syntax import Syntax
 
@@ -42,6 +44,11 @@ def show_config(fields: dict[str, Any]) -> None:
 def describe(line: dict[str, Any]) -> str:
     """A logged line as a person reads it."""
     return "  ".join(text.format(line[name]) for name, text in FORMATS.items() if name in line)
+
+
+def watch(items: Sequence[Any], what: str) -> Iterable[Any]:
+    """The items, with a bar on a terminal."""
+    return track(items, what, console=console, disable=not console.is_terminal, transient=True)
 
 
 class Bar:

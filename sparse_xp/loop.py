@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from sparse_xp.teacher import Taught
+
 
 @dataclass
 class Progress:
@@ -66,7 +68,6 @@ class Run:
     train: Train
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
-    teacher: PreTrainedModel | None
     accelerator: Accelerator
     clock: Clock
     recipe: Recipe
@@ -74,6 +75,7 @@ class Run:
     rows: Dataset
     train_features: Dataset
     eval_features: Dataset
+    teacher: Taught | None = None
     optimizer: Any = None
     wrapped: Any = None  # the model as Accelerate runs it: autocast, DDP
     progress: Progress = field(default_factory=Progress)
@@ -125,7 +127,7 @@ def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Te
         batch = to_device(run, collate(run.train_features, indices, [*run.inputs, *run.task.targets], run.padding))
         with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
             outputs = model(**batch)
-            loss = run.recipe.loss(run, batch, outputs, outputs.loss)  # distillation
+            loss = run.recipe.loss(run, indices, batch, outputs, outputs.loss)  # distillation
             loss = loss * (len(indices) / rows)
             accelerator.backward(loss)
         total += loss.detach()

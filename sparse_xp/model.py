@@ -105,7 +105,9 @@ def load_model(
     return model, sorted(info["missing_keys"])
 
 
-def load_teacher(task: Task, path: str, student_tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:
+def load_teacher(
+    task: Task, path: str, student_tokenizer: PreTrainedTokenizerBase, revision: str | None = None
+) -> PreTrainedModel:
     """A trained model of the same task in eval mode, without gradients.
 
     ``path``: a run directory (its ``model/`` is taken), a model directory or a hub id. Raises UserError, showing both
@@ -116,24 +118,25 @@ def load_teacher(task: Task, path: str, student_tokenizer: PreTrainedTokenizerBa
     checkpoint = str(Path(path) / "model") if (Path(path) / "model").is_dir() else path
     is_local(checkpoint)
     try:
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
     except (OSError, ValueError) as error:
         raise unavailable(f"teacher {checkpoint}", error) from error
     if task.label_names:
         theirs = [config.id2label[i] for i in sorted(config.id2label)]
-        if theirs != task.label_names:
+        # LABEL_0, LABEL_1 ... are what a checkpoint has that names no labels: there is nothing to compare.
+        if theirs != task.label_names and theirs != [f"LABEL_{i}" for i in range(len(theirs))]:
             raise UserError(
                 f"The teacher {checkpoint} was trained for labels {theirs}, task {task.name} has {task.label_names}: "
                 "names and order must be equal, or the student would learn wrong classes. Train a teacher with "
                 "teacher=dense, or give task.classes in the teacher's order if the data use it."
             )
-    teacher, missing = load_model(task, checkpoint)
+    teacher, missing = load_model(task, checkpoint, revision)
     if missing:
         raise UserError(
             f"The teacher {checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}): "
             f"it is a {'/'.join(config.architectures or ['?'])}. Train one with teacher=dense."
         )
-    vocabulary, wanted = load_tokenizer(checkpoint).get_vocab(), student_tokenizer.get_vocab()
+    vocabulary, wanted = load_tokenizer(checkpoint, revision).get_vocab(), student_tokenizer.get_vocab()
     if vocabulary != wanted:
         token = min((t for t in vocabulary.keys() | wanted.keys() if vocabulary.get(t) != wanted.get(t)), key=str)
         raise UserError(

@@ -43,9 +43,9 @@ class Recipe:
         for modifier in self.modifiers.values():
             modifier.before_step(run)
 
-    def loss(self, run: Run, batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+    def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
         for modifier in self.modifiers.values():
-            loss = modifier.loss(run, batch, outputs, loss)
+            loss = modifier.loss(run, rows, batch, outputs, loss)
         return loss
 
     def before_update(self, run: Run) -> None:

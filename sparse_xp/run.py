@@ -63,6 +63,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     from sparse_xp.export import export
     from sparse_xp.loop import Run, Shell, evaluate, train
     from sparse_xp.report import write_report
+    from sparse_xp.teacher import make_teacher
 
     task, settings, cache = config.task, config.train, Path(config.data.cache)
     hush_libraries()
@@ -80,7 +81,6 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     student, new_weights = model.load_model(
         task, source, config.model.revision, config.model.dropout, config.model.attention
     )
-    teacher = model.load_teacher(task, config.teacher.path, tokenizer) if config.teacher.path else None
     clock = Clock.of(settings.epochs, data.steps_per_epoch(len(train_features), settings, accelerator.num_processes))
     this = Run(
         directory=directory,
@@ -90,7 +90,6 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         train=settings,
         tokenizer=tokenizer,
         model=student,
-        teacher=teacher,
         accelerator=accelerator,
         clock=clock,
         recipe=Recipe(config.modifiers(), clock),
@@ -100,12 +99,17 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         eval_features=eval_features,
     )
 
+    if config.teacher.source != "none":
+        path, revision = (
+            (config.teacher.path, config.teacher.revision) if config.teacher.path else (source, config.model.revision)
+        )
+        taught = model.load_teacher(task, path, tokenizer, revision)
+        this.teacher = make_teacher(this, taught, config.teacher, cache / "logits")
+
     # Structure first, then the optimizer over it, then the state of an interrupted run.
     this.recipe.attach(this)
-    optimizer = torch.optim.AdamW(model.parameter_groups(student), lr=settings.learning_rate)
+    optimizer = torch.optim.AdamW(model.parameter_groups(student), lr=settings.learning_rate, fused=True)
     this.wrapped, this.optimizer = accelerator.prepare(Shell(student), optimizer)
-    if teacher:
-        teacher.to(accelerator.device)
     resumed = checkpoint.restore(this)
     this.history.rewind(this.progress.step)
     say(
@@ -168,7 +172,7 @@ def make_result(
             eval_rows=len(run.rows),
             best_step=run.progress.best_step if config.train.keep_best else run.clock.total_steps,
         ),
-        teacher=config.teacher.path,
+        teacher=config.teacher.path or (None if config.teacher.source == "none" else config.teacher.source),
         provenance=origin,
     )
 

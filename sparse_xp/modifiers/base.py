@@ -60,8 +60,8 @@ class Modifier:
     def before_step(self, run: Run) -> None:
         """Before the forward passes of an optimizer step: set rates, recompute masks."""
 
-    def loss(self, run: Run, batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
-        """The loss to minimise, given the loss so far."""
+    def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+        """The loss to minimise, given the loss so far; ``rows`` are the numbers of the batch's features."""
         return loss
 
     def before_update(self, run: Run) -> None:

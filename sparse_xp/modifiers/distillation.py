@@ -85,7 +85,7 @@ class Distillation(Modifier):
                 f"{', '.join(run.task.outputs)}."
             )
 
-    def loss(self, run: Run, batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+    def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
         import torch
 
         start, end = self.window(run.clock)
@@ -93,8 +93,7 @@ class Distillation(Modifier):
             self.last = {}
             return loss
         assert run.teacher is not None
-        with torch.no_grad(), run.accelerator.autocast():
-            taught = run.teacher(**{name: value for name, value in batch.items() if name not in run.task.targets})
+        taught = run.teacher(rows, batch)
         names = self.outputs or run.task.outputs
         task = run.task
         masks = task.class_mask(batch), task.token_mask(batch)

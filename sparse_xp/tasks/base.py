@@ -44,6 +44,8 @@ class Task(ABC):
     per_token: ClassVar[bool] = False
     #: what fills up a feature that is shorter than the longest of its batch, where it is not 0
     padding: ClassVar[dict[str, int]] = {}
+    #: whether a row has the same tokens in every epoch
+    fixed_features: ClassVar[bool] = True
     #: raise it when ``features`` changes, so that cached features are made again
     version: ClassVar[int] = 1
 

@@ -1,0 +1,194 @@
+"""What the teacher says of a batch: computed once and read back in every epoch, or computed live.
+
+The teacher is frozen, in eval mode, and sees the same tokens in every epoch, so its logits are those of the epoch
+before. They are kept as float32 in memory-mapped files that later runs of the same teacher and features share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from filelock import FileLock
+
+from sparse_xp.console import say, watch
+from sparse_xp.data import collate, digest, evaluation_batches
+from sparse_xp.environment import precision_name
+from sparse_xp.files import whole_directory
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from transformers import PreTrainedModel
+
+    from sparse_xp.config import Teacher
+    from sparse_xp.loop import Run
+
+
+class Taught(Protocol):
+    """Logits by output name for a batch: its row numbers among the training features, and its tensors."""
+
+    def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Each [rows, ...] on the device of the batch, without a gradient."""
+
+
+@dataclass
+class LiveTeacher:
+    """Runs the model at every step."""
+
+    model: PreTrainedModel
+    accelerator: Accelerator
+    inputs: list[str]
+    outputs: tuple[str, ...]
+
+    def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        with torch.no_grad(), self.accelerator.autocast():
+            found = self.model(**{name: batch[name] for name in self.inputs})
+        return {name: found[name].float() for name in self.outputs}
+
+
+@dataclass
+class StoredTeacher:
+    """Reads what ``store_logits`` wrote. ``starts``: where each row begins, None for one entry per row."""
+
+    arrays: dict[str, np.ndarray]
+    starts: np.ndarray | None
+
+    def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        tokens = batch["input_ids"]
+        found = {}
+        for name, array in self.arrays.items():
+            if self.starts is None:
+                values = array[rows]
+            else:
+                values = np.zeros((len(rows), tokens.shape[1], *array.shape[1:]), array.dtype)
+                for i, row in enumerate(rows):
+                    begin, stop = self.starts[row], self.starts[row + 1]
+                    values[i, : stop - begin] = array[begin:stop]
+            found[name] = torch.from_numpy(values).to(tokens.device, non_blocking=True)
+        return found
+
+
+def make_teacher(run: Run, model: PreTrainedModel, settings: Teacher, cache: Path) -> Taught:
+    """The teacher of a run: stored logits where they hold and pay, the live model otherwise; says which and why."""
+    accelerator = run.accelerator
+    live = LiveTeacher(model, accelerator, run.inputs, run.task.outputs)
+    model.to(accelerator.device)
+    if reason := why_live(run, settings):
+        say(f"teacher: runs at every step ({reason})")
+        return live
+    directory = cache / fingerprint(run, model)
+    with accelerator.main_process_first(), FileLock(lock_of(directory)):
+        if not directory.is_dir():
+            began = time.perf_counter()
+            try:
+                store_logits(run, live, directory, settings.max_gigabytes)
+            except TooLarge as error:
+                say(f"teacher: runs at every step ({error})")
+                return live
+            size = sum(file.stat().st_size for file in directory.iterdir())
+            say(
+                f"teacher: logits of {len(run.train_features)} features stored once, {size / 1e6:.1f} MB "
+                f"in {time.perf_counter() - began:.0f} s ({directory})"
+            )
+        else:
+            say(f"teacher: stored logits of an earlier run ({directory})")
+        os.utime(directory)  # the oldest by this time is the first to go when the room is used up
+    model.cpu()
+    return read_logits(run, directory)
+
+
+def why_live(run: Run, settings: Teacher) -> str | None:
+    """Why stored logits would not hold, or not pay; None if they do both."""
+    if not settings.reuse_logits:
+        return "teacher.reuse_logits=false"
+    if not run.task.fixed_features:
+        return f"the features of task {run.task.name} change from epoch to epoch"
+    if run.clock.end <= 1:
+        return "no row is seen twice in this run"
+    return None
+
+
+def fingerprint(run: Run, model: PreTrainedModel) -> str:
+    """Of everything that shapes the logits: the teacher's weights and configuration, features, numerics."""
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        weights.update(name.encode())
+        weights.update(tensor.detach().cpu().contiguous().numpy().data)
+    config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
+    numerics = [precision_name(run.accelerator), run.accelerator.device.type, run.train.eval_batch_size]
+    parts = [weights.hexdigest(), config, run.train_features._fingerprint, run.inputs, run.task.outputs, numerics]
+    return f"{run.task.name}-{digest(parts)}"
+
+
+class TooLarge(Exception):
+    """The logits do not fit into the room that they may take."""
+
+
+def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes: float) -> None:
+    """Write ``directory``, whole or not at all: one array per output, rows in order and without padding.
+
+    Each is [all tokens, ...] for a task with outputs per token, [rows, ...] for others. The rows go through the
+    teacher in batches of like length, so a logit differs from the one of another batch by the rounding of another
+    width of padding at most. Raises TooLarge.
+    """
+    features, task = run.train_features, run.task
+    starts = starts_of(run)
+    entries = len(features) if starts is None else int(starts[-1])
+    arrays: dict[str, np.ndarray] = {}
+    with whole_directory(directory) as draft:
+        batches = list(evaluation_batches(features, run.train.eval_batch_size))
+        for rows in watch(batches, "teacher's logits"):
+            batch = collate(features, rows, run.inputs, run.padding)
+            lengths = batch["attention_mask"].sum(1).tolist()
+            batch = {name: value.to(run.accelerator.device) for name, value in batch.items()}
+            for name, value in teacher(rows, batch).items():
+                values = value.cpu().numpy()
+                if name not in arrays:
+                    shape = (entries, *values.shape[1 if starts is None else 2 :])
+                    make_room(directory.parent, int(np.prod(shape)) * 4 * len(task.outputs), max_gigabytes)
+                    arrays[name] = np.lib.format.open_memmap(draft / f"{name}.npy", "w+", np.float32, shape)
+                if starts is None:
+                    arrays[name][rows] = values
+                else:
+                    for row, length, kept in zip(rows, lengths, values, strict=True):
+                        arrays[name][starts[row] : starts[row + 1]] = kept[:length]
+        for array in arrays.values():
+            array.flush()  # type: ignore[attr-defined]
+
+
+def read_logits(run: Run, directory: Path) -> StoredTeacher:
+    """The arrays of ``directory``, memory-mapped."""
+    arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in run.task.outputs}
+    return StoredTeacher(arrays, starts_of(run))
+
+
+def starts_of(run: Run) -> np.ndarray | None:
+    """Where the tokens of each row begin among those of all rows, and at last how many there are."""
+    return np.concatenate([[0], np.cumsum(run.lengths)]) if run.task.per_token else None
+
+
+def make_room(cache: Path, size: int, max_gigabytes: float) -> None:
+    """Remove the logits used longest ago until ``size`` more bytes stay within the limit. Raises TooLarge."""
+    limit = max_gigabytes * 1e9
+    if size > limit:
+        raise TooLarge(f"its logits need {size / 1e9:.1f} GB, and teacher.max_gigabytes={max_gigabytes:g}")
+    kept = [path for path in cache.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in kept}
+    for path in sorted(kept, key=lambda path: path.stat().st_mtime):
+        if sum(sizes.values()) + size <= limit:
+            break
+        shutil.rmtree(path)  # a run that reads it keeps what it has mapped
+        del sizes[path]
+
+
+def lock_of(directory: Path) -> str:
+    """The lock that makes two runs write the same logits one after the other."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    return str(directory.parent / f".{directory.name}.lock")
