@@ -21,7 +21,7 @@ run: setup ## train, prune, distil, export and check on the embedded data; ends 
 	$(BIN)/python -m sparse_xp.report outputs/embedded
 
 test: setup ## the test suite (offline, CPU, a few minutes)
-	$(BIN)/python -m pytest --numprocesses 2
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

@@ -105,7 +105,8 @@ def dense_run(config: Config) -> tuple[DictConfig, DictConfig, Path]:
     groups = ["task", "data", "profile", "log", *(["model"] if model == student else [])]
     words = [word for word in hydra_config.overrides.task if word.lstrip("+~").split("=")[0].split(".")[0] in groups]
     words = [word for word in words if not word.startswith("model=")]
-    words += [f"model={model}", "recipe=dense", f"seed={config.teacher.seed}", *config.teacher.overrides]
+    words += [f"model={model}", "recipe=dense", *config.teacher.overrides]
+    words += [] if config.teacher.seed is None else [f"seed={config.teacher.seed}"]
     words += [word for word in hydra_config.overrides.hydra if word.startswith(("hydra.searchpath=", "hydra.sweep."))]
     composed = hydra.compose(hydra_config.job.config_name, overrides=words, return_hydra_config=True)
     # In a sweep the teacher is the sweep's own dense cell, if it has one.

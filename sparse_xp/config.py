@@ -80,7 +80,7 @@ class Teacher:
     path: str | None = None
     revision: str | None = None
     model: str | None = None
-    seed: int = 42
+    seed: int | None = None
     overrides: list[str] = field(default_factory=list)
     reuse_logits: bool = True
     max_gigabytes: float = 10.0

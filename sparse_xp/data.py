@@ -90,7 +90,8 @@ def make_features(
     task: Task, rows: Dataset, origin: str, tokenizer: PreTrainedTokenizerBase, cache: Path, train: bool
 ) -> Dataset:
     """Tokenised features of ``rows``, kept under ``cache`` by a fingerprint of everything that shaped them."""
-    fields = {k: v for k, v in vars(task).items() if k not in ("metric", "n_best", "max_answer_length")}
+    later = ("metric", "n_best", "max_answer_length", "dense", "transfer")  # what comes after the features
+    fields = {name: value for name, value in vars(task).items() if name not in later}
     fingerprint = digest(
         [
             type(task).__name__,

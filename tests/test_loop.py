@@ -59,7 +59,7 @@ def test_hooks_in_order(tmp_path, accumulation):
 def test_the_loss_of_a_modifier_is_what_is_minimised(tmp_path):
     @dataclass(kw_only=True)
     class Nothing(Modifier):
-        def loss(self, run, batch, outputs, loss):
+        def loss(self, run, rows, batch, outputs, loss):
             return loss * 0
 
     config = configure(*SHORT, "task=sst2", "recipe=dense", "train.epochs=0.2")

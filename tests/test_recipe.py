@@ -128,7 +128,7 @@ class Recorder(Modifier):
     def before_step(self, run):
         run.append(f"{self.name}.before_step")
 
-    def loss(self, run, batch, outputs, loss):
+    def loss(self, run, rows, batch, outputs, loss):
         return loss * self.factor + self.added
 
     def before_update(self, run):
@@ -163,8 +163,8 @@ def test_every_hook_reaches_every_modifier_in_order(hook):
 
 def test_the_loss_goes_through_all_modifiers():
     recipe = Recipe({"add": Recorder(name="add", added=1.0), "double": Recorder(name="double", factor=2.0)}, CLOCK)
-    assert recipe.loss([], {}, None, 3.0) == 8.0
-    assert Recipe({}, CLOCK).loss([], {}, None, 3.0) == 3.0
+    assert recipe.loss([], [0], {}, None, 3.0) == 8.0
+    assert Recipe({}, CLOCK).loss([], [0], {}, None, 3.0) == 3.0
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparse_xp.clock import When
 
 if TYPE_CHECKING:
     import numpy as np
@@ -16,12 +18,24 @@ Rows = dict[str, list[Any]]
 
 
 @dataclass(kw_only=True)
+class Numbers:
+    """What a recipe looks up in the task it is used for: ``train.*`` and ``seed``, unless the user says otherwise."""
+
+    epochs: float
+    batch_size: int
+    learning_rate: float
+    warmup: When
+    seed: int
+
+
+@dataclass(kw_only=True)
 class Task(ABC):
     """One data set and how to learn it. The fields are its configuration; a *kind* of task is a subclass.
 
     ``dataset``, ``subset``, ``revision``: its home on the hub. ``folder``: its name under ``data.root``.
     ``metric``: the score that picks the best checkpoint and heads the tables; higher is better.
     ``max_train_samples``, ``max_eval_samples``: a seeded subset of the rows, None for all of them.
+    ``dense``, ``transfer``: the numbers of the recipe ``dense`` and of those that start from a sparse checkpoint.
     """
 
     name: str
@@ -35,6 +49,12 @@ class Task(ABC):
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     metric: str
+    dense: Numbers = field(
+        default_factory=lambda: Numbers(epochs=2.0, batch_size=32, learning_rate=5e-5, warmup=0.0, seed=2021)
+    )
+    transfer: Numbers = field(
+        default_factory=lambda: Numbers(epochs=5.0, batch_size=32, learning_rate=5e-5, warmup="5%", seed=42)
+    )
 
     #: the Auto class of the model, its logits, and the batch entries that hold what is to be learnt
     model_class: ClassVar[str]
