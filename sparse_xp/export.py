@@ -1,147 +1,169 @@
-"""The deployment: an ONNX file, and the proof that it computes what the model computes."""
+"""``python -m sparse_xp.export``: export a finished run, or any trained model, and check the file again.
+
+    python -m sparse_xp.export run=outputs/squad,bert_base,pruned80,seed=27942
+    python -m sparse_xp.export task=squad model.checkpoint=DIR_OR_HUB_ID out=DIR
+
+A run is examined with its own task, data and tolerances, which words such as ``export.opset=18`` or ``data.root=DIR``
+change; its ``deployment/`` and the figures in ``result.json`` are replaced. With ``out=DIR`` the run stays as it is and
+``task.max_eval_samples=100`` and the like may be changed too. A model takes every word that ``python -m sparse_xp``
+takes; nothing is trained.
+"""
 
 from __future__ import annotations
 
-import inspect
-import logging
-import warnings
-import zlib
+import json
+import os
+import sys
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import torch
+import hydra
+import yaml
+from hydra.errors import CompactHydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from sparse_xp.config import Export
-from sparse_xp.data import collate
-from sparse_xp.errors import UserError
-from sparse_xp.files import whole_directory
-from sparse_xp.loop import Run, predict
-from sparse_xp.result import Deployment
+from sparse_xp.__main__ import to_object
+from sparse_xp.config import CONF, Data, Export
+from sparse_xp.console import say
+from sparse_xp.errors import UserError, did_you_mean, explain
+from sparse_xp.result import Deployment, Result, summary
+from sparse_xp.tasks import TASKS, Task
 
-if TYPE_CHECKING:
-    import onnxruntime
-
-
-class Logits(torch.nn.Module):
-    """The model with positional inputs and a tuple of logits, which is what a graph has."""
-
-    def __init__(self, model: torch.nn.Module, inputs: list[str], outputs: tuple[str, ...]):
-        super().__init__()
-        self.model, self.inputs, self.outputs = model, inputs, outputs
-
-    def forward(self, *values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """[rows, tokens] each in, the task's outputs out."""
-        found = self.model(**dict(zip(self.inputs, values, strict=True)))
-        return tuple(found[name] for name in self.outputs)
+#: the parts of a run's configuration that matter once it is trained
+PARTS = ("task", "data", "export", "eval_batch_size")
 
 
-def export(run: Run, settings: Export, expected: dict[str, float]) -> Deployment:
-    """Write ``deployment/`` and prove it. ``expected``: the metrics of the model in PyTorch, in per cent.
+def export_run(directory: Path, words: list[str], out: Path | None) -> Deployment:
+    """Export the finished run in ``directory`` again. Raises UserError for a run that is not finished."""
+    from sparse_xp.report import write_report
 
-    Raises UserError, saying by how much, if any logit or the task's metric differs by more than ``settings`` allow;
-    the directory is then left out.
-    """
-    with whole_directory(run.directory / "deployment") as draft:
-        path = draft / "model.onnx"
-        to_onnx(run, path, settings.opset)
-        run.model.config.save_pretrained(draft)
-        run.tokenizer.save_pretrained(draft)
-        session = open_session(path)
-        difference = max_abs_diff(run, session)
-        if not difference <= settings.max_abs_diff:  # also true for nan
-            raise UserError(
-                f"The exported file does not compute what the model computes: a logit differs by {difference:.3g}, "
-                f"export.max_abs_diff allows {settings.max_abs_diff:.3g}."
-            )
-        metrics = run.task.score(run.rows, run.eval_features, predict(run, lambda batch: infer(session, batch)))
-        for name, value in metrics.items():
-            apart = abs(value - expected[name])
-            if not apart <= settings.max_metric_diff:
-                raise UserError(
-                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
-                    f"export.max_metric_diff allows {settings.max_metric_diff:g}."
-                )
-        return Deployment(
-            metrics=metrics,
-            max_abs_diff=difference,
-            bytes=path.stat().st_size,
-            compressed_bytes=compressed_size(path),
-        )
+    if not (directory / "result.json").is_file():
+        begun = (directory / "config.yaml").is_file()
+        state = "an unfinished run: issue its command again first" if begun else "no run"
+        raise UserError(f"{directory} holds {state}. A model without a run: task=NAME model.checkpoint=DIR out=DIR.")
+    task, data, settings, batch = parts_of_run(directory, words)
+    result = Result.read(directory / "result.json")
+    if not out and (other := next((word for word in words if word.startswith("task.")), None)):
+        raise UserError(f"{other} would score other rows than the run's. Give out=DIR to leave its result as it is.")
+    place = out or directory / "deployment"
+    deployment, metrics = deploy(task, data, settings, batch, directory / "model", None, place)
+    say(f"in PyTorch: {result.metric} {metrics[result.metric]:.2f} (run: {result.metrics[result.metric]:.2f})")
+    result = replace(result, deployment=deployment)
+    say(f"{place}\n  {summary(result)}")
+    if out:
+        return deployment
+    lines = (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()
+    write_report(directory, result, [json.loads(line) for line in lines])
+    result.write(directory / "result.json")
+    return deployment
 
 
-def to_onnx(run: Run, path: Path, opset: int) -> None:
-    """One file, dynamic in rows and tokens; inputs in the order of the model's signature."""
-    model = run.model.cpu().eval()
-    sample = collate(run.eval_features, [0, min(1, len(run.eval_features) - 1)], ordered_inputs(run), run.padding)
-    rows, tokens = (
-        torch.export.Dim("batch"),
-        torch.export.Dim("sequence", min=2, max=model.config.max_position_embeddings),
-    )
-    quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
-    before = [logger.level for logger in quiet]
-    for logger in quiet:
-        logger.setLevel(logging.ERROR)
+def parts_of_run(directory: Path, words: list[str]) -> tuple[Task, Data, Export, int]:
+    """Task, data, tolerances and batch of the run in ``directory``, with ``words`` (``key=value``) applied."""
+    stored = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
+    for word in words:
+        if (group := word.split("=")[0].split(".")[0]) not in PARTS:
+            raise UserError(f"{word}: {group} is settled once a run is finished; {', '.join(PARTS)} can be changed.")
+    kind = stored["task"].pop("kind")
+    if kind not in TASKS:
+        raise UserError(f"{directory}/config.yaml has a task of kind {kind}; there are {', '.join(TASKS)}.")
+    schema = {"task": TASKS[kind], "data": Data, "export": Export}
+    base: Any = OmegaConf.create({name: OmegaConf.structured(cls) for name, cls in schema.items()})
+    values = {name: stored[name] for name in schema} | {"eval_batch_size": stored["train"]["eval_batch_size"]}
+    OmegaConf.set_struct(base, False)
+    merged: Any = OmegaConf.merge(base, values)
+    OmegaConf.set_struct(merged, True)
+    merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(words))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                Logits(model, list(sample), run.task.outputs),
-                tuple(sample.values()),
-                path,
-                dynamo=True,
-                opset_version=opset,
-                input_names=list(sample),
-                output_names=list(run.task.outputs),
-                dynamic_shapes={"values": tuple({0: rows, 1: tokens} for _ in sample)},
-                external_data=False,
-                verbose=False,
-            )
-    finally:
-        for logger, level in zip(quiet, before, strict=True):
-            logger.setLevel(level)
+        found = [OmegaConf.to_object(merged[name]) for name in schema]
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return (*found, int(merged.eval_batch_size))  # type: ignore[return-value]
 
 
-def ordered_inputs(run: Run) -> list[str]:
-    """The model's inputs in the order of its ``forward``: input_ids, attention_mask, token_type_ids for BERT."""
-    return [name for name in inspect.signature(run.model.forward).parameters if name in run.inputs]
+def export_model(words: list[str], out: Path | None) -> Deployment:
+    """Export a trained model that no run of ours has made."""
+    if not out:
+        raise UserError("out=DIR is needed: where the deployment folder of the model is to be.")
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="export"):
+        config = to_object(hydra.compose("config", overrides=words))
+    if not config.model.checkpoint:
+        raise UserError("model.checkpoint=DIR is needed (a model directory or a hub id), or run=DIR, a finished run.")
+    checkpoint, revision = config.model.checkpoint, config.model.revision
+    settings = config.train.eval_batch_size
+    deployment, _ = deploy(config.task, config.data, config.export, settings, checkpoint, revision, out)
+    say(f"{out}\n  {json.dumps(asdict(deployment))}")
+    return deployment
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU."""
-    import onnxruntime
+def deploy(
+    task: Task,
+    data: Data,
+    settings: Export,
+    eval_batch_size: int,
+    checkpoint: str | Path,
+    revision: str | None,
+    out: Path,
+) -> tuple[Deployment, dict[str, float]]:
+    """Write and prove ``out``; also the metrics of the model in PyTorch."""
+    import torch
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    from sparse_xp.data import load_rows, make_features
+    from sparse_xp.deployment import export
+    from sparse_xp.environment import hush_libraries
+    from sparse_xp.evaluation import Subject, evaluate
+    from sparse_xp.model import load_model, load_tokenizer
+
+    hush_libraries()
+    tokenizer = load_tokenizer(str(checkpoint), revision)
+    rows, origin = load_rows(task, data, train=False)
+    model, missing = load_model(task, str(checkpoint), revision)
+    if missing:
+        raise UserError(
+            f"{checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}); train it with "
+            f"python -m sparse_xp task={task.name} model.checkpoint={checkpoint}."
+        )
+    features = make_features(task, rows, origin, tokenizer, Path(data.cache) / "features", train=False)
+    subject = Subject(
+        task=task,
+        tokenizer=tokenizer,
+        model=model,
+        rows=rows,
+        eval_features=features,
+        eval_batch_size=eval_batch_size,
+        device=torch.device("cpu"),
+    )
+    metrics = evaluate(subject)
+    return export(subject, out, settings, metrics), metrics
 
 
-def infer(session: onnxruntime.InferenceSession, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs by name for a batch of int64 arrays [rows, tokens] by name."""
-    wanted = {i.name for i in session.get_inputs()}
-    names = [o.name for o in session.get_outputs()]
-    values: list[Any] = session.run(names, {name: value for name, value in batch.items() if name in wanted})
-    return dict(zip(names, values, strict=True))
+def main(words: list[str]) -> None:
+    """Run the command with these words."""
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__)
+        return
+    if wrong := next((word for word in words if "=" not in word), None):
+        raise UserError(f"{wrong}: want KEY=VALUE.{did_you_mean(wrong, ('run=', 'task=', 'out='))}")
+    ours = {key: value for key, _, value in (word.partition("=") for word in words) if key in ("run", "out")}
+    others = [word for word in words if word.split("=")[0] not in ours]
+    out = Path(ours["out"]) if "out" in ours else None
+    if "run" in ours:
+        export_run(Path(ours["run"]), others, out)
+    else:
+        export_model(others, out)
 
 
-def max_abs_diff(run: Run, session: onnxruntime.InferenceSession) -> float:
-    """The largest difference of any real logit between PyTorch and onnxruntime, over real batches of several shapes."""
-    worst = 0.0
-    total = len(run.eval_features)
-    for size in (1, 3, 8, 32):
-        rows = list(range(0, total, max(1, total // size)))[:size]
-        batch = collate(run.eval_features, rows, run.inputs, run.padding)
-        with torch.no_grad():
-            ours = run.model(**batch)
-        theirs = infer(session, {name: value.numpy() for name, value in batch.items()})
-        mask = run.task.class_mask(batch)
-        for name in run.task.outputs:
-            gap = np.abs(ours[name].numpy() - theirs[name])
-            worst = max(worst, float((gap if mask is None else gap[mask.numpy()]).max()))
-    return worst
+def cli() -> None:
+    """The command: one short message for an error that the user can mend."""
+    try:
+        main(sys.argv[1:])
+    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+            raise
+        sys.exit(f"\n{explain(error)}\n(HYDRA_FULL_ERROR=1 shows where it happened.)")
 
 
-def compressed_size(path: Path) -> int:
-    """Bytes of the file under gzip -6: zeros cost no space once compressed."""
-    squeeze = zlib.compressobj(level=6, wbits=31)
-    with path.open("rb") as file:
-        size = sum(len(squeeze.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
-    return size + len(squeeze.flush())
+if __name__ == "__main__":
+    cli()

@@ -1,4 +1,4 @@
-"""Training and evaluation: the loop, with every place where a modifier may act in plain sight."""
+"""Training: the loop, with every place where a modifier may act in plain sight."""
 
 from __future__ import annotations
 
@@ -10,24 +10,20 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from sparse_xp import checkpoint
 from sparse_xp.clock import Clock
 from sparse_xp.config import Train
 from sparse_xp.console import Bar
-from sparse_xp.data import collate, epoch_batches, epoch_steps, evaluation_batches
+from sparse_xp.data import collate, epoch_batches, epoch_steps
+from sparse_xp.evaluation import Subject, evaluate, to_device
 from sparse_xp.history import History
 from sparse_xp.recipe import Recipe
-from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from accelerate import Accelerator
     from datasets import Dataset
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from sparse_xp.teacher import Taught
 
@@ -57,24 +53,19 @@ class Shell(torch.nn.Module):
         return self.model(**batch)
 
 
-@dataclass
-class Run:
+@dataclass(kw_only=True)
+class Run(Subject):
     """What the hooks of a modifier may see. ``source`` names the checkpoint that training started from."""
 
     directory: Path
     source: str
     seed: int
-    task: Task
     train: Train
-    tokenizer: PreTrainedTokenizerBase
-    model: PreTrainedModel
     accelerator: Accelerator
     clock: Clock
     recipe: Recipe
     history: History
-    rows: Dataset
     train_features: Dataset
-    eval_features: Dataset
     teacher: Taught | None = None
     optimizer: Any = None
     wrapped: Any = None  # the model as Accelerate runs it: autocast, DDP
@@ -84,16 +75,6 @@ class Run:
     def lengths(self) -> list[int]:
         """Tokens of each training feature."""
         return [len(tokens) for tokens in self.train_features["input_ids"]]
-
-    @property
-    def inputs(self) -> list[str]:
-        """The model's inputs among the features."""
-        return [name for name in self.tokenizer.model_input_names if name in self.train_features.column_names]
-
-    @cached_property
-    def padding(self) -> dict[str, int]:
-        """What fills up each column of a batch."""
-        return {"input_ids": int(self.tokenizer.pad_token_id or 0), **self.task.padding}
 
 
 def train(run: Run) -> None:
@@ -169,36 +150,3 @@ def consider(run: Run, bar: Bar) -> None:
             run.progress.best, run.progress.best_step = metrics, run.progress.step
             checkpoint.save_best(run)
     run.accelerator.wait_for_everyone()
-
-
-def evaluate(run: Run) -> dict[str, float]:
-    """The task's metrics of the model as it is, in float32."""
-
-    def forward(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with torch.no_grad():
-            outputs = run.model(**to_device(run, {name: torch.from_numpy(value) for name, value in batch.items()}))
-        return {name: outputs[name].float().cpu().numpy() for name in run.task.outputs}
-
-    run.model.eval()
-    return run.task.score(run.rows, run.eval_features, predict(run, forward))
-
-
-def predict(run: Run, forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]) -> dict[str, list[np.ndarray]]:
-    """Each output of ``forward``, one array per evaluation feature, without its padding.
-
-    ``forward`` takes and gives numpy arrays by name, int64 [rows, tokens] in; PyTorch and onnxruntime share it.
-    """
-    features = run.eval_features
-    found: dict[str, list[Any]] = {name: [None] * len(features) for name in run.task.outputs}
-    for indices in evaluation_batches(features, run.train.eval_batch_size):
-        batch = {k: v.numpy() for k, v in collate(features, indices, run.inputs, run.padding).items()}
-        lengths = batch["attention_mask"].sum(1)
-        for name, values in forward(batch).items():
-            for i, length, value in zip(indices, lengths, values, strict=True):
-                found[name][i] = value[:length] if run.task.per_token else value
-    return found
-
-
-def to_device(run: Run, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The batch where the model is."""
-    return {name: value.to(run.accelerator.device, non_blocking=True) for name, value in batch.items()}

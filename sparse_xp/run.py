@@ -60,8 +60,9 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     from accelerate.utils import set_seed
 
     from sparse_xp import checkpoint, data, model
-    from sparse_xp.export import export
-    from sparse_xp.loop import Run, Shell, evaluate, train
+    from sparse_xp.deployment import export
+    from sparse_xp.evaluation import evaluate
+    from sparse_xp.loop import Run, Shell, train
     from sparse_xp.report import write_report
     from sparse_xp.teacher import make_teacher
 
@@ -88,6 +89,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         seed=config.seed,
         task=task,
         train=settings,
+        eval_batch_size=settings.eval_batch_size,
+        device=accelerator.device,
         tokenizer=tokenizer,
         model=student,
         accelerator=accelerator,
@@ -131,7 +134,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     if accelerator.is_main_process:
         metrics = this.progress.best if settings.keep_best else evaluate(this)
         save_model(this)
-        deployment = export(this, config.export, metrics)
+        deployment = export(this, directory / "deployment", config.export, metrics)
         origin = provenance(config_hash, data.digest([train_origin, eval_origin, len(train_rows), len(eval_rows)]))
         result = make_result(config, this, metrics, deployment, origin, len(train_rows))
         write_report(directory, result, this.history.read())
@@ -196,6 +199,7 @@ def write_config(config: Config, directory: Path, config_hash: str) -> None:
     """Claim ``directory``: ``config.yaml`` has every resolved value, ``recipe.yaml`` the modifiers by name and kind."""
     directory.mkdir(parents=True, exist_ok=True)
     fields = {"config_hash": config_hash, **asdict(config)}
+    fields["task"] = {"kind": type(config.task).__name__, **fields["task"]}
     write_text(directory / "config.yaml", yaml.safe_dump(fields, sort_keys=False))
     recipe = {name: {"kind": type(m).__name__, **asdict(m)} for name, m in config.modifiers().items()}
     write_text(

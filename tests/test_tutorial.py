@@ -7,8 +7,8 @@ import pytest
 from sparse_xp.environment import choose_precision
 from tests.runs import configure
 
-# task: epochs, batch, learning rate, warm-up steps, longest input, seed. The tutorial's commands for GLUE name no length
-# (transformers' run_glue.py: 128) but for SST-2, the ones for NER neither (run_ner.py: the tokenizer's own, 512).
+# task: epochs, batch, learning rate, warm-up steps, longest input, seed. But for SST-2 the tutorial's commands for GLUE
+# name no length (transformers' run_glue.py: 128), the ones for NER neither (run_ner.py: the tokenizer's own, 512).
 TEACHERS = {
     "squad": (2, 16, 5e-5, 0, 384, 2021),
     "qqp": (2, 32, 5e-5, 0, 128, 2021),

@@ -1,0 +1,125 @@
+"""``python -m sparse_xp.export``: a finished run or a model, exported and checked again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import onnx
+import pytest
+
+from sparse_xp.errors import UserError
+from sparse_xp.export import main, parts_of_run
+from sparse_xp.run import run
+from tests.runs import SHORT, configure
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    place = tmp_path_factory.mktemp("export")
+    run(configure(*SHORT, "task=squad", "recipe=dense", "train.epochs=1", f"data.cache={place}/cache"), place / "run")
+    return place / "run"
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    shutil.copytree(finished, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def opset(folder):
+    return onnx.load(folder / "model.onnx").opset_import[0].version
+
+
+def test_a_run_is_exported_again_as_it_was(copy):
+    before = json.loads((copy / "result.json").read_text())
+    shutil.rmtree(copy / "deployment")
+    main([f"run={copy}"])
+    assert json.loads((copy / "result.json").read_text()) == before
+    assert opset(copy / "deployment") == 20
+
+
+def test_another_opset_replaces_the_file_and_its_figures(copy):
+    before = json.loads((copy / "result.json").read_text())
+    main([f"run={copy}", "export.opset=18"])
+    after = json.loads((copy / "result.json").read_text())
+    assert opset(copy / "deployment") == 18
+    assert after["deployment"]["bytes"] == (copy / "deployment/model.onnx").stat().st_size
+    assert after["deployment"]["bytes"] != before["deployment"]["bytes"]
+    assert {**after, "deployment": None} == {**before, "deployment": None}
+
+
+def test_other_rows_go_elsewhere(copy, tmp_path, capsys):
+    with pytest.raises(UserError, match=r"other rows than the run's\. Give out=DIR"):
+        main([f"run={copy}", "task.max_eval_samples=10"])
+    before = (copy / "result.json").read_text()
+    main([f"run={copy}", "task.max_eval_samples=10", f"out={tmp_path / 'out'}"])
+    assert (copy / "result.json").read_text() == before
+    assert opset(tmp_path / "out") == 20
+    assert "exported file: exact_match" in capsys.readouterr().out
+
+
+def test_the_gate_holds_here_too(copy):
+    before = (copy / "result.json").read_text()
+    with pytest.raises(UserError, match=r"a logit differs by .*allows 0"):
+        main([f"run={copy}", "export.max_abs_diff=0"])
+    assert (copy / "result.json").read_text() == before
+    assert opset(copy / "deployment") == 20
+
+
+def test_a_model_that_no_run_has_made(finished, tmp_path):
+    words = ["task=squad", "model=tiny", f"model.checkpoint={finished / 'model'}", "data.embedded=true"]
+    main([*words, "data.embedded_eval_rows=32", f"data.cache={tmp_path}/cache", f"out={tmp_path / 'out'}"])
+    assert sorted(path.name for path in (tmp_path / "out").iterdir() if "token" not in path.name) == [
+        "config.json",
+        "model.onnx",
+    ]
+    stored = json.loads((finished / "result.json").read_text())["deployment"]
+    assert (tmp_path / "out/model.onnx").stat().st_size == stored["bytes"]
+
+
+def test_the_task_comes_back_as_it_was(finished):
+    task, data, settings, batch = parts_of_run(finished, ["export.opset=19", "eval_batch_size=7"])
+    config = configure(*SHORT, "task=squad", "recipe=dense", f"data.cache={finished.parent}/cache")
+    assert (task, data) == (config.task, config.data)
+    assert (settings.opset, batch) == (19, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["run=nowhere"], "nowhere holds no run."),
+        (["run={}", "recipe=dense"], "recipe=dense: recipe is settled once a run is finished; task, data, export"),
+        (["run={}", "export.opzet=18"], "There is no key 'export.opzet'. Did you mean 'opset'?"),
+        (["run={}", "export.opset=new"], "export.opset: Value 'new'"),
+        (["squad"], "squad: want KEY=VALUE."),
+        (["task=squad", "model.checkpoint=x"], "out=DIR is needed"),
+        (["task=squad", "model=tiny", "out=o"], "model.checkpoint=DIR is needed"),
+        (["tusk=squad", "out=o"], "There is no key 'tusk'. Did you mean 'task'?"),
+        (
+            ["task=sst2", "model=tiny", "model.checkpoint={}/model", "data.embedded=true", "out=o"],
+            "has no trained head for task sst2",
+        ),
+    ],
+)
+def test_refused_in_one_short_message(finished, tmp_path, words, message, monkeypatch, capsys):
+    from sparse_xp import export
+
+    monkeypatch.setattr(sys, "argv", ["export", *(word.format(finished) for word in words)])
+    with pytest.raises(SystemExit) as stopped:
+        export.cli()
+    assert message in str(stopped.value.code)
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_unfinished_run(copy):
+    (copy / "result.json").unlink()
+    with pytest.raises(UserError, match="holds an unfinished run: issue its command again first"):
+        main([f"run={copy}"])
+
+
+def test_the_command_without_words_says_how():
+    shown = subprocess.run([sys.executable, "-m", "sparse_xp.export"], capture_output=True, text=True, check=True)
+    assert "run=outputs/" in shown.stdout
