@@ -17,6 +17,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.config import Train
 from sparse_xp.console import Bar
 from sparse_xp.data import collate, epoch_batches, epoch_steps
+from sparse_xp.dropout import cheap_dropout
 from sparse_xp.evaluation import Subject, evaluate, to_device
 from sparse_xp.history import History
 from sparse_xp.recipe import Recipe
@@ -80,7 +81,8 @@ class Run(Subject):
 def train(run: Run) -> None:
     """Train from ``run.progress.step`` to the end; evaluate, save and log on the way."""
     clock, progress, accelerator = run.clock, run.progress, run.accelerator
-    with Bar(clock.total_steps, progress.step, show=accelerator.is_main_process) as bar:
+    cheap = cheap_dropout(run.model) if run.device.type == "cpu" else nullcontext()
+    with cheap, Bar(clock.total_steps, progress.step, show=accelerator.is_main_process) as bar:
         while progress.step < clock.total_steps:
             epoch, done = divmod(progress.step, clock.steps_per_epoch)
             for batches in steps_of_epoch(run, epoch)[done : done + clock.total_steps - progress.step]:

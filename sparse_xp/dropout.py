@@ -1,0 +1,107 @@
+"""Dropout that costs a CPU less, for training: sixteen random bits an element in place of a whole random number.
+
+PyTorch draws a double for every element on a CPU, which for a BERT with attention dropout is a sixth of a bf16 step
+(``benchmarks/training.py --profile``). Here one 64-bit draw of PyTorch's own generator decides over four elements, so
+that a run still resumes from the saved state of that generator. The probability is a multiple of 2^-16 (0.1 becomes
+0.100006) and the scale is the inverse of what is really kept, so the expectation is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+#: the name under which transformers finds ``attention``
+NAME = "sparse_xp_cpu"
+
+
+def keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
+    """Bool of ``shape``, each False with probability ``q``, the multiple of 2^-16 nearest to ``p``; and 1 / (1 - q)."""
+    dropped = round(p * 2**16)
+    elements = shape.numel()
+    bits = torch.empty((elements + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    mask = bits.view(torch.int16)[:elements].view(shape) >= dropped - 2**15
+    return mask, 2**16 / (2**16 - dropped)
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
+        mask, ctx.scale = keep_mask(values.shape, p)
+        ctx.save_for_backward(mask)
+        return torch.where(mask, values, 0.0).mul_(ctx.scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (mask,) = ctx.saved_tensors
+        return torch.where(mask, gradients[0], 0.0).mul_(ctx.scale), None
+
+
+def drop(values: Tensor, p: float) -> Tensor:
+    """``values`` with each element zero with probability ``p`` and the others scaled up (Srivastava et al. 2014)."""
+    dropped: Tensor = _Drop.apply(values, p)
+    return dropped
+
+
+class CheapDropout(nn.Dropout):
+    """``nn.Dropout`` by ``drop``."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """The same shape."""
+        return drop(input, self.p) if self.training and 0 < self.p < 1 else super().forward(input)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **more: Any,
+) -> tuple[Tensor, None]:
+    """Scaled dot-product attention for transformers; [rows, heads, tokens, width] in, [rows, tokens, heads, width] out.
+
+    PyTorch's own has no fused form with dropout on a CPU. Without dropout (evaluation, export) this is PyTorch's.
+    """
+    if not dropout:
+        found, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+        )
+        return found, None
+    query = query * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    scores = query @ key.transpose(2, 3)
+    if attention_mask is not None:  # bool, as sdpa_mask makes it
+        scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
+    weights = drop(scores.softmax(-1, dtype=torch.float32).to(value.dtype), dropout)
+    return (weights @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+@contextmanager
+def cheap_dropout(model: PreTrainedModel) -> Iterator[None]:
+    """Within the block the dropouts of ``model`` are the cheap ones; afterwards it is as it was."""
+    plain = [module for module in model.modules() if type(module) is nn.Dropout]
+    implementation = model.config._attn_implementation
+    for module in plain:
+        module.__class__ = CheapDropout
+    if implementation == "sdpa":
+        model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        for module in plain:
+            module.__class__ = nn.Dropout
+        if implementation == "sdpa":
+            model.set_attn_implementation(implementation)
