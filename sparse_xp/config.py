@@ -140,7 +140,7 @@ class Train:
     batch_size: int = 16
     eval_batch_size: int = 32
     gradient_accumulation_steps: int = 1
-    group_by_length: bool = False
+    group_by_length: bool = True
     learning_rate: float = 5e-5
     warmup: When = 0.0
     max_grad_norm: float | None = 1.0
