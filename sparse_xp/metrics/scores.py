@@ -1,7 +1,7 @@
 """Exact match, F1 and accuracy as pure functions of plain Python values.
 
-A mapping of named metrics (``squad_scores``, ``accuracy``, ``entity_scores``) is in percent, 0 to 100. The score of a single
-answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
+A mapping of named metrics (``squad_scores``, ``accuracy``, ``entity_scores``) is in percent, 0 to 100. The score of
+a single answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
 
 The SQuAD rules are those of the official v1.1 evaluation script (Rajpurkar et al., 2016, arXiv:1606.05250).
 """
