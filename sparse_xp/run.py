@@ -84,7 +84,12 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
 
     # Student, teacher, and the clock on which the recipe's times are read.
     student, new_weights = model.load_model(
-        task, source, config.model.revision, config.model.dropout, config.model.attention
+        task,
+        source,
+        config.model.revision,
+        config.model.dropout,
+        config.model.attention,
+        config.model.new_head,
     )
     clock = Clock.of(settings.epochs, data.steps_per_epoch(len(train_features), settings, accelerator.num_processes))
     this = Run(
