@@ -29,7 +29,8 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path
 class Model:
     """An encoder: ``checkpoint`` is a hub id or a local directory, ``tokenizer`` the same (default: the checkpoint).
 
-    ``dropout`` replaces the checkpoint's hidden and attention dropout where it is given.
+    ``dropout`` replaces the checkpoint's hidden and attention dropout where it is given. ``new_head``: where the
+    checkpoint's own trained head does not fit the task, start with a new one instead of refusing.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Model:
     tokenizer: str | None = None
     dropout: float | None = None
     attention: str = "sdpa"
+    new_head: bool = False
 
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:

@@ -136,7 +136,8 @@ def max_abs_diff(subject: Subject, session: onnxruntime.InferenceSession) -> flo
         with torch.no_grad():
             ours = subject.model(**batch)
         theirs = infer(session, {name: value.numpy() for name, value in batch.items()})
-        mask = subject.task.class_mask(batch)
+        classes, tokens = subject.task.class_mask(batch), subject.task.token_mask(batch)
+        mask = tokens if classes is None else classes
         for name in subject.task.outputs:
             gap = np.abs(ours[name].numpy() - theirs[name])
             worst = max(worst, float((gap if mask is None else gap[mask.numpy()]).max()))

@@ -14,6 +14,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+from sparse_xp import generate_entities
+
 #: the fraction of training rows with a wrong label; evaluation rows have none
 NOISE = 0.12
 SPLITS = ("train", "validation")
@@ -144,6 +146,7 @@ def vocabulary() -> list[str]:
     texts = [*PEOPLE, *GOOD, *BAD, *ASPECTS, *ADVERBS, *ASSERTIONS, *DENIALS, *FILLINGS, *CONCESSIONS, "the and then"]
     for forms, questions, kinds in TOPICS:
         texts += [*forms, *questions, *kinds, *(word for words in kinds.values() for word in words)]
+    texts += generate_entities.words()
     words = {word for text in texts for word in re.findall("[a-z]+", re.sub(r"\{\w*\}", " ", text).lower())}
     characters = [*string.punctuation, *string.digits, *string.ascii_lowercase]
     return [*SPECIAL_TOKENS, *characters, *(f"##{c}" for c in characters), *sorted(words - set(characters))]

@@ -119,6 +119,7 @@ def deploy(
     hush_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)
     rows, origin = load_rows(task, data, train=False)
+    task = task.resolved(rows)
     model, missing = load_model(task, str(checkpoint), revision)
     if missing:
         raise UserError(

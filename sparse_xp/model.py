@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 #: NAME or OWNER/NAME. What starts with a dot or a slash, or has a comma, an equals sign or more slashes, is a path.
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+#: what a class of transformers is for, where its head was trained on a task and not in pretraining
+TRAINED_HEADS = ("QuestionAnswering", "SequenceClassification", "TokenClassification", "MultipleChoice")
+NEW_HEAD = "To train a new head on its encoder, write model.new_head=true; or choose another model.checkpoint."
+
 
 def is_local(checkpoint: str) -> bool:
     """Whether a checkpoint is a directory rather than a hub id.
@@ -72,11 +76,18 @@ def load_model(
     revision: str | None = None,
     dropout: float | None = None,
     attention: str = "sdpa",
+    new_head: bool = False,
 ) -> tuple[PreTrainedModel, list[str]]:
-    """A model with the head of ``task``, as float32, and the names of weights that the checkpoint did not have."""
+    """A model with the head of ``task``, as float32, and the names of weights that the checkpoint did not have.
+
+    Raises UserError if the checkpoint has a trained head that does not fit ``task``, unless ``new_head`` allows to
+    put a new one in its place.
+    """
     import torch
     import transformers
 
+    if not new_head:
+        check_head(task, checkpoint, revision)
     options: dict[str, Any] = dict(task.model_options)
     if task.label_names:
         options["id2label"] = dict(enumerate(task.label_names))
@@ -92,17 +103,41 @@ def load_model(
             attn_implementation=attention,
             weights_only=True,
             output_loading_info=True,
-            ignore_mismatched_sizes=False,
+            ignore_mismatched_sizes=new_head,
             **options,
         )
     except RuntimeError as error:
         raise UserError(
             f"{checkpoint} does not fit task {task.name}: its head has another shape "
-            f"({str(error).splitlines()[-1].strip()})."
+            f"({str(error).splitlines()[-1].strip()}). {NEW_HEAD}"
         ) from error
     except (OSError, ValueError) as error:
         raise unavailable(f"model {checkpoint}", error) from error
-    return model, sorted(info["missing_keys"])
+    mismatched = sorted(name for name, *_ in info["mismatched_keys"])
+    if broken := [name for name in mismatched if name.startswith(f"{model.base_model_prefix}.")]:
+        raise UserError(f"{checkpoint} is damaged: {broken[0]} has another shape than its config.json says.")
+    return model, sorted({*info["missing_keys"], *mismatched})
+
+
+def check_head(task: Task, checkpoint: str, revision: str | None = None) -> None:
+    """Raise UserError if ``checkpoint`` has a head that was trained for another kind of task than ``task``.
+
+    Loading it would throw that head away unsaid. Encoders without a head, and heads of pretraining, are fine.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
+    except (OSError, ValueError) as error:
+        raise unavailable(f"model {checkpoint}", error) from error
+    wanted = task.model_class.partition("For")[2]
+    for architecture in config.architectures or []:
+        head = architecture.partition("For")[2]
+        if head in TRAINED_HEADS and head != wanted:
+            raise UserError(
+                f"{checkpoint} does not fit task {task.name}: it is a {architecture}, the task wants a ...For{wanted}, "
+                f"and its trained head would be thrown away. {NEW_HEAD}"
+            )
 
 
 def load_teacher(
@@ -130,7 +165,8 @@ def load_teacher(
                 "names and order must be equal, or the student would learn wrong classes. Train a teacher with "
                 "teacher=dense, or give task.classes in the teacher's order if the data use it."
             )
-    teacher, missing = load_model(task, checkpoint, revision)
+    # A head of another kind is missing below; one of another shape is not to be replaced either.
+    teacher, missing = load_model(task, checkpoint, revision, new_head=True)
     if missing:
         raise UserError(
             f"The teacher {checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}): "

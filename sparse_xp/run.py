@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,12 +75,21 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     tokenizer = model.load_tokenizer(config.model.tokenizer or source, config.model.revision)
     train_rows, train_origin = data.load_rows(task, config.data, train=True)
     eval_rows, eval_origin = data.load_rows(task, config.data, train=False)
+    task = task.resolved(train_rows)
+    config = replace(config, task=task)  # so that config.yaml has what was trained
     train_features = data.make_features(task, train_rows, train_origin, tokenizer, cache / "features", train=True)
     eval_features = data.make_features(task, eval_rows, eval_origin, tokenizer, cache / "features", train=False)
+    for remark in task.remarks(train_features, train=True) + task.remarks(eval_features, train=False):
+        say(remark)
 
     # Student, teacher, and the clock on which the recipe's times are read.
     student, new_weights = model.load_model(
-        task, source, config.model.revision, config.model.dropout, config.model.attention
+        task,
+        source,
+        config.model.revision,
+        config.model.dropout,
+        config.model.attention,
+        config.model.new_head,
     )
     clock = Clock.of(settings.epochs, data.steps_per_epoch(len(train_features), settings, accelerator.num_processes))
     this = Run(

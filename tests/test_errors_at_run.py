@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import http.server
+import json
 import os
 import socket
 import subprocess
@@ -23,7 +24,14 @@ import pytest
 import torch
 import yaml
 from hydra.core.global_hydra import GlobalHydra
-from transformers import BertForQuestionAnswering, BertForSequenceClassification, BertModel
+from transformers import (
+    BertForMaskedLM,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+)
 
 from sparse_xp import hub
 from sparse_xp.__main__ import cli
@@ -36,6 +44,9 @@ LOCAL = [
     *("task=sst2", "recipe=dense", "data.root=mirror", "model=tiny", "model.checkpoint=encoder", "task.max_length=16"),
     *("task.classes=[bad,good]", "train.batch_size=2", "train.epochs=2", "train.precision=fp32", "log=none"),
 ]
+
+#: generated data, as little as runs
+EMBEDDED = ["profile=embedded", "log=none", "data.embedded_train_rows=16", "data.embedded_eval_rows=16"]
 
 
 @dataclass
@@ -113,6 +124,14 @@ def assert_refused(answer: Answer, *parts: str) -> None:
     assert len(lines) <= 4, answer.message
     assert "Traceback" not in answer.message
     assert list(Path().rglob("result.json")) == []
+
+
+class Reached(Exception):
+    """The run has got as far as attaching its modifiers."""
+
+
+def reach(*_: Any) -> None:
+    raise Reached
 
 
 # ---- data ----
@@ -254,7 +273,50 @@ def test_checkpoint_directory_without_a_model(command, tmp_path):
 def test_checkpoint_with_another_head(command):
     save_checkpoint("three", classifier("bad", "good", "neither"))
     answer = command(*LOCAL, "model.checkpoint=three")
-    assert_refused(answer, "three", "sst2", "head")
+    assert_refused(answer, "three", "sst2", "head", "model.new_head=true")
+
+
+@pytest.mark.parametrize(
+    ("kind", "task"),
+    [(BertForQuestionAnswering, "sst2"), (BertForTokenClassification, "sst2"), (BertForTokenClassification, "squad")],
+)
+def test_checkpoint_with_the_head_of_another_kind_of_task(kind, task, command):
+    save_checkpoint("other", kind(make_bert().config))
+    answer = command(f"task={task}", *EMBEDDED, "model.checkpoint=other")
+    wanted = {"sst2": "ForSequenceClassification", "squad": "ForQuestionAnswering"}[task]
+    assert_refused(answer, "other", f"task {task}", kind.__name__, wanted, "thrown away", "model.new_head=true")
+
+
+def test_checkpoint_with_the_head_of_another_kind_of_task_than_token_classification(command):
+    for name, model in (("answers", BertForQuestionAnswering(make_bert().config)), ("review", classifier("a", "b"))):
+        save_checkpoint(name, model)
+        answer = command("task=conll2003", *EMBEDDED, f"model.checkpoint={name}")
+        assert_refused(answer, name, type(model).__name__, "ForTokenClassification", "model.new_head=true")
+
+
+@pytest.mark.parametrize("kind", [BertModel, BertForMaskedLM, BertForPreTraining])
+def test_checkpoint_without_a_head_or_with_one_of_pretraining(kind, command, monkeypatch):
+    save_checkpoint("encoder", kind(make_bert().config))
+    monkeypatch.setattr(Modifier, "attach", reach)
+    with pytest.raises(Reached):
+        command(*LOCAL)
+
+
+def test_a_new_head_where_it_is_asked_for(command, monkeypatch):
+    save_checkpoint("other", BertForQuestionAnswering(make_bert().config))
+    save_checkpoint("three", classifier("bad", "good", "neither"))
+    monkeypatch.setattr(Modifier, "attach", reach)
+    for name in ("other", "three"):
+        with pytest.raises(Reached):
+            command(*LOCAL, f"model.checkpoint={name}", "model.new_head=true")
+
+
+def test_a_new_head_does_not_hide_a_damaged_encoder(command):
+    save_checkpoint("damaged", classifier("bad", "good"))
+    config = json.loads(Path("damaged/config.json").read_text(encoding="utf-8"))
+    Path("damaged/config.json").write_text(json.dumps(config | {"intermediate_size": 24}), encoding="utf-8")
+    answer = command(*LOCAL, "model.checkpoint=damaged", "model.new_head=true")
+    assert_refused(answer, "damaged", "bert.encoder.layer.0", "another shape", "config.json")
 
 
 def test_fp16_on_a_cpu(command):
@@ -410,14 +472,6 @@ def test_run_directory_that_holds_another_configuration(command):
     answer = command(*LOCAL, "hydra.run.dir=mine")
     assert_refused(answer, "mine", "another configuration", "0123456789", "hydra.run.dir=")
     assert yaml.safe_load(Path("mine/config.yaml").read_text(encoding="utf-8")) == {"config_hash": "0123456789"}
-
-
-class Reached(Exception):
-    """The run has got as far as attaching its modifiers."""
-
-
-def reach(*_: Any) -> None:
-    raise Reached
 
 
 @pytest.mark.parametrize(

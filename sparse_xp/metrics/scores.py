@@ -1,7 +1,7 @@
 """Exact match, F1 and accuracy as pure functions of plain Python values.
 
-A mapping of named metrics (``squad_scores``, ``accuracy``) is in percent, 0 to 100. The score of a single
-answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
+A mapping of named metrics (``squad_scores``, ``accuracy``, ``entity_scores``) is in percent, 0 to 100. The score of
+a single answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
 
 The SQuAD rules are those of the official v1.1 evaluation script (Rajpurkar et al., 2016, arXiv:1606.05250).
 """
@@ -71,6 +71,46 @@ def accuracy(predictions: Sequence[int], references: Sequence[int]) -> dict[str,
         raise ValueError("no references: the accuracy of nothing is undefined")
     correct = sum(int(label == gold) for label, gold in zip(predictions, references, strict=True))
     return {"accuracy": 100.0 * correct / len(references)}
+
+
+def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
+    """Return ``f1``, ``precision`` and ``recall`` of the entities, and ``accuracy`` of the words' tags, in percent.
+
+    Both hold one sequence of BIO tags per row, one tag per word. An entity is right if its type, its first and its
+    last word are: the CoNLL-2000 script's rules (Tjong Kim Sang and Buchholz, 2000) by the library seqeval. An
+    ``I-X`` that does not go on from an X begins one, as it does there. All entities of all rows count alike (micro
+    average). A share of nothing is 0: precision without a predicted entity, F1 without any.
+
+    Raises ``ValueError`` if rows or words differ in number, or there is no word at all.
+    """
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} rows of predictions for {len(references)} of references, want as many")
+    for row, (tags, golds) in enumerate(zip(predictions, references, strict=True)):
+        if len(tags) != len(golds):
+            raise ValueError(f"row {row}: {len(tags)} predicted tags for {len(golds)} words, want as many")
+    words = sum(map(len, references))
+    if words == 0:
+        raise ValueError("no references: the score of no words is undefined")
+    # Imported here: it brings numpy and scikit-learn.
+    from seqeval.metrics.sequence_labeling import precision_recall_fscore_support
+
+    precision, recall, f1, _ = precision_recall_fscore_support(
+        [list(golds) for golds in references],
+        [list(tags) for tags in predictions],
+        average="micro",
+        zero_division=0,
+    )
+    right = sum(
+        tag == gold
+        for tags, golds in zip(predictions, references, strict=True)
+        for tag, gold in zip(tags, golds, strict=True)
+    )
+    return {
+        "f1": 100.0 * float(f1),
+        "precision": 100.0 * float(precision),
+        "recall": 100.0 * float(recall),
+        "accuracy": 100.0 * right / words,
+    }
 
 
 def _best(score: Callable[[str, str], float], prediction: str, golds: Sequence[str]) -> float:

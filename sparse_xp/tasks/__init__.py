@@ -3,5 +3,8 @@
 from sparse_xp.tasks.base import Task
 from sparse_xp.tasks.question_answering import QuestionAnswering
 from sparse_xp.tasks.text_classification import TextClassification
+from sparse_xp.tasks.token_classification import TokenClassification
 
-TASKS: dict[str, type[Task]] = {cls.__name__: cls for cls in (QuestionAnswering, TextClassification)}
+TASKS: dict[str, type[Task]] = {
+    cls.__name__: cls for cls in (QuestionAnswering, TextClassification, TokenClassification)
+}

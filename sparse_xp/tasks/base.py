@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparse_xp.clock import When
 
@@ -92,6 +92,13 @@ class Task(ABC):
         """What the model's configuration must say beyond the label map."""
         return {}
 
+    def resolved(self, rows: Dataset) -> Self:
+        """The task with what it reads from its training rows filled in, labels for one.
+
+        Raises UserError if the rows and the task contradict each other.
+        """
+        return self
+
     @abstractmethod
     def columns(self) -> list[str]:
         """The columns that a data source must have."""
@@ -102,6 +109,10 @@ class Task(ABC):
 
         Training features hold the model's inputs and ``targets``, each a list of ints per row, or an int.
         """
+
+    def remarks(self, features: Dataset, train: bool) -> list[str]:
+        """What a person should know about the features of all rows before training on them; said once a run."""
+        return []
 
     @abstractmethod
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:

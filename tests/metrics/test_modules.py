@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import sparse_xp.metrics
-from sparse_xp.metrics.scores import accuracy, squad_scores
+from sparse_xp.metrics.scores import accuracy, entity_scores, squad_scores
 
 FOLDER = Path(sparse_xp.metrics.__file__).parent
 
@@ -28,6 +28,8 @@ GOLDS = {
     "q4": ["1914-1918"],
 }
 LABELS, GOLD_LABELS = [0, 1, 2, 0, 2], [0, 1, 1, 0, 2]
+TAGS = [["B-PER", "I-PER", "O"], ["B-LOC"]]
+GOLD_TAGS = [["B-PER", "O", "O"], ["B-LOC"]]
 
 CHILD = """
 import json, sys
@@ -35,6 +37,7 @@ sys.modules["transformers"] = None  # evaluate does without it, and does not spe
 import evaluate
 del sys.modules["transformers"]
 from sparse_xp.metrics.accuracy.accuracy import Accuracy
+from sparse_xp.metrics.seqeval.seqeval import Seqeval
 from sparse_xp.metrics.squad.squad import Squad
 
 def refusal(metric, **inputs):
@@ -45,8 +48,9 @@ def refusal(metric, **inputs):
     return "accepted"
 
 given = json.load(sys.stdin)
-folder, squad, labels = given["folder"], given["squad"], given["labels"]
+folder, squad, labels, tags = given["folder"], given["squad"], given["labels"], given["tags"]
 loaded_squad, loaded_accuracy = evaluate.load(f"{folder}/squad"), evaluate.load(f"{folder}/accuracy")
+loaded_seqeval = evaluate.load(f"{folder}/seqeval")
 for prediction, reference in zip(squad["predictions"], squad["references"], strict=True):
     loaded_squad.add(prediction=prediction, reference=reference)
 twice = {name: rows + rows[:1] for name, rows in squad.items()}
@@ -60,7 +64,11 @@ print(json.dumps({
     "accuracy from its class": Accuracy(keep_in_memory=True).compute(**labels),
     "accuracy loaded": loaded_accuracy.compute(**labels),
     "accuracy with an option it lacks": refusal(Accuracy(), **labels, normalize=False),
-    "names": [loaded_squad.name, loaded_accuracy.name],
+    "seqeval from its class": Seqeval().compute(**tags),
+    "seqeval loaded": loaded_seqeval.compute(**tags),
+    "seqeval with an option it lacks": refusal(Seqeval(), **tags, mode="strict"),
+    "seqeval with a tag too many": refusal(Seqeval(), predictions=[["O", "O"]], references=[["O"]]),
+    "names": [loaded_squad.name, loaded_accuracy.name, loaded_seqeval.name],
 }))
 """
 
@@ -84,6 +92,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             ],
         },
         "labels": {"predictions": LABELS, "references": GOLD_LABELS},
+        "tags": {"predictions": TAGS, "references": GOLD_TAGS},
     }
     done = subprocess.run(
         [sys.executable, "-c", CHILD],
@@ -126,5 +135,23 @@ def test_accuracy_refuses_the_options_it_lacks(results: dict[str, Any]) -> None:
     assert "normalize" in message
 
 
+@pytest.mark.parametrize("way", ["seqeval from its class", "seqeval loaded"])
+def test_seqeval_gives_the_numbers_of_the_pure_function_as_fractions(results: dict[str, Any], way: str) -> None:
+    assert entity_scores(TAGS, GOLD_TAGS) == {"f1": 50.0, "precision": 50.0, "recall": 50.0, "accuracy": 75.0}
+    assert results[way] == {
+        "overall_precision": 0.5,  # one of the two entities ends too late
+        "overall_recall": 0.5,
+        "overall_f1": 0.5,
+        "overall_accuracy": 0.75,
+    }
+
+
+def test_seqeval_refuses(results: dict[str, Any]) -> None:
+    message = results["seqeval with an option it lacks"]
+    assert message.startswith("TypeError")
+    assert "mode" in message
+    assert results["seqeval with a tag too many"] == "ValueError: row 0: 2 predicted tags for 1 words, want as many"
+
+
 def test_modules_bear_the_names_of_the_hubs(results: dict[str, Any]) -> None:
-    assert results["names"] == ["squad", "accuracy"]
+    assert results["names"] == ["squad", "accuracy", "seqeval"]

@@ -1,4 +1,4 @@
-"""The SQuAD v1.1 rules and accuracy, on cases worked out by hand."""
+"""The SQuAD v1.1 rules, accuracy and the rules for entities, on cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from sparse_xp.metrics.scores import accuracy, exact_match, f1, normalize_answer, squad_scores
+from sparse_xp.metrics.scores import accuracy, entity_scores, exact_match, f1, normalize_answer, squad_scores
 
 
 @pytest.mark.parametrize(
@@ -137,8 +137,60 @@ def test_accuracy_refuses_unequal_lengths_and_nothing() -> None:
         accuracy([], [])
 
 
+@pytest.mark.parametrize(
+    ("predicted", "gold", "precision", "recall", "f1_score", "accuracy_score"),
+    [
+        pytest.param("B-PER I-PER O B-LOC", "B-PER I-PER O B-LOC", 1, 1, 1, 1, id="all right"),
+        # 1 of 2 predicted and 1 of 2 gold: the person ends one word early
+        pytest.param("B-PER O O B-LOC", "B-PER I-PER O B-LOC", 1 / 2, 1 / 2, 1 / 2, 3 / 4, id="wrong end"),
+        pytest.param("O B-PER O B-LOC", "B-PER I-PER O B-LOC", 1 / 2, 1 / 2, 1 / 2, 2 / 4, id="wrong beginning"),
+        pytest.param("B-ORG I-ORG O B-LOC", "B-PER I-PER O B-LOC", 1 / 2, 1 / 2, 1 / 2, 2 / 4, id="wrong type"),
+        # 1 of 3 predicted, 1 of 2 gold: 2 * (1/3 * 1/2) / (1/3 + 1/2) = 2/5
+        pytest.param("B-PER B-PER O B-LOC", "B-PER I-PER O B-LOC", 1 / 3, 1 / 2, 2 / 5, 3 / 4, id="torn in two"),
+        # two entities of one type side by side, taken for one
+        pytest.param("B-PER I-PER O B-LOC", "B-PER B-PER O B-LOC", 1 / 2, 1 / 3, 2 / 5, 3 / 4, id="run together"),
+        # an I- that follows no word of its type begins an entity, on either side
+        pytest.param("I-PER I-PER O I-LOC", "B-PER I-PER O B-LOC", 1, 1, 1, 2 / 4, id="I- without B-"),
+        pytest.param("B-PER I-PER O B-LOC", "I-PER I-PER O I-LOC", 1, 1, 1, 2 / 4, id="gold I- without B-"),
+        # a change of type ends an entity: a person of one word and a place of one, 1 of 3 and 1 of 2
+        pytest.param("B-PER I-LOC O B-LOC", "B-PER I-PER O B-LOC", 1 / 3, 1 / 2, 2 / 5, 3 / 4, id="I- of another type"),
+        # 1 of 1 and 1 of 2: 2 * 1/2 / (3/2) = 2/3
+        pytest.param("O O O B-LOC", "B-PER I-PER O B-LOC", 1, 1 / 2, 2 / 3, 2 / 4, id="overlooked"),
+        pytest.param("O O O O", "B-PER I-PER O B-LOC", 0, 0, 0, 1 / 4, id="nothing predicted"),
+        pytest.param("B-PER O O O", "O O O O", 0, 0, 0, 3 / 4, id="nothing to find"),
+        pytest.param("O O O O", "O O O O", 0, 0, 0, 1, id="nothing at all"),
+    ],
+)
+def test_entity_scores(predicted, gold, precision, recall, f1_score, accuracy_score) -> None:
+    found = entity_scores([predicted.split()], [gold.split()])
+    assert list(found) == ["f1", "precision", "recall", "accuracy"]
+    want = {"f1": f1_score, "precision": precision, "recall": recall, "accuracy": accuracy_score}
+    assert found == {name: pytest.approx(100 * value, abs=1e-10) for name, value in want.items()}
+
+
+def test_entities_of_all_rows_count_alike_and_end_with_their_row() -> None:
+    predictions = [["B-PER"], ["I-PER"], [], ["B-ORG", "O", "B-LOC", "B-LOC"]]
+    references = [["B-PER"], ["I-PER"], [], ["B-ORG", "I-ORG", "O", "B-LOC"]]
+    # 3 right (a person in each of the first rows, a place) of 5 predicted and 4 gold; 4 of 6 words
+    assert entity_scores(predictions, references) == {
+        "f1": pytest.approx(100 * 2 * 3 / (5 + 4)),
+        "precision": pytest.approx(60.0),
+        "recall": pytest.approx(75.0),
+        "accuracy": pytest.approx(100 * 4 / 6),
+    }
+
+
+def test_entity_scores_refuse_what_does_not_match_and_nothing() -> None:
+    with pytest.raises(ValueError, match="1 rows of predictions for 2 of references"):
+        entity_scores([["O"]], [["O"], ["O"]])
+    with pytest.raises(ValueError, match="row 1: 2 predicted tags for 1 words"):
+        entity_scores([["O"], ["O", "O"]], [["O"], ["O"]])
+    with pytest.raises(ValueError, match="no references"):
+        entity_scores([[]], [[]])
+
+
 def test_importing_scores_imports_nothing_heavy() -> None:
-    heavy = {"numpy", "torch", "datasets", "evaluate", "sklearn", "transformers"}
+    heavy = {"numpy", "torch", "datasets", "evaluate", "seqeval", "sklearn", "transformers"}
     code = f"import sys, sparse_xp.metrics.scores; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
