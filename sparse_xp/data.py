@@ -26,9 +26,23 @@ SUBSET_SEED = 0
 def load_rows(task: Task, data: Data, train: bool) -> tuple[Dataset, str]:
     """The rows of the train or the evaluation split, and a fingerprint of where they came from.
 
+    Of several splits (``a+b``) the rows follow each other, and a column ``split`` says which is whose.
     Raises UserError for a missing file, an unreachable hub, missing columns, or no rows.
     """
     split = task.train_split if train else task.eval_split
+    parts = [_load_split(task, data, name, train) for name in split.split("+")]
+    if len(parts) == 1:
+        [(rows, origin)] = parts
+        return rows, digest([origin, len(rows)])
+    from datasets import concatenate_datasets
+
+    named = [
+        rows.add_column("split", [name] * len(rows)) for name, (rows, _) in zip(split.split("+"), parts, strict=True)
+    ]
+    return concatenate_datasets(named), digest([(origin, len(rows)) for rows, origin in parts])
+
+
+def _load_split(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
     load = {"local": _local, "embedded": _embedded, "hub": _hub}[data.source]
     rows, origin = load(task, data, split, train)
     missing = [column for column in task.columns() if column not in rows.column_names]
@@ -44,7 +58,7 @@ def load_rows(task: Task, data: Data, train: bool) -> tuple[Dataset, str]:
         import numpy as np
 
         rows = rows.select(sorted(np.random.default_rng(SUBSET_SEED).permutation(len(rows))[:limit].tolist()))
-    return rows, digest([origin, len(rows)])
+    return rows, origin
 
 
 def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
@@ -69,9 +83,11 @@ def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, st
 def _embedded(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
     from datasets import Dataset
 
-    made = task.embedded(
-        "train" if train else "validation", data.embedded_train_rows if train else data.embedded_eval_rows
-    )
+    size = data.embedded_train_rows if train else data.embedded_eval_rows
+    # The second of two splits has the rows after those of the first.
+    begin = (task.train_split if train else task.eval_split).split("+").index(split) * size
+    made = task.embedded("train" if train else "validation", begin + size)
+    made = {name: values[begin:] for name, values in made.items()}
     return Dataset.from_dict(made), f"embedded/{split} {digest(made)}"
 
 

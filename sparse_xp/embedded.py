@@ -146,7 +146,9 @@ def vocabulary() -> list[str]:
     texts = [*PEOPLE, *GOOD, *BAD, *ASPECTS, *ADVERBS, *ASSERTIONS, *DENIALS, *FILLINGS, *CONCESSIONS, "the and then"]
     for forms, questions, kinds in TOPICS:
         texts += [*forms, *questions, *kinds, *(word for words in kinds.values() for word in words)]
-    texts += generate_entities.words()
+    from sparse_xp import generate_pairs  # which takes its words from here
+
+    texts += generate_entities.words() + generate_pairs.words()
     words = {word for text in texts for word in re.findall("[a-z]+", re.sub(r"\{\w*\}", " ", text).lower())}
     characters = [*string.punctuation, *string.digits, *string.ascii_lowercase]
     return [*SPECIAL_TOKENS, *characters, *(f"##{c}" for c in characters), *sorted(words - set(characters))]

@@ -73,6 +73,54 @@ def accuracy(predictions: Sequence[int], references: Sequence[int]) -> dict[str,
     return {"accuracy": 100.0 * correct / len(references)}
 
 
+def class_f1(predictions: Sequence[int], references: Sequence[int], classes: int) -> dict[str, float]:
+    """Return ``f1_macro``, the mean F1 of all classes, and, of two, ``f1``, that of class 1 (as GLUE), in percent.
+
+    Both are of length [examples], of class numbers below ``classes``. The F1 of a class that is neither there nor
+    predicted is 0, as scikit-learn has it. Raises ``ValueError`` if they differ in length or are empty.
+    """
+    accuracy(predictions, references)  # for its checks
+    from sklearn.metrics import f1_score
+
+    each = f1_score(references, predictions, labels=list(range(classes)), average=None, zero_division=0)
+    found = {"f1_macro": 100.0 * float(sum(each)) / classes}
+    return {**found, "f1": 100.0 * float(each[1])} if classes == 2 else found
+
+
+def label_set_scores(predictions: Sequence[Sequence[int]], references: Sequence[Sequence[int]]) -> dict[str, float]:
+    """Return ``f1_micro`` and ``f1_macro`` over all labels, and ``accuracy`` of whole rows, in percent.
+
+    Both are [examples, labels] of 0 and 1. Raises ``ValueError`` if they differ in shape or are empty.
+    """
+    if [len(row) for row in predictions] != [len(row) for row in references]:
+        raise ValueError(f"{len(predictions)} rows of predictions for {len(references)}, want rows of equal length")
+    if len(references) == 0:
+        raise ValueError("no references: the score of nothing is undefined")
+    from sklearn.metrics import f1_score
+
+    right = sum(list(said) == list(gold) for said, gold in zip(predictions, references, strict=True))
+    return {
+        **{
+            f"f1_{kind}": 100.0 * float(f1_score(references, predictions, average=kind, zero_division=0))
+            for kind in ("micro", "macro")
+        },
+        "accuracy": 100.0 * right / len(references),
+    }
+
+
+def pearson(predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
+    """Return ``pearson``, the linear correlation, times 100; 0 where either side is constant.
+
+    Both are of length [examples]. Raises ``ValueError`` if they differ in length or have fewer than two.
+    """
+    return {"pearson": _correlation("pearsonr", predictions, references)}
+
+
+def spearman(predictions: Sequence[float], references: Sequence[float]) -> dict[str, float]:
+    """Return ``spearman``, the correlation of the ranks, times 100; otherwise as ``pearson``."""
+    return {"spearman": _correlation("spearmanr", predictions, references)}
+
+
 def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> dict[str, float]:
     """Return ``f1``, ``precision`` and ``recall`` of the entities, and ``accuracy`` of the words' tags, in percent.
 
@@ -111,6 +159,18 @@ def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Seq
         "recall": 100.0 * float(recall),
         "accuracy": 100.0 * right / words,
     }
+
+
+def _correlation(name: str, predictions: Sequence[float], references: Sequence[float]) -> float:
+    if len(predictions) != len(references):
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references, want as many")
+    if len(references) < 2:
+        raise ValueError(f"{len(references)} references: a correlation needs two")
+    if min(len(set(predictions)), len(set(references))) < 2:
+        return 0.0  # undefined; a model that says the same of everything knows nothing
+    import scipy.stats
+
+    return 100.0 * float(getattr(scipy.stats, name)(predictions, references).statistic)
 
 
 def _best(score: Callable[[str, str], float], prediction: str, golds: Sequence[str]) -> float:
