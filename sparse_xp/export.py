@@ -120,7 +120,8 @@ def deploy(
     tokenizer = load_tokenizer(str(checkpoint), revision)
     rows, origin = load_rows(task, data, train=False)
     task = task.resolved(rows)
-    model, missing = load_model(task, str(checkpoint), revision)
+    # A head that does not fit is refused below: there is no training here that could make a new one.
+    model, missing = load_model(task, str(checkpoint), revision, new_head=True)
     if missing:
         raise UserError(
             f"{checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}); train it with "

@@ -39,7 +39,8 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     def run(*words: str) -> Answer:
         GlobalHydra.instance().clear()
         monkeypatch.setattr(sys, "argv", ["sparse_xp", *words])
-        monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # cli() sets it; here it is taken back after the test
+        monkeypatch.delenv("HYDRA_FULL_ERROR")
         capsys.readouterr()
         try:
             cli()

@@ -7,8 +7,10 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from sparse_xp.config import with_teacher
+from sparse_xp.export import export_run
 from sparse_xp.run import run
 from tests.runs import SHORT, configure, history
 
@@ -77,3 +79,14 @@ def test_pruning_costs(seed, tmp_path):
     ]
     assert scores[0] > 85
     assert 40 < scores[1] < scores[0] - 1
+
+
+def test_classes_read_from_the_data_stay_with_the_run(tmp_path):
+    config = configure(*SHORT, "task=conll2003", "recipe=dense", "train.epochs=1", "task.classes=[]")
+    run(config, tmp_path / "run")
+    names = ["O", *(f"{place}-{name}" for name in ("LOC", "MISC", "ORG", "PER") for place in "BI")]
+    assert yaml.safe_load((tmp_path / "run/config.yaml").read_text(encoding="utf-8"))["task"]["classes"] == names
+    model = json.loads((tmp_path / "run/model/config.json").read_text(encoding="utf-8"))
+    assert list(model["id2label"].values()) == names
+    export_run(tmp_path / "run", [], out=tmp_path / "again")
+    assert (tmp_path / "again/model.onnx").is_file()
