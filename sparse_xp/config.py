@@ -175,19 +175,33 @@ class Train:
 class Data:
     """Where rows come from: the hub, or a local mirror ``root`` of ``<folder>/<split>.parquet``, or ``embedded``.
 
+    ``train``, ``validation``: files of the user's own (JSON, JSON lines, CSV, TSV, parquet, CoNLL text); without
+    ``validation`` a share of the training rows is held out (``task.validation_share``).
+    ``workers``: processes that tokenise.
     ``embedded_train_rows``, ``embedded_eval_rows``: how many rows ``profile=embedded`` generates.
     """
 
     root: str | None = None
+    train: str | None = None
+    validation: str | None = None
     embedded: bool = False
     embedded_train_rows: int = 1536
     embedded_eval_rows: int = 384
+    workers: int = 1
     cache: str = "outputs/.cache"
+
+    def __post_init__(self) -> None:
+        if self.validation and not self.train:
+            raise ValueError(f"data.validation={self.validation} needs data.train=FILE.")
+        if self.train and self.root:
+            raise ValueError("data.train and data.root are both given: take the files or the mirror.")
+        if self.workers < 1:
+            raise ValueError(f"data.workers={self.workers}: want at least 1.")
 
     @property
     def source(self) -> str:
-        """``local``, ``embedded`` or ``hub``."""
-        return "local" if self.root else "embedded" if self.embedded else "hub"
+        """``files``, ``local``, ``embedded`` or ``hub``."""
+        return "files" if self.train else "local" if self.root else "embedded" if self.embedded else "hub"
 
 
 @dataclass(kw_only=True)

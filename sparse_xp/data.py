@@ -1,4 +1,4 @@
-"""Rows, features, batches: from a data source to tensors."""
+"""Features and batches: from rows to tensors."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.config import Data, Train
-from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.hub import unavailable
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -19,99 +17,18 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-#: Subsets are the same for every seed of a run, so that seeds measure training and nothing else.
-SUBSET_SEED = 0
-
 #: Rows of like length are looked for in pools of at most so many batches, and of at least so many pools an epoch: in
 #: one pool the same rows would meet in every epoch, which cost 4 points of F1 on generated entities (48 batches).
 POOL_BATCHES = 50
 POOLS = 8
 
 
-def load_rows(task: Task, data: Data, train: bool) -> tuple[Dataset, str]:
-    """The rows of the train or the evaluation split, and a fingerprint of where they came from.
-
-    Of several splits (``a+b``) the rows follow each other, and a column ``split`` says which is whose.
-    Raises UserError for a missing file, an unreachable hub, missing columns, or no rows.
-    """
-    split = task.train_split if train else task.eval_split
-    parts = [_load_split(task, data, name, train) for name in split.split("+")]
-    if len(parts) == 1:
-        [(rows, origin)] = parts
-        return rows, digest([origin, len(rows)])
-    from datasets import concatenate_datasets
-
-    named = [
-        rows.add_column("split", [name] * len(rows)) for name, (rows, _) in zip(split.split("+"), parts, strict=True)
-    ]
-    return concatenate_datasets(named), digest([(origin, len(rows)) for rows, origin in parts])
-
-
-def _load_split(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
-    load = {"local": _local, "embedded": _embedded, "hub": _hub}[data.source]
-    rows, origin = load(task, data, split, train)
-    missing = [column for column in task.columns() if column not in rows.column_names]
-    if missing:
-        raise UserError(
-            f"task {task.name}: {origin} has no column '{missing[0]}'.{did_you_mean(missing[0], rows.column_names)} "
-            f"It has {', '.join(rows.column_names)}; the task's own fields (task.*) say which column is which."
-        )
-    if not len(rows):
-        raise UserError(f"task {task.name}: {origin} has no rows.")
-    limit = task.max_train_samples if train else task.max_eval_samples
-    if limit is not None and limit < len(rows):
-        import numpy as np
-
-        rows = rows.select(sorted(np.random.default_rng(SUBSET_SEED).permutation(len(rows))[:limit].tolist()))
-    return rows, origin
-
-
-def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
-    import pyarrow.parquet
-    from datasets import Dataset
-
-    path = Path(str(data.root)) / task.folder / f"{split}.parquet"
-    if not path.is_file():
-        folder = path.parent if path.parent.is_dir() else path.parent.parent
-        there = ", ".join(sorted(p.name for p in folder.iterdir())) if folder.is_dir() else "no such directory"
-        raise UserError(
-            f"task {task.name}: no file {path}. data.root=DIR holds <dataset>/<split>.parquet with the hub's columns; "
-            f"{folder} has: {there}."
-        )
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"task {task.name}: {path} is not a parquet file ({str(error).splitlines()[0]}).") from error
-    return Dataset(table), f"{task.folder}/{split}.parquet sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
-
-
-def _embedded(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
-    from datasets import Dataset
-
-    size = data.embedded_train_rows if train else data.embedded_eval_rows
-    # The second of two splits has the rows after those of the first.
-    begin = (task.train_split if train else task.eval_split).split("+").index(split) * size
-    made = task.embedded("train" if train else "validation", begin + size)
-    made = {name: values[begin:] for name, values in made.items()}
-    return Dataset.from_dict(made), f"embedded/{split} {digest(made)}"
-
-
-def _hub(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
-    from datasets import load_dataset
-
-    name = f"{task.dataset}{f'/{task.subset}' if task.subset else ''}"
-    try:
-        rows = load_dataset(task.dataset, task.subset, split=split, revision=task.revision)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise unavailable(f"data set {name} (split {split})", error) from error
-    return rows, f"{name}@{task.revision}/{split}"
-
-
 def make_features(
-    task: Task, rows: Dataset, origin: str, tokenizer: PreTrainedTokenizerBase, cache: Path, train: bool
+    task: Task, rows: Dataset, origin: str, tokenizer: PreTrainedTokenizerBase, data: Data, train: bool
 ) -> Dataset:
-    """Tokenised features of ``rows``, kept under ``cache`` by a fingerprint of everything that shaped them."""
-    later = ("metric", "n_best", "max_answer_length", "dense", "transfer")  # what comes after the features
+    """Tokenised features of ``rows``, kept in the cache by a fingerprint of everything that shaped them."""
+    # What comes after the features, and cannot change them.
+    later = ("metric", "metrics", "n_best", "max_answer_length", "null_threshold", "dense", "transfer")
     fields = {name: value for name, value in vars(task).items() if name not in later}
     fingerprint = digest(
         [
@@ -123,6 +40,7 @@ def make_features(
             train,
         ]
     )
+    cache = Path(data.cache) / "features"
     cache.mkdir(parents=True, exist_ok=True)
     return rows.map(
         lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
@@ -131,6 +49,7 @@ def make_features(
         remove_columns=rows.column_names,
         cache_file_name=str(cache / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}.arrow"),
         new_fingerprint=fingerprint,
+        num_proc=data.workers if data.workers > 1 else None,
         desc=f"tokenise {task.name}",
     )
 

@@ -105,16 +105,18 @@ DENIED = 0.2
 PLAIN = 0.6
 
 
-def question_answering_rows(split: str, rows: int, seed: int = 0) -> dict[str, list[Any]]:
+def question_answering_rows(split: str, rows: int, seed: int = 0, unanswerable: float = 0.0) -> dict[str, list[Any]]:
     """``rows`` rows with the hub's SQuAD columns. ``split``: ``train`` or ``validation``, which share no row.
 
-    Training rows have one answer, validation rows one or two. Raises ValueError for another split.
+    Training rows have one answer, validation rows one or two, the share ``unanswerable`` of both none. Raises
+    ValueError for another split.
     """
     _check(split)
     rng = random.Random(f"question answering/{split}/{seed}")
     made: dict[str, list[Any]] = {name: [] for name in ("id", "title", "context", "question", "answers")}
     while len(made["id"]) < rows:
-        person, context, question, answers = _question(rng, split)
+        none = bool(unanswerable) and rng.random() < unanswerable
+        person, context, question, answers = _question(rng, split, none)
         if _split_of(context + question) == split:
             for name, value in zip(
                 made, (f"{split}-{len(made['id'])}", person, context, question, answers), strict=True
@@ -204,7 +206,7 @@ def build_checkpoint(
         tokenizer.save_pretrained(draft)
 
 
-def _question(rng: random.Random, split: str) -> tuple[str, str, str, dict[str, list[Any]]]:
+def _question(rng: random.Random, split: str, unanswerable: bool = False) -> tuple[str, str, str, dict[str, list[Any]]]:
     """Person, context, question and answers of one row."""
     person = _pick(rng, PEOPLE)
     kinds = [(topic, kind) for topic, (_, _, kinds) in enumerate(TOPICS) for kind in kinds]
@@ -222,6 +224,10 @@ def _question(rng: random.Random, split: str) -> tuple[str, str, str, dict[str, 
         spans[topic, kind] = (answer, len(text) + len(before))
         text += before + answer + after
     text += "."
+    if unanswerable:
+        topic, kind = _pick(rng, [k for k in kinds if k not in facts])
+        question = _pick(rng, TOPICS[topic][1]).format(p=person, f=kind)
+        return person, text, question, {"text": [], "answer_start": []}
     wrong = split == "train" and rng.random() < NOISE
     answer, start = spans[_pick(rng, facts) if wrong else asked]
     golds = [(answer, start)]

@@ -110,16 +110,17 @@ def deploy(
     """Write and prove ``out``; also the metrics of the model in PyTorch."""
     import torch
 
-    from sparse_xp.data import load_rows, make_features
+    from sparse_xp.data import make_features
     from sparse_xp.deployment import export
     from sparse_xp.environment import hush_libraries
     from sparse_xp.evaluation import Subject, evaluate
     from sparse_xp.model import load_model, load_tokenizer
+    from sparse_xp.rows import load_rows
 
     hush_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)
-    rows, origin = load_rows(task, data, train=False)
-    task = task.resolved(rows)
+    loaded = load_rows(task, data, train=False)
+    rows, task = loaded.rows, task.resolved(loaded.rows)
     # A head that does not fit is refused below: there is no training here that could make a new one.
     model, missing = load_model(task, str(checkpoint), revision, new_head=True)
     if missing:
@@ -127,7 +128,7 @@ def deploy(
             f"{checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}); train it with "
             f"python -m sparse_xp task={task.name} model.checkpoint={checkpoint}."
         )
-    features = make_features(task, rows, origin, tokenizer, Path(data.cache) / "features", train=False)
+    features = make_features(task, rows, loaded.origin, tokenizer, data, train=False)
     subject = Subject(
         task=task,
         tokenizer=tokenizer,

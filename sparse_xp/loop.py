@@ -66,6 +66,7 @@ class Run(Subject):
     clock: Clock
     recipe: Recipe
     history: History
+    train_rows: int
     train_features: Dataset
     teacher: Taught | None = None
     optimizer: Any = None

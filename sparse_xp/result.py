@@ -47,7 +47,10 @@ class Sparsity:
 
 @dataclass
 class Training:
-    """What the training took. ``seconds``: of optimizer steps alone, over all resumptions."""
+    """What the training took. ``seconds``: of optimizer steps alone, over all resumptions.
+
+    ``train_rows``, ``eval_rows``: the rows that were used, ``..._of`` the rows that there were.
+    """
 
     epochs: float
     steps: int
@@ -57,6 +60,8 @@ class Training:
     precision: str
     train_rows: int
     eval_rows: int
+    train_rows_of: int
+    eval_rows_of: int
     best_step: int
 
 

@@ -64,6 +64,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     from sparse_xp.evaluation import evaluate
     from sparse_xp.loop import Run, Shell, train
     from sparse_xp.report import write_report
+    from sparse_xp.rows import load_rows
     from sparse_xp.teacher import make_teacher
 
     task, settings, cache = config.task, config.train, Path(config.data.cache)
@@ -73,13 +74,19 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     # Rows become features.
     source = model.locate(config.model, cache / "models")
     tokenizer = model.load_tokenizer(config.model.tokenizer or source, config.model.revision)
-    train_rows, train_origin = data.load_rows(task, config.data, train=True)
-    eval_rows, eval_origin = data.load_rows(task, config.data, train=False)
+    loaded, examined = load_rows(task, config.data, train=True), load_rows(task, config.data, train=False)
+    train_rows, eval_rows = loaded.rows, examined.rows
     task = task.resolved(train_rows)
     config = replace(config, task=task)  # so that config.yaml has what was trained
-    train_features = data.make_features(task, train_rows, train_origin, tokenizer, cache / "features", train=True)
-    eval_features = data.make_features(task, eval_rows, eval_origin, tokenizer, cache / "features", train=False)
-    for remark in task.remarks(train_features, train=True) + task.remarks(eval_features, train=False):
+    train_features = data.make_features(task, train_rows, loaded.origin, tokenizer, config.data, train=True)
+    eval_features = data.make_features(task, eval_rows, examined.origin, tokenizer, config.data, train=False)
+    remarks = [
+        *loaded.remarks,
+        *examined.remarks,
+        *task.remarks(train_features, True),
+        *task.remarks(eval_features, False),
+    ]
+    for remark in remarks:
         say(remark)
 
     # Student, teacher, and the clock on which the recipe's times are read.
@@ -107,6 +114,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         recipe=Recipe(config.modifiers(), clock),
         history=History(directory / "history.jsonl", config.log.every, accelerator, accelerator.is_main_process),
         rows=eval_rows,
+        train_rows=len(train_rows),
         train_features=train_features,
         eval_features=eval_features,
     )
@@ -144,8 +152,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         metrics = this.progress.best if settings.keep_best else evaluate(this)
         save_model(this)
         deployment = export(this, directory / "deployment", config.export, metrics)
-        origin = provenance(config_hash, data.digest([train_origin, eval_origin, len(train_rows), len(eval_rows)]))
-        result = make_result(config, this, metrics, deployment, origin, len(train_rows))
+        origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]))
+        result = make_result(config, this, metrics, deployment, origin, (loaded.total, examined.total))
         write_report(directory, result, this.history.read())
         result.write(directory / "result.json")
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
@@ -156,7 +164,12 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
 
 
 def make_result(
-    config: Config, run: Run, metrics: dict[str, float], deployment: Deployment, origin: Provenance, train_rows: int
+    config: Config,
+    run: Run,
+    metrics: dict[str, float],
+    deployment: Deployment,
+    origin: Provenance,
+    totals: tuple[int, int],
 ) -> Result:
     """The row of the table."""
     from sparse_xp.sparsity import measure
@@ -180,8 +193,10 @@ def make_result(
             samples_per_second=round(run.clock.end * len(run.train_features) / max(seconds, 1e-9), 3),
             device=device_name(run.accelerator),
             precision=precision_name(run.accelerator),
-            train_rows=train_rows,
+            train_rows=run.train_rows,
             eval_rows=len(run.rows),
+            train_rows_of=totals[0],
+            eval_rows_of=totals[1],
             best_step=run.progress.best_step if config.train.keep_best else run.clock.total_steps,
         ),
         teacher=config.teacher.path or (None if config.teacher.source == "none" else config.teacher.source),

@@ -60,6 +60,60 @@ def squad_scores(predictions: Mapping[str, str], references: Mapping[str, Sequen
     }
 
 
+def squad_v2_scores(
+    answers: Sequence[str], margins: Sequence[float], references: Sequence[Sequence[str]], threshold: float = 0.0
+) -> dict[str, float]:
+    """Return the scores of SQuAD v2's official script (Rajpurkar et al. 2018), in percent, the mean over all questions.
+
+    ``answers``: the best span of each question. ``margins``: how much more the model believes that there is no answer
+    than in that span; above ``threshold`` the answer is empty. ``references``: gold answers, none for a question
+    without. ``exact_match`` and ``f1`` of all questions, ``HasAns_*`` and ``NoAns_*`` of those with and without an
+    answer; ``best_exact`` and ``best_f1`` with the threshold at its best, ``best_f1_threshold``, which is a margin.
+
+    An answer to a question without one scores 0, no answer scores 1, for both. Raises ``ValueError`` if the three
+    differ in length or are empty.
+    """
+    if not len(answers) == len(margins) == len(references):
+        raise ValueError(f"{len(answers)} answers and {len(margins)} margins for {len(references)} questions")
+    if not references:
+        raise ValueError("no references: the score of no questions is undefined")
+    spans = [_score_v2(answer, golds) for answer, golds in zip(answers, references, strict=True)]
+    empty = [_score_v2("", golds) for golds in references]
+    said = [none if margin > threshold else span for span, none, margin in zip(spans, empty, margins, strict=True)]
+    scores: dict[str, float] = {}
+    for prefix, wanted in (("", None), ("HasAns_", True), ("NoAns_", False)):
+        of = [score for score, golds in zip(said, references, strict=True) if wanted in (None, bool(golds))]
+        if of:
+            scores |= {f"{prefix}{name}": 100.0 * sum(s[i] for s in of) / len(of) for i, name in enumerate(_V2)}
+    # From all answers empty, one question after the other gets its span, the surest first.
+    order = sorted(range(len(margins)), key=lambda i: margins[i])
+    for i, name in enumerate(("best_exact", "best_f1")):
+        total = best = sum(none[i] for none in empty)
+        where = margins[order[0]] - 1.0
+        for place, row in enumerate(order):
+            total += spans[row][i] - empty[row][i]
+            tied = place + 1 < len(order) and margins[order[place + 1]] == margins[row]
+            if total > best and not tied:
+                best, where = total, margins[row]
+        scores[name] = 100.0 * best / len(order)
+        if name == "best_f1":
+            scores["best_f1_threshold"] = where
+    return scores
+
+
+_V2 = ("exact_match", "f1")
+
+
+def _score_v2(answer: str, golds: Sequence[str]) -> tuple[float, float]:
+    """Exact match and F1 of one answer, 0 to 1; a gold answer of nothing but articles and punctuation is none."""
+    given = normalize_answer(answer)
+    kept = [gold for gold in map(normalize_answer, golds) if gold] or [""]
+    if not given or kept == [""]:
+        same = float(given in kept)
+        return same, same
+    return max(_same(given, gold) for gold in kept), max(_overlap(given, gold) for gold in kept)
+
+
 def accuracy(predictions: Sequence[int], references: Sequence[int]) -> dict[str, float]:
     """Return ``accuracy`` in percent: how many labels of ``predictions`` equal those of ``references``.
 

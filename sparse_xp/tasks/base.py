@@ -34,18 +34,21 @@ class Task(ABC):
 
     ``dataset``, ``subset``, ``revision``: its home on the hub. ``folder``: its name under ``data.root``.
     ``metric``: the score that picks the best checkpoint and heads the tables; higher is better.
+    ``eval_split``: may be several, ``a+b``; with none of its own (``eval_split`` equal to ``train_split``, or
+    ``data.train`` without ``data.validation``) the ``validation_share`` of the rows is held out.
     ``max_train_samples``, ``max_eval_samples``: a seeded subset of the rows, None for all of them.
     ``dense``, ``transfer``: the numbers of the recipe ``dense`` and of those that start from a sparse checkpoint.
     """
 
     name: str
-    dataset: str
+    dataset: str | None
     subset: str | None = None
     revision: str | None = None
     folder: str
     train_split: str = "train"
     eval_split: str = "validation"
     max_length: int
+    validation_share: float = 0.1
     max_train_samples: int | None = None
     max_eval_samples: int | None = None
     metric: str
@@ -74,6 +77,8 @@ class Task(ABC):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"task.{name}={value}: want at least 1, or null for all rows.")
+        if not 0 < self.validation_share < 1:
+            raise ValueError(f"task.validation_share={self.validation_share}: want a fraction between 0 and 1.")
         if self.max_length < 8:
             raise ValueError(f"task.max_length={self.max_length}: want at least 8 tokens.")
 
@@ -98,6 +103,21 @@ class Task(ABC):
         Raises UserError if the rows and the task contradict each other.
         """
         return self
+
+    def completed(self, rows: Dataset) -> Dataset:
+        """The rows with columns that may be left out made up for."""
+        return rows
+
+    def checked(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
+        """The rows that can be used, mended where that is safe, and what was done to them in words."""
+        return rows, []
+
+    def groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+        """A key for each row, by which validation rows are held out, and whether each key gives the same share.
+
+        If not, rows with the same key stay on the same side.
+        """
+        return list(range(len(rows))), False
 
     @abstractmethod
     def columns(self) -> list[str]:

@@ -93,6 +93,11 @@ class TextClassification(Task):
     def columns(self) -> list[str]:
         return [self.text, *([self.text_pair] if self.text_pair else []), self.label]
 
+    def groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+        if self.problem == "single_label":
+            return list(rows[self.label]), True
+        return super().groups(rows)
+
     def resolved(self, rows: Dataset) -> Self:
         """The task with its classes: its own, else the names that come with the data, else the labels in the rows."""
         if self.problem == "regression":
