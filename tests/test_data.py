@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from datasets import Dataset
 
+from sparse_xp import data as data_module
 from sparse_xp.config import Data, Train
 from sparse_xp.data import (
     collate,
     epoch_batches,
     epoch_steps,
     evaluation_batches,
-    load_rows,
     make_features,
     steps_per_epoch,
 )
-from sparse_xp.errors import UserError
 from sparse_xp.loop import steps_of_epoch
-from sparse_xp.tasks import QuestionAnswering, TextClassification
+from sparse_xp.tasks import QuestionAnswering
 from tests.tiny import WORDS, make_tokenizer
 
 
@@ -71,7 +68,8 @@ def test_rows_are_shuffled_whatever_their_lengths():
     assert batches != [list(range(i, i + 4)) for i in range(0, 20, 4)]
 
 
-def test_grouped_rows_of_like_length_go_together_in_a_shuffled_order():
+def test_grouped_rows_of_like_length_go_together_in_a_shuffled_order(monkeypatch):
+    monkeypatch.setattr(data_module, "POOLS", 1)
     lengths = [7 * i % 20 for i in range(20)]  # each of 0 to 19 once
     batches = epoch_batches(lengths, 4, 42, grouped=True)
     found = [[lengths[row] for row in batch] for batch in batches]
@@ -80,10 +78,11 @@ def test_grouped_rows_of_like_length_go_together_in_a_shuffled_order():
     assert found != neighbours
 
 
-def test_grouped_rows_are_sorted_in_pools_of_50_batches_only():
-    shuffled = epoch_batches(range(200), 2, 42)
-    pool_of = {row: i >= 50 for i, batch in enumerate(shuffled) for row in batch}
-    for first, second in epoch_batches(range(200), 2, 42, grouped=True):
+@pytest.mark.parametrize(("rows", "pool"), [(200, 13), (1000, 50)])  # batches: an eighth of the epoch, 50 at most
+def test_grouped_rows_are_sorted_in_pools_only(rows, pool):
+    shuffled = epoch_batches(range(rows), 2, 42)
+    pool_of = {row: i // pool for i, batch in enumerate(shuffled) for row in batch}
+    for first, second in epoch_batches(range(rows), 2, 42, grouped=True):
         assert pool_of[first] == pool_of[second]  # so that not every epoch has the same batches
 
 
@@ -186,109 +185,6 @@ def test_evaluation_takes_the_longest_first_and_leaves_none_out(features):
     assert list(evaluation_batches(features, 100)) == [[1, 3, 0, 4, 2]]
 
 
-# Rows
-
-
-def sentences(rows: int) -> dict[str, list[Any]]:
-    return {"sentence": [f"sentence {i}" for i in range(rows)], "label": [i % 2 for i in range(rows)]}
-
-
-def make_task(**changes: Any) -> TextClassification:
-    fields: dict[str, Any] = {"name": "sst2", "dataset": "glue", "folder": "glue_sst2", "classes": ["bad", "good"]}
-    return TextClassification(**fields | changes)
-
-
-@pytest.fixture
-def mirror(tmp_path) -> Data:
-    folder = tmp_path / "mirror" / "glue_sst2"
-    folder.mkdir(parents=True)
-    Dataset.from_dict(sentences(20)).to_parquet(folder / "train.parquet")
-    Dataset.from_dict(sentences(6)).to_parquet(folder / "validation.parquet")
-    return Data(root=str(tmp_path / "mirror"))
-
-
-def test_rows_come_from_the_split_of_a_local_mirror(mirror):
-    train, _ = load_rows(make_task(), mirror, train=True)
-    evaluation, _ = load_rows(make_task(), mirror, train=False)
-    assert train.to_dict() == sentences(20)
-    assert evaluation.to_dict() == sentences(6)
-
-
-def test_a_missing_file_is_an_error_that_lists_what_is_there(mirror):
-    with pytest.raises(UserError, match=r"no file .*glue_sst2/dev\.parquet.* has: train\.parquet, validation\.parquet"):
-        load_rows(make_task(eval_split="dev"), mirror, train=False)
-
-
-def test_a_missing_folder_is_an_error_that_lists_the_folders(mirror):
-    with pytest.raises(UserError, match=r"no file .*/sst/train\.parquet.* has: glue_sst2\.$"):
-        load_rows(make_task(folder="sst"), mirror, train=True)
-
-
-def test_a_missing_root_is_an_error(tmp_path):
-    with pytest.raises(UserError, match=r"no file .*nowhere/glue_sst2/train\.parquet.* has: no such directory"):
-        load_rows(make_task(), Data(root=str(tmp_path / "nowhere")), train=True)
-
-
-def test_a_wrong_column_is_an_error_that_names_the_nearest(mirror):
-    message = r"task sst2: .* has no column 'sentences'\. Did you mean 'sentence'\? It has sentence, label; .*task\.\*"
-    with pytest.raises(UserError, match=message):
-        load_rows(make_task(text="sentences"), mirror, train=True)
-
-
-def test_a_file_that_was_cut_off_is_an_error_that_names_it(mirror):
-    path = Path(str(mirror.root)) / "glue_sst2" / "train.parquet"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match=r"task sst2: .*glue_sst2/train\.parquet is not a parquet file"):
-        load_rows(make_task(), mirror, train=True)
-
-
-def test_no_rows_are_an_error(mirror):
-    Dataset.from_dict(sentences(1)).select([]).to_parquet(Path(str(mirror.root)) / "glue_sst2" / "train.parquet")
-    with pytest.raises(UserError, match=r"task sst2: glue_sst2/train\.parquet.* has no rows"):
-        load_rows(make_task(), mirror, train=True)
-
-
-def test_a_hub_that_does_not_answer_is_an_error_that_names_the_ways_around_it(monkeypatch):
-    def unreachable(*arguments, **keywords):
-        raise ConnectionError("Couldn't reach 'glue' on the Hub")
-
-    monkeypatch.setattr(datasets, "load_dataset", unreachable)
-    message = r"Could not load data set glue/sst2 \(split train\)[\s\S]*data\.root=DIR.*profile=embedded"
-    with pytest.raises(UserError, match=message):
-        load_rows(make_task(subset="sst2"), Data(), train=True)
-
-
-def test_a_subset_is_the_same_every_time_and_in_the_order_of_the_rows(mirror):
-    task = make_task(max_train_samples=7, max_eval_samples=2)
-    first, _ = load_rows(task, mirror, train=True)
-    torch.manual_seed(5)
-    second, _ = load_rows(task, mirror, train=True)
-    numbers = [int(text.split()[1]) for text in first["sentence"]]
-    assert len(numbers) == 7
-    assert numbers == sorted(set(numbers))
-    assert numbers != list(range(7))  # drawn, not the head of the file
-    assert list(second["sentence"]) == list(first["sentence"])
-    assert len(load_rows(task, mirror, train=False)[0]) == 2
-
-
-@pytest.mark.parametrize("limit", [20, 21, None])
-def test_a_limit_beyond_the_rows_takes_them_all_as_they_are(mirror, limit):
-    rows, _ = load_rows(make_task(max_train_samples=limit), mirror, train=True)
-    assert rows.to_dict() == sentences(20)
-
-
-def test_the_fingerprint_of_the_rows_follows_their_content_and_number(mirror):
-    def fingerprint(**changes: Any) -> str:
-        return load_rows(make_task(**changes), mirror, train=True)[1]
-
-    whole, some = fingerprint(), fingerprint(max_train_samples=7)
-    assert fingerprint() == whole
-    assert fingerprint(max_train_samples=20) == whole
-    changed = sentences(20) | {"label": [1] * 20}
-    Dataset.from_dict(changed).to_parquet(Path(str(mirror.root)) / "glue_sst2" / "train.parquet")
-    assert len({whole, some, fingerprint(), fingerprint(max_train_samples=7)}) == 4
-
-
 # Features
 
 
@@ -321,7 +217,9 @@ def featurise(tmp_path, monkeypatch):
         fields: dict[str, Any] = {"name": "toy", "dataset": "toy", "folder": "toy", "max_length": 16, "doc_stride": 4}
         before = Counted.calls
         task = Counted(**fields | changes)
-        made = make_features(task, rows, origin, tokenizer or make_tokenizer(), tmp_path / "cache", train)
+        made = make_features(
+            task, rows, origin, tokenizer or make_tokenizer(), Data(cache=str(tmp_path / "cache")), train
+        )
         return made, Counted.calls > before
 
     return make

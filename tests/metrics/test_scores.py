@@ -8,7 +8,19 @@ import sys
 
 import pytest
 
-from sparse_xp.metrics.scores import accuracy, entity_scores, exact_match, f1, normalize_answer, squad_scores
+from sparse_xp.metrics.scores import (
+    accuracy,
+    class_f1,
+    entity_scores,
+    exact_match,
+    f1,
+    label_set_scores,
+    normalize_answer,
+    pearson,
+    spearman,
+    squad_scores,
+    squad_v2_scores,
+)
 
 
 @pytest.mark.parametrize(
@@ -194,3 +206,71 @@ def test_importing_scores_imports_nothing_heavy() -> None:
     code = f"import sys, sparse_xp.metrics.scores; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# Several classes, several labels, numbers
+
+
+def test_f1_of_classes_by_hand():
+    # class 1: 2 right of 3 said and 3 true, F1 2/3; class 0: 1 of 2 and 2, F1 1/2
+    found = class_f1([1, 1, 1, 0, 0], [1, 1, 0, 0, 1], 2)
+    assert found == pytest.approx({"f1": 200 / 3, "f1_macro": 100 * (2 / 3 + 1 / 2) / 2})
+    # a class that is neither there nor said counts as 0
+    assert class_f1([0, 1], [0, 1], 3) == pytest.approx({"f1_macro": 200 / 3})
+
+
+def test_label_sets_by_hand():
+    # label 0: 1 right, 1 too many; label 1: 1 missed; label 2: 1 right. Micro: 2 * 2 / (2 * 2 + 1 + 1)
+    found = label_set_scores([[1, 0, 1], [1, 0, 0]], [[1, 1, 1], [0, 0, 0]])
+    assert found == pytest.approx({"f1_micro": 100 * 4 / 6, "f1_macro": 100 * (2 / 3 + 0 + 1) / 3, "accuracy": 0.0})
+    assert label_set_scores([[1, 0]], [[1, 0]])["accuracy"] == 100
+
+
+def test_correlations_by_hand():
+    assert pearson([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])["pearson"] == pytest.approx(100)
+    # ranks 1 2 3 against 1 3 2: 1 - 6 * 2 / (3 * 8) = 0.5
+    assert spearman([1.0, 2.0, 3.0], [1.0, 90.0, 7.0])["spearman"] == pytest.approx(50)
+    assert pearson([1.0, 1.0], [2.0, 3.0]) == {"pearson": 0.0}
+    for wrong in (([1.0], [1.0]), ([1.0, 2.0], [1.0])):
+        with pytest.raises(ValueError, match="references"):
+            pearson(*wrong)
+
+
+# SQuAD v2
+
+
+def test_squad_v2_by_hand():
+    golds = [["the red cat"], [], ["a dog"], []]
+    answers = ["red cat", "a mat", "dog house", "hats"]
+    margins = [-3.0, -1.0, 2.0, 5.0]
+    found = squad_v2_scores(answers, margins, golds)
+    # said: red cat (right), a mat (wrong), nothing (wrong), nothing (right)
+    assert (found["exact_match"], found["f1"]) == (50, 50)
+    assert (found["HasAns_exact_match"], found["NoAns_exact_match"]) == (50, 50)
+    # best: only the first span is given, which gains a whole question over all empty (2 of 4)
+    assert (found["best_exact"], found["best_f1"], found["best_f1_threshold"]) == (75, 75, -3.0)
+    # "dog house" against "dog": F1 2/3
+    lenient = squad_v2_scores(answers, margins, golds, threshold=3.0)
+    assert lenient["HasAns_f1"] == pytest.approx(100 * (1 + 2 / 3) / 2)
+    assert lenient["NoAns_f1"] == 50
+
+
+def test_squad_v2_with_answers_only_is_squad():
+    found = squad_v2_scores(["the cat"], [-1.0], [["cat", "hat"]])
+    assert found == {
+        "exact_match": 100, "f1": 100, "HasAns_exact_match": 100, "HasAns_f1": 100,
+        "best_exact": 100, "best_f1": 100, "best_f1_threshold": -1.0,
+    }  # fmt: skip
+
+
+def test_squad_v2_a_tie_is_not_split():
+    # two spans with one margin, one right and one that spoils a question without answer: both or neither
+    found = squad_v2_scores(["cat", "mat"], [1.0, 1.0], [["cat"], []])
+    assert (found["best_f1"], found["best_f1_threshold"]) == (50, 0.0)
+
+
+def test_squad_v2_refuses_what_does_not_fit():
+    with pytest.raises(ValueError, match="1 answers and 2 margins for 1 questions"):
+        squad_v2_scores(["a"], [1.0, 2.0], [[]])
+    with pytest.raises(ValueError, match="no references"):
+        squad_v2_scores([], [], [])

@@ -12,10 +12,11 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sparse_xp.config import Data
-from sparse_xp.data import collate, load_rows, make_features
+from sparse_xp.data import collate, make_features
 from sparse_xp.errors import UserError
 from sparse_xp.model import load_tokenizer, locate
 from sparse_xp.modifiers.distillation import distillation_loss
+from sparse_xp.rows import load_rows
 from sparse_xp.tasks import TokenClassification
 from tests.runs import configure
 from tests.tiny import make_tokenizer
@@ -240,10 +241,10 @@ def test_features_of_the_real_data_set(tmp_path):
         (True, 14_041, 203_621, 23_499),
         (False, 3_250, 51_362, 5_942),
     ):
-        rows, origin = load_rows(task, Data(root=str(REAL)), train=train)
-        assert task.resolved(rows) is task  # the classes stand in the data set's order
-        features = make_features(task, rows, origin, tokenizer, tmp_path, train=train)
-        assert len(rows) == len(features) == rows_there
+        loaded = load_rows(task, Data(root=str(REAL)), train=train)
+        assert task.resolved(loaded.rows) is task  # the classes stand in the data set's order
+        features = make_features(task, loaded.rows, loaded.origin, tokenizer, Data(cache=str(tmp_path)), train=train)
+        assert len(loaded.rows) == len(features) == rows_there
         labels = [label for row in features["labels"] for label in row if label >= 0]
         assert len(labels) + sum(features["unseen"]) == words_there
         assert task.remarks(features, train) == []
