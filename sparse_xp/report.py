@@ -14,22 +14,30 @@ from sparse_xp.result import Result
 
 def row(result: Result) -> dict[str, str]:
     """The cells of one run, by the heading of their column."""
-    deployed = result.deployment
+    deployed, trained = result.deployment, result.training
     return {
         "task": result.task,
         "model": result.model,
         "recipe": result.recipe,
         "teacher": "yes" if result.teacher else "no",
         "seed": str(result.seed),
-        "score": "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items()),
+        "score": "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
+        + (f"  [on {part}]" if (part := rows_used(trained.eval_rows, trained.eval_rows_of, some_only=True)) else ""),
         "sparsity (prunable / encoder / model)": " / ".join(
             f"{part:.1%}" for part in (result.sparsity.prunable, result.sparsity.encoder, result.sparsity.model)
         ),
         "ONNX MB": f"{deployed.bytes / 1e6:.2f}",
         "compressed MB": f"{deployed.compressed_bytes / 1e6:.2f}",
-        "train rows": str(result.training.train_rows),
+        "train rows": rows_used(trained.train_rows, trained.train_rows_of),
         "epochs": f"{result.training.epochs:g}",
     }
+
+
+def rows_used(used: int, there: int, some_only: bool = False) -> str:
+    """``3,000 of 11,877``, or ``11,877`` if these are all (with ``some_only`` nothing then)."""
+    if used < there:
+        return f"{used:,} of {there:,}"
+    return "" if some_only else f"{there:,}"
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
@@ -75,13 +83,14 @@ def report(result: Result, history: list[dict[str, Any]]) -> str:
     layers = markdown([{"weight": name, "zeros": f"{share:.2%}"} for name, share in zeros.layers.items()])
     return f"""# {result.recipe} on {result.task}, {result.model}, seed {result.seed}
 
-{scores} on the exported file, {trained.eval_rows} rows.
+{scores} on the exported file, {rows_used(trained.eval_rows, trained.eval_rows_of)} rows.
 
 - zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder,
   {zeros.model:.2%} of the model
 - `deployment/model.onnx`: {deployed.bytes / 1e6:.2f} MB, {deployed.compressed_bytes / 1e6:.2f} MB under gzip;
   largest difference of a logit to PyTorch {deployed.max_abs_diff:.1e}
-- trained on {trained.train_rows} rows for {trained.epochs:g} epochs: {trained.steps} steps, {trained.seconds:.0f} s,
+- trained on {rows_used(trained.train_rows, trained.train_rows_of)} rows for {trained.epochs:g} epochs:
+  {trained.steps} steps, {trained.seconds:.0f} s,
   {trained.samples_per_second:.1f} features/s on {trained.device} in {trained.precision}
 - teacher: {result.teacher or "none"}
 - unstructured zeros make a file smaller once it is compressed; onnxruntime does not compute faster with them

@@ -91,6 +91,8 @@ def make_result(**changes: Any) -> Result:
             precision="fp32",
             train_rows=1536,
             eval_rows=384,
+            train_rows_of=1536,
+            eval_rows_of=384,
             best_step=200,
         ),
         "teacher": None,
