@@ -67,7 +67,7 @@ def test_the_page_shows_what_it_promises():
     assert len([words for words in TRAINING if "recipe=dense" in words and "custom" not in words]) == 6
     tasks = {re.search(r"task=(\w+)", words)[1] for words in TRAINING}
     assert tasks == {"squad", "qqp", "mnli", "conll2003", "sst2", "qnli", "squadshifts", "custom_qa"}
-    assert len([words for words in COMMANDS if words.startswith("sparse_xp.export")]) == 7
+    assert len([words for words in COMMANDS if words.startswith("sparse_xp.export")]) == 8
 
 
 @pytest.mark.parametrize("words", TRAINING)

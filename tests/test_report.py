@@ -24,7 +24,7 @@ ROWS = [
     sst2(92.0, recipe="dense", sparsity=Sparsity(0.0, 0.0, 0.001, {})),
 ]
 TABLE = """\
-task sst2, model minilm, train rows 1536, epochs 2.5
+task sst2, model minilm, train rows 1,536, epochs 2.5
 
 | recipe   | teacher | seed | score          | sparsity (prunable / encoder / model) | ONNX MB | compressed MB |
 |----------|---------|------|----------------|---------------------------------------|---------|---------------|
@@ -39,7 +39,7 @@ def test_table():
 
 def test_a_table_of_different_tasks_shows_what_differs():
     head, _, *lines = table([PRUNED, sst2(91.0, seed=43)]).splitlines()
-    assert head == "model minilm, train rows 1536, epochs 2.5"
+    assert head == "model minilm, train rows 1,536, epochs 2.5"
     assert [cell.strip() for cell in lines[0].split("|")[1:5]] == ["task", "recipe", "teacher", "seed"]
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["squad", "sst2"]
 
