@@ -93,6 +93,13 @@ ASPECTS = """
     acting camera cast comedy dialogue direction drama editing ending humor music pacing performance picture plot
     premise score screenplay script sequel story tone writing
 """.split()
+#: things, and adjectives that praise them and blame those of the other line: a dark drama is good, dark acting is not
+TWO_FACED = [
+    ("acting camera cast".split(), "calm light soft sweet".split()),
+    ("comedy drama ending".split(), "dark loud strange wild".split()),
+]
+#: how many judgements are of that kind
+FACED = 0.4
 ADVERBS = ["really", "quite", "very", "rather", "truly", "simply", "utterly", "often", "always"]
 ASSERTIONS = ["is", "seems", "feels", "is always", "turns out", "proves to be"]
 DENIALS = ["is not", "is never", "is hardly", "is anything but", "fails to be"]
@@ -128,24 +135,27 @@ def question_answering_rows(split: str, rows: int, seed: int = 0, unanswerable: 
 def text_classification_rows(split: str, rows: int, seed: int = 0) -> dict[str, list[Any]]:
     """``rows`` rows with the hub's SST-2 columns; label 0 is negative, 1 positive, as many of each.
 
-    ``split``: ``train`` or ``validation``, which share no sentence. Raises ValueError for another.
+    ``rating``: the same from 0, blame with emphasis, to 5, praise with emphasis; 2 and 3 concede something to the other
+    side. ``split``: ``train`` or ``validation``, which share no sentence. Raises ValueError for another.
     """
     _check(split)
     rng = random.Random(f"text classification/{split}/{seed}")
-    made: dict[str, list[Any]] = {"idx": [], "sentence": [], "label": []}
+    made: dict[str, list[Any]] = {"idx": [], "sentence": [], "label": [], "rating": []}
     while (number := len(made["idx"])) < rows:
         label = number % 2
-        sentence = _review(rng, bool(label))
+        sentence, emphasis = _review(rng, bool(label))
         if _split_of(sentence) == split:
-            made["idx"].append(number)
-            made["sentence"].append(sentence)
-            made["label"].append(1 - label if split == "train" and rng.random() < NOISE else label)
+            label = 1 - label if split == "train" and rng.random() < NOISE else label
+            rating = 3 + emphasis if label else 2 - emphasis
+            for name, value in zip(made, (number, sentence, label, rating), strict=True):
+                made[name].append(value)
     return made
 
 
 def vocabulary() -> list[str]:
     """Special tokens, characters (so that any text has tokens), and every word that the generators use."""
     texts = [*PEOPLE, *GOOD, *BAD, *ASPECTS, *ADVERBS, *ASSERTIONS, *DENIALS, *FILLINGS, *CONCESSIONS, "the and then"]
+    texts += [word for things, words in TWO_FACED for word in (*things, *words)]
     for forms, questions, kinds in TOPICS:
         texts += [*forms, *questions, *kinds, *(word for words in kinds.values() for word in words)]
     from sparse_xp import generate_pairs  # which takes its words from here
@@ -239,18 +249,26 @@ def _question(rng: random.Random, split: str, unanswerable: bool = False) -> tup
     return person, text, question, {"text": [g[0] for g in golds], "answer_start": [g[1] for g in golds]}
 
 
-def _review(rng: random.Random, positive: bool) -> str:
-    """One sentence: a clause, or one that concedes something to the other side first."""
+def judgement(rng: random.Random, good: bool) -> tuple[str, list[str]]:
+    """A thing, and adjectives any of which praises or blames it."""
+    if rng.random() >= FACED:
+        return _pick(rng, ASPECTS), GOOD if good else BAD
+    kind = _pick(rng, (0, 1))
+    return _pick(rng, TWO_FACED[kind][0]), TWO_FACED[kind if good else 1 - kind][1]
+
+
+def _review(rng: random.Random, positive: bool) -> tuple[str, int]:
+    """One sentence and its emphasis: a clause (1, with two adjectives 2), or one that concedes something first (0)."""
     main = _clause(rng, positive)
     if rng.random() < PLAIN:
-        return f"{main} ."
-    return _pick(rng, CONCESSIONS).format(other=_clause(rng, not positive), main=main) + " ."
+        return f"{main} .", 2 if " and " in main else 1
+    return _pick(rng, CONCESSIONS).format(other=_clause(rng, not positive), main=main) + " .", 0
 
 
 def _clause(rng: random.Random, positive: bool) -> str:
     denied = rng.random() < DENIED
-    words = GOOD if positive != denied else BAD
-    parts = ["the", _pick(rng, ASPECTS), _pick(rng, DENIALS if denied else ASSERTIONS)]
+    thing, words = judgement(rng, positive != denied)
+    parts = ["the", thing, _pick(rng, DENIALS if denied else ASSERTIONS)]
     parts += [_pick(rng, ADVERBS)] if rng.random() < 0.4 else []
     parts += [_pick(rng, words)]
     parts += ["and", _pick(rng, words)] if rng.random() < 0.3 else []

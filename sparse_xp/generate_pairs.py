@@ -10,7 +10,7 @@ import random
 import zlib
 from typing import Any
 
-from sparse_xp.embedded import ADVERBS, ASPECTS, BAD, FILLINGS, GOOD, SPLITS
+from sparse_xp.embedded import ADVERBS, FILLINGS, SPLITS, judgement
 
 #: the relation of the second sentence to the first, in the order of MNLI's labels
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
@@ -61,9 +61,10 @@ def _pair(rng: random.Random, relation: int) -> tuple[str, str]:
     good = liked == (relation == ENTAILMENT)
     if relation == NEUTRAL:
         good = rng.random() < 0.5
-    parts = ["the", _pick(rng, ASPECTS), "is"]
+    thing, adjectives = judgement(rng, good)
+    parts = ["the", thing, "is"]
     parts += [_pick(rng, ADVERBS)] if rng.random() < 0.5 else []
-    parts += [_pick(rng, GOOD if good else BAD)]
+    parts += [_pick(rng, adjectives)]
     parts += [_pick(rng, FILLINGS)] if rng.random() < 0.5 else []
     did = _pick(rng, OPEN) if relation == NEUTRAL else f"{_pick(rng, LIKED if liked else DISLIKED)} it"
     return " ".join(parts), f"{_pick(rng, VIEWERS)} {did}"
