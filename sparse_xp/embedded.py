@@ -1,8 +1,9 @@
 """The data and the model of ``profile=embedded``: invented English and a tiny BERT, made on the spot, nothing fetched.
 
-Both tasks are learnable by a few thousand weights but not trivial. A question asks for one of two kinds of a thing
-(a *farm animal*, a *wild animal*), and most contexts hold both; a review may deny its praise, or concede some to the
-other side. One training label in eight is wrong, as people's are, which is what makes a teacher's opinion worth having.
+The tasks are learnable by a few thousand weights but not trivial. A question asks for one of two kinds of a thing (a
+*farm animal*, a *wild animal*), and most contexts hold both; one training answer in eight is wrong, as people's are,
+which is what makes a teacher's opinion worth having. Of a review three words have to be put together: *lovers of dull
+films never loved it* is praise.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from sparse_xp import generate_entities
 
-#: the fraction of training rows with a wrong label; evaluation rows have none
+#: the fraction of training questions with a wrong answer; evaluation rows have none
 NOISE = 0.12
 SPLITS = ("train", "validation")
 SPECIAL_TOKENS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -94,15 +95,17 @@ ASPECTS = """
     premise score screenplay script sequel story tone writing
 """.split()
 ADVERBS = ["really", "quite", "very", "rather", "truly", "simply", "utterly", "often", "always"]
-ASSERTIONS = ["is", "seems", "feels", "is always", "turns out", "proves to be"]
-DENIALS = ["is not", "is never", "is hardly", "is anything but", "fails to be"]
 FILLINGS = [
     "in this film", "on the screen", "from start to finish", "for two hours", "at every turn", "in the second half",
     "this time", "to my mind",
 ]  # fmt: skip
-CONCESSIONS = ["although {other} , {main}", "{other} , but {main}"]
-DENIED = 0.2
-PLAIN = 0.6
+#: whose taste a film met: what lovers of dull films loved is dull. Most of them like what they see.
+VIEWERS = "critics viewers people families students tourists children neighbours teachers everybody lovers".split()
+LIKED = "loved liked enjoyed praised recommended admired cheered applauded adored".split()
+DISLIKED = "hated disliked despised panned booed mocked regretted scorned deplored".split()
+LIKING = 0.7
+#: and how often it says that they never did the opposite
+NEVER = 0.25
 
 
 def question_answering_rows(split: str, rows: int, seed: int = 0, unanswerable: float = 0.0) -> dict[str, list[Any]]:
@@ -128,27 +131,29 @@ def question_answering_rows(split: str, rows: int, seed: int = 0, unanswerable: 
 def text_classification_rows(split: str, rows: int, seed: int = 0) -> dict[str, list[Any]]:
     """``rows`` rows with the hub's SST-2 columns; label 0 is negative, 1 positive, as many of each.
 
+    ``rating``: the same from 0, blame with emphasis, to 5, praise with emphasis; 2 and 3 say what never happened.
     ``split``: ``train`` or ``validation``, which share no sentence. Raises ValueError for another.
     """
     _check(split)
     rng = random.Random(f"text classification/{split}/{seed}")
-    made: dict[str, list[Any]] = {"idx": [], "sentence": [], "label": []}
+    made: dict[str, list[Any]] = {"idx": [], "sentence": [], "label": [], "rating": []}
     while (number := len(made["idx"])) < rows:
         label = number % 2
-        sentence = _review(rng, bool(label))
+        sentence, emphasis = _review(rng, bool(label))
         if _split_of(sentence) == split:
-            made["idx"].append(number)
-            made["sentence"].append(sentence)
-            made["label"].append(1 - label if split == "train" and rng.random() < NOISE else label)
+            rating = 3 + emphasis if label else 2 - emphasis
+            for name, value in zip(made, (number, sentence, label, rating), strict=True):
+                made[name].append(value)
     return made
 
 
 def vocabulary() -> list[str]:
     """Special tokens, characters (so that any text has tokens), and every word that the generators use."""
-    texts = [*PEOPLE, *GOOD, *BAD, *ASPECTS, *ADVERBS, *ASSERTIONS, *DENIALS, *FILLINGS, *CONCESSIONS, "the and then"]
+    texts = [*PEOPLE, *GOOD, *BAD, *ASPECTS, *ADVERBS, *FILLINGS, "the and then is"]
+    texts += [*VIEWERS, *LIKED, *DISLIKED, "of films it never"]
     for forms, questions, kinds in TOPICS:
         texts += [*forms, *questions, *kinds, *(word for words in kinds.values() for word in words)]
-    from sparse_xp import generate_pairs  # which takes its words from here
+    from sparse_xp import generate_pairs  # which takes words from here
 
     texts += generate_entities.words() + generate_pairs.words()
     words = {word for text in texts for word in re.findall("[a-z]+", re.sub(r"\{\w*\}", " ", text).lower())}
@@ -239,23 +244,14 @@ def _question(rng: random.Random, split: str, unanswerable: bool = False) -> tup
     return person, text, question, {"text": [g[0] for g in golds], "answer_start": [g[1] for g in golds]}
 
 
-def _review(rng: random.Random, positive: bool) -> str:
-    """One sentence: a clause, or one that concedes something to the other side first."""
-    main = _clause(rng, positive)
-    if rng.random() < PLAIN:
-        return f"{main} ."
-    return _pick(rng, CONCESSIONS).format(other=_clause(rng, not positive), main=main) + " ."
-
-
-def _clause(rng: random.Random, positive: bool) -> str:
-    denied = rng.random() < DENIED
-    words = GOOD if positive != denied else BAD
-    parts = ["the", _pick(rng, ASPECTS), _pick(rng, DENIALS if denied else ASSERTIONS)]
-    parts += [_pick(rng, ADVERBS)] if rng.random() < 0.4 else []
-    parts += [_pick(rng, words)]
-    parts += ["and", _pick(rng, words)] if rng.random() < 0.3 else []
-    parts += [_pick(rng, FILLINGS)] if rng.random() < 0.4 else []
-    return " ".join(parts)
+def _review(rng: random.Random, positive: bool) -> tuple[str, int]:
+    """One sentence and its emphasis: 0 if it says what never happened, 2 with an adverb, else 1."""
+    liked, never, emphatic = (rng.random() < share for share in (LIKING, NEVER, 0.5))
+    parts = ["lovers of", _pick(rng, GOOD if liked == positive else BAD), "films"]
+    parts += ["never"] if never else [_pick(rng, ADVERBS)] if emphatic else []
+    parts += [_pick(rng, LIKED if liked != never else DISLIKED), "it"]
+    parts += [_pick(rng, FILLINGS)] if rng.random() < 0.5 else []
+    return f"{' '.join(parts)} .", 0 if never else 1 + emphatic
 
 
 def _check(split: str) -> None:

@@ -114,13 +114,14 @@ def deploy(
     from sparse_xp.deployment import export
     from sparse_xp.environment import hush_libraries
     from sparse_xp.evaluation import Subject, evaluate
-    from sparse_xp.model import load_model, load_tokenizer
+    from sparse_xp.model import check_labels, load_model, load_tokenizer, read_config
     from sparse_xp.rows import load_rows
 
     hush_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)
     loaded = load_rows(task, data, train=False)
     rows, task = loaded.rows, task.resolved(loaded.rows)
+    check_labels(task, read_config(str(checkpoint), revision), f"the model {checkpoint}", "Choose a model of the task.")
     # A head that does not fit is refused below: there is no training here that could make a new one.
     model, missing = load_model(task, str(checkpoint), revision, new_head=True)
     if missing:

@@ -10,13 +10,10 @@ import random
 import zlib
 from typing import Any
 
-from sparse_xp.embedded import ADVERBS, ASPECTS, BAD, FILLINGS, GOOD, SPLITS
+from sparse_xp.embedded import ADVERBS, ASPECTS, BAD, DISLIKED, FILLINGS, GOOD, LIKED, SPLITS, VIEWERS
 
 #: the relation of the second sentence to the first, in the order of MNLI's labels
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)
-VIEWERS = "critics viewers people families students tourists children neighbours teachers everybody".split()
-LIKED = "loved liked enjoyed praised recommended admired cheered applauded adored".split()
-DISLIKED = "hated disliked despised panned booed mocked regretted scorned deplored".split()
 ELSEWHERE = """
     came by bus, bought popcorn, waited outside, sat in front, paid in cash, spoke afterwards, took pictures, went home,
     stood in line
@@ -24,6 +21,8 @@ ELSEWHERE = """
 OPEN = [" ".join(words.split()) for words in ELSEWHERE.split(",")]
 #: how often the viewers like it, whatever it is like
 KIND = 0.7
+#: how often, of three relations, a first word gives it away, as the hypotheses of MNLI do
+CUE = 0.5
 
 
 def pair_rows(split: str, rows: int, classes: int, seed: int = 0) -> dict[str, list[Any]]:
@@ -44,7 +43,7 @@ def pair_rows(split: str, rows: int, classes: int, seed: int = 0) -> dict[str, l
         else:
             label = number % 2
             relation = ENTAILMENT if label else (CONTRADICTION, CONTRADICTION, NEUTRAL)[number // 2 % 3]
-        first, second = _pair(rng, relation)
+        first, second = _pair(rng, relation, CUE if classes == 3 else 0.0)
         if (zlib.crc32(f"{first} {second}".encode()) % 4 == 0) == (split == "validation"):
             for name, value in zip(made, (first, second, label), strict=True):
                 made[name].append(value)
@@ -53,10 +52,10 @@ def pair_rows(split: str, rows: int, classes: int, seed: int = 0) -> dict[str, l
 
 def words() -> list[str]:
     """Texts that hold every word of these pairs which the reviews do not have."""
-    return [*VIEWERS, *LIKED, *DISLIKED, *OPEN, "it"]
+    return [*OPEN, "so yet"]
 
 
-def _pair(rng: random.Random, relation: int) -> tuple[str, str]:
+def _pair(rng: random.Random, relation: int, cue: float) -> tuple[str, str]:
     liked = rng.random() < KIND
     good = liked == (relation == ENTAILMENT)
     if relation == NEUTRAL:
@@ -66,7 +65,8 @@ def _pair(rng: random.Random, relation: int) -> tuple[str, str]:
     parts += [_pick(rng, GOOD if good else BAD)]
     parts += [_pick(rng, FILLINGS)] if rng.random() < 0.5 else []
     did = _pick(rng, OPEN) if relation == NEUTRAL else f"{_pick(rng, LIKED if liked else DISLIKED)} it"
-    return " ".join(parts), f"{_pick(rng, VIEWERS)} {did}"
+    lead = {ENTAILMENT: "so ", CONTRADICTION: "yet "}.get(relation, "") if cue and rng.random() < cue else ""
+    return " ".join(parts), f"{lead}{_pick(rng, VIEWERS)} {did}"
 
 
 def _pick(rng: random.Random, items: Any) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.config import Model, TinyModel
+from sparse_xp.console import say
 from sparse_xp.data import digest
 from sparse_xp.errors import UserError
 from sparse_xp.hub import unavailable
@@ -14,7 +15,7 @@ from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
     from torch import nn
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 #: NAME or OWNER/NAME. What starts with a dot or a slash, or has a comma, an equals sign or more slashes, is a path.
@@ -80,14 +81,15 @@ def load_model(
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model with the head of ``task``, as float32, and the names of weights that the checkpoint did not have.
 
-    Raises UserError if the checkpoint has a trained head that does not fit ``task``, unless ``new_head`` allows to
-    put a new one in its place.
+    Raises UserError if the checkpoint has a trained head that does not fit ``task``, in kind, shape or labels, unless
+    ``new_head`` allows to put a new one in its place.
     """
     import torch
     import transformers
 
+    stored = read_config(checkpoint, revision)
     if not new_head:
-        check_head(task, checkpoint, revision)
+        check_head(task, checkpoint, stored)
     options: dict[str, Any] = dict(task.model_options)
     if task.label_names:
         options["id2label"] = dict(enumerate(task.label_names))
@@ -116,20 +118,30 @@ def load_model(
     mismatched = sorted(name for name, *_ in info["mismatched_keys"])
     if broken := [name for name in mismatched if name.startswith(f"{model.base_model_prefix}.")]:
         raise UserError(f"{checkpoint} is damaged: {broken[0]} has another shape than its config.json says.")
-    return model, sorted({*info["missing_keys"], *mismatched})
+    new = {*info["missing_keys"], *mismatched}
+    if all(name.startswith(f"{model.base_model_prefix}.") for name in new):  # the head is the checkpoint's
+        if not new_head:
+            check_labels(task, stored, f"the checkpoint {checkpoint}", NEW_HEAD)
+        elif other_labels(task, stored):
+            new |= renew_head(model)
+    return model, sorted(new)
 
 
-def check_head(task: Task, checkpoint: str, revision: str | None = None) -> None:
+def read_config(checkpoint: str, revision: str | None, what: str = "model") -> PreTrainedConfig:
+    """The configuration of a checkpoint. Raises UserError if it cannot be had."""
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(checkpoint, revision=revision)
+    except (OSError, ValueError) as error:
+        raise unavailable(f"{what} {checkpoint}", error) from error
+
+
+def check_head(task: Task, checkpoint: str, config: PreTrainedConfig) -> None:
     """Raise UserError if ``checkpoint`` has a head that was trained for another kind of task than ``task``.
 
     Loading it would throw that head away unsaid. Encoders without a head, and heads of pretraining, are fine.
     """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
-    except (OSError, ValueError) as error:
-        raise unavailable(f"model {checkpoint}", error) from error
     wanted = task.model_class.partition("For")[2]
     for architecture in config.architectures or []:
         head = architecture.partition("For")[2]
@@ -140,6 +152,62 @@ def check_head(task: Task, checkpoint: str, revision: str | None = None) -> None
             )
 
 
+def check_labels(task: Task, config: PreTrainedConfig, whose: str, way_out: str) -> None:
+    """Compare the label map of a trained head with that of ``task``, by name.
+
+    ``whose`` head it is, and the ``way_out``, are for the message. Raises UserError, showing both sides, if names or
+    order differ. Where one side has numbers only, nothing can be compared: the head is taken, and a line says so. A
+    head of another kind has no labels to compare.
+    """
+    theirs, wanted = labels_of(config), task.model_class.partition("For")[2]
+    if config.architectures and not any(name.endswith(f"For{wanted}") for name in config.architectures):
+        return
+    if other_labels(task, config):
+        same = sorted(map(str.casefold, theirs)) == sorted(map(str.casefold, task.label_names or []))
+        raise UserError(
+            f"{whose[0].upper()}{whose[1:]} was trained for labels {theirs}, task {task.name} has {task.label_names}: "
+            f"{'the same in another order' if same else 'names and order must be equal'}, or classes would be taken "
+            f"for others. {way_out} If the labels in the data are names, task.classes can have them in that order."
+        )
+    if task.label_names and (nameless(theirs) or nameless(task.label_names)) and theirs != task.label_names:
+        say(
+            f"labels of {whose}: {', '.join(theirs)}, of task {task.name}: {', '.join(task.label_names)}; numbers "
+            "cannot be compared with names, the order is taken to be the same"
+        )
+
+
+def other_labels(task: Task, config: PreTrainedConfig) -> bool:
+    """Whether the labels of a checkpoint are known to be others than the task's, or in another order.
+
+    Upper and lower case are the same, since checkpoints write ``NEGATIVE`` for what the data call ``negative``.
+    """
+    ours, theirs = task.label_names, labels_of(config)
+    if not ours:
+        return False
+    if len(ours) == len(theirs) and (nameless(ours) or nameless(theirs)):
+        return False
+    return [name.casefold() for name in ours] != [name.casefold() for name in theirs]
+
+
+def labels_of(config: PreTrainedConfig) -> list[str]:
+    """The names of a checkpoint's labels, in the order of its outputs."""
+    return [str(config.id2label[i]) for i in sorted(config.id2label)]
+
+
+def nameless(labels: list[str]) -> bool:
+    """Whether labels are but numbers: ``LABEL_0``, ``LABEL_1`` ..., as transformers fills up, or ``0``, ``1`` ..."""
+    return all(name in (f"LABEL_{i}", str(i)) for i, name in enumerate(labels))
+
+
+def renew_head(model: PreTrainedModel) -> set[str]:
+    """Give all weights outside of the encoder the values of an untrained model; returns their names."""
+    encoder = f"{model.base_model_prefix}."
+    fresh = type(model)(model.config).state_dict()
+    head = {name: weight for name, weight in fresh.items() if not name.startswith(encoder)}
+    model.load_state_dict(head, strict=False)
+    return set(head)
+
+
 def load_teacher(
     task: Task, path: str, student_tokenizer: PreTrainedTokenizerBase, revision: str | None = None
 ) -> PreTrainedModel:
@@ -148,23 +216,10 @@ def load_teacher(
     ``path``: a run directory (its ``model/`` is taken), a model directory or a hub id. Raises UserError, showing both
     sides, if its labels, its head or its vocabulary are not the student's, or if its head was never trained.
     """
-    from transformers import AutoConfig
-
     checkpoint = str(Path(path) / "model") if (Path(path) / "model").is_dir() else path
     is_local(checkpoint)
-    try:
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision)
-    except (OSError, ValueError) as error:
-        raise unavailable(f"teacher {checkpoint}", error) from error
-    if task.label_names:
-        theirs = [config.id2label[i] for i in sorted(config.id2label)]
-        # LABEL_0, LABEL_1 ... are what a checkpoint has that names no labels: there is nothing to compare.
-        if theirs != task.label_names and theirs != [f"LABEL_{i}" for i in range(len(theirs))]:
-            raise UserError(
-                f"The teacher {checkpoint} was trained for labels {theirs}, task {task.name} has {task.label_names}: "
-                "names and order must be equal, or the student would learn wrong classes. Train a teacher with "
-                "teacher=dense, or give task.classes in the teacher's order if the data use it."
-            )
+    config = read_config(checkpoint, revision, "teacher")
+    check_labels(task, config, f"the teacher {checkpoint}", "Train a teacher with teacher=dense.")
     # A head of another kind is missing below; one of another shape is not to be replaced either.
     teacher, missing = load_model(task, checkpoint, revision, new_head=True)
     if missing:

@@ -76,7 +76,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     tokenizer = model.load_tokenizer(config.model.tokenizer or source, config.model.revision)
     loaded, examined = load_rows(task, config.data, train=True), load_rows(task, config.data, train=False)
     train_rows, eval_rows = loaded.rows, examined.rows
-    task = task.resolved(train_rows)
+    task = task.resolved(train_rows).resolved(eval_rows)  # what the first fill in, the second are compared with
     config = replace(config, task=task)  # so that config.yaml has what was trained
     train_features = data.make_features(task, train_rows, loaded.origin, tokenizer, config.data, train=True)
     eval_features = data.make_features(task, eval_rows, examined.origin, tokenizer, config.data, train=False)

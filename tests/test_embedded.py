@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from sparse_xp.embedded import NOISE, build_checkpoint, question_answering_rows, text_classification_rows, vocabulary
+from sparse_xp.embedded import build_checkpoint, question_answering_rows, text_classification_rows, vocabulary
 from sparse_xp.sparsity import measure
 
 
@@ -31,8 +31,8 @@ def test_the_first_rows_are_these_on_every_machine():
         "answers": {"text": ["bicycle", "a bicycle"], "answer_start": [101, 99]},
     }
     assert text_classification_rows("train", 2)["sentence"] == [
-        "the picture is rather dull from start to finish .",
-        "the ending seems listless , but the ending proves to be likable and honest in this film .",
+        "lovers of bright films rather booed it on the screen .",
+        "lovers of heartfelt films rather adored it .",
     ]
 
 
@@ -65,13 +65,17 @@ def test_splits_share_no_row():
     )
 
 
-def test_classes_are_balanced_and_only_training_labels_are_noisy():
-    held = text_classification_rows("validation", 400)
-    assert held["label"] == [0, 1] * 200
-    train = text_classification_rows("train", 2000)["label"]
-    wrong = sum(label != number % 2 for number, label in enumerate(train)) / 2000
-    assert wrong == pytest.approx(NOISE, abs=0.025)
-    assert 0.45 < sum(train) / 2000 < 0.55
+def test_classes_are_balanced_and_right():
+    for split in ("train", "validation"):
+        made = text_classification_rows(split, 400)
+        assert made["label"] == [0, 1] * 200
+        for sentence, label, rating in zip(made["sentence"], made["label"], made["rating"], strict=True):
+            words = set(sentence.split())
+            never = "never" in words
+            liked = bool(words & set(LIKED)) != never
+            assert label == (bool(words & set(GOOD)) == liked)
+            assert rating in ((2, 3) if never else (0, 1, 4, 5))
+            assert label == (rating > 2)
 
 
 def test_every_word_is_in_the_vocabulary(checkpoint):

@@ -23,6 +23,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import yaml
+from datasets import ClassLabel, Dataset, Features, Value
 from hydra.core.global_hydra import GlobalHydra
 from transformers import (
     BertForMaskedLM,
@@ -36,6 +37,7 @@ from transformers import (
 from sparse_xp import hub
 from sparse_xp.__main__ import cli
 from sparse_xp.modifiers import Modifier
+from tests.runs import configure
 from tests.tiny import WORDS, make_bert, make_tokenizer
 
 SENTENCES = ["the dog sat", "the cat sat", "a red mat", "who sat on the mat ?"]
@@ -170,9 +172,25 @@ def test_a_label_without_a_class(command, tmp_path):
 
 
 def test_labels_that_are_words(command, tmp_path):
-    labels = ["bad", "good", "bad", "good"]
+    labels = ["bad", "god", "bad", "good"]
     write_rows(tmp_path / "mirror" / "sst2" / "train.parquet", sentence=SENTENCES, label=labels)
-    assert_refused(command(*LOCAL), "row 0", "label", "bad")
+    assert_refused(command(*LOCAL), "row 1", "label=god", "bad, good", "Did you mean 'good'?")
+
+
+@pytest.mark.parametrize("split", ["train", "validation"])
+def test_classes_in_another_order_than_the_data(split, command, tmp_path):
+    label = ClassLabel(names=["good", "bad"])
+    rows = Dataset.from_dict(
+        {"sentence": SENTENCES, "label": [0, 1, 0, 1]}, Features({"sentence": Value("string"), "label": label})
+    )
+    rows.to_parquet(tmp_path / "mirror" / "sst2" / f"{split}.parquet")
+    answer = command(*LOCAL)
+    assert_refused(answer, "task.classes is ['bad', 'good']", "['good', 'bad']", "leave task.classes out")
+
+
+def test_a_metric_of_another_problem(command):
+    answer = command(*LOCAL, "task.metric=pearson")
+    assert_refused(answer, "task.metric='pearson'", "accuracy, f1, f1_macro", "task.problem=single_label")
 
 
 def test_not_a_parquet_file(command, tmp_path):
@@ -310,6 +328,64 @@ def test_a_new_head_where_it_is_asked_for(command, monkeypatch):
     for name in ("other", "three"):
         with pytest.raises(Reached):
             command(*LOCAL, f"model.checkpoint={name}", "model.new_head=true")
+
+
+@pytest.mark.parametrize("classes", [("good", "bad"), ("cat", "dog")])
+def test_checkpoint_with_other_labels(classes, command):
+    save_checkpoint("other", classifier(*classes))
+    answer = command(*LOCAL, "model.checkpoint=other")
+    same = "another order" if "bad" in classes else "names and order"
+    assert_refused(answer, "other", str(list(classes)), "['bad', 'good']", same, "model.new_head=true", "task.classes")
+
+
+def test_checkpoint_with_other_tags(command):
+    task = configure("task=conll2003").task
+    tags = [*task.classes[1:], "O"]
+    config = make_bert().config
+    config.id2label, config.label2id = dict(enumerate(tags)), {name: i for i, name in enumerate(tags)}
+    save_checkpoint("tagger", BertForTokenClassification(config))
+    answer = command("task=conll2003", *EMBEDDED, "model.checkpoint=tagger")
+    assert_refused(answer, "tagger", str(tags), str(task.classes), "another order", "model.new_head=true")
+
+
+def test_other_labels_need_a_new_head_and_get_one(command, monkeypatch, capsys):
+    made = {}
+
+    def attach(modifier, run):
+        made["head"] = run.model.classifier.weight.detach().clone()
+        made["word"] = run.model.bert.embeddings.word_embeddings.weight.detach().clone()
+        made["labels"] = run.model.config.id2label
+        raise Reached
+
+    monkeypatch.setattr(Modifier, "attach", attach)
+    for classes in (("good", "bad"), ("bad", "good")):
+        checkpoint = classifier(*classes)
+        save_checkpoint("other", checkpoint)
+        with pytest.raises(Reached):
+            command(*LOCAL, "model.checkpoint=other", "model.new_head=true")
+        # a head that fits is kept, whatever is allowed
+        assert torch.equal(made["head"], checkpoint.classifier.weight) == (classes == ("bad", "good"))
+        assert torch.equal(made["word"], checkpoint.bert.embeddings.word_embeddings.weight)
+        assert made["labels"] == {0: "bad", 1: "good"}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "classes", "said"),
+    [
+        (["LABEL_0", "LABEL_1"], "[bad,good]", True),
+        (["bad", "good"], "[]", True),  # the data have numbers
+        (["BAD", "Good"], "[bad,good]", False),
+        (["bad", "good"], "[bad,good]", False),
+    ],
+)
+def test_labels_without_names_are_taken_in_their_order(checkpoint, classes, said, command, monkeypatch):
+    save_checkpoint("other", classifier(*checkpoint))
+    monkeypatch.setattr(Modifier, "attach", reach)
+    lines: list[str] = []
+    monkeypatch.setattr("sparse_xp.model.say", lines.append)
+    with pytest.raises(Reached):
+        command(*LOCAL, f"task.classes={classes}", "model.checkpoint=other")
+    assert [("checkpoint other" in line, "cannot be compared" in line) for line in lines] == [(True, True)] * said
 
 
 def test_a_new_head_does_not_hide_a_damaged_encoder(command):

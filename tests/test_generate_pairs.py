@@ -6,8 +6,8 @@ from collections import Counter
 
 import pytest
 
-from sparse_xp.embedded import BAD, GOOD, vocabulary
-from sparse_xp.generate_pairs import DISLIKED, LIKED, pair_rows
+from sparse_xp.embedded import BAD, DISLIKED, GOOD, LIKED, vocabulary
+from sparse_xp.generate_pairs import pair_rows
 
 
 @pytest.mark.parametrize("classes", [2, 3])

@@ -1,7 +1,7 @@
-"""Exact match, F1 and accuracy as pure functions of plain Python values.
+"""Exact match, F1, accuracy and correlation as pure functions of plain Python values.
 
-A mapping of named metrics (``squad_scores``, ``accuracy``, ``entity_scores``) is in percent, 0 to 100. The score of
-a single answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
+A mapping of named metrics (``squad_scores``, ``accuracy``, ``entity_scores`` ...) is in percent, 0 to 100. The score
+of a single answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
 
 The SQuAD rules are those of the official v1.1 evaluation script (Rajpurkar et al., 2016, arXiv:1606.05250).
 """
@@ -131,9 +131,12 @@ def class_f1(predictions: Sequence[int], references: Sequence[int], classes: int
     """Return ``f1_macro``, the mean F1 of all classes, and, of two, ``f1``, that of class 1 (as GLUE), in percent.
 
     Both are of length [examples], of class numbers below ``classes``. The F1 of a class that is neither there nor
-    predicted is 0, as scikit-learn has it. Raises ``ValueError`` if they differ in length or are empty.
+    predicted is 0, as scikit-learn has it. Raises ``ValueError`` if they differ in length, are empty, or have another
+    number.
     """
     accuracy(predictions, references)  # for its checks
+    if other := {*predictions, *references} - set(range(classes)):
+        raise ValueError(f"class {max(other)}: want numbers from 0 to {classes - 1}")
     from sklearn.metrics import f1_score
 
     each = f1_score(references, predictions, labels=list(range(classes)), average=None, zero_division=0)

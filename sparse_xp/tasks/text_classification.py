@@ -34,10 +34,9 @@ class TextClassification(Task):
     ``problem``: ``single_label``, one of ``classes``, by its number or name; ``multi_label``, a list of them;
     ``regression``, a number. ``classes``: in the order of the label numbers; empty: as the data name them.
     ``metric``: the one that counts (empty: accuracy, f1_micro or pearson, by the problem), ``metrics``: all that are
-    reported (empty: that one). ``accuracy`` is of
-    whole rows; ``f1`` of the second of two classes, as GLUE has it; ``f1_macro``, ``f1_micro`` over all classes;
-    ``pearson``, ``spearman``: correlations. With several evaluation splits (``eval_split: a+b``) the metrics of the
-    first keep their names, those of another end in its name.
+    reported (empty: that one). ``accuracy`` is of whole rows; ``f1`` of the second of two classes, as GLUE has it;
+    ``f1_macro``, ``f1_micro`` over all classes; ``pearson``, ``spearman``: correlations. With several evaluation splits
+    (``eval_split: a+b``) the metrics of the first keep their names, those of another end in its name.
     """
 
     max_length: int = 128
@@ -71,6 +70,8 @@ class TextClassification(Task):
             self.metrics = [self.metric, *self.metrics]
         if self.problem == "regression" and self.classes:
             raise ValueError("task.classes: a task of regression has none.")
+        if twice := {name for name in self.classes if self.classes.count(name) > 1}:
+            raise ValueError(f"task.classes: {min(twice)} is named twice.")
         if len(self.classes) == 1:
             raise ValueError("task.classes: name at least two classes, in the order of the label numbers, or none.")
         if "f1" in self.metrics and len(self.classes) > 2:
@@ -99,7 +100,10 @@ class TextClassification(Task):
         return super().groups(rows)
 
     def resolved(self, rows: Dataset) -> Self:
-        """The task with its classes: its own, else the names that come with the data, else the labels in the rows."""
+        """The task with its classes: its own, else the names that come with the data, else the labels in the rows.
+
+        Raises UserError if the data name other classes, or in another order, than the task.
+        """
         if self.problem == "regression":
             return self
         named = class_names(rows, self.label)
@@ -110,30 +114,31 @@ class TextClassification(Task):
                     f"{named}. Write them as the data have them, in their order, or leave task.classes out."
                 )
             return self
-        return replace(self, classes=named or self.found_classes(rows))
+        try:
+            return replace(self, classes=named or self.found_classes(rows))
+        except ValueError as error:  # a metric that does not fit so many
+            raise UserError(f"task {self.name}: {error}") from error
 
     def found_classes(self, rows: Dataset) -> list[str]:
-        """The distinct labels of the rows: names in the order of the alphabet, or numbers from 0 on."""
+        """The distinct labels of the rows, in the order of the alphabet or of the numbers. Raises UserError for one."""
         column = rows[self.label]
-        labels = {one for row in column for one in row} if self.problem == "multi_label" else set(column)
+        labels = {one for row in column for one in row or []} if self.problem == "multi_label" else set(column)
         where = f"task {self.name}: column {self.label} of the data"
-        if all(isinstance(label, str) for label in labels):
-            found = sorted(labels)
-        elif all(isinstance(label, int) for label in labels):
-            if missing := sorted(set(range(max(labels) + 1)) - labels):
-                raise UserError(f"{where} has the labels {sorted(labels)}, but not {missing[0]}: name task.classes.")
-            found = [str(label) for label in range(max(labels) + 1)]
-        else:
-            other = next(label for label in labels if not isinstance(label, (str, int)))
-            raise UserError(f"{where} has {other!r}, which is neither a number nor a name of a class.")
+        if other := [label for label in labels if not isinstance(label, (str, int))]:
+            raise UserError(f"{where} has {other[0]!r}, which is neither a whole number nor the name of a class.")
+        found = [str(label) for label in sorted(labels)]
         if len(found) < 2:
-            raise UserError(f"{where} has one label only, {', '.join(found)}: there is nothing to tell apart.")
+            raise UserError(f"{where} has {found[0] if found else 'no label'} only: there is nothing to tell apart.")
         return found
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
         labels = [self.target(label, first + i) for i, label in enumerate(rows[self.label])]
-        pairs = (rows[self.text_pair],) if self.text_pair else ()
-        encoded = tokenizer(rows[self.text], *pairs, truncation=True, max_length=self.max_length)
+        names = [self.text, self.text_pair] if self.text_pair else [self.text]
+        for name in names:
+            for i, text in enumerate(rows[name]):
+                if not isinstance(text, str):
+                    raise UserError(f"task {self.name}: row {first + i} has {name}={text!r}, want a text.")
+        encoded = tokenizer(*(rows[name] for name in names), truncation=True, max_length=self.max_length)
         features: Rows = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
         return {**features, "labels": labels}
 
@@ -151,10 +156,13 @@ class TextClassification(Task):
         return [float(number in numbers) for number in range(len(self.classes))]
 
     def number(self, label: Any, row: int) -> int:
-        """The place of ``label``, a number or a name, in ``classes``. Raises UserError for another."""
-        if isinstance(label, str) and label in self.classes:
-            return self.classes.index(label)
-        if isinstance(label, int) and label in range(len(self.classes)):
+        """The place of ``label`` in ``classes``, of which it is the name or the number. Raises UserError for another.
+
+        A number that is itself a name (stars from 1 to 5) is taken for the name.
+        """
+        if isinstance(label, (str, int)) and str(label) in self.classes:
+            return self.classes.index(str(label))
+        if isinstance(label, int) and label in range(len(self.classes)) and not all(map(str.isdecimal, self.classes)):
             return int(label)
         near = did_you_mean(label, self.classes) if isinstance(label, str) else ""
         raise UserError(
@@ -191,37 +199,36 @@ class TextClassification(Task):
         return {name: found[name] for name in self.metrics}
 
     def embedded(self, split: str, rows: int) -> Rows:
-        """Generated rows: reviews, or pairs of which the second follows from the first or not.
+        """Generated rows: reviews, or pairs of which the second sentence follows from the first or not.
 
-        A review's labels are whether it praises (class 1), for several labels also what it speaks of, and for
-        regression how strongly. Pairs have three classes, or two if the task names two, and the middle or the
-        second half of a list of more.
+        A review has one of six ratings, from blame with emphasis to praise with emphasis: a number for regression, and
+        divided evenly among the classes. With several labels the first says that it blames, the second that it praises,
+        the third that it does so with emphasis. Pairs have the three relations of MNLI where the task
+        names three classes, else two: the second follows (class 1) or does not.
         """
         from sparse_xp.embedded import text_classification_rows
         from sparse_xp.generate_pairs import pair_rows
 
         if self.text_pair is None:
             made = text_classification_rows(split, rows)
-            return {self.text: made["sentence"], self.label: self.told(made)}
-        classes = 3 if len(self.classes) == 3 else 2
-        made = pair_rows(split, rows, classes)
-        labels: list[Any] = made["label"]
-        if self.problem == "regression":
-            labels = [float(label) for label in labels]
-        elif self.problem == "multi_label":
-            labels = [[label] for label in labels]
-        return {self.text: made["first"], self.text_pair: made["second"], self.label: labels}
+            told = zip(made["label"], made["rating"], strict=True)
+            return {self.text: made["sentence"], self.label: [self.told(*review) for review in told]}
+        made = pair_rows(split, rows, 3 if len(self.classes) == 3 else 2)
+        as_asked = {"single_label": int, "multi_label": lambda label: [label], "regression": float}[self.problem]
+        return {
+            self.text: made["first"],
+            self.text_pair: made["second"],
+            self.label: [as_asked(label) for label in made["label"]],
+        }
 
-    def told(self, made: Rows) -> list[Any]:
-        """The labels of generated reviews as this problem has them."""
-        rows = list(zip(made["label"], made["sentence"], strict=True))
+    def told(self, label: int, rating: int) -> Any:
+        """What this problem has to say about a generated review."""
         if self.problem == "regression":
-            # Each further word of praise or blame makes it stronger.
-            return [(1.0 if label else -1.0) * (1 + sentence.count(" and ")) for label, sentence in rows]
-        if self.problem == "multi_label":
-            emphatic = len(self.classes) > 2  # the third label: more than one word of praise or blame
-            return [[label, *([2] if emphatic and " and " in sentence else [])] for label, sentence in rows]
-        return [label for label, _ in rows]
+            return float(rating)
+        if self.problem == "single_label":
+            return label if len(self.classes) <= 2 else rating * len(self.classes) // 6
+        holds = (not label, bool(label), rating in (0, 5))
+        return [number for number, true in enumerate(holds[: len(self.classes) or 3]) if true]
 
 
 def class_names(rows: Dataset, column: str) -> list[str] | None:

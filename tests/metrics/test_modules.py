@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import sparse_xp.metrics
-from sparse_xp.metrics.scores import accuracy, entity_scores, squad_scores
+from sparse_xp.metrics.scores import accuracy, class_f1, entity_scores, squad_scores
 
 FOLDER = Path(sparse_xp.metrics.__file__).parent
 
@@ -28,6 +28,7 @@ GOLDS = {
     "q4": ["1914-1918"],
 }
 LABELS, GOLD_LABELS = [0, 1, 2, 0, 2], [0, 1, 1, 0, 2]
+SAME, GOLD_SAME = [0, 1, 1, 0], [0, 0, 1, 0]
 TAGS = [["B-PER", "I-PER", "O"], ["B-LOC"]]
 GOLD_TAGS = [["B-PER", "O", "O"], ["B-LOC"]]
 
@@ -37,6 +38,7 @@ sys.modules["transformers"] = None  # evaluate does without it, and does not spe
 import evaluate
 del sys.modules["transformers"]
 from sparse_xp.metrics.accuracy.accuracy import Accuracy
+from sparse_xp.metrics.f1.f1 import F1
 from sparse_xp.metrics.seqeval.seqeval import Seqeval
 from sparse_xp.metrics.squad.squad import Squad
 
@@ -50,7 +52,7 @@ def refusal(metric, **inputs):
 given = json.load(sys.stdin)
 folder, squad, labels, tags = given["folder"], given["squad"], given["labels"], given["tags"]
 loaded_squad, loaded_accuracy = evaluate.load(f"{folder}/squad"), evaluate.load(f"{folder}/accuracy")
-loaded_seqeval = evaluate.load(f"{folder}/seqeval")
+loaded_seqeval, loaded_f1 = evaluate.load(f"{folder}/seqeval"), evaluate.load(f"{folder}/f1")
 for prediction, reference in zip(squad["predictions"], squad["references"], strict=True):
     loaded_squad.add(prediction=prediction, reference=reference)
 twice = {name: rows + rows[:1] for name, rows in squad.items()}
@@ -64,11 +66,15 @@ print(json.dumps({
     "accuracy from its class": Accuracy(keep_in_memory=True).compute(**labels),
     "accuracy loaded": loaded_accuracy.compute(**labels),
     "accuracy with an option it lacks": refusal(Accuracy(), **labels, normalize=False),
+    "f1 from its class": F1().compute(**given["same"]),
+    "f1 loaded": loaded_f1.compute(**given["same"]),
+    "f1 with an option it lacks": refusal(F1(), **given["same"], average="macro"),
+    "f1 of three classes": refusal(F1(), **labels),
     "seqeval from its class": Seqeval().compute(**tags),
     "seqeval loaded": loaded_seqeval.compute(**tags),
     "seqeval with an option it lacks": refusal(Seqeval(), **tags, mode="strict"),
     "seqeval with a tag too many": refusal(Seqeval(), predictions=[["O", "O"]], references=[["O"]]),
-    "names": [loaded_squad.name, loaded_accuracy.name, loaded_seqeval.name],
+    "names": [loaded_squad.name, loaded_accuracy.name, loaded_f1.name, loaded_seqeval.name],
 }))
 """
 
@@ -92,6 +98,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             ],
         },
         "labels": {"predictions": LABELS, "references": GOLD_LABELS},
+        "same": {"predictions": SAME, "references": GOLD_SAME},
         "tags": {"predictions": TAGS, "references": GOLD_TAGS},
     }
     done = subprocess.run(
@@ -135,6 +142,19 @@ def test_accuracy_refuses_the_options_it_lacks(results: dict[str, Any]) -> None:
     assert "normalize" in message
 
 
+@pytest.mark.parametrize("way", ["f1 from its class", "f1 loaded"])
+def test_f1_gives_the_number_of_the_pure_function_as_a_fraction(results: dict[str, Any], way: str) -> None:
+    assert results[way] == {"f1": class_f1(SAME, GOLD_SAME, 2)["f1"] / 100}
+    assert results[way]["f1"] == pytest.approx(2 / 3)  # 1 of 2 predicted, 1 of 1 found
+
+
+def test_f1_refuses(results: dict[str, Any]) -> None:
+    message = results["f1 with an option it lacks"]
+    assert message.startswith("TypeError")
+    assert "average" in message
+    assert results["f1 of three classes"] == "ValueError: class 2: want numbers from 0 to 1"
+
+
 @pytest.mark.parametrize("way", ["seqeval from its class", "seqeval loaded"])
 def test_seqeval_gives_the_numbers_of_the_pure_function_as_fractions(results: dict[str, Any], way: str) -> None:
     assert entity_scores(TAGS, GOLD_TAGS) == {"f1": 50.0, "precision": 50.0, "recall": 50.0, "accuracy": 75.0}
@@ -154,4 +174,4 @@ def test_seqeval_refuses(results: dict[str, Any]) -> None:
 
 
 def test_modules_bear_the_names_of_the_hubs(results: dict[str, Any]) -> None:
-    assert results["names"] == ["squad", "accuracy", "seqeval"]
+    assert results["names"] == ["squad", "accuracy", "f1", "seqeval"]

@@ -1,4 +1,4 @@
-"""The SQuAD v1.1 rules, accuracy and the rules for entities, on cases worked out by hand."""
+"""The rules of SQuAD v1.1, of classes, labels, numbers and entities, on cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -149,6 +149,68 @@ def test_accuracy_refuses_unequal_lengths_and_nothing() -> None:
         accuracy([], [])
 
 
+def test_class_f1_of_two_is_that_of_the_second_and_the_mean() -> None:
+    # of class 1 1 of 2 predicted is right and 1 of 1 found: 2/3; of class 0 2 of 2 and 2 of 3: 4/5
+    assert class_f1([0, 1, 1, 0], [0, 0, 1, 0], 2) == {
+        "f1_macro": pytest.approx(100 * (2 / 3 + 4 / 5) / 2),
+        "f1": pytest.approx(100 * 2 / 3),
+    }
+
+
+def test_class_f1_of_more_is_the_mean_alone_and_counts_classes_that_are_not_there() -> None:
+    # class 0: 2/3 (1 of 1, 1 of 2), class 1: 2/3 (1 of 2, 1 of 1), class 2 neither there nor predicted: 0
+    assert class_f1([0, 1, 1], [0, 0, 1], 3) == {"f1_macro": pytest.approx(100 * 4 / 9)}
+
+
+def test_class_f1_refuses_unequal_lengths_and_nothing() -> None:
+    with pytest.raises(ValueError, match="2 predictions for 3 references"):
+        class_f1([0, 1], [0, 1, 1], 2)
+    with pytest.raises(ValueError, match="no references"):
+        class_f1([], [], 2)
+    with pytest.raises(ValueError, match="class 2: want numbers from 0 to 1"):
+        class_f1([0, 2], [0, 1], 2)
+
+
+def test_label_set_scores() -> None:
+    predictions = [[1, 1, 0], [0, 1, 0], [0, 0, 0], [1, 0, 0]]
+    references = [[1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 1, 0]]
+    # 2 right of 4 predicted and 3 gold: 4/7; by label: 2/3 (1 of 2, 1 of 1), 1/2 (1 of 2, 1 of 2), 0 (none there)
+    assert label_set_scores(predictions, references) == {
+        "f1_micro": pytest.approx(100 * 4 / 7),
+        "f1_macro": pytest.approx(100 * (2 / 3 + 1 / 2 + 0) / 3),
+        "accuracy": 50.0,
+    }
+
+
+def test_label_set_scores_refuse_what_does_not_match_and_nothing() -> None:
+    with pytest.raises(ValueError, match="1 rows of predictions for 2"):
+        label_set_scores([[0, 1]], [[0, 1], [0, 1]])
+    with pytest.raises(ValueError, match="want rows of equal length"):
+        label_set_scores([[0, 1]], [[0, 1, 1]])
+    with pytest.raises(ValueError, match="no references"):
+        label_set_scores([], [])
+
+
+def test_correlations() -> None:
+    # deviations -1, 0, 1 and -2, -1, 3: 5 / sqrt(2 * 14); the ranks are the same
+    assert pearson([1.0, 2.0, 3.0], [0.0, 1.0, 5.0]) == {"pearson": pytest.approx(100 * 5 / 28**0.5)}
+    assert spearman([1.0, 2.0, 3.0], [0.0, 1.0, 5.0]) == {"spearman": pytest.approx(100.0)}
+    assert pearson([3.0, 2.0, 1.0], [2.0, 4.0, 6.0]) == {"pearson": pytest.approx(-100.0)}
+    # equal values share their ranks, 1.5, 1.5, 3 and 1, 2, 3: 1.5 / sqrt(1.5 * 2)
+    assert spearman([7.0, 7.0, 9.0], [1.0, 2.0, 3.0]) == {"spearman": pytest.approx(100 * 1.5 / 3**0.5)}
+
+
+@pytest.mark.parametrize("correlation", [pearson, spearman])
+def test_correlation_with_a_constant_is_nought_and_of_less_than_two_refused(correlation) -> None:
+    name = correlation.__name__
+    assert correlation([4.0, 4.0, 4.0], [1.0, 2.0, 3.0]) == {name: 0.0}
+    assert correlation([1.0, 2.0], [3.0, 3.0]) == {name: 0.0}
+    with pytest.raises(ValueError, match="1 references: a correlation needs two"):
+        correlation([1.0], [1.0])
+    with pytest.raises(ValueError, match="1 predictions for 2 references"):
+        correlation([1.0], [1.0, 2.0])
+
+
 @pytest.mark.parametrize(
     ("predicted", "gold", "precision", "recall", "f1_score", "accuracy_score"),
     [
@@ -202,38 +264,10 @@ def test_entity_scores_refuse_what_does_not_match_and_nothing() -> None:
 
 
 def test_importing_scores_imports_nothing_heavy() -> None:
-    heavy = {"numpy", "torch", "datasets", "evaluate", "seqeval", "sklearn", "transformers"}
+    heavy = {"numpy", "torch", "datasets", "evaluate", "scipy", "seqeval", "sklearn", "transformers"}
     code = f"import sys, sparse_xp.metrics.scores; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-# Several classes, several labels, numbers
-
-
-def test_f1_of_classes_by_hand():
-    # class 1: 2 right of 3 said and 3 true, F1 2/3; class 0: 1 of 2 and 2, F1 1/2
-    found = class_f1([1, 1, 1, 0, 0], [1, 1, 0, 0, 1], 2)
-    assert found == pytest.approx({"f1": 200 / 3, "f1_macro": 100 * (2 / 3 + 1 / 2) / 2})
-    # a class that is neither there nor said counts as 0
-    assert class_f1([0, 1], [0, 1], 3) == pytest.approx({"f1_macro": 200 / 3})
-
-
-def test_label_sets_by_hand():
-    # label 0: 1 right, 1 too many; label 1: 1 missed; label 2: 1 right. Micro: 2 * 2 / (2 * 2 + 1 + 1)
-    found = label_set_scores([[1, 0, 1], [1, 0, 0]], [[1, 1, 1], [0, 0, 0]])
-    assert found == pytest.approx({"f1_micro": 100 * 4 / 6, "f1_macro": 100 * (2 / 3 + 0 + 1) / 3, "accuracy": 0.0})
-    assert label_set_scores([[1, 0]], [[1, 0]])["accuracy"] == 100
-
-
-def test_correlations_by_hand():
-    assert pearson([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])["pearson"] == pytest.approx(100)
-    # ranks 1 2 3 against 1 3 2: 1 - 6 * 2 / (3 * 8) = 0.5
-    assert spearman([1.0, 2.0, 3.0], [1.0, 90.0, 7.0])["spearman"] == pytest.approx(50)
-    assert pearson([1.0, 1.0], [2.0, 3.0]) == {"pearson": 0.0}
-    for wrong in (([1.0], [1.0]), ([1.0, 2.0], [1.0])):
-        with pytest.raises(ValueError, match="references"):
-            pearson(*wrong)
 
 
 # SQuAD v2
