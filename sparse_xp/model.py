@@ -191,7 +191,8 @@ def other_labels(task: Task, config: PreTrainedConfig) -> bool:
 
 def labels_of(config: PreTrainedConfig) -> list[str]:
     """The names of a checkpoint's labels, in the order of its outputs."""
-    return [str(config.id2label[i]) for i in sorted(config.id2label)]
+    labels: dict[Any, str] = dict(config.id2label or {})
+    return [str(labels[i]) for i in sorted(labels)]
 
 
 def nameless(labels: list[str]) -> bool:

@@ -9,7 +9,14 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from sparse_xp.embedded import build_checkpoint, question_answering_rows, text_classification_rows, vocabulary
+from sparse_xp.embedded import (
+    GOOD,
+    LIKED,
+    build_checkpoint,
+    question_answering_rows,
+    text_classification_rows,
+    vocabulary,
+)
 from sparse_xp.sparsity import measure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -214,11 +215,15 @@ class TextClassification(Task):
             told = zip(made["label"], made["rating"], strict=True)
             return {self.text: made["sentence"], self.label: [self.told(*review) for review in told]}
         made = pair_rows(split, rows, 3 if len(self.classes) == 3 else 2)
-        as_asked = {"single_label": int, "multi_label": lambda label: [label], "regression": float}[self.problem]
+        as_asked: dict[str, Callable[[int], Any]] = {
+            "single_label": int,
+            "multi_label": lambda label: [label],
+            "regression": float,
+        }
         return {
             self.text: made["first"],
             self.text_pair: made["second"],
-            self.label: [as_asked(label) for label in made["label"]],
+            self.label: [as_asked[self.problem](label) for label in made["label"]],
         }
 
     def told(self, label: int, rating: int) -> Any:
