@@ -78,7 +78,7 @@ HISTORY = [
         "41.40% of the model",
         "12.35 MB, 4.50 MB under gzip",
         "3.2e-06",
-        "1536 rows for 2.5 epochs: 240 steps, 62 s",
+        "1,536 rows for 2.5 epochs:\n  240 steps, 62 s",
         "62.3 features/s on cpu in fp32",
         "teacher: none",
         "python -m sparse_xp task=squad recipe=pruned80",
