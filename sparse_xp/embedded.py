@@ -105,7 +105,7 @@ LIKED = "loved liked enjoyed praised recommended admired cheered applauded adore
 DISLIKED = "hated disliked despised panned booed mocked regretted scorned deplored".split()
 LIKING = 0.7
 #: and how often it says that they never did the opposite
-NEVER = 0.25
+NEVER = 0.18
 
 
 def question_answering_rows(split: str, rows: int, seed: int = 0, unanswerable: float = 0.0) -> dict[str, list[Any]]:
