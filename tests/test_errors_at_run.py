@@ -478,6 +478,17 @@ def test_teacher_with_other_labels(classes, command):
     assert_refused(command(*LOCAL, *TEACHER), str(list(classes)), "['bad', 'good']")
 
 
+def test_teacher_whose_labels_have_no_names(command, monkeypatch):
+    save_checkpoint("teacher", classifier("LABEL_0", "LABEL_1"))
+    monkeypatch.setattr(Modifier, "attach", reach)
+    lines: list[str] = []
+    monkeypatch.setattr("sparse_xp.model.say", lines.append)
+    with pytest.raises(Reached):
+        command(*LOCAL, *TEACHER)
+    [line] = lines
+    assert line.startswith("labels of the teacher teacher: LABEL_0, LABEL_1, of task sst2: bad, good; numbers cannot")
+
+
 def test_teacher_without_a_trained_head(command):
     config = classifier("bad", "good").config
     save_checkpoint("teacher", BertModel(config))

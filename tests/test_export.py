@@ -14,6 +14,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
 from sparse_xp.run import run
 from tests.runs import SHORT, configure
+from tests.tiny import make_bert, make_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +79,18 @@ def test_a_model_that_no_run_has_made(finished, tmp_path):
     ]
     stored = json.loads((finished / "result.json").read_text())["deployment"]
     assert (tmp_path / "out/model.onnx").stat().st_size == stored["bytes"]
+
+
+def test_a_model_with_other_labels(tmp_path):
+    model = make_bert()
+    model.config.id2label = {0: "positive", 1: "negative"}
+    model.save_pretrained(tmp_path / "other")
+    make_tokenizer().save_pretrained(tmp_path / "other")
+    words = ["task=sst2", "model=tiny", f"model.checkpoint={tmp_path / 'other'}", "data.embedded=true"]
+    message = r"other was trained for labels \['positive', 'negative'\], task sst2 has .*the same in another order"
+    with pytest.raises(UserError, match=message):
+        main([*words, "task.max_length=16", f"out={tmp_path / 'out'}"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_task_comes_back_as_it_was(finished):
