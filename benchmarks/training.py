@@ -1,15 +1,18 @@
 """How much of a training run was waste?  python benchmarks/training.py --data DATA --model DIR --teacher RUN
 
-Trains the same rows with the same model, batch size and recipe in several ways and prints examples per second over
-those of the first: every row padded to the longest allowed, the teacher run at every step. Each way is a whole epoch
-over the same rows, the ways take turns, and the medians over the rounds count. Storing the teacher's logits is paid
-once a run and is shared out over --epochs. Also what the modifiers take of a step, and with --profile where the rest
-goes.
+Trains with the same model, batch size and recipe in several ways and prints examples per second over those of the
+first: every row padded to the longest allowed, the teacher run at every step, dropout and AdamW as PyTorch has them.
+Each way makes --batches optimizer steps out of an epoch over --rows, drawn by a seed from all of its steps; the ways
+take turns, and the medians over the rounds count. Storing the teacher's logits is paid once a run and is shared out
+over --epochs. Also what the modifiers take of a step, how much of the tokens is padding, and with --profile where the
+rest goes.
 """
 
 from __future__ import annotations
 
 import argparse
+import functools
+import random
 import statistics
 import tempfile
 import time
@@ -26,15 +29,20 @@ import sparse_xp.run
 import sparse_xp.teacher
 from sparse_xp.__main__ import to_object
 from sparse_xp.config import CONF
+from sparse_xp.dropout import cheap_dropout
 from sparse_xp.loop import Run, optimize, steps_of_epoch
 
+GROUPED, STORED = "train.group_by_length=true", "teacher.reuse_logits=true"
+APART, LIVE = "train.group_by_length=false", "teacher.reuse_logits=false"
+PLAIN = "dropout and AdamW of PyTorch"
 #: each way is the one before it and one change
 WAYS: dict[str, list[str]] = {
-    "padded to the maximum, live teacher": ["train.group_by_length=false", "teacher.reuse_logits=false"],
-    "padded to the longest of the batch": ["train.group_by_length=false", "teacher.reuse_logits=false"],
-    "rows of like length together": ["train.group_by_length=true", "teacher.reuse_logits=false"],
-    "teacher's logits stored": ["train.group_by_length=true", "teacher.reuse_logits=true"],
-    "bf16": ["train.group_by_length=true", "teacher.reuse_logits=true", "train.precision=bf16"],
+    "padded to the maximum, live teacher": [APART, LIVE, PLAIN],
+    "padded to the longest of the batch": [APART, LIVE, PLAIN],
+    "rows of like length together": [GROUPED, LIVE, PLAIN],
+    "teacher's logits stored": [GROUPED, STORED, PLAIN],
+    "cheap dropout, fused AdamW": [GROUPED, STORED],
+    "bf16": [GROUPED, STORED, "train.precision=bf16"],
 }
 HOOKS = ("before_step", "loss", "before_update", "after_update")
 
@@ -43,9 +51,12 @@ class Measured(Exception):
     """An epoch is over; there is nothing more to know."""
 
 
-def measure(words: list[str], place: Path, to_maximum: bool, profile: bool) -> dict[str, float]:
-    """Seconds of an epoch (``epoch``), of storing the teacher's logits (``store``), of the hooks (``hooks``)."""
+def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile: bool) -> dict[str, float]:
+    """Seconds a row of the steps (``step``), of storing a row's logits (``store``), of the hooks, and the padding."""
+    plain = PLAIN in words
+    words = [word for word in words if word != PLAIN]
     seconds: dict[str, float] = defaultdict(float)
+    rows = tokens = filled = 0
 
     def timed(function: Any, name: str) -> Any:
         def call(*arguments: Any, **named: Any) -> Any:
@@ -58,53 +69,68 @@ def measure(words: list[str], place: Path, to_maximum: bool, profile: bool) -> d
         return call
 
     def train(run: Run) -> None:
+        nonlocal rows, tokens, filled
         steps = steps_of_epoch(run, 1)
+        steps = random.Random(0).sample(steps, min(count, len(steps)))
         run.progress.step = run.clock.steps_per_epoch  # the second of two epochs: masks are being made
-        optimize(run, steps[0])  # memory is got from the system once
-        seconds.clear()
-        for hook in HOOKS:
-            # Distillation runs a live teacher inside its hook; that is no work of the modifier's own.
-            setattr(run.recipe, hook, timed(getattr(run.recipe, hook), "hooks"))
-        if run.teacher is not None:
-            run.teacher = timed(run.teacher, "teacher")
-        began = time.perf_counter()
-        with torch.profiler.profile() if profile else nullcontext() as profiler:
-            for batches in steps:
-                optimize(run, batches)
-                run.progress.step += 1
-        seconds["epoch"] = time.perf_counter() - began
+        with nullcontext() if plain else cheap_dropout(run.model):
+            optimize(run, steps[0])  # memory is got from the system once
+            rows = tokens = filled = 0
+            seconds.clear()
+            for hook in HOOKS:
+                # Distillation runs a live teacher inside its hook; that is no work of the modifier's own.
+                setattr(run.recipe, hook, timed(getattr(run.recipe, hook), "hooks"))
+            if run.teacher is not None:
+                run.teacher = timed(run.teacher, "teacher")
+            began = time.perf_counter()
+            with torch.profiler.profile() if profile else nullcontext() as profiler:
+                for batches in steps:
+                    optimize(run, batches)
+                    run.progress.step += 1
+            seconds["step"] = time.perf_counter() - began
         if profiler:
             print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=45))
         raise Measured
 
-    real = sparse_xp.loop.train, sparse_xp.loop.collate, sparse_xp.teacher.store_logits
+    real = sparse_xp.loop.train, sparse_xp.loop.collate, sparse_xp.teacher.store_logits, torch.optim.AdamW
     stored: dict[str, float] = {}
 
-    def store(*arguments: Any) -> None:
+    def store(run: Run, *arguments: Any) -> None:
         began = time.perf_counter()
-        real[2](*arguments)
-        stored["store"] = time.perf_counter() - began
+        real[2](run, *arguments)
+        stored["store"] = (time.perf_counter() - began) / len(run.train_features)
 
-    def padded(features: Any, rows: Any, columns: Any, padding: Any) -> Any:
-        batch = real[1](features, rows, columns, padding)
-        for name, value in batch.items():
-            if value.ndim == 2:
-                more = config.task.max_length - value.shape[1]
-                batch[name] = torch.nn.functional.pad(value, (0, more), value=padding.get(name, 0))
+    def collate(features: Any, picked: Any, columns: Any, padding: Any) -> Any:
+        nonlocal rows, tokens, filled
+        batch = real[1](features, picked, columns, padding)
+        if to_maximum:
+            for name, value in batch.items():
+                if value.ndim == 2:
+                    more = config.task.max_length - value.shape[1]
+                    batch[name] = torch.nn.functional.pad(value, (0, more), value=padding.get(name, 0))
+        rows += len(picked)
+        tokens += batch["input_ids"].numel()
+        filled += int(batch["attention_mask"].sum())
         return batch
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = to_object(compose("config", overrides=[*words, f"data.cache={place}/cache"]))
-    sparse_xp.loop.train, sparse_xp.teacher.store_logits = train, store
-    if to_maximum:
-        sparse_xp.loop.collate = padded
+    sparse_xp.loop.train, sparse_xp.teacher.store_logits, sparse_xp.loop.collate = train, store, collate
+    if plain:
+        torch.optim.AdamW = functools.partial(torch.optim.AdamW, fused=False)  # type: ignore[misc, assignment]
     try:
-        sparse_xp.run.run(config, place / "run")
+        with tempfile.TemporaryDirectory() as directory:
+            sparse_xp.run.run(config, Path(directory) / "run")
     except Measured:
         pass
     finally:
-        sparse_xp.loop.train, sparse_xp.loop.collate, sparse_xp.teacher.store_logits = real
-    return {**seconds, **stored}
+        sparse_xp.loop.train, sparse_xp.loop.collate, sparse_xp.teacher.store_logits, torch.optim.AdamW = real
+    return {
+        "step": seconds["step"] / rows,
+        "hooks": (seconds["hooks"] - seconds["teacher"]) / seconds["step"],
+        "padding": 1 - filled / tokens,
+        **stored,
+    }
 
 
 def main() -> None:
@@ -114,7 +140,8 @@ def main() -> None:
     parser.add_argument("--model", required=True, help="a model directory, as model.checkpoint=")
     parser.add_argument("--teacher", required=True, help="a dense run of the task, as teacher.path=")
     parser.add_argument("--task", default="squad")
-    parser.add_argument("--rows", type=int, default=96)
+    parser.add_argument("--rows", type=int, default=1600)
+    parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--epochs", type=float, default=8, help="the epochs of the run that is imagined")
     parser.add_argument("--rounds", type=int, default=3)
@@ -128,21 +155,24 @@ def main() -> None:
         f"train.threads={options.threads}", "train.precision=fp32", "train.epochs=2", "log=none",
     ]  # fmt: skip
     found: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for _ in range(options.rounds):
-        for number, (way, more) in enumerate(WAYS.items()):
-            with tempfile.TemporaryDirectory() as place:
-                found[way].append(measure([*words, *more], Path(place), to_maximum=number == 0, profile=False))
-    if options.profile:
-        with tempfile.TemporaryDirectory() as place:
-            measure([*words, *more], Path(place), to_maximum=False, profile=True)
+    with tempfile.TemporaryDirectory() as place:  # one: features and logits are made in the first round
+        for _ in range(options.rounds):
+            for number, (way, more) in enumerate(WAYS.items()):
+                found[way].append(measure([*words, *more], Path(place), options.batches, number == 0, profile=False))
+        if options.profile:
+            measure([*words, *more], Path(place), options.batches, to_maximum=False, profile=True)
+    (stored,) = (r["store"] for rounds in found.values() for r in rounds if "store" in r)
     lines = []
     first = 0.0
     for way, rounds in found.items():
-        seconds = statistics.median(r["epoch"] + r.get("store", 0.0) / options.epochs for r in rounds)
-        own = statistics.median((r["hooks"] - r.get("teacher", 0.0)) / r["epoch"] for r in rounds)
-        speed = options.rows / seconds
+        paid = stored / options.epochs if STORED in WAYS[way] else 0.0
+        speed = 1 / (statistics.median(r["step"] for r in rounds) + paid)
         first = first or speed
-        lines.append(f"{way:<38} {speed:6.2f} examples/s  {speed / first:5.2f}x   modifiers {own:.1%} of a step")
+        hooks, padding = (statistics.median(r[name] for r in rounds) for name in ("hooks", "padding"))
+        lines.append(
+            f"{way:<38} {speed:6.2f} examples/s  {speed / first:5.2f}x   modifiers {hooks:.1%} of a step, "
+            f"padding {padding:.0%} of the tokens"
+        )
     print("\n".join(lines))
 
 

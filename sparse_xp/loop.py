@@ -104,15 +104,17 @@ def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Te
     """One optimizer step over ``batches`` (lists of row numbers). Returns the loss and the norm of the gradient."""
     accelerator, model = run.accelerator, run.wrapped
     model.train()
-    rows = sum(len(batch) for batch in batches)
+    columns = [*run.inputs, *run.task.targets]
+    tensors = [to_device(run, collate(run.train_features, indices, columns, run.padding)) for indices in batches]
+    # A loss is a mean over what its batch has to say: weighted by how much that is, small batches make a large one.
+    weights = torch.tensor([float(run.task.loss_weight(batch)) for batch in tensors], device=accelerator.device)
+    weights = weights * accelerator.num_processes / accelerator.reduce(weights.sum())
     total = torch.zeros((), device=accelerator.device)
     run.recipe.before_step(run)  # rates and masks for this step
-    for number, indices in enumerate(batches):
-        batch = to_device(run, collate(run.train_features, indices, [*run.inputs, *run.task.targets], run.padding))
+    for number, (indices, batch, weight) in enumerate(zip(batches, tensors, weights, strict=True)):
         with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
             outputs = model(**batch)
-            loss = run.recipe.loss(run, indices, batch, outputs, outputs.loss)  # distillation
-            loss = loss * (len(indices) / rows)
+            loss = weight * run.recipe.loss(run, indices, batch, outputs, outputs.loss)  # distillation
             accelerator.backward(loss)
         total += loss.detach()
     run.recipe.before_update(run)  # gradients of pruned weights

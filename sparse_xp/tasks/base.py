@@ -134,6 +134,10 @@ class Task(ABC):
         """What a person should know about the features of all rows before training on them; said once a run."""
         return []
 
+    def loss_weight(self, batch: dict[str, Tensor]) -> int:
+        """Over how many terms the model's loss is the mean, with which batches are put together into one step."""
+        return len(batch["input_ids"])
+
     @abstractmethod
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
         """The metrics, in per cent, of ``outputs``: for each output name one array per feature."""

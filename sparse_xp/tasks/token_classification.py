@@ -136,6 +136,9 @@ class TokenClassification(Task):
     def token_mask(self, batch: dict[str, Tensor]) -> Tensor:
         return batch["attention_mask"].bool()
 
+    def loss_weight(self, batch: dict[str, Tensor]) -> int:
+        return int((batch["labels"] != IGNORED).sum())
+
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
         from sparse_xp.metrics.scores import entity_scores
 
