@@ -161,10 +161,11 @@ def main() -> None:
                 found[way].append(measure([*words, *more], Path(place), options.batches, number == 0, profile=False))
         if options.profile:
             measure([*words, *more], Path(place), options.batches, to_maximum=False, profile=True)
-    (stored,) = (r["store"] for rounds in found.values() for r in rounds if "store" in r)
     lines = []
-    first = 0.0
+    first = stored = 0.0
     for way, rounds in found.items():
+        # Stored in the first round, by the first way of a precision; the later ones read what it has written.
+        stored = next((r["store"] for r in rounds if "store" in r), stored)
         paid = stored / options.epochs if STORED in WAYS[way] else 0.0
         speed = 1 / (statistics.median(r["step"] for r in rounds) + paid)
         first = first or speed
