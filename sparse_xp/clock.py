@@ -48,6 +48,10 @@ class Clock:
         """The time at which optimizer step ``step`` (from 0) begins, in epochs."""
         return step / self.steps_per_epoch
 
+    def first_step(self, at: float) -> int:
+        """The number of the first optimizer step that begins at or after the time ``at``, in epochs."""
+        return math.ceil(at * self.steps_per_epoch - 1e-9)  # 0.1 * 30 is a little more than 3
+
     @property
     def end(self) -> float:
         """The end of the run, in epochs."""

@@ -17,7 +17,15 @@ from omegaconf import MISSING, OmegaConf
 
 from sparse_xp.clock import When, parse_when
 from sparse_xp.errors import did_you_mean
-from sparse_xp.modifiers import MODIFIERS, Distillation, LearningRate, Modifier, WeightDecay
+from sparse_xp.modifiers import (
+    MODIFIERS,
+    Distillation,
+    LearningRate,
+    Modifier,
+    ScheduledLearningRate,
+    SetLearningRate,
+    WeightDecay,
+)
 from sparse_xp.tasks import TASKS, Task
 
 PACKAGE = Path(__file__).parent
@@ -124,7 +132,8 @@ class Recipe:
                     f"recipe.{name}={value}: want a fraction in [0, 1)"
                     f"{f', such as {value / 100:g} for {value:g} %' if 1 < value < 100 else ''}."
                 )
-        if not self.learning_rate:
+        others = (LearningRate, ScheduledLearningRate, SetLearningRate)
+        if not self.learning_rate and not any(isinstance(modifier, others) for modifier in self.modifiers.values()):
             raise ValueError("recipe.learning_rate is empty: a run needs at least one segment.")
 
 

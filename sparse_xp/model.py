@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,11 +239,15 @@ def load_teacher(
     return teacher.eval().requires_grad_(False)
 
 
-def parameter_groups(model: nn.Module) -> list[dict[str, Any]]:
-    """Two groups for AdamW: the weights that decay, and the biases and LayerNorms that do not (Devlin et al. 2019)."""
+def parameter_groups(model: nn.Module, others: Sequence[nn.Parameter] = ()) -> list[dict[str, Any]]:
+    """Two groups for AdamW: the weights that decay, and the biases and LayerNorms that do not (Devlin et al. 2019).
+
+    ``others``: matrices that train beside the model, and decay; they make a third group.
+    """
     decaying = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-    others = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-    return [
+    still = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
+    groups = [
         {"params": decaying, "weight_decay": 0.0, "decays": True},
-        {"params": others, "weight_decay": 0.0, "decays": False},
+        {"params": still, "weight_decay": 0.0, "decays": False},
     ]
+    return [*groups, {"params": list(others), "weight_decay": 0.0, "decays": True}] if others else groups

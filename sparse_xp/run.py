@@ -128,7 +128,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
 
     # Structure first, then the optimizer over it, then the state of an interrupted run.
     this.recipe.attach(this)
-    optimizer = torch.optim.AdamW(model.parameter_groups(student), lr=settings.learning_rate, fused=True)
+    groups = model.parameter_groups(student, this.recipe.parameters(this))
+    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     this.wrapped, this.optimizer = accelerator.prepare(Shell(student), optimizer)
     resumed = checkpoint.restore(this)
     this.history.rewind(this.progress.step)
@@ -241,6 +242,11 @@ def save_model(run: Run) -> None:
 
 
 def pruned_names(run: Run) -> list[str] | None:
-    """The weights that the run's pruning modifiers own, None (the encoder's) if it has none."""
-    names = [name for m in run.recipe.modifiers.values() if isinstance(m, Pruning) for name in m.targets]
+    """The weights that the run's pruning modifiers own, None (the encoder's) if it has none.
+
+    By the names that they have now: a modifier that removes layers numbers the others anew.
+    """
+    pruners = [modifier for modifier in run.recipe.modifiers.values() if isinstance(modifier, Pruning)]
+    owned = {id(weight) for pruner in pruners for weight in pruner.targets.values()}
+    names = [name for name, weight in run.model.named_parameters() if id(weight) in owned]
     return names or None

@@ -149,7 +149,7 @@ TOKENS: dict[str, Callable[[nn.Module], set[str]]] = {
 }
 
 
-def select_parameters(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn.Parameter]:
+def select_parameters(model: nn.Module, patterns: Iterable[str], strict: bool = True) -> dict[str, nn.Parameter]:
     """Parameters that match any pattern, in model order; a tied tensor once, under its first matching name.
 
     A pattern is an exact name, ``re:<regex>`` (``re.match``: anchored at the start, free at the end), or a
@@ -157,13 +157,13 @@ def select_parameters(model: nn.Module, patterns: Iterable[str]) -> dict[str, nn
     (weight of every Linear, Conv1d and Conv2d, heads and tied decoders included), ``__ALL__`` (biases and
     LayerNorm included). A bare string stands for a list of one.
 
-    Raises UserError for a pattern that matches nothing and for an invalid regex.
+    Raises UserError for an invalid regex and, if ``strict``, for a pattern that matches nothing.
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     wanted: set[str] = set()
     for pattern in [patterns] if isinstance(patterns, str) else patterns:
         matched = _matching_names(model, pattern, parameters)
-        if not matched:
+        if strict and not matched:
             raise UserError(f"No parameter matches '{pattern}'.{_hint(pattern, parameters)}")
         wanted |= matched
     first: dict[int, tuple[str, nn.Parameter]] = {}

@@ -40,17 +40,20 @@ class Taught(Protocol):
 
 @dataclass
 class LiveTeacher:
-    """Runs the model at every step."""
+    """Runs the model at every step, once for a batch, however many modifiers ask about it."""
 
     model: PreTrainedModel
     accelerator: Accelerator
     inputs: list[str]
     outputs: tuple[str, ...]
+    last: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
 
     def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        with torch.no_grad(), self.accelerator.autocast():
-            found = self.model(**{name: batch[name] for name in self.inputs})
-        return {name: found[name].float() for name in self.outputs}
+        if self.last is None or self.last[0] is not batch:
+            with torch.no_grad(), self.accelerator.autocast():
+                found = self.model(**{name: batch[name] for name in self.inputs})
+            self.last = batch, {name: found[name].float() for name in self.outputs}
+        return self.last[1]
 
 
 @dataclass
@@ -110,6 +113,9 @@ def why_live(run: Run, settings: Teacher) -> str | None:
         return "teacher.reuse_logits=false"
     if not run.task.fixed_features:
         return f"the features of task {run.task.name} change from epoch to epoch"
+    for modifier in run.recipe.modifiers.values():
+        if modifier.live_teacher:
+            return modifier.live_teacher
     if run.clock.end <= 1:
         return "no row is seen twice in this run"
     return None

@@ -2,10 +2,26 @@
 
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.distillation import Distillation
-from sparse_xp.modifiers.learning_rate import LearningRate
+from sparse_xp.modifiers.layer_pruning import LayerPruning
+from sparse_xp.modifiers.learning_rate import LearningRate, ScheduledLearningRate, SetLearningRate
+from sparse_xp.modifiers.parameters import SetParam, TrainableParams
+from sparse_xp.modifiers.per_layer_distillation import PerLayerDistillation
 from sparse_xp.modifiers.pruning import ConstantPruning, MagnitudePruning
 from sparse_xp.modifiers.weight_decay import WeightDecay
 
 MODIFIERS: dict[str, type[Modifier]] = {
-    cls.__name__: cls for cls in (ConstantPruning, Distillation, LearningRate, MagnitudePruning, WeightDecay)
+    cls.__name__: cls
+    for cls in (
+        ConstantPruning,
+        Distillation,
+        LayerPruning,
+        LearningRate,
+        MagnitudePruning,
+        PerLayerDistillation,
+        ScheduledLearningRate,
+        SetLearningRate,
+        SetParam,
+        TrainableParams,
+        WeightDecay,
+    )
 }

@@ -9,6 +9,7 @@ from sparse_xp.clock import Clock, When, parse_when
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Parameter
 
     from sparse_xp.loop import Run
 
@@ -26,6 +27,10 @@ class Modifier:
 
     #: whether a window of no length is a way to write "not at all" (a warm-up of 0) or a mistake
     may_be_empty: ClassVar[bool] = False
+    #: whether ``attach`` removes or replaces parts of the model: such modifiers attach before all others, detach after
+    structural: ClassVar[bool] = False
+    #: why stored logits of the teacher do not suffice, None if they do
+    live_teacher: ClassVar[str | None] = None
 
     def __post_init__(self) -> None:
         """Refuse impossible values. Subclasses call ``super().__post_init__()``."""
@@ -56,6 +61,10 @@ class Modifier:
 
     def attach(self, run: Run) -> None:
         """Once, before optimizer and checkpoint are there: the only place where modules may change."""
+
+    def parameters(self, run: Run) -> list[Parameter]:
+        """What trains beside the model, asked once after ``attach``; belongs into ``state_dict`` too."""
+        return []
 
     def before_step(self, run: Run) -> None:
         """Before the forward passes of an optimizer step: set rates, recompute masks."""
@@ -91,3 +100,28 @@ class Modifier:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
         vars(self).update(state)
+
+
+@dataclass(kw_only=True)
+class OneTime(Modifier):
+    """Acts once, in the first step that begins at or after ``start``. Has no ``end``."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.end != "100%":
+            name = type(self).__name__
+            raise ValueError(f"{name}.end={self.end}: {name} acts once, at start={self.start}. Leave end out.")
+
+    def window(self, clock: Clock) -> tuple[float, float]:
+        """A moment: ``start``, twice."""
+        start, _ = super().window(clock)
+        if clock.first_step(start) >= clock.total_steps:
+            raise ValueError(
+                f"{type(self).__name__}: start={self.start} lies behind the beginning of the last step "
+                f"(epoch {clock.epoch(clock.total_steps - 1):g} of {clock.end:g}): it would never act."
+            )
+        return start, start
+
+    def due(self, run: Run) -> bool:
+        """Whether the step that is about to be made is the one."""
+        return run.progress.step == run.clock.first_step(self.window(run.clock)[0])

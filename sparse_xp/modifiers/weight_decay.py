@@ -13,9 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class WeightDecay(Modifier):
-    """Decoupled weight decay (AdamW) of ``weight_decay`` from ``start`` on; biases and LayerNorm are left out."""
+    """Decoupled weight decay (AdamW) of ``weight_decay`` from ``start`` on.
+
+    Biases and LayerNorm are left out (Devlin et al. 2019), unless ``all_groups`` says that they decay too, as they
+    did under SparseML's SetWeightDecayModifier.
+    """
 
     weight_decay: float = 0.0
+    all_groups: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -29,5 +34,5 @@ class WeightDecay(Modifier):
     def before_step(self, run: Run) -> None:
         if run.clock.epoch(run.progress.step) >= self.window(run.clock)[0]:
             for group in run.optimizer.param_groups:
-                if group["decays"]:
+                if group["decays"] or self.all_groups:
                     group["weight_decay"] = self.weight_decay

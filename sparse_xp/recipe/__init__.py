@@ -11,12 +11,17 @@ from sparse_xp.modifiers import Modifier
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Parameter
 
     from sparse_xp.loop import Run
 
 
 class Recipe:
-    """Modifiers by their names in the configuration, sorted by the time they start, then by the time they end."""
+    """Modifiers by their names in the configuration, sorted by the step they start in, then by the one they end in.
+
+    Where two write the same thing in one step, the later has the last word: one that ends there, then one that acts
+    there once, then one that begins there.
+    """
 
     def __init__(self, modifiers: dict[str, Modifier], clock: Clock):
         windows = {}
@@ -33,11 +38,19 @@ class Recipe:
                     f"{first} (epochs {start:g} to {end:g}) and {second} (epochs {begin:g} to {stop:g}) both drive the "
                     f"{one}, and overlap. Let one end before the other starts, or remove one (~{second})."
                 )
-        self.modifiers = dict(sorted(modifiers.items(), key=lambda item: windows[item[0]]))
+        order = {
+            name: (clock.first_step(start), clock.first_step(end), start, end) for name, (start, end) in windows.items()
+        }
+        self.modifiers = dict(sorted(modifiers.items(), key=lambda item: order[item[0]]))
 
     def attach(self, run: Run) -> None:
-        for modifier in self.modifiers.values():
+        # What removes modules goes first, so that the others find the modules and parameters that are really there.
+        for modifier in sorted(self.modifiers.values(), key=lambda modifier: not modifier.structural):
             modifier.attach(run)
+
+    def parameters(self, run: Run) -> list[Parameter]:
+        """What trains beside the model."""
+        return [parameter for modifier in self.modifiers.values() for parameter in modifier.parameters(run)]
 
     def before_step(self, run: Run) -> None:
         for modifier in self.modifiers.values():
@@ -57,7 +70,7 @@ class Recipe:
             modifier.after_update(run)
 
     def detach(self, run: Run) -> None:
-        for modifier in self.modifiers.values():
+        for modifier in sorted(self.modifiers.values(), key=lambda modifier: modifier.structural):
             modifier.detach(run)
 
     def check(self, run: Run) -> None:
