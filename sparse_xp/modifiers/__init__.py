@@ -1,11 +1,24 @@
 """The modifiers a recipe can name. Adding one: a file beside this one, and a line here."""
 
+from sparse_xp.modifiers.acdc import ACDCPruning
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.distillation import Distillation
 from sparse_xp.modifiers.learning_rate import LearningRate
+from sparse_xp.modifiers.movement import MovementPruning
+from sparse_xp.modifiers.obs import OBSPruning
 from sparse_xp.modifiers.pruning import ConstantPruning, MagnitudePruning
 from sparse_xp.modifiers.weight_decay import WeightDecay
 
 MODIFIERS: dict[str, type[Modifier]] = {
-    cls.__name__: cls for cls in (ConstantPruning, Distillation, LearningRate, MagnitudePruning, WeightDecay)
+    cls.__name__: cls
+    for cls in (
+        ACDCPruning,
+        ConstantPruning,
+        Distillation,
+        LearningRate,
+        MagnitudePruning,
+        MovementPruning,
+        OBSPruning,
+        WeightDecay,
+    )
 }
