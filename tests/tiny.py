@@ -64,7 +64,7 @@ def make_run(steps_per_epoch: int, total_steps: int, **more: Any) -> Any:
     fields: dict[str, Any] = {
         "clock": Clock(steps_per_epoch, total_steps),
         "progress": SimpleNamespace(step=0),
-        "accelerator": SimpleNamespace(autocast=nullcontext),
+        "accelerator": SimpleNamespace(autocast=nullcontext, scaler=None, num_processes=1),
         "source": "some/checkpoint",
     }
     return SimpleNamespace(**fields | more)

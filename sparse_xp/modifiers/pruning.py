@@ -1,4 +1,4 @@
-"""Pruning by magnitude: gradually to a target, or by keeping the zeros that are there.
+"""Pruning gradually to a target, by magnitude or by scores of a subclass, and keeping the zeros that are there.
 
 The tensor functions are in ``sparse_xp.sparsity``; they are imported inside the hooks, so that composing and
 checking a configuration never waits for torch.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_xp.clock import Clock, When, parse_when
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.modifiers.base import Modifier
-from sparse_xp.patterns import check_n_m, parse_mask_type
+from sparse_xp.patterns import Pattern, check_n_m, parse_mask_type
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sparse_xp.loop import Run
 
 INTER_FUNCS = ("cubic", "linear", "inverse_cubic")
+FROM_PARAM = "__FROM_PARAM__"
 
 
 @dataclass(kw_only=True)
@@ -54,8 +55,7 @@ class Pruning(Modifier):
 
     def after_update(self, run: Run) -> None:
         # Adam's momentum and weight decay may move a pruned weight, so the zero is put back after every update.
-        for name, mask in self.masks.items():
-            self.targets[name].data.mul_(mask)
+        self.zero_pruned()
 
     def check(self, run: Run) -> None:
         for name, mask in self.masks.items():
@@ -74,16 +74,32 @@ class Pruning(Modifier):
     def state_dict(self) -> dict[str, Any]:
         return {"masks": self.masks}
 
+    def check_shapes(self, mask_type: Any, pattern: Pattern) -> None:
+        """Raise UserError if ``pattern`` does not divide a target: before hours are spent on the way to a mask."""
+        from sparse_xp.sparsity import global_masks, magnitude_scores
+
+        try:
+            global_masks({name: magnitude_scores(w.detach()) for name, w in self.targets.items()}, 0.0, pattern)
+        except ValueError as error:
+            raise UserError(f"mask_type={mask_type}: {error}.") from error
+
+    def zero_pruned(self) -> None:
+        """Put zeros where the masks are False."""
+        for name, mask in self.masks.items():
+            self.targets[name].data.mul_(mask)
+
 
 @dataclass(kw_only=True)
 class ConstantPruning(Pruning):
     """Keep the zeros of a sparse checkpoint (sparse transfer learning).
 
     ``min_sparsity`` is what the targets must have at the start, all together, for the name to be deserved: a
-    dense checkpoint is an error, not a dense run that calls itself sparse.
+    dense checkpoint is an error, not a dense run that calls itself sparse. ``live``: a weight that becomes exactly
+    zero on the way stays zero too (the masks are made anew before every step), so that zeros never get fewer.
     """
 
     min_sparsity: float = 0.05
+    live: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,60 +120,65 @@ class ConstantPruning(Pruning):
             )
 
     def before_step(self, run: Run) -> None:
-        if not self.masks and run.clock.epoch(run.progress.step) >= self.window(run.clock)[0]:
+        if (self.live or not self.masks) and run.clock.epoch(run.progress.step) >= self.window(run.clock)[0]:
             self.masks = {name: weight.detach() != 0 for name, weight in self.targets.items()}
 
 
 @dataclass(kw_only=True)
-class MagnitudePruning(Pruning):
-    """Gradual magnitude pruning (Zhu & Gupta 2017, eq. 1; Gale et al. 2019).
+class GradualPruning(Pruning):
+    """From ``start`` to ``end`` ever more of the targets is masked; a subclass says by which ``scores``.
 
-    Every ``update_frequency`` from ``start`` to ``end`` the smallest weights are masked, so that the sparsity of
-    the targets follows ``inter_func`` from ``init_sparsity`` to ``final_sparsity``; the last update lands on
-    ``final_sparsity`` exactly. The masks hold to the end of the run.
+    Every ``update_frequency`` the lowest scores are masked, so that the sparsity of the targets follows
+    ``inter_func`` from ``init_sparsity`` to ``final_sparsity``; the last update lands on ``final_sparsity`` exactly
+    (Zhu & Gupta 2017, eq. 1).
 
+    ``init_sparsity``: a fraction, or ``__FROM_PARAM__``: what is zero already when ``start`` comes, of each tensor, or
+    of all of them with ``global_sparsity``. A tensor with more zeros than ``final_sparsity`` is at it from the start.
     ``mask_type``: ``unstructured``, ``block4``, ``[1, 4]``, or ``N:M`` (keep N of each M inputs).
     ``global_sparsity``: one threshold over all targets instead of one per tensor.
+    ``leave_enabled``: the masks hold to the end of the run; if not, the first step after ``end`` drops them, and
+    what was pruned may grow again.
     """
 
     final_sparsity: float
-    init_sparsity: float = 0.0
+    init_sparsity: Any = 0.0
     inter_func: str = "cubic"
     update_frequency: When = 0.05
     mask_type: Any = "unstructured"
     global_sparsity: bool = False
+    leave_enabled: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        kind = type(self).__name__
         if not 0 < self.final_sparsity < 1:
             raise ValueError(
-                f"MagnitudePruning.final_sparsity={self.final_sparsity}: want a fraction strictly between 0 and 1"
+                f"{kind}.final_sparsity={self.final_sparsity}: want a fraction strictly between 0 and 1"
                 f"{', such as 0.8 for 80 %' if self.final_sparsity >= 1 else ''} (recipe.sparsity= sets it)."
             )
-        if not 0 <= self.init_sparsity <= self.final_sparsity:
+        init = self.init_sparsity
+        number = isinstance(init, int | float) and not isinstance(init, bool)
+        if init != FROM_PARAM and not (number and 0 <= init <= self.final_sparsity):
             raise ValueError(
-                f"MagnitudePruning.init_sparsity={self.init_sparsity}: want a fraction from 0 to "
-                f"final_sparsity={self.final_sparsity}."
+                f"{kind}.init_sparsity={init}: want a fraction from 0 to final_sparsity={self.final_sparsity}, "
+                f"or {FROM_PARAM} for the zeros that are there."
             )
         if self.inter_func not in INTER_FUNCS:
             raise ValueError(
-                f"MagnitudePruning.inter_func={self.inter_func!r}: want one of {', '.join(INTER_FUNCS)}."
+                f"{kind}.inter_func={self.inter_func!r}: want one of {', '.join(INTER_FUNCS)}."
                 f"{did_you_mean(self.inter_func, INTER_FUNCS)}"
             )
-        parse_when(self.update_frequency, "MagnitudePruning.update_frequency")
+        parse_when(self.update_frequency, f"{kind}.update_frequency")
         self.pattern = parse_mask_type(self.mask_type)
         check_n_m(self.pattern, self.final_sparsity)
         self.last_update = -1.0
+        self.found: dict[str, float] = {}  # with __FROM_PARAM__: the level that each target starts from
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import global_masks, magnitude_scores
-
         super().attach(run)
         self.last_update = -1.0
-        try:  # the shapes, before hours of training are spent on the way to the first mask
-            global_masks({name: magnitude_scores(w.detach()) for name, w in self.targets.items()}, 0.0, self.pattern)
-        except ValueError as error:
-            raise UserError(f"mask_type={self.mask_type}: {error}.") from error
+        self.found = {}
+        self.check_shapes(self.mask_type, self.pattern)
 
     def window(self, clock: Clock) -> tuple[float, float]:
         start, end = super().window(clock)
@@ -165,33 +186,71 @@ class MagnitudePruning(Pruning):
         last = clock.epoch(clock.total_steps - 1)
         if start > last:
             raise ValueError(
-                f"MagnitudePruning: start={self.start} lies behind the beginning of the last step "
+                f"{type(self).__name__}: start={self.start} lies behind the beginning of the last step "
                 f"(epoch {last:g} of {clock.end:g}): nothing would be pruned."
             )
         return start, max(start, min(end, last))
 
     def before_step(self, run: Run) -> None:
-        from sparse_xp.sparsity import global_masks, magnitude_scores, mask_from_scores, scheduled_sparsity
-
         start, end = self.window(run.clock)
         now = run.clock.epoch(run.progress.step)
-        if now < start or self.last_update >= end:
+        if self.last_update >= end:
+            if not self.leave_enabled and now > self.last_update:
+                self.masks = {}
+            return
+        if now < start:
             return
         every = run.clock.at(self.update_frequency, "update_frequency")
         if self.last_update >= 0 and now < end and now < self.last_update + every - 1e-9:
             return
-        done = (now - start) / (end - start) if end > start else 1.0
-        level = scheduled_sparsity(self.inter_func, self.init_sparsity, self.final_sparsity, done)
-        scores = {name: magnitude_scores(weight.detach()) for name, weight in self.targets.items()}
-        if self.global_sparsity:
-            self.masks = global_masks(scores, level, self.pattern)
-        else:
-            self.masks = {name: mask_from_scores(score, level, self.pattern) for name, score in scores.items()}
+        self.prune(run, self.levels((now - start) / (end - start) if end > start else 1.0))
         self.last_update = now
-        self.after_update(run)
+        self.zero_pruned()
+
+    def levels(self, done: float) -> dict[str, float]:
+        """The scheduled sparsity of each target; all the same with ``global_sparsity``. ``done``: of the window."""
+        from sparse_xp.sparsity import scheduled_sparsity, zeros
+
+        if self.init_sparsity == FROM_PARAM and not self.found:
+            counts = {name: (zeros(weight), weight.numel()) for name, weight in self.targets.items()}
+            if self.global_sparsity:
+                counts = dict.fromkeys(counts, (sum(z for z, _ in counts.values()), sum(n for _, n in counts.values())))
+            self.found = {name: min(z / n, self.final_sparsity) for name, (z, n) in counts.items()}
+        return {
+            name: scheduled_sparsity(
+                self.inter_func, self.found.get(name, self.init_sparsity), self.final_sparsity, done
+            )
+            for name in self.targets
+        }
+
+    def prune(self, run: Run, levels: dict[str, float]) -> None:
+        """Make the masks for these levels."""
+        self.masks = self.select(self.scores(run), levels)
+
+    def scores(self, run: Run) -> dict[str, Tensor]:
+        """What each weight is worth, float32, shaped like its target; the lowest go."""
+        raise NotImplementedError
+
+    def select(self, scores: dict[str, Tensor], levels: dict[str, float]) -> dict[str, Tensor]:
+        """The masks without the lowest scores."""
+        from sparse_xp.sparsity import global_masks, mask_from_scores
+
+        if self.global_sparsity:
+            return global_masks(scores, max(levels.values()), self.pattern)
+        return {name: mask_from_scores(score, levels[name], self.pattern) for name, score in scores.items()}
 
     def reached(self, run: Run) -> bool:
         return self.last_update >= self.window(run.clock)[1]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"masks": self.masks, "last_update": self.last_update}
+        return {"masks": self.masks, "last_update": self.last_update, "found": self.found}
+
+
+@dataclass(kw_only=True)
+class MagnitudePruning(GradualPruning):
+    """Gradual magnitude pruning (Zhu & Gupta 2017; Gale et al. 2019): the smallest weights go."""
+
+    def scores(self, run: Run) -> dict[str, Tensor]:
+        from sparse_xp.sparsity import magnitude_scores
+
+        return {name: magnitude_scores(weight) for name, weight in self.targets.items()}
