@@ -35,7 +35,9 @@ OPERATORS: dict[str, tuple[int, Callable[[Number, Number], Number]]] = {
 }
 SIGN = 3  # -a ** 2 is -(a ** 2), and -a * b is (-a) * b
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>\*\*|//|.))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>\*\*|//|.))"
+)
 
 
 class ExpressionError(ValueError):
@@ -61,7 +63,8 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     position = 0
     while text[position:].strip():
         found = _TOKEN.match(text, position)
-        assert found and found.lastgroup
+        assert found is not None
+        assert found.lastgroup is not None
         position = found.end()
         yield found.lastgroup, found[found.lastgroup], found.start(found.lastgroup) + 1
     yield "end", "", len(text) + 1
@@ -103,7 +106,7 @@ class _Parser:
 
     def operand(self) -> Number:
         kind, token, place = self.kind, self.token, self.place
-        if kind == "end" or token not in ("-", "+", "(") and kind == "sign":
+        if kind == "end" or (kind == "sign" and token not in ("-", "+", "(")):
             raise self.wrong("a number, a variable or '('")
         self.advance()
         if kind == "number":

@@ -274,7 +274,7 @@ def _section(name: str, loader: _Loader, items: dict[str, yaml.Node], arguments:
                 name,
                 loader.place(node),
                 f"{key} is a mapping: this is the later dialect of SparseML 1.6 and llm-compressor (stages with "
-                "run_type, modifiers without a tag), which no BERT script ever read. Write a list of '- !NameModifier'.",
+                "run_type, modifiers without a tag), which no BERT script read. Write a list of '- !NameModifier'.",
             )
         if "modifiers" in key and value is not None:
             for each, where in zip(listed, getattr(node, "value", [node]), strict=False):
