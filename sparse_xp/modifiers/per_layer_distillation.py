@@ -77,7 +77,7 @@ class PerLayerDistillation(Modifier):
             if getattr(self, key) == []:
                 raise ValueError(f"PerLayerDistillation.{key} is empty: name modules, or leave it out for all Linear.")
         self.pairs: list[tuple[str, str]] = []
-        self.projections: dict[str, Parameter] = {}  # by the name of the student's module
+        self.projections: dict[str, nn.Linear] = {}  # by the name of the student's module
         self.said: dict[str, Tensor] = {}
         self.taught: dict[str, Tensor] = {}
         self.hooks: list[Any] = []
@@ -117,8 +117,8 @@ class PerLayerDistillation(Modifier):
                     f"{theirs[other]}: they cannot be compared. Name other layers{hint}."
                 )
             if self.project_features:
-                layer = torch.nn.Linear(ours[name][-1], theirs[other][-1], bias=False, device=run.accelerator.device)
-                self.projections[name] = layer.weight  # drawn as PyTorch draws it
+                widths = ours[name][-1], theirs[other][-1]
+                self.projections[name] = torch.nn.Linear(*widths, bias=False, device=run.accelerator.device)
         self.said, self.taught, self.last, self.active = {}, {}, {}, False
         self.hooks = [
             # In evaluation nobody would take what was said.
@@ -127,7 +127,7 @@ class PerLayerDistillation(Modifier):
         ]
 
     def parameters(self, run: Run) -> list[Parameter]:
-        return list(self.projections.values())
+        return [weight for layer in self.projections.values() for weight in layer.parameters()]
 
     def before_step(self, run: Run) -> None:
         start, end = self.window(run.clock)
@@ -146,7 +146,7 @@ class PerLayerDistillation(Modifier):
         for name, other in self.pairs:
             said = self.said[name]
             if name in self.projections:
-                said = said.float() @ self.projections[name].T
+                said = self.projections[name](said.float())
             terms.append(layer_loss(said, self.taught[other], mask, self.normalize, self.epsilon))
         # The layers of a batch are large, and those of the next must not be taken for them.
         self.said.clear()
@@ -158,7 +158,7 @@ class PerLayerDistillation(Modifier):
     def before_update(self, run: Run) -> None:
         # The projections are no part of what DDP wraps. It takes the mean over processes, and so do they.
         if run.accelerator.num_processes > 1:
-            for weight in self.projections.values():
+            for weight in self.parameters(run):
                 if weight.grad is not None:
                     weight.grad = run.accelerator.reduce(weight.grad, "mean")
 
@@ -171,11 +171,11 @@ class PerLayerDistillation(Modifier):
         return {name: value.item() for name, value in self.last.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"projections": {name: weight.detach() for name, weight in self.projections.items()}}
+        return {"projections": {name: layer.weight.detach() for name, layer in self.projections.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, weight in self.projections.items():  # in place: the optimizer has them already
-            weight.data.copy_(state["projections"][name])
+        for name, layer in self.projections.items():  # in place: the optimizer has them already
+            layer.weight.data.copy_(state["projections"][name])
 
 
 def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dict[str, nn.Module]:
