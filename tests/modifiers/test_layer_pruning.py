@@ -55,7 +55,7 @@ def test_pruning_finds_the_survivors_whatever_starts_first(gone, tensors):
 
 
 def test_pruned_names_are_those_of_the_delivered_model():
-    this, pruning = attached("1", "2", params=["re:.*layer.11.*query.weight", "re:.*layer.0.*query.weight"])
+    this, _ = attached("1", "2", params=["re:.*layer.11.*query.weight", "re:.*layer.0.*query.weight"])
     before = [this.model.get_parameter(name) for name in pruned_names(this)]
     assert pruned_names(this) == [f"bert.encoder.layer.{n}.attention.self.query.weight" for n in (0, 11)]
     this.recipe.detach(this)
