@@ -53,7 +53,7 @@ def listen(modules: dict[str, nn.Module], heard: dict[str, Tensor], when: Callab
 class PerLayerDistillation(Modifier):
     """loss + ``gain`` * sum over layers of the distance between the outputs of student and teacher.
 
-    The distance is ``layer_loss``: the mean squared error, over that of silence if ``normalize`` (with ``epsilon``).
+    The distance is ``layer_loss``: the mean squared error, relative to that of silence if ``normalize``.
     ``student_layer_names``, ``teacher_layer_names``: exact names or ``re:<pattern>`` of modules, paired in this order;
     None: all Linear modules. ``project_features``: the student's outputs pass a bias-less Linear to the teacher's width
     first, which trains along (its gradient is not part of the clipped norm) and is thrown away at the end.
@@ -66,6 +66,7 @@ class PerLayerDistillation(Modifier):
     project_features: bool = True
     epsilon: float = 1e-6
 
+    adds_loss: ClassVar[bool] = True
     live_teacher: ClassVar[str | None] = "the recipe compares hidden layers"
 
     def __post_init__(self) -> None:
