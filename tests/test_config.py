@@ -19,7 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_xp.__main__ import to_object
 from sparse_xp.config import CONF, Config, Log, Model, Recipe, Teacher, TinyModel, Train, result_hash, run_name
 from sparse_xp.errors import GROUPS
-from sparse_xp.modifiers import ConstantPruning, Distillation, LearningRate, MagnitudePruning
+from sparse_xp.modifiers import (
+    ConstantPruning,
+    Distillation,
+    LearningRate,
+    MagnitudePruning,
+    ScheduledLearningRate,
+    WeightDecay,
+)
 from sparse_xp.tasks import QuestionAnswering
 from tests.runs import configure
 
@@ -233,6 +240,23 @@ def test_a_modifier_can_be_added_by_name():
     head = config.modifiers()["recipe.modifiers.head"]
     assert isinstance(head, MagnitudePruning)
     assert (head.final_sparsity, head.params) == (0.5, ["re:classifier.*"])
+
+
+def test_a_scheduler_can_stand_in_for_all_segments():
+    words = [
+        "recipe=dense",
+        "~recipe.learning_rate.warmup",
+        "~recipe.learning_rate.decay",
+        "+modifier@recipe.modifiers.rate=ScheduledLearningRate",
+        "recipe.modifiers.rate.lr_class=MultiStepLR",
+        "+recipe.modifiers.rate.lr_kwargs={milestones: [0.5, 1], gamma: 0.1}",
+        "recipe.modifiers.rate.init_lr=1e-4",
+    ]
+    rate = configure(*words).modifiers()["recipe.modifiers.rate"]
+    assert isinstance(rate, ScheduledLearningRate)
+    assert (rate.lr_kwargs, rate.init_lr) == ({"milestones": [0.5, 1], "gamma": 0.1}, 1e-4)
+    with pytest.raises(ValueError, match=r"recipe\.learning_rate is empty"):
+        Recipe(name="x", modifiers={"decay": WeightDecay()})
 
 
 # ---- values that cannot be ----
