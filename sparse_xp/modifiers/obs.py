@@ -46,7 +46,7 @@ class OBSPruning(GradualPruning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mask_type not in GROUPS:
+        if not isinstance(self.mask_type, str) or self.mask_type not in GROUPS:
             raise ValueError(f"OBSPruning.mask_type={self.mask_type!r}: want one of {', '.join(GROUPS)}.")
         for name in ("num_grads", "fisher_block_size", "num_recomputations", "grad_batch_size"):
             value = getattr(self, name)

@@ -51,6 +51,9 @@ def phases(run: Any, modifier: ACDCPruning) -> str:
         (2.9, 3, 11, 2, True),
         (0.3, 0, 1, 0.1, False),  # 0.3 is the third phase, though 0.3 / 0.1 is 2.9999999999999996
         (0.6, 0, 0.8, 0.2, False),
+        (8, 2, 12, 3, True),  # 8 to 11, and 11 lies before the end
+        (9.5, 2, 12, 3, True),
+        (11, 2, 12, 3, False),
     ],
 )
 def test_phases(now, start, end, phase, expected):
@@ -63,7 +66,9 @@ def test_phases(now, start, end, phase, expected):
         ({}, "ddssddssssss"),
         ({"leave_enabled": False}, "ddssddsssssd"),  # the step at the end is the last sparse one
         ({"start": 1}, "dddssddsssss"),  # the phase at 9 would be dense, and not over before 10
-        ({"start": "2 steps", "update_frequency": "25%", "end": "100%"}, "dddddsssssss"),
+        ({"start": "2 steps", "update_frequency": "25%", "end": "100%"}, "dddddsssddds"),
+        ({"update_frequency": 3.8, "end": 12}, "ddddssssssss"),  # 7.6 to 11.4 would leave no step to the last phase
+        ({"update_frequency": 1, "end": "100%"}, "dsdsdsdsdsds"),
         ({"update_frequency": 20}, "ssssssssssss"),
         ({"update_frequency": 0.1, "end": 4}, "dsdsssssssss"),  # a phase is one step at least
     ],
