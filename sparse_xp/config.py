@@ -79,9 +79,10 @@ class TinyModel(Model):
 class Teacher:
     """Where the teacher comes from, and how its knowledge is used.
 
-    ``source``: ``none`` or ``disable`` (a recipe of SparseML that distils does not, then); ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
+    ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
     first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
-    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was.
+    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was;
+    ``disable``: none, and a SparseML recipe that distils does not.
     ``reuse_logits``: compute the teacher's logits once for all epochs; all that are kept take ``max_gigabytes`` of
     disk at most, the ones used longest ago go first.
     """

@@ -35,7 +35,8 @@ GOLDEN = Path(__file__).parent / "golden" / "default_config.yaml"
 PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "profile")
 #: What an option asks for beside itself, because it cannot know it.
-COMPANIONS = {"teacher=checkpoint": ["teacher.path=some/model"]}
+FROM_FILE = ["recipe.path=zoo:nlp/question_answering/obert-base/pytorch/huggingface/squad/base-none"]
+COMPANIONS = {"teacher=checkpoint": ["teacher.path=some/model"], "recipe=file": FROM_FILE}
 
 
 @pytest.fixture(autouse=True)
@@ -66,7 +67,7 @@ def test_every_option_becomes_a_config(option, profile):
         words.append("recipe.sparsity=0.5")  # the options of `sparsity` prune to what the recipe says
     config = configure(*words)
     assert config.profile == profile
-    if group in ("task", "model", "recipe"):
+    if group in ("task", "model", "recipe") and option != "recipe=file":
         assert getattr(config, group).name == name
 
 
@@ -79,8 +80,11 @@ def test_every_option_becomes_a_config(option, profile):
     ),
 )
 def test_every_task_goes_with_every_recipe(task, recipe, profile):
-    config = configure(f"task={task}", f"recipe={recipe}", f"profile={profile}")
-    assert (config.task.name, config.recipe.name, config.profile) == (task, recipe, profile)
+    config = configure(
+        f"task={task}", f"recipe={recipe}", f"profile={profile}", *(FROM_FILE if recipe == "file" else [])
+    )
+    assert (config.task.name, config.profile) == (task, profile)
+    assert config.recipe.name == (recipe if recipe != "file" else "obert_base_squad")
     assert config.data.source == {"full": "hub", "embedded": "embedded"}[profile]
 
 
@@ -282,7 +286,7 @@ def squad(**fields: Any) -> QuestionAnswering:
         (lambda: Model(name="x", checkpoint="x", attention="spda"), "Did you mean 'sdpa'?"),
         (lambda: TinyModel(name="x", sparsity=1), "model.sparsity=1"),
         (lambda: TinyModel(name="x", hidden=10, heads=4), "model.hidden=10 is not a multiple of model.heads=4"),
-        (lambda: Teacher(source="denze"), "teacher.source=denze: want one of none, dense, checkpoint, self."),
+        (lambda: Teacher(source="denze"), "teacher.source=denze: want one of none, disable, dense, checkpoint, self."),
         (lambda: Teacher(path="x"), "teacher.path=x is not used by teacher=none; write teacher=checkpoint."),
         (lambda: Log(tracker="wandbb"), "Did you mean 'wandb'?"),
         (lambda: Log(mode="on"), "log.mode=on: want one of offline, online."),

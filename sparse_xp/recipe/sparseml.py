@@ -498,8 +498,8 @@ TAGS: dict[str, Callable[[Fields], Iterable[Modifier]]] = {
 }
 
 GONE = {
-    "MFACPruningModifier": "not supported: no recipe for an encoder used it. !OBSPruningModifier has second-order scores "
-    "too (drop num_pages, grads_device and available_devices)",
+    "MFACPruningModifier": "not supported: no recipe for an encoder used it. !OBSPruningModifier has second-order "
+    "scores too (drop num_pages, grads_device and available_devices)",
     "StructuredPruningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
     "LayerThinningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
     "GradualParamModifier": "not supported: no recipe for an encoder used it. !SetParamModifier sets parameters",

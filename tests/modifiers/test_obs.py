@@ -327,9 +327,7 @@ def test_defaults_are_those_of_sparseml():  # T36
 
 def test_rows_that_do_not_divide_into_groups_are_refused_before_training():
     run = product_run([1.0, 2, 3, 4, 5, 6], [[1] * 6])
-    with pytest.raises(
-        UserError, match=r"mask_type=block4: 'weight' has 3 inputs, .* multiple of 4"
-    ):
+    with pytest.raises(UserError, match=r"mask_type=block4: 'weight' has 3 inputs, .* multiple of 4"):
         make(run, mask_type="block4", params=["weight"])
 
 
