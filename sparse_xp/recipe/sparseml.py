@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sparse_xp.errors import did_you_mean
@@ -135,7 +136,7 @@ class Fields:
             raise self.wrong("param_groups", "param_groups: only all of them (leave it out)")
 
     def remark(self, text: str) -> None:
-        self.remarks.append(f"{self.recipe}: {self.tagged.name}: {text}")
+        self.remarks.append(f"{Path(self.recipe).name}: {self.tagged.name}: {text}")
 
     def done(self) -> None:
         """Raise RecipeError for a field that no one has taken."""
