@@ -72,6 +72,9 @@ class Power(Exception):
         (1, ("task=squad", "recipe=pruned80", "train.group_by_length=false")),
         (3, ("task=squad", "recipe=gradual80", "sparsity=gradual_global")),
         (1, ("task=sst2", "recipe=gradual80", "sparsity=gradual_block4", "recipe.weight_decay.weight_decay=0.1")),
+        (1, ("task=sst2", "recipe=gradual80", "sparsity=acdc")),
+        (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
+        (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),
     ],
 )
 def test_every_modifier_resumes(tmp_path, monkeypatch, words, accumulation):
