@@ -7,14 +7,20 @@ A module keeps its class name, its parameters and their names: ``nn.Linear`` bec
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-#: how much of a new batch goes into the range of an activation, as in SparseML's moving average
+from sparse_xp.files import write_text
+
+#: how much of a new batch goes into the range of an activation, as in SparseML's moving average; the first hundred
+#: batches make a plain mean, lest the very first one rule for long
 AVERAGING = 0.01
 
 
@@ -41,7 +47,9 @@ def fake_weight(weight: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
 def integers(weight: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
     """The integers that stand for ``weight``, int8, of its shape: ``fake_weight`` divided by ``scale``."""
     limit = 2 ** (bits - 1) - 1
-    return (weight.detach() * (1 / scale).reshape(-1, *[1] * (weight.ndim - 1))).round().clamp(-limit, limit).to(torch.int8)
+    per_row = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    # Times the inverse, as fake_quantize computes it: a division would now and then round to the other side.
+    return (weight.detach() * (1 / per_row)).round().clamp(-limit, limit).to(torch.int8)
 
 
 def activation_scale(low: Tensor, high: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
@@ -63,15 +71,15 @@ class Range:
 
     low: Tensor | None = None
     high: Tensor | None = None
+    count: int = 0
 
     def update(self, values: Tensor) -> None:
         """Take a batch into account."""
         low, high = (each.float() for each in torch.aminmax(values.detach()))
-        if self.low is None or self.high is None:
-            self.low, self.high = low, high
-        else:
-            self.low = self.low + AVERAGING * (low - self.low)
-            self.high = self.high + AVERAGING * (high - self.high)
+        self.count += 1
+        share = max(AVERAGING, 1 / self.count)
+        self.low = low if self.low is None else self.low + share * (low - self.low)
+        self.high = high if self.high is None else self.high + share * (high - self.high)
 
 
 @dataclass
@@ -84,17 +92,19 @@ class Settings:
     dynamic: bool = False  # the range of an activation is that of its own batch, in training as in the engine
     active: bool = False
     observing: bool = True
+    calibrating: bool = False  # ranges are settled by rows that are not trained on
 
     def activation(self, values: Tensor, seen: Range, training: bool) -> Tensor:
         """``values`` as integers can say them; in training their range is taken into account first."""
         if self.dynamic:
-            low, high = torch.aminmax(values.detach())
-            return fake_activation(values, *activation_scale(low, high, self.activation_bits), self.activation_bits)
-        if seen.low is None or seen.high is None or (training and self.observing):
+            scale, zero_point = activation_scale(*torch.aminmax(values.detach()), self.activation_bits)
+            return fake_activation(values, scale, zero_point, self.activation_bits)
+        if seen.low is None or self.calibrating or (training and self.observing):
             seen.update(values)
         assert seen.low is not None
         assert seen.high is not None
-        return fake_activation(values, *activation_scale(seen.low, seen.high, self.activation_bits), self.activation_bits)
+        scale, zero_point = activation_scale(seen.low, seen.high, self.activation_bits)
+        return fake_activation(values, scale, zero_point, self.activation_bits)
 
 
 @dataclass
@@ -104,7 +114,7 @@ class Quant:
     settings: Settings
     inputs: Range | None = None
     outputs: Range | None = None
-    scale: Tensor | None = field(default=None)
+    scale: Tensor | None = None
 
     def scale_of(self, weight: Tensor, per_channel: bool) -> Tensor:
         """The frozen scale of ``weight``, or the one that fits it now."""
@@ -161,13 +171,13 @@ def prepare(
     embeddings: bool = True,
     linear_outputs: bool = False,
     embedding_outputs: bool = False,
-) -> dict[str, nn.Module]:
+) -> dict[str, QuantLinear | QuantEmbedding]:
     """Make the Linears (within ``submodules``) and Embeddings of ``model`` quantizable, in place; these by name.
 
     ``exclude``: classes or names of modules that stay as they are. Nothing changes until ``settings.active``.
     """
     shared: dict[tuple[str, tuple[str, ...]], Range] = {}
-    prepared: dict[str, nn.Module] = {}
+    prepared: dict[str, QuantLinear | QuantEmbedding] = {}
     for name, module in model.named_modules():
         inside = submodules is None or any(name == each or name.startswith(f"{each}.") for each in submodules)
         if {type(module).__name__, name} & set(exclude or ()):
@@ -177,14 +187,25 @@ def prepare(
             together = next((names for names in SHARED if child in names), (child,))
             inputs = shared.setdefault((parent, together), Range())
             module.__class__ = QuantLinear
-            module.quant = Quant(settings, inputs, Range() if linear_outputs else None)  # type: ignore[assignment]
+            module.quant = cast(Any, Quant(settings, inputs, Range() if linear_outputs else None))
         elif type(module) is nn.Embedding and embeddings:
             module.__class__ = QuantEmbedding
-            module.quant = Quant(settings, None, Range() if embedding_outputs else None)  # type: ignore[assignment]
+            module.quant = cast(Any, Quant(settings, None, Range() if embedding_outputs else None))
         else:
             continue
-        prepared[name] = module
+        prepared[name] = cast(Any, module)
     return prepared
+
+
+def ranges_of(modules: dict[str, QuantLinear | QuantEmbedding]) -> dict[str, Range]:
+    """Each range once, under the name of the first module that it belongs to."""
+    found: dict[str, Range] = {}
+    for name, module in modules.items():
+        for which in ("inputs", "outputs"):
+            seen = getattr(module.quant, which)
+            if seen is not None and not any(seen is other for other in found.values()):
+                found[f"{name}.{which}"] = seen
+    return found
 
 
 def quantized(model: nn.Module) -> Iterator[tuple[str, QuantLinear | QuantEmbedding]]:
@@ -194,10 +215,53 @@ def quantized(model: nn.Module) -> Iterator[tuple[str, QuantLinear | QuantEmbedd
             yield name, module
 
 
-def freeze(modules: dict[str, nn.Module]) -> None:
+def freeze(modules: dict[str, QuantLinear | QuantEmbedding]) -> None:
     """Freeze ranges and scales of all."""
     for module in modules.values():
-        assert isinstance(module, QuantLinear | QuantEmbedding)
         per_channel = isinstance(module, QuantLinear) and module.quant.settings.per_channel
         module.quant.freeze(module.weight, per_channel)
         module.quant.settings.observing = False
+
+
+FILE = "quantization.json"
+
+
+def save_integers(model: nn.Module, directory: Path) -> None:
+    """``quantization.json``: how the floating-point model beside it becomes one of integers. Nothing if it does not."""
+    modules = dict(quantized(model))
+    if not modules:
+        return
+    settings = next(iter(modules.values())).quant.settings
+    known = {
+        name: {
+            "kind": "linear" if isinstance(module, QuantLinear) else "embedding",
+            "scale": module.quant.scale_of(
+                module.weight, isinstance(module, QuantLinear) and settings.per_channel
+            ).tolist(),
+            **{
+                which: [seen.low.item(), seen.high.item()] if seen.low is not None and seen.high is not None else []
+                for which in ("inputs", "outputs")
+                if (seen := getattr(module.quant, which)) is not None
+            },
+        }
+        for name, module in modules.items()
+    }
+    shared = {name: getattr(settings, name) for name in ("weight_bits", "activation_bits", "per_channel", "dynamic")}
+    write_text(directory / FILE, json.dumps({"settings": shared, "modules": known}))
+
+
+def load_integers(model: nn.Module, directory: Path) -> bool:
+    """Make ``model``, loaded from ``directory``, compute as its ``quantization.json`` says. False if it has none."""
+    if not (directory / FILE).is_file():
+        return False
+    stored = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    settings = Settings(**stored["settings"], active=True, observing=False)
+    for name, known in stored["modules"].items():
+        module = cast(Any, model.get_submodule(name))
+        module.__class__ = QuantLinear if known["kind"] == "linear" else QuantEmbedding
+        module.quant = Quant(settings, scale=torch.tensor(known["scale"]))
+        for which in ("inputs", "outputs"):
+            if which in known:
+                low, high = map(torch.tensor, known[which] or [0.0, 0.0])  # a dynamic range has no numbers
+                setattr(module.quant, which, Range(low, high))
+    return True
