@@ -35,7 +35,7 @@ OPERATORS: dict[str, tuple[int, Callable[[Number, Number], Number]]] = {
 }
 SIGN = 3  # -a ** 2 is -(a ** 2), and -a * b is (-a) * b
 
-_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>\*\*|//|.))")
+_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<sign>\*\*|//|.))")
 
 
 class ExpressionError(ValueError):
@@ -61,7 +61,8 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     position = 0
     while text[position:].strip():
         found = _TOKEN.match(text, position)
-        assert found and found.lastgroup
+        assert found
+        assert found.lastgroup
         position = found.end()
         yield found.lastgroup, found[found.lastgroup], found.start(found.lastgroup) + 1
     yield "end", "", len(text) + 1
@@ -81,7 +82,7 @@ class _Parser:
         value = self.expression(0)
         if self.kind != "end":
             raise self.wrong("an operator")
-        return value
+        return _check(value, "the expression")
 
     def wrong(self, wanted: str) -> ExpressionError:
         found = f"{self.token!r}" if self.token else "the end"
@@ -103,7 +104,7 @@ class _Parser:
 
     def operand(self) -> Number:
         kind, token, place = self.kind, self.token, self.place
-        if kind == "end" or token not in ("-", "+", "(") and kind == "sign":
+        if kind == "end" or (kind == "sign" and token not in ("-", "+", "(")):
             raise self.wrong("a number, a variable or '('")
         self.advance()
         if kind == "number":
