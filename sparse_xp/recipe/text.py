@@ -225,13 +225,16 @@ class _Loader(yaml.SafeLoader):
                 raise yaml.MarkedYAMLError(problem=f"a {key.id} as a name", problem_mark=key.start_mark)
         return {key.value: value for key, value in node.value}
 
+    def refuse(self, node: yaml.Node) -> None:
+        raise yaml.MarkedYAMLError(problem=f"no recipe has a !!{node.tag[18:]}", problem_mark=node.start_mark)
+
     def place(self, node: yaml.Node) -> Place:
         return node.start_mark.line + 1 + self.first_line, node.start_mark.column + 1
 
 
 _Loader.add_multi_constructor("!", _Loader.tagged)
-for _kind in ("binary", "omap", "pairs", "set"):  # no recipe has any
-    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.construct_undefined)
+for _kind in ("binary", "omap", "pairs", "set"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_kind}", _Loader.refuse)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
