@@ -114,7 +114,7 @@ def test_wrong(text, message):
         evaluate(text.partition(" ")[2], names.__getitem__)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 200
-    assert time.process_time() - started < 1
+    assert time.process_time() - started < 2
 
 
 def test_names():
