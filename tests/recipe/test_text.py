@@ -394,7 +394,7 @@ WRONG = {
     "two documents": ("modifiers:\n- !X\n---\na: 1\n", "3:1", "expected a single document"),
     "control character": ("a: 1\nb: \x07\n", "2:4", "a character that YAML does not allow (number 7)"),
     "surrogate": ("a: 1\nbc: \ud800\n", "2:5", "a character that YAML does not allow"),
-    "T19 unknown variable": ("num: 1\nmodifiers:\n- !X\n  a: eval(nim)\n", "4:6", "no variable nim. Did you mean 'num'?"),
+    "T19 unknown variable": ("num: 1\nmodifiers:\n- !X\n  a: eval(nim)\n", "4:6", "nim. Did you mean 'num'?"),
     "T19 unknown in an expression": ("n: 1\nmodifiers:\n- !X\n  a: eval(n + nn)\n", "4:6", "no variable nn"),
     "T19 unknown in a variable": ("a: 1\nb: eval(c)" + ONE, "2:4", "no variable c. There are: a, b."),
     "unknown in a stage": ("a: 1\ns:\n  b: eval(c)\n  modifiers:\n  - !X\n", "3:6", "no variable c"),
@@ -726,7 +726,7 @@ def mutated(dice: random.Random, text: str) -> str:
         elif what == 2:
             lines[i], lines[j] = lines[j], lines[i]
         elif what == 3:
-            at = dice.randrange(len(lines[i]))
+            at = dice.randrange(len(lines[i]) + 1)
             lines[i] = lines[i][:at] + dice.choice(SOUP) + lines[i][at + dice.randrange(2) :]
         else:
             lines[i] = dice.choice(["", " ", "  "]) + lines[i].lstrip()
