@@ -59,7 +59,9 @@ def to_object(cfg: DictConfig) -> Config:
         where = culprit(cfg)
         raise UserError(str(error) if not where or where in str(error) else f"{where}: {error}") from error
     assert isinstance(config, Config)
-    return config
+    from sparse_xp.recipe.file import resolve
+
+    return resolve(config)
 
 
 def check_keys(node: DictConfig) -> None:

@@ -81,7 +81,8 @@ class Teacher:
 
     ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
     first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
-    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was.
+    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was;
+    ``disable``: none, and a SparseML recipe that distils does not.
     ``reuse_logits``: compute the teacher's logits once for all epochs; all that are kept take ``max_gigabytes`` of
     disk at most, the ones used longest ago go first.
     """
@@ -94,10 +95,15 @@ class Teacher:
     overrides: list[str] = field(default_factory=list)
     reuse_logits: bool = True
     max_gigabytes: float = 10.0
-    distillation: Distillation = field(default_factory=Distillation)
+    distillation: Distillation | None = field(default_factory=Distillation)
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a teacher."""
+        return self.source not in ("none", "disable")
 
     def __post_init__(self) -> None:
-        choose("teacher.source", self.source, ("none", "dense", "checkpoint", "self"))
+        choose("teacher.source", self.source, ("none", "disable", "dense", "checkpoint", "self"))
         if self.max_gigabytes <= 0:
             raise ValueError(f"teacher.max_gigabytes={self.max_gigabytes}: want a number above 0.")
         if self.source == "checkpoint" and not self.path:
@@ -115,14 +121,23 @@ class Recipe:
     ``sparsity``: the target (or kept) fraction of zeros, which the options of the group ``sparsity`` refer to.
     ``start_sparsity``: the zeros that the recipe needs in the checkpoint it starts from.
     ``learning_rate``: named segments. ``modifiers``: any others, by ``/modifier@recipe.modifiers.NAME``.
+
+    ``path``: a SparseML recipe (.md, .yaml, a zoo: stub), whose modifiers and length take the place of all these;
+    ``args``: values for its variables. ``anchors``: they also reach what it says by ``*name``. ``strict``: an argument
+    that reaches nothing is an error. ``remarks``: what its reading had to tell.
     """
 
     name: str
     sparsity: float = 0.0
     start_sparsity: float = 0.0
     learning_rate: dict[str, LearningRate] = field(default_factory=dict)
-    weight_decay: WeightDecay = field(default_factory=WeightDecay)
+    weight_decay: WeightDecay | None = field(default_factory=WeightDecay)
     modifiers: dict[str, Modifier] = field(default_factory=dict)
+    path: str | None = None
+    args: Any = None
+    anchors: bool = False
+    strict: bool = False
+    remarks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("sparsity", "start_sparsity"):
@@ -132,9 +147,13 @@ class Recipe:
                     f"recipe.{name}={value}: want a fraction in [0, 1)"
                     f"{f', such as {value / 100:g} for {value:g} %' if 1 < value < 100 else ''}."
                 )
-        others = (LearningRate, ScheduledLearningRate, SetLearningRate)
-        if not self.learning_rate and not any(isinstance(modifier, others) for modifier in self.modifiers.values()):
+        if not self.learning_rate and not any(drives_rate(modifier) for modifier in self.modifiers.values()):
             raise ValueError("recipe.learning_rate is empty: a run needs at least one segment.")
+
+
+def drives_rate(modifier: Modifier) -> bool:
+    """Whether a modifier writes the learning rate."""
+    return isinstance(modifier, LearningRate | ScheduledLearningRate | SetLearningRate)
 
 
 @dataclass(kw_only=True)
@@ -251,7 +270,7 @@ class Log:
 
 @dataclass(kw_only=True)
 class Config:
-    """One run."""
+    """One run. ``zoo``: a file with places for stubs of the SparseZoo, beside those of conf/zoo.yaml."""
 
     task: Task = MISSING
     model: Model = MISSING
@@ -263,19 +282,21 @@ class Config:
     data: Data = field(default_factory=Data)
     export: Export = field(default_factory=Export)
     log: Log = field(default_factory=Log)
+    zoo: str | None = None
     profile: str = "full"
     seed: int = 42
 
     def modifiers(self) -> dict[str, Modifier]:
         """Every modifier of the run by its name in the configuration."""
         named: dict[str, Modifier] = {f"recipe.learning_rate.{k}": v for k, v in self.recipe.learning_rate.items()}
-        named["recipe.weight_decay"] = self.recipe.weight_decay
+        if self.recipe.weight_decay:
+            named["recipe.weight_decay"] = self.recipe.weight_decay
         named |= {f"recipe.modifiers.{k}": v for k, v in self.recipe.modifiers.items()}
         if self.sparsity:
             named["sparsity"] = self.sparsity
         if self.quantization:
             named["quantization"] = self.quantization
-        if self.teacher.source != "none":
+        if self.teacher.given and self.teacher.distillation:
             named["teacher.distillation"] = self.teacher.distillation
         return named
 
@@ -295,6 +316,7 @@ def result_hash(config: Config) -> str:
     """Ten hex digits over all that can change a number of the result: everything but ``log`` and the cache's place."""
     fields = asdict(config)
     del fields["log"]
+    del fields["zoo"]
     del fields["data"]["cache"]
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -81,6 +81,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     train_features = data.make_features(task, train_rows, loaded.origin, tokenizer, config.data, train=True)
     eval_features = data.make_features(task, eval_rows, examined.origin, tokenizer, config.data, train=False)
     remarks = [
+        *config.recipe.remarks,
         *loaded.remarks,
         *examined.remarks,
         *task.remarks(train_features, True),
@@ -119,7 +120,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         eval_features=eval_features,
     )
 
-    if config.teacher.source != "none":
+    if config.teacher.given:
         path, revision = (
             (config.teacher.path, config.teacher.revision) if config.teacher.path else (source, config.model.revision)
         )
@@ -200,7 +201,7 @@ def make_result(
             eval_rows_of=totals[1],
             best_step=run.progress.best_step if config.train.keep_best else run.clock.total_steps,
         ),
-        teacher=config.teacher.path or (None if config.teacher.source == "none" else config.teacher.source),
+        teacher=config.teacher.path or (config.teacher.source if config.teacher.given else None),
         provenance=origin,
     )
 

@@ -10,6 +10,7 @@ from sparse_xp.modifiers.obs import OBSPruning
 from sparse_xp.modifiers.parameters import SetParam, TrainableParams
 from sparse_xp.modifiers.per_layer_distillation import PerLayerDistillation
 from sparse_xp.modifiers.pruning import ConstantPruning, MagnitudePruning
+from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.modifiers.weight_decay import WeightDecay
 
 MODIFIERS: dict[str, type[Modifier]] = {
@@ -24,6 +25,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         MovementPruning,
         OBSPruning,
         PerLayerDistillation,
+        Quantization,
         ScheduledLearningRate,
         SetLearningRate,
         SetParam,

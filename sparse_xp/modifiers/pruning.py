@@ -26,9 +26,13 @@ FROM_PARAM = "__FROM_PARAM__"
 
 @dataclass(kw_only=True)
 class Pruning(Modifier):
-    """Holds masks over ``params`` and enforces them: on the gradient before the update, on the weight after it."""
+    """Holds masks over ``params`` and enforces them: on the gradient before the update, on the weight after it.
+
+    ``params``: names, ``re:`` patterns or tokens, each of which must hit; ``but``: parameters among them to leave out.
+    """
 
     params: list[str] = field(default_factory=lambda: ["__ENCODER__"])
+    but: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,12 +43,18 @@ class Pruning(Modifier):
 
     @property
     def occupies(self) -> str:
-        return "masks of " + " ".join(sorted(self.params))
+        return "masks of " + " ".join(sorted(self.params)) + " but ".join(["", *sorted(self.but)])
 
     def attach(self, run: Run) -> None:
         from sparse_xp.sparsity import select_parameters
 
         self.targets = select_parameters(run.model, self.params)
+        for name in select_parameters(run.model, self.but):
+            self.targets.pop(name, None)
+        if not self.targets:
+            raise UserError(
+                f"{type(self).__name__}: of {' '.join(self.params)} nothing is left but {' '.join(self.but)}."
+            )
         self.masks = {}  # of this run: a configuration object may serve several
 
     def before_update(self, run: Run) -> None:

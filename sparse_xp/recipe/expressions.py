@@ -60,8 +60,8 @@ def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     position = 0
     while text[position:].strip():
         found = _TOKEN.match(text, position)
-        assert found
-        assert found.lastgroup
+        assert found is not None
+        assert found.lastgroup is not None
         position = found.end()
         yield found.lastgroup, found[found.lastgroup], found.start(found.lastgroup) + 1
     yield "end", "", len(text) + 1

@@ -1,0 +1,507 @@
+"""The modifiers of SparseML as ours: one function for each tag, over the fields as they stand in the file.
+
+What is done otherwise than SparseML did it is told in ``remarks``; docs/sparseml.md has the reasons.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sparse_xp.errors import did_you_mean
+from sparse_xp.modifiers import (
+    ACDCPruning,
+    ConstantPruning,
+    Distillation,
+    LayerPruning,
+    LearningRate,
+    MagnitudePruning,
+    Modifier,
+    MovementPruning,
+    OBSPruning,
+    PerLayerDistillation,
+    Quantization,
+    ScheduledLearningRate,
+    SetLearningRate,
+    SetParam,
+    TrainableParams,
+    WeightDecay,
+)
+from sparse_xp.recipe.text import Document, RecipeError, Tagged, as_number
+
+T = TypeVar("T")
+REQUIRED: Any = object()
+
+
+@dataclass
+class Plan:
+    """What a recipe comes to. ``epochs``: the length that it gives a run, None if it gives none."""
+
+    modifiers: dict[str, Modifier] = field(default_factory=dict)
+    epochs: float | None = None
+    remarks: list[str] = field(default_factory=list)
+
+
+def plan_of(document: Document) -> Plan:
+    """The modifiers of a recipe by name, in its order. Raises RecipeError for a tag or a field that cannot be."""
+    plan = Plan(remarks=list(document.remarks))
+    ends: list[float] = []
+    for tagged in document.modifiers:
+        fields = Fields(document.name, tagged)
+        if reason := GONE.get(tagged.name):
+            raise fields.wrong("", f"!{tagged.name}: {reason}")
+        if tagged.name not in TAGS:
+            raise fields.wrong(
+                "", f"no modifier !{tagged.name}.{did_you_mean(tagged.name, TAGS)} Known: {', '.join(TAGS)}"
+            )
+        try:
+            made = list(TAGS[tagged.name](fields))
+        except ValueError as error:
+            raise fields.wrong("", f"!{tagged.name}: {error}") from error
+        fields.done()
+        ends += [time for time in fields.times if time > -1]
+        plan.remarks += [remark for remark in fields.remarks if remark not in plan.remarks]
+        for modifier in made:
+            plan.modifiers[unused(tagged.name.removesuffix("Modifier"), plan.modifiers)] = modifier
+    plan.epochs = float(math.ceil(max(ends))) if ends and max(ends) > 0 else None
+    return plan
+
+
+def unused(name: str, taken: Iterable[str]) -> str:
+    """``name``, or with a number behind it if it is taken."""
+    number = 2
+    wanted = name
+    while wanted in taken:
+        wanted, number = f"{name}_{number}", number + 1
+    return wanted
+
+
+class Fields:
+    """The fields of one modifier, each taken once and checked. ``times``: the epochs among them."""
+
+    def __init__(self, recipe: str, tagged: Tagged):
+        self.recipe, self.tagged = recipe, tagged
+        self.rest, self.known = dict(tagged.fields), set[str]()
+        self.times: list[float] = []
+        self.remarks: list[str] = []
+
+    def wrong(self, name: str, message: str) -> RecipeError:
+        places = self.tagged.places
+        return RecipeError(self.recipe, places.get(name, places[""]), message)
+
+    def take(self, name: str, convert: Callable[[Any], T], default: Any = REQUIRED) -> T:
+        """The value of a field. Raises RecipeError if it is required and not there, or cannot be converted."""
+        self.known.add(name)
+        if name not in self.rest:
+            if default is REQUIRED:
+                raise self.wrong("", f"!{self.tagged.name} needs {name}")
+            return default
+        value = self.rest.pop(name)
+        if value is None and default is not REQUIRED:
+            return default
+        try:
+            return convert(value)
+        except ValueError as error:
+            raise self.wrong(name, f"{name}: {error}") from error
+
+    def start(self, default: Any = -1) -> float:
+        """``start_epoch`` as a time; -1 is before the first step."""
+        value = self.take("start_epoch", epoch, default)
+        self.times.append(value)
+        return max(value, 0.0)
+
+    def end(self, default: Any = -1) -> float | str:
+        """``end_epoch`` as a time; -1 is never."""
+        value = self.take("end_epoch", epoch, default)
+        self.times.append(value)
+        return "100%" if value == -1 else value
+
+    def every(self, name: str = "update_frequency", default: Any = REQUIRED) -> float | str:
+        """A period as a time; -1 is every step."""
+        value = self.take(name, epoch, default)
+        return value if value > 0 else "1 steps"
+
+    def unused(self, *names: str) -> None:
+        """Fields that SparseML accepts and ignores."""
+        for name in names:
+            self.known.add(name)
+            self.rest.pop(name, None)
+
+    def all_groups(self) -> None:
+        """``param_groups``: there are two, with and without weight decay, and they are always driven together."""
+        if self.take("param_groups", lambda value: value, None):
+            raise self.wrong("param_groups", "param_groups: only all of them (leave it out)")
+
+    def remark(self, text: str) -> None:
+        self.remarks.append(f"{Path(self.recipe).name}: {self.tagged.name}: {text}")
+
+    def done(self) -> None:
+        """Raise RecipeError for a field that no one has taken."""
+        self.unused("log_types")
+        for name in self.rest:
+            hint = did_you_mean(name, self.known)
+            raise self.wrong(name, f"!{self.tagged.name} has no {name}.{hint} It has {', '.join(sorted(self.known))}")
+
+
+def number(value: Any) -> float:
+    found = as_number(value)
+    if found is None or not math.isfinite(found):
+        raise ValueError(f"want a number, not {value!r}")
+    return float(found)
+
+
+def epoch(value: Any) -> float:
+    found = number(value)
+    if found < 0 and found != -1:
+        raise ValueError(f"want an epoch from 0, or -1, not {value!r}")
+    return found
+
+
+def whole(value: Any) -> int:
+    found = number(value)
+    if found != int(found):
+        raise ValueError(f"want a whole number, not {value!r}")
+    return int(found)
+
+
+def flag(value: Any) -> bool:
+    found = {"true": 1, "false": 0}.get(value.lower()) if isinstance(value, str) else value
+    if found not in (0, 1):
+        raise ValueError(f"want true or false, not {value!r}")
+    return bool(found)
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"want a name, not {value!r}")
+    return value
+
+
+def texts(value: Any) -> list[str]:
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise ValueError(f"want a list of names, not {value!r}")
+    return list(value)
+
+
+def selection(value: Any) -> list[str]:
+    """A list of names and ``re:`` patterns, or one of the tokens."""
+    if isinstance(value, str):
+        if value.upper() not in ("__ALL__", "__ALL_PRUNABLE__"):
+            raise ValueError(f"want a list, __ALL__ or __ALL_PRUNABLE__, not {value!r}")
+        return [value.upper()]
+    return texts(value)
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"want 'name: value' lines, not {value!r}")
+    return {str(key): each for key, each in value.items()}
+
+
+def epoch_range(f: Fields) -> Iterable[Modifier]:
+    f.start(REQUIRED)
+    f.end(REQUIRED)
+    return ()
+
+
+def learning_rate_function(f: Fields) -> Iterable[Modifier]:
+    f.all_groups()
+    shape = f.take("lr_func", text)
+    cycle = f.take("cycle_epochs", number, 1.0)
+    yield LearningRate(
+        shape=shape,
+        init_lr=f.take("init_lr", number),
+        final_lr=f.take("final_lr", number),
+        start=f.start(REQUIRED),
+        end=f.end(REQUIRED),
+        **({"cycle": cycle} if shape == "cyclic_linear" else {}),
+    )
+
+
+def learning_rate(f: Fields) -> Iterable[Modifier]:
+    f.all_groups()
+    f.unused("constant_logging")
+    yield ScheduledLearningRate(
+        lr_class=f.take("lr_class", text),
+        lr_kwargs=f.take("lr_kwargs", mapping, {}),
+        init_lr=f.take("init_lr", number),
+        start=f.start(),
+        end=f.end(),
+    )
+
+
+def set_learning_rate(f: Fields) -> Iterable[Modifier]:
+    f.all_groups()
+    f.unused("constant_logging", "end_epoch")
+    yield SetLearningRate(learning_rate=f.take("learning_rate", number), start=f.start())
+
+
+def set_weight_decay(f: Fields) -> Iterable[Modifier]:
+    f.all_groups()
+    f.unused("constant_logging", "end_epoch")
+    yield WeightDecay(weight_decay=f.take("weight_decay", number), start=f.start(), all_groups=True)
+
+
+def trainable_params(f: Fields) -> Iterable[Modifier]:
+    yield TrainableParams(
+        params=f.take("params", selection),
+        trainable=f.take("trainable", flag),
+        params_strict=f.take("params_strict", flag, True),
+        start=f.start(),
+        end=f.end(),
+    )
+
+
+def set_param(f: Fields) -> Iterable[Modifier]:
+    f.unused("constant_logging", "end_epoch")
+    yield SetParam(
+        params=f.take("params", selection),
+        val=f.take("val", number),
+        params_strict=f.take("params_strict", flag, True),
+        start=f.start(0.0),
+    )
+
+
+def mask_type(f: Fields) -> Any:
+    """``mask_type`` in our words; of a tile with ones behind it ([1, 4, 1, 1]) the first two count."""
+    value = f.take("mask_type", lambda value: value, "unstructured")
+    if value == "tensorrt":
+        return "2:4"
+    if value in ("channel", "filter", "block"):
+        raise f.wrong(
+            "mask_type",
+            f"mask_type: {value} has been an error in SparseML since 0.11; want unstructured, block4, [1, 4] or 'N:M'",
+        )
+    if isinstance(value, list):
+        if len(value) < 2 or any(each != 1 for each in value[2:]):
+            raise f.wrong("mask_type", f"mask_type: want [out, in], not {value}")
+        if value[0] != 1 and value[1] != 1:
+            f.remark(
+                f"mask_type {value[:2]} are tiles of {value[0]} outputs by {value[1]} inputs; SparseML made runs of "
+                f"{value[0] * value[1]} consecutive weights of it"
+            )
+        return value[:2]
+    return value
+
+
+def schedule(f: Fields) -> dict[str, Any]:
+    """What the gradual pruning modifiers have in common, but ``final_sparsity``."""
+    from sparse_xp.modifiers.pruning import FROM_PARAM
+
+    f.unused("sparsity_strategy")
+    if f.take("phased", flag, False):
+        raise f.wrong(
+            "phased", "phased: true has been an error in SparseML since 0.9; !ACDCPruningModifier takes turns"
+        )
+    score = f.take("score_type", text, "magnitude")
+    if score != "magnitude":
+        way = "!MovementPruningModifier" if score == "movement" else "!OBSPruningModifier"
+        raise f.wrong("score_type", f"score_type: {score} went out of SparseML in 0.12; write {way}")
+    values = {
+        "init_sparsity": f.take("init_sparsity", lambda v: v if v == FROM_PARAM else number(v)),
+        "start": f.start(REQUIRED),
+        "end": f.end(REQUIRED),
+        "update_frequency": f.every(),
+        "leave_enabled": f.take("leave_enabled", flag, True),
+        "inter_func": f.take("inter_func", text, "cubic"),
+        "mask_type": mask_type(f),
+    }
+    if values["end"] == "100%":
+        raise f.wrong("end_epoch", "end_epoch: want the epoch at which final_sparsity is reached, not -1")
+    return values
+
+
+def targets(f: Fields) -> list[dict[str, Any]]:
+    """``params`` and ``final_sparsity``, for each level of which there may be several; the lower one wins."""
+    final = f.take(
+        "final_sparsity",
+        lambda v: {number(k): selection(p) for k, p in v.items()} if isinstance(v, dict) else number(v),
+    )
+    if not isinstance(final, dict):
+        return [{"params": f.take("params", selection), "final_sparsity": final}]
+    if f.take("params", selection, []):
+        raise f.wrong("params", "params: want [] where final_sparsity names the parameters of each level")
+    found, taken = [], list[str]()
+    for level in sorted(final):
+        found.append({"params": final[level], "but": list(taken), "final_sparsity": level})
+        taken += final[level]
+    return found
+
+
+def magnitude(global_sparsity: bool | None = None) -> Callable[[Fields], Iterable[Modifier]]:
+    def gradual(f: Fields) -> Iterable[Modifier]:
+        if global_sparsity is None:
+            together = f.take("global_sparsity", flag, False)
+        else:
+            f.unused("global_sparsity")
+            together = global_sparsity
+        common = schedule(f)
+        return [MagnitudePruning(**target, **common, global_sparsity=together) for target in targets(f)]
+
+    return gradual
+
+
+def movement(f: Fields) -> Iterable[Modifier]:
+    together, common = f.take("global_sparsity", flag, False), schedule(f)
+    return [MovementPruning(**target, **common, global_sparsity=together) for target in targets(f)]
+
+
+def obs(f: Fields) -> Iterable[Modifier]:
+    together, common = f.take("global_sparsity", flag, True), schedule(f)
+    sampler = f.take("grad_sampler_kwargs", mapping, {})
+    if set(sampler) - {"batch_size"}:
+        raise f.wrong("grad_sampler_kwargs", "grad_sampler_kwargs: want batch_size alone")
+    if "fisher_block_size" not in f.rest:
+        f.remark("fisher_block_size is not given: 1, as SparseML's code has it (its documents say 50)")
+    options: dict[str, Any] = {
+        "num_grads": f.take("num_grads", whole, 1024),
+        "damp": f.take("damp", number, 1e-7),
+        "fisher_block_size": f.take("fisher_block_size", whole, 1),
+        "num_recomputations": f.take("num_recomputations", whole, 1),
+        "grad_batch_size": whole(sampler["batch_size"]) if "batch_size" in sampler else None,
+    }
+    return [OBSPruning(**target, **common, **options, global_sparsity=together) for target in targets(f)]
+
+
+def constant(f: Fields) -> Iterable[Modifier]:
+    f.unused("update_frequency", "leave_enabled")
+    yield ConstantPruning(params=f.take("params", selection), start=f.start(), end=f.end(), min_sparsity=0.0, live=True)
+
+
+def acdc(f: Fields) -> Iterable[Modifier]:
+    yield ACDCPruning(
+        compression_sparsity=f.take("compression_sparsity", number),
+        start=f.start(REQUIRED),
+        end=f.end(REQUIRED),
+        update_frequency=f.every(),
+        params=f.take("params", selection),
+        global_sparsity=f.take("global_sparsity", flag, True),
+        leave_enabled=f.take("leave_enabled", flag, True),
+        momentum_buffer_reset=f.take("momentum_buffer_reset", flag, True),
+        mask_type=mask_type(f),
+    )
+
+
+def layer_pruning(f: Fields) -> Iterable[Modifier]:
+    f.unused("update_frequency")
+    yield LayerPruning(layers=f.take("layers", texts), start=f.start(), end=f.end())
+
+
+def distillation(f: Fields) -> Iterable[Modifier]:
+    f.unused("update_frequency")
+    if f.take("teacher_input_keys", texts, None):
+        f.remark("teacher_input_keys is not used: the teacher gets the inputs of the student that it knows")
+    f.remark("tokens that are padding are left out of the distillation loss; SparseML counted them")
+    yield Distillation(
+        hardness=f.take("hardness", number, 0.5),
+        temperature=f.take("temperature", number, 2.0),
+        outputs=f.take("distill_output_keys", texts, None),
+        start=f.start(),
+        end=f.end(),
+    )
+
+
+def per_layer_distillation(f: Fields) -> Iterable[Modifier]:
+    f.unused("update_frequency")
+    yield PerLayerDistillation(
+        gain=f.take("gain", number, 1.5),
+        normalize=f.take("normalize", flag, True),
+        student_layer_names=f.take("student_layer_names", texts, None),
+        teacher_layer_names=f.take("teacher_layer_names", texts, None),
+        project_features=f.take("project_features", flag, True),
+        epsilon=f.take("epsilon", number, 1e-6),
+        start=f.start(),
+        end=f.end(),
+    )
+
+
+#: fields that make a QuantizationModifier the older of the two classes that had this name
+LEGACY = (
+    "submodules quantize_embeddings reduce_range quantize_linear_activations quantize_conv_activations "
+    "quantize_embedding_activations activation_bits weight_bits exclude_batchnorm exclude_module_types "
+    "custom_quantizable_module_types activation_qconfig_kwargs weight_qconfig_kwargs tensorrt"
+).split()
+
+
+def quantization(f: Fields) -> Iterable[Modifier]:
+    legacy = any(name in f.rest for name in LEGACY)
+    if f.take("end_epoch", epoch, -1) != -1:  # a composed recipe of SparseML has one, and could not be read again
+        f.remark("end_epoch is not used: a model stays quantized once it is")
+    f.unused("freeze_bn_stats_epoch", "model_fuse_fn_name", "num_calibration_steps", "strict")
+    values: dict[str, Any] = {
+        "start": f.start(),
+        "observers_end": f.take("disable_quantization_observer_epoch", epoch, None),
+    }
+    if legacy:
+        for name in ("activation_qconfig_kwargs", "weight_qconfig_kwargs"):
+            if f.take(name, lambda value: value, None):
+                raise f.wrong(
+                    name, f"{name}: classes of torch.ao, which is not used here; weight_bits and activation_bits are"
+                )
+        for name in ("reduce_range", "tensorrt"):
+            if f.take(name, flag, False):
+                raise f.wrong(name, f"{name}: true is not supported: activations are unsigned and asymmetric in 8 bits")
+        f.unused("quantize_conv_activations", "exclude_batchnorm", "custom_quantizable_module_types")
+        values |= {
+            "submodules": f.take("submodules", texts, None),
+            "embeddings": f.take("quantize_embeddings", flag, True),
+            "embedding_outputs": f.take("quantize_embedding_activations", flag, True),
+            "linear_outputs": f.take("quantize_linear_activations", flag, True),
+            "exclude": f.take("exclude_module_types", texts, []),
+            "weight_bits": f.take("weight_bits", whole, 8),
+            "activation_bits": f.take("activation_bits", whole, 8),
+        }
+    else:
+        scheme = f.take("scheme", lambda v: v if isinstance(v, str) else mapping(v), "default")
+        if scheme not in ("default", "deepsparse"):
+            raise f.wrong("scheme", f"scheme: {scheme!r}; want default (8-bit inputs and weights)")
+        values |= {
+            "embedding_outputs": False,
+            "linear_outputs": False,
+            "exclude": f.take("ignore", texts, []),
+            "overrides": f.take("scheme_overrides", mapping, {}),
+        }
+    f.remark("read and checked; training in integers is not there yet, the epochs from its start on train in float")
+    yield Quantization(**values)
+
+
+def logging(f: Fields) -> Iterable[Modifier]:
+    f.start()
+    f.end()
+    f.unused("update_frequency")
+    f.remark("not needed: sparsity is logged in every run")
+    return ()
+
+
+TAGS: dict[str, Callable[[Fields], Iterable[Modifier]]] = {
+    "EpochRangeModifier": epoch_range,
+    "LearningRateFunctionModifier": learning_rate_function,
+    "LearningRateModifier": learning_rate,
+    "SetLearningRateModifier": set_learning_rate,
+    "SetWeightDecayModifier": set_weight_decay,
+    "TrainableParamsModifier": trainable_params,
+    "SetParamModifier": set_param,
+    "GMPruningModifier": magnitude(),
+    "MagnitudePruningModifier": magnitude(global_sparsity=False),
+    "GlobalMagnitudePruningModifier": magnitude(global_sparsity=True),
+    "ConstantPruningModifier": constant,
+    "ACDCPruningModifier": acdc,
+    "MovementPruningModifier": movement,
+    "OBSPruningModifier": obs,
+    "LayerPruningModifier": layer_pruning,
+    "DistillationModifier": distillation,
+    "PerLayerDistillationModifier": per_layer_distillation,
+    "QuantizationModifier": quantization,
+    "SparsificationLoggingModifier": logging,
+}
+
+GONE = {
+    "MFACPruningModifier": "not supported: no recipe for an encoder used it. !OBSPruningModifier has second-order "
+    "scores too (drop num_pages, grads_device and available_devices)",
+    "StructuredPruningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
+    "LayerThinningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
+    "GradualParamModifier": "not supported: no recipe for an encoder used it. !SetParamModifier sets parameters",
+}
