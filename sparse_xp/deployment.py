@@ -93,11 +93,12 @@ def to_onnx(subject: Subject, path: Path, opset: int) -> None:
     before = [logger.level for logger in quiet]
     for logger in quiet:
         logger.setLevel(logging.ERROR)
+    whole = any(quantized(model))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                Logits(integer_copy(model) if any(quantized(model)) else model, list(sample), subject.task.outputs),
+                Logits(integer_copy(model) if whole else model, list(sample), subject.task.outputs),
                 tuple(sample.values()),
                 path,
                 dynamo=True,
@@ -107,7 +108,7 @@ def to_onnx(subject: Subject, path: Path, opset: int) -> None:
                 dynamic_shapes={"values": tuple({0: rows, 1: tokens} for _ in sample)},
                 external_data=False,
                 verbose=False,
-                custom_translation_table=translations(opset),
+                custom_translation_table=translations(opset) if whole else None,
             )
     finally:
         for logger, level in zip(quiet, before, strict=True):

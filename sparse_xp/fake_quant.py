@@ -17,7 +17,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
+from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
+from sparse_xp.structure import select_modules
 
 #: how much of a new batch goes into the range of an activation, as in SparseML's moving average; the first hundred
 #: batches make a plain mean, lest the very first one rule for long
@@ -26,8 +28,8 @@ AVERAGING = 0.01
 
 def weight_scale(weight: Tensor, bits: int = 8, per_channel: bool = True) -> Tensor:
     """What one integer step is worth, float32: [out] for each row of [out, in], or a scalar; never 0."""
-    size = weight.detach().float().abs()
-    highest = size.amax(dim=1) if per_channel else size.max()
+    low, high = torch.aminmax(weight.detach(), dim=1) if per_channel else torch.aminmax(weight.detach())
+    highest = torch.maximum(-low, high).float()  # no copy of the matrix: this happens at every step
     return (highest / (2 ** (bits - 1) - 1)).clamp_min(torch.finfo(torch.float32).tiny)
 
 
@@ -99,12 +101,13 @@ class Settings:
         if self.dynamic:
             scale, zero_point = activation_scale(*torch.aminmax(values.detach()), self.activation_bits)
             return fake_activation(values, scale, zero_point, self.activation_bits)
-        if seen.low is None or self.calibrating or (training and self.observing):
+        if self.calibrating or (training and self.observing):
             seen.update(values)
-        assert seen.low is not None
-        assert seen.high is not None
-        scale, zero_point = activation_scale(seen.low, seen.high, self.activation_bits)
-        return fake_activation(values, scale, zero_point, self.activation_bits)
+        if seen.low is None or seen.high is None:  # no training row came this way; evaluation rows settle nothing
+            return values
+        # On its way to be exported a model moves to the CPU, and its ranges are no buffers that would move with it.
+        low, high = seen.low.to(values.device), seen.high.to(values.device)
+        return fake_activation(values, *activation_scale(low, high, self.activation_bits), self.activation_bits)
 
 
 @dataclass
@@ -119,7 +122,7 @@ class Quant:
     def scale_of(self, weight: Tensor, per_channel: bool) -> Tensor:
         """The frozen scale of ``weight``, or the one that fits it now."""
         if self.scale is not None:
-            return self.scale
+            return self.scale.to(weight.device)
         return weight_scale(weight, self.settings.weight_bits, per_channel)
 
     def freeze(self, weight: Tensor, per_channel: bool) -> None:
@@ -152,9 +155,9 @@ class QuantEmbedding(nn.Embedding):
     def forward(self, input: Tensor) -> Tensor:
         """Numbers of rows in, rows of the table out."""
         quant, settings = self.quant, self.quant.settings
-        found = embedding(input, self.weight, self.padding_idx)
         if not settings.active:
-            return found
+            return super().forward(input)
+        found = embedding(input, self.weight, self.padding_idx)
         found = fake_weight(found, quant.scale_of(self.weight, per_channel=False), settings.weight_bits)
         return found if quant.outputs is None else settings.activation(found, quant.outputs, self.training)
 
@@ -174,13 +177,17 @@ def prepare(
 ) -> dict[str, QuantLinear | QuantEmbedding]:
     """Make the Linears (within ``submodules``) and Embeddings of ``model`` quantizable, in place; these by name.
 
-    ``exclude``: classes or names of modules that stay as they are. Nothing changes until ``settings.active``.
+    ``submodules``: names, or ``re:`` and a regular expression. ``exclude``: classes or names of modules that stay as
+    they are. Nothing changes until ``settings.active``.
+    Raises UserError for submodules that are not there.
     """
+    # A name that is nowhere is an error: the head that it meant would stay in floating point unsaid.
+    within = [""] if submodules is None else [f"{each}." for each in select_modules(dict(model.named_modules()), submodules)]
     shared: dict[tuple[str, tuple[str, ...]], Range] = {}
     prepared: dict[str, QuantLinear | QuantEmbedding] = {}
     for name, module in model.named_modules():
-        inside = submodules is None or any(name == each or name.startswith(f"{each}.") for each in submodules)
-        if {type(module).__name__, name} & set(exclude or ()):
+        inside = f"{name}.".startswith(tuple(within))
+        if {type(module).__name__, name} & set(exclude or ()) or not any(p.numel() for p in module.parameters()):
             continue
         if type(module) is nn.Linear and inside:
             parent, _, child = name.rpartition(".")
@@ -239,7 +246,7 @@ def save_integers(model: nn.Module, directory: Path) -> None:
                 module.weight, isinstance(module, QuantLinear) and settings.per_channel
             ).tolist(),
             **{
-                which: [seen.low.item(), seen.high.item()] if seen.low is not None and seen.high is not None else []
+                which: [] if seen.low is None or seen.high is None else [seen.low.item(), seen.high.item()]
                 for which in ("inputs", "outputs")
                 if (seen := getattr(module.quant, which)) is not None
             },
@@ -251,17 +258,24 @@ def save_integers(model: nn.Module, directory: Path) -> None:
 
 
 def load_integers(model: nn.Module, directory: Path) -> bool:
-    """Make ``model``, loaded from ``directory``, compute as its ``quantization.json`` says. False if it has none."""
+    """Make ``model``, loaded from ``directory``, compute as its ``quantization.json`` says. False if it has none.
+
+    Raises UserError for a file of another model.
+    """
     if not (directory / FILE).is_file():
         return False
     stored = json.loads((directory / FILE).read_text(encoding="utf-8"))
     settings = Settings(**stored["settings"], active=True, observing=False)
+    there = dict(model.named_modules())
     for name, known in stored["modules"].items():
-        module = cast(Any, model.get_submodule(name))
-        module.__class__ = QuantLinear if known["kind"] == "linear" else QuantEmbedding
+        kind: Any = {"linear": (nn.Linear, QuantLinear), "embedding": (nn.Embedding, QuantEmbedding)}[known["kind"]]
+        module = cast(Any, there.get(name))
+        if not isinstance(module, kind[0]):
+            raise UserError(f"{directory / FILE} is of another model: this one has no {known['kind']} {name}.")
+        module.__class__ = kind[1]
         module.quant = Quant(settings, scale=torch.tensor(known["scale"]))
         for which in ("inputs", "outputs"):
             if which in known:
-                low, high = map(torch.tensor, known[which] or [0.0, 0.0])  # a dynamic range has no numbers
-                setattr(module.quant, which, Range(low, high))
+                numbers = [torch.tensor(number) for number in known[which]]  # none of a dynamic range
+                setattr(module.quant, which, Range(numbers[0], numbers[1]) if numbers else Range())
     return True

@@ -64,10 +64,13 @@ class Requantize(nn.Module):
         scale, zero_point = activation_scale(low, high, bits)
         self.register_buffer("scale", scale.cpu())
         self.register_buffer("zero_point", zero_point.to(torch.uint8).cpu())
+        # QuantizeLinear of ONNX has 8 bits: what more than fewer bits can say is cut off before.
+        steps = (-zero_point.item(), 2**bits - 1 - zero_point.item())
+        self.limits = None if bits == 8 else tuple(float(each * scale) for each in steps)
 
     def forward(self, values: Tensor) -> Tensor:
         """The same shape."""
-        return requantize(values, self.scale, self.zero_point)
+        return requantize(values if self.limits is None else values.clamp(*self.limits), self.scale, self.zero_point)
 
 
 class RequantizeDynamic(nn.Module):
@@ -126,17 +129,21 @@ def conversion(module: QuantLinear | QuantEmbedding, seen: Any) -> nn.Module:
         return nn.Identity()
     if settings.dynamic:
         return RequantizeDynamic()
+    if seen.low is None:
+        return nn.Identity()
     return Requantize(seen.low, seen.high, settings.activation_bits)
 
 
 def integer_copy(model: nn.Module) -> nn.Module:
     """A copy of a fake-quantized model that computes with int8 weights, for export; equal to rounding."""
     found = copy.deepcopy(model).cpu().eval()
-    for name, module in list(found.named_modules()):
+    made: dict[nn.Module, nn.Module] = {}
+    for name, module in list(found.named_modules(remove_duplicate=False)):  # one module may have two names
         if isinstance(module, QuantLinear | QuantEmbedding):
+            if module not in made:
+                made[module] = IntegerLinear(module) if isinstance(module, QuantLinear) else IntegerEmbedding(module)
             parent, _, child = name.rpartition(".")
-            made = IntegerLinear(module) if isinstance(module, QuantLinear) else IntegerEmbedding(module)
-            setattr(found.get_submodule(parent), child, made)
+            setattr(found.get_submodule(parent), child, made[module])
     return found
 
 

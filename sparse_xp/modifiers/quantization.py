@@ -55,6 +55,14 @@ class Quantization(Modifier):
             raise ValueError(f"Quantization.calibration_rows={self.calibration_rows}: want at least 1, or null.")
         if self.calibration_rows is not None and self.dynamic:
             raise ValueError("Quantization: dynamic ranges need no calibration_rows.")
+        if self.calibration_rows is not None and (self.start != 0 or self.observers_end is not None):
+            raise ValueError(
+                "Quantization: with calibration_rows all happens after training; leave start and observers_end out."
+            )
+        if self.dynamic and self.activation_bits != 8:
+            raise ValueError(
+                f"Quantization.activation_bits={self.activation_bits}: ONNX finds dynamic ranges in 8 bits only."
+            )
         self.modules: dict[str, QuantLinear | QuantEmbedding] = {}
 
     @property
@@ -98,17 +106,21 @@ class Quantization(Modifier):
             return
         assert run.shell is not None
         run.shell.autocast = False  # a difference of one integer step would be lost in the rounding of half precision
-        self.share_ranges(run)
         over = self.observers_end is not None and step >= clock.first_step(clock.at(self.observers_end))
         if over and self.settings.observing:
             freeze(self.modules)
 
-    def share_ranges(self, run: Run) -> None:
-        """With several processes: each has seen other rows; all go on with the mean of their ranges."""
-        if run.accelerator.num_processes > 1 and self.settings.observing:
-            for seen in self.ranges().values():
-                if seen.low is not None and seen.high is not None:
-                    seen.low, seen.high = (run.accelerator.reduce(each, "mean") for each in (seen.low, seen.high))
+    def after_update(self, run: Run) -> None:
+        """With several processes each has seen other rows: all go on with the mean of their ranges, and save that."""
+        import torch
+
+        observed = self.settings.active and self.settings.observing and not self.dynamic
+        if run.accelerator.num_processes > 1 and observed:
+            known = [seen for seen in self.ranges().values() if seen.low is not None]
+            if known:
+                both = torch.stack([torch.stack([seen.low, seen.high]) for seen in known])
+                for seen, (low, high) in zip(known, run.accelerator.reduce(both, "mean"), strict=True):
+                    seen.low, seen.high = low, high
 
     def detach(self, run: Run) -> None:
         from sparse_xp.fake_quant import freeze
