@@ -119,7 +119,8 @@ class Recipe:
     """The method: a name, its headline numbers, and the modifiers that no other group owns.
 
     ``sparsity``: the target (or kept) fraction of zeros, which the options of the group ``sparsity`` refer to.
-    ``start_sparsity``: the zeros that the recipe needs in the checkpoint it starts from.
+    ``start_sparsity``: the zeros that the recipe needs in the checkpoint it starts from. ``quantization_start``,
+    ``observers_end``: when training in 8 bits begins and its ranges are frozen, to which ``quantization`` refers.
     ``learning_rate``: named segments. ``modifiers``: any others, by ``/modifier@recipe.modifiers.NAME``.
 
     ``path``: a SparseML recipe (.md, .yaml, a zoo: stub), whose modifiers and length take the place of all these;
@@ -130,6 +131,8 @@ class Recipe:
     name: str
     sparsity: float = 0.0
     start_sparsity: float = 0.0
+    quantization_start: When = "70%"
+    observers_end: When = "90%"
     learning_rate: dict[str, LearningRate] = field(default_factory=dict)
     weight_decay: WeightDecay | None = field(default_factory=WeightDecay)
     modifiers: dict[str, Modifier] = field(default_factory=dict)

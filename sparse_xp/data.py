@@ -28,7 +28,7 @@ def make_features(
 ) -> Dataset:
     """Tokenised features of ``rows``, kept in the cache by a fingerprint of everything that shaped them."""
     # What comes after the features, and cannot change them.
-    later = ("metric", "metrics", "n_best", "max_answer_length", "null_threshold", "dense", "transfer")
+    later = ("metric", "metrics", "n_best", "max_answer_length", "null_threshold", "dense", "transfer", "quant")
     fields = {name: value for name, value in vars(task).items() if name not in later}
     fingerprint = digest(
         [

@@ -182,10 +182,11 @@ def prepare(
     Raises UserError for submodules that are not there.
     """
     # A name that is nowhere is an error: the head that it meant would stay in floating point unsaid.
-    within = [""] if submodules is None else [f"{each}." for each in select_modules(dict(model.named_modules()), submodules)]
+    modules = dict(model.named_modules())
+    within = [""] if submodules is None else [f"{each}." for each in select_modules(modules, submodules)]
     shared: dict[tuple[str, tuple[str, ...]], Range] = {}
     prepared: dict[str, QuantLinear | QuantEmbedding] = {}
-    for name, module in model.named_modules():
+    for name, module in modules.items():
         inside = f"{name}.".startswith(tuple(within))
         if {type(module).__name__, name} & set(exclude or ()) or not any(p.numel() for p in module.parameters()):
             continue

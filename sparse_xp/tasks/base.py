@@ -29,6 +29,15 @@ class Numbers:
 
 
 @dataclass(kw_only=True)
+class QuantNumbers(Numbers):
+    """The same for a recipe that accumulates, distils and ends in 8 bits."""
+
+    gradient_accumulation_steps: int
+    temperature: float
+    weight_decay: float
+
+
+@dataclass(kw_only=True)
 class Task(ABC):
     """One data set and how to learn it. The fields are its configuration; a *kind* of task is a subclass.
 
@@ -37,7 +46,8 @@ class Task(ABC):
     ``eval_split``: may be several, ``a+b``; with none of its own (``eval_split`` equal to ``train_split``, or
     ``data.train`` without ``data.validation``) the ``validation_share`` of the rows is held out.
     ``max_train_samples``, ``max_eval_samples``: a seeded subset of the rows, None for all of them.
-    ``dense``, ``transfer``: the numbers of the recipe ``dense`` and of those that start from a sparse checkpoint.
+    ``dense``, ``transfer``, ``quant``: the numbers of the recipe ``dense``, of those that start from a sparse
+    checkpoint, and of those that do and end in 8 bits (where a task says nothing: SQuAD's).
     """
 
     name: str
@@ -57,6 +67,18 @@ class Task(ABC):
     )
     transfer: Numbers = field(
         default_factory=lambda: Numbers(epochs=5.0, batch_size=32, learning_rate=5e-5, warmup="5%", seed=42)
+    )
+    quant: QuantNumbers = field(
+        default_factory=lambda: QuantNumbers(
+            epochs=13.0,
+            batch_size=8,
+            gradient_accumulation_steps=2,
+            learning_rate=1.75e-4,
+            warmup=0.0,
+            temperature=5.0,
+            weight_decay=0.0,
+            seed=42,
+        )
     )
 
     #: the Auto class of the model, its logits, and the batch entries that hold what is to be learnt
