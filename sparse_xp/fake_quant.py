@@ -188,15 +188,15 @@ def prepare(
     prepared: dict[str, QuantLinear | QuantEmbedding] = {}
     for name, module in modules.items():
         inside = f"{name}.".startswith(tuple(within))
-        if {type(module).__name__, name} & set(exclude or ()) or not any(p.numel() for p in module.parameters()):
+        if {type(module).__name__, name} & set(exclude or ()):
             continue
-        if type(module) is nn.Linear and inside:
+        if type(module) is nn.Linear and inside and module.weight.numel():
             parent, _, child = name.rpartition(".")
             together = next((names for names in SHARED if child in names), (child,))
             inputs = shared.setdefault((parent, together), Range())
             module.__class__ = QuantLinear
             module.quant = cast(Any, Quant(settings, inputs, Range() if linear_outputs else None))
-        elif type(module) is nn.Embedding and embeddings:
+        elif type(module) is nn.Embedding and embeddings and module.weight.numel():
             module.__class__ = QuantEmbedding
             module.quant = cast(Any, Quant(settings, None, Range() if embedding_outputs else None))
         else:

@@ -100,8 +100,12 @@ class IntegerLinear(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """[..., in] to [..., out]."""
-        found = torch.matmul(self.inputs(values), dequantize(self.weight, self.scale))
-        return self.outputs(found if self.bias is None else found + self.bias)
+        # A product of two matrices and its bias onnxruntime would first make a Gemm, for which it has no integer kernel
+        # that gives floating point: the heads that see one vector a row would be computed in float32.
+        flat = values.ndim == 2
+        found = torch.matmul(self.inputs(values[None] if flat else values), dequantize(self.weight, self.scale))
+        found = self.outputs(found if self.bias is None else found + self.bias)
+        return found[0] if flat else found
 
 
 class IntegerEmbedding(nn.Module):
