@@ -96,12 +96,15 @@ class Settings:
     observing: bool = True
     calibrating: bool = False  # ranges are settled by rows that are not trained on
 
-    def activation(self, values: Tensor, seen: Range, training: bool) -> Tensor:
-        """``values`` as integers can say them; in training their range is taken into account first."""
+    def activation(self, values: Tensor, seen: Range, training: bool, leads: bool = True) -> Tensor:
+        """``values`` as integers can say them; in training their range is taken into account first.
+
+        Of several modules that read the same values one ``leads``: they are one batch, and all see one range.
+        """
         if self.dynamic:
             scale, zero_point = activation_scale(*torch.aminmax(values.detach()), self.activation_bits)
             return fake_activation(values, scale, zero_point, self.activation_bits)
-        if self.calibrating or (training and self.observing):
+        if (leads or seen.low is None) and (self.calibrating or (training and self.observing)):
             seen.update(values)
         if seen.low is None or seen.high is None:  # no training row came this way; evaluation rows settle nothing
             return values
@@ -112,12 +115,13 @@ class Settings:
 
 @dataclass
 class Quant:
-    """Of one module: its ranges, and the scale of its weight once that is frozen."""
+    """Of one module: its ranges, the scale of its weight once that is frozen, whether it leads a shared range."""
 
     settings: Settings
     inputs: Range | None = None
     outputs: Range | None = None
     scale: Tensor | None = None
+    leads: bool = True
 
     def scale_of(self, weight: Tensor, per_channel: bool) -> Tensor:
         """The frozen scale of ``weight``, or the one that fits it now."""
@@ -141,7 +145,7 @@ class QuantLinear(nn.Linear):
         if not settings.active:
             return super().forward(input)
         if quant.inputs is not None:
-            input = settings.activation(input, quant.inputs, self.training)
+            input = settings.activation(input, quant.inputs, self.training, quant.leads)
         weight = fake_weight(self.weight, quant.scale_of(self.weight, settings.per_channel), settings.weight_bits)
         found = linear(input, weight, self.bias)
         return found if quant.outputs is None else settings.activation(found, quant.outputs, self.training)
@@ -193,9 +197,10 @@ def prepare(
         if type(module) is nn.Linear and inside and module.weight.numel():
             parent, _, child = name.rpartition(".")
             together = next((names for names in SHARED if child in names), (child,))
+            leads = (parent, together) not in shared
             inputs = shared.setdefault((parent, together), Range())
             module.__class__ = QuantLinear
-            module.quant = cast(Any, Quant(settings, inputs, Range() if linear_outputs else None))
+            module.quant = cast(Any, Quant(settings, inputs, Range() if linear_outputs else None, leads=leads))
         elif type(module) is nn.Embedding and embeddings and module.weight.numel():
             module.__class__ = QuantEmbedding
             module.quant = cast(Any, Quant(settings, None, Range() if embedding_outputs else None))

@@ -132,6 +132,16 @@ def test_when_a_range_learns():
     assert (seen.low.item(), seen.count) == (-2, 2)
 
 
+@pytest.mark.parametrize("name", ["query", "key", "value"])
+def test_who_shares_a_range_sees_one_batch_once(name):
+    model = make_bert()
+    modules = prepare(model, Settings(active=True))
+    seen = modules[f"bert.encoder.layer.0.attention.self.{name}"].quant.inputs
+    for count in (1, 2, 3):
+        model.train()(ROWS)
+        assert seen.count == count
+
+
 def test_a_dynamic_range_is_the_batch():
     settings, seen = Settings(active=True, dynamic=True), Range()
     for top in (1.0, 100.0):
@@ -165,6 +175,7 @@ def test_which_modules_change_and_who_shares_a_range():
     attention = model.bert.encoder.layer[0].attention
     shared = {id(getattr(attention.self, name).quant.inputs) for name in ("query", "key", "value")}
     assert len(shared) == 1
+    assert [getattr(attention.self, name).quant.leads for name in ("query", "key", "value")] == [True, False, False]
     assert len(ranges_of(modules)) == 6
     assert not list(quantized(model))
     assert model(ROWS).logits.equal(plain)  # nothing happens until it is active

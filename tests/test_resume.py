@@ -118,6 +118,16 @@ class Power(Exception):
         (1, ("task=sst2", "recipe=gradual80", "sparsity=acdc")),
         (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
         (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),
+        (
+            2,
+            (
+                "task=sst2",
+                "recipe=gradual80",
+                "quantization=int8",
+                "quantization.start=7 steps",
+                "quantization.observers_end=9 steps",
+            ),
+        ),
     ],
 )
 def test_every_modifier_resumes(tmp_path, monkeypatch, teacher, words, accumulation):
