@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from sparse_xp.bundle import write_bundle
 from sparse_xp.config import Export
 from sparse_xp.data import collate
 from sparse_xp.errors import UserError
@@ -66,11 +67,13 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
                     f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
                     f"export.max_metric_diff allows {settings.max_metric_diff:g}."
                 )
+        write_bundle(draft, subject, lambda batch: infer(session, batch))
         return Deployment(
             metrics=metrics,
             max_abs_diff=difference,
             bytes=path.stat().st_size,
             compressed_bytes=compressed_size(path),
+            nonzero_bytes=nonzero_size(path),
         )
 
 
@@ -152,3 +155,11 @@ def compressed_size(path: Path) -> int:
     with path.open("rb") as file:
         size = sum(len(squeeze.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
     return size + len(squeeze.flush())
+
+
+def nonzero_size(path: Path) -> int:
+    """Bytes of the elements of the graph's initializers that are not zero."""
+    import onnx
+
+    weights = (onnx.numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer)
+    return sum(int(np.count_nonzero(weight)) * weight.itemsize for weight in weights)
