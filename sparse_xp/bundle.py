@@ -78,7 +78,7 @@ def write_samples(directory: Path, subject: Subject, forward: Callable[[Arrays],
 def savez(path: Path, arrays: Arrays) -> None:
     """The arrays in one file, by name."""
     with path.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def complete(directory: Path, card: str, recipe: Path | None) -> None:

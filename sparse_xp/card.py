@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sparse_xp.config import Data
 from sparse_xp.report import rows_used
 from sparse_xp.result import Deployment, Result, Sparsity
 from sparse_xp.tasks import Task
@@ -14,7 +17,7 @@ ASKED = {
 }
 
 
-def run_card(task: Task, result: Result) -> str:
+def run_card(task: Task, data: Data, result: Result) -> str:
     """The card of a run's deployment."""
     trained, origin = result.training, result.provenance
     made = f"""- recipe `{result.recipe}` on model `{result.model}`, seed {result.seed}; `recipe.yaml` has its modifiers
@@ -23,25 +26,30 @@ def run_card(task: Task, result: Result) -> str:
 {trained.device} in {trained.precision}
 - git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fingerprint}
 
-        {origin.command}"""
+The command:
+
+    {origin.command}"""
     rows = rows_used(trained.eval_rows, trained.eval_rows_of)
-    where = "generated data" if result.profile == "embedded" else data_of(task)
     title = f"{result.recipe} on {result.task}, {result.model}"
-    return card(title, task, where, rows, result.deployment, result.sparsity, made)
+    return card(title, task, data_of(task, data), rows, result.deployment, result.sparsity, made)
 
 
 def model_card(
-    task: Task, checkpoint: str, rows: tuple[int, int], embedded: bool, deployed: Deployment, zeros: Sparsity
+    task: Task, data: Data, checkpoint: str, rows: tuple[int, int], deployed: Deployment, zeros: Sparsity
 ) -> str:
     """The card of a model that no run of ours has made. ``rows``: how many were scored, and of how many."""
     made = f"Exported from `{checkpoint}` with `python -m sparse_xp.export`; trained elsewhere."
-    where = "generated data" if embedded else data_of(task)
-    return card(f"{checkpoint} for {task.name}", task, where, rows_used(*rows), deployed, zeros, made)
+    title = f"{checkpoint} for {task.name}"
+    return card(title, task, data_of(task, data), rows_used(*rows), deployed, zeros, made)
 
 
-def data_of(task: Task) -> str:
-    """The data set by name."""
-    return f"`{task.dataset}{f'/{task.subset}' if task.subset else ''}`" if task.dataset else "files of the user's own"
+def data_of(task: Task, data: Data) -> str:
+    """What was scored, in words."""
+    if data.source == "embedded":
+        return "generated data"
+    if data.source == "files":
+        return f"the user's file {Path(str(data.validation or data.train)).name}"
+    return f"`{task.dataset or task.folder}{f'/{task.subset}' if task.subset else ''}`, {task.eval_split} split"
 
 
 def card(title: str, task: Task, data: str, rows: str, deployed: Deployment, zeros: Sparsity, made: str) -> str:
@@ -56,7 +64,7 @@ def card(title: str, task: Task, data: str, rows: str, deployed: Deployment, zer
 
 A BERT-class encoder for {KINDS[type(task).__name__]} as an ONNX file.
 
-Task `{task.name}` on {data}, {task.eval_split} split, texts of up to {task.max_length} tokens.
+Task `{task.name}` on {data}; texts of up to {task.max_length} tokens.
 {labels}
 ## Scores of this file
 
@@ -83,7 +91,8 @@ integers and structured removal (fewer layers, heads, neurons) do. `python -m sp
 
     python -m sparse_xp.predict model=. {words}
 
-or `from sparse_xp import Pipeline; Pipeline(".")({call})`. With onnxruntime alone, on a row of `samples/`:
+or `from sparse_xp import Pipeline; Pipeline(".")({call})`. With onnxruntime alone, on
+a row of `samples/`:
 
     import numpy, onnxruntime
     session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])

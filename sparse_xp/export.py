@@ -54,7 +54,7 @@ def export_run(directory: Path, words: list[str], out: Path | None) -> Deploymen
     say(f"in PyTorch: {result.metric} {made.metrics[result.metric]:.2f} (run: {result.metrics[result.metric]:.2f})")
     rows = replace(result.training, eval_rows=made.rows[0], eval_rows_of=made.rows[1])
     result = replace(result, deployment=made.deployment, training=rows)
-    complete(place, run_card(made.task, result), directory / "recipe.yaml")
+    complete(place, run_card(made.task, data, result), directory / "recipe.yaml")
     say(f"{place}\n  {summary(result)}")
     if out:
         return made.deployment
@@ -98,8 +98,7 @@ def export_model(words: list[str], out: Path | None) -> Deployment:
     checkpoint, revision = config.model.checkpoint, config.model.revision
     settings = config.train.eval_batch_size
     made = deploy(config.task, config.data, config.export, settings, checkpoint, revision, out)
-    embedded = config.data.source == "embedded"
-    complete(out, model_card(made.task, checkpoint, made.rows, embedded, made.deployment, made.zeros), None)
+    complete(out, model_card(made.task, config.data, checkpoint, made.rows, made.deployment, made.zeros), None)
     say(f"{out}\n  {json.dumps(asdict(made.deployment))}")
     return made.deployment
 

@@ -157,7 +157,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         deployment = export(this, directory / "deployment", config.export, metrics)
         origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]))
         result = make_result(config, this, metrics, deployment, origin, (loaded.total, examined.total))
-        bundle.complete(directory / "deployment", run_card(config.task, result), directory / "recipe.yaml")
+        bundle.complete(directory / "deployment", run_card(config.task, config.data, result), directory / "recipe.yaml")
         write_report(directory, result, this.history.read())
         result.write(directory / "result.json")
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
