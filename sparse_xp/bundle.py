@@ -27,10 +27,13 @@ SAMPLES = 4
 TRAINING = ("revision", "train_split", "validation_share", "max_train_samples", "max_eval_samples", "dense", "transfer")
 
 
-def write_bundle(directory: Path, subject: Subject, forward: Callable[[Arrays], Arrays]) -> None:
-    """Add ``task.json``, ``samples/`` and ``checksums.txt``. ``forward``: the exported file, arrays by name."""
+def write_bundle(directory: Path, subject: Subject, inputs: list[str], forward: Callable[[Arrays], Arrays]) -> None:
+    """Add ``task.json``, ``samples/`` and ``checksums.txt``.
+
+    ``forward``: the exported file, arrays by name; ``inputs``: the names of what it takes, in its order.
+    """
     write_task(directory, subject.task, int(subject.tokenizer.pad_token_id or 0))
-    write_samples(directory / "samples", subject, forward)
+    write_samples(directory / "samples", subject, inputs, forward)
     write_checksums(directory)
 
 
@@ -59,7 +62,15 @@ def read_task(directory: Path) -> tuple[Task, int]:
         raise UserError(f"{path} is not what this version of sparse_xp writes ({error}){AGAIN}") from error
 
 
-def write_samples(directory: Path, subject: Subject, forward: Callable[[Arrays], Arrays]) -> None:
+def max_tokens(directory: Path) -> int:
+    """How many tokens the model has places for. Raises UserError for a folder without ``config.json``."""
+    path = directory / "config.json"
+    if not path.is_file():
+        raise UserError(f"{directory} has no config.json{AGAIN}")
+    return int(json.loads(path.read_text(encoding="utf-8"))["max_position_embeddings"])
+
+
+def write_samples(directory: Path, subject: Subject, inputs: list[str], forward: Callable[[Arrays], Arrays]) -> None:
     """``inp-0000.npz``, ``out-0000.npz``, ...: a few evaluation features, [1, tokens], and what the file makes of them.
 
     Token numbers and logits under the names of the graph's inputs and outputs; no text.
@@ -69,10 +80,10 @@ def write_samples(directory: Path, subject: Subject, forward: Callable[[Arrays],
     directory.mkdir()
     total = len(subject.eval_features)
     for number, row in enumerate(range(0, total, max(1, -(-total // SAMPLES)))):
-        batch = collate(subject.eval_features, [row], subject.inputs, subject.padding)
-        inputs = {name: value.numpy() for name, value in batch.items()}
-        savez(directory / f"inp-{number:04d}.npz", inputs)
-        savez(directory / f"out-{number:04d}.npz", forward(inputs))
+        batch = collate(subject.eval_features, [row], inputs, subject.padding)
+        arrays = {name: value.numpy() for name, value in batch.items()}
+        savez(directory / f"inp-{number:04d}.npz", arrays)
+        savez(directory / f"out-{number:04d}.npz", forward(arrays))
 
 
 def savez(path: Path, arrays: Arrays) -> None:

@@ -67,7 +67,7 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
                     f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
                     f"export.max_metric_diff allows {settings.max_metric_diff:g}."
                 )
-        write_bundle(draft, subject, lambda batch: infer(session, batch))
+        write_bundle(draft, subject, ordered_inputs(subject), lambda batch: infer(session, batch))
         return Deployment(
             metrics=metrics,
             max_abs_diff=difference,

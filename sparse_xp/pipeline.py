@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from tokenizers import Tokenizer
 
 from sparse_xp import answers
 from sparse_xp.answers import Answer, Asked, Outputs
-from sparse_xp.bundle import deployment_of, read_task, verify
+from sparse_xp.bundle import deployment_of, max_tokens, read_task, verify
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
 
@@ -43,7 +42,7 @@ class Pipeline:
         if check:
             verify(self.directory)
         self.task, pad = read_task(self.directory)
-        self.max_length = max_length or self.task.max_length
+        self.max_length = self.task.max_length if max_length is None else max_length
         check_length(self.directory, self.max_length)
         self.tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
         self.tokenizer.no_padding()
@@ -167,9 +166,6 @@ class Pipeline:
 
 def check_length(directory: Path, length: int) -> None:
     """Raise UserError if the model has no places for so many tokens, or a text would have none."""
-    if length < 8:
-        raise UserError(f"{length} tokens: want at least 8.")
-    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
-    most = config.get("max_position_embeddings")
-    if most is not None and length > most:
-        raise UserError(f"{length} tokens: the model in {directory} takes at most {most}.")
+    most = max_tokens(directory)
+    if not 8 <= length <= most:
+        raise UserError(f"max_length={length}: the model in {directory} takes at most {most} tokens; want 8 or more.")
