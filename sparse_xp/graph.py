@@ -38,7 +38,8 @@ def look(path: Path) -> Inside:
 
 def multiplied(graph: GraphProto) -> list[TensorProto]:
     """The matrices among the graph's initializers, less those that are looked up row by row."""
-    looked_up = {name for node in graph.node if node.op_type == "Gather" for name in node.input[:1]}
+    floats = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    looked_up = {floats.get(node.input[0], node.input[0]) for node in graph.node if node.op_type == "Gather"}
     return [weight for weight in graph.initializer if len(weight.dims) == 2 and weight.name not in looked_up]
 
 

@@ -28,7 +28,7 @@ def _own_directory(tmp_path, monkeypatch):
 
 #: how the run of each kind that ``deployed`` makes is asked for; long contexts come in windows
 KINDS = {
-    "squad": ("task=squad", "task.max_length=48", "task.doc_stride=12"),
+    "squad": ("task=squad", "task.max_length=32", "task.doc_stride=8"),
     "squad_v2": ("task=squad_v2",),
     "sst2": ("task=sst2",),
     "pairs": ("task=mnli",),

@@ -73,7 +73,7 @@ def test_labels():
 
 
 def test_a_text_that_is_cut_says_so():
-    assert sentence(TOKENIZER, ["the dog sat"], 5).cut
+    assert sentence(TOKENIZER, ["the dog sat"], 4).cut
     assert not sentence(TOKENIZER, ["the dog", "sat"], 8).cut
 
 
