@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import onnx
 import pytest
 
 from sparse_xp import benchmark
@@ -62,7 +63,7 @@ def test_a_batch_has_real_tokens_of_the_vocabulary():
             1.04,
             Inside(0.8, False),
             None,
-            "1.04 (1.04 to 1.04) times as fast as the same graph without zeros: it gains no",
+            "1.04 (1.04 to 1.04) times as fast as the same graph without zeros: it",
         ),
         (0.95, Inside(0.8, False), Path("a"), "as fast as the file of a: it gains nothing from 80.0% zeros"),
         (2.5, Inside(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a."),
@@ -108,7 +109,9 @@ def int8(folder):
     from onnxruntime.quantization import quantize_dynamic
 
     place = folder("sst2")
-    quantize_dynamic(place / "model.onnx", place / "int8.onnx", op_types_to_quantize=["MatMul"])
+    model = onnx.load(place / "model.onnx")
+    del model.graph.value_info[:]  # shapes that its own shape inference quarrels with
+    quantize_dynamic(model, place / "int8.onnx", op_types_to_quantize=["MatMul"])
     (place / "int8.onnx").rename(place / "model.onnx")
     write_checksums(place)
     return place
@@ -125,9 +128,10 @@ def test_an_int8_file_needs_one_to_compare_with(deployed, int8, tmp_path, capsys
 
 def refused(*words):
     """The message of a command that is refused in one line."""
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as stopped:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["benchmark", *words])
-        command(benchmark.main, benchmark.__doc__)
+        with pytest.raises(SystemExit) as stopped:
+            command(benchmark.main, benchmark.__doc__)
     [line] = str(stopped.value.code).splitlines()
     return line
 

@@ -97,7 +97,7 @@ def test_bytes_that_are_not_zero(deployed):
     result = Result.read(deployed("squad") / "result.json")
     weights = load_file(deployed("squad") / "model/model.safetensors").values()
     nonzero = 4 * sum(np.count_nonzero(weight) for weight in weights)
-    assert nonzero <= result.deployment.nonzero_bytes < 1.01 * nonzero  # and a few constants of the graph
+    assert nonzero <= result.deployment.nonzero_bytes < nonzero + 5000  # and 512 positions and a few constants
 
 
 def test_a_result_of_an_earlier_version_still_reads(deployed, tmp_path):

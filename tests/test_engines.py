@@ -12,9 +12,7 @@ from sparse_xp.errors import UserError
 
 
 def test_names_that_there_are_not():
-    with pytest.raises(
-        UserError, match=r"engine=onxruntime: want onnxruntime or openvino\. Did you mean 'onnxruntime'"
-    ):
+    with pytest.raises(UserError, match=r"engine=onxruntime: want onnxruntime or openvino\. Did you mean"):
         choose(["onxruntime"])
 
 
