@@ -115,6 +115,9 @@ class Power(Exception):
                 "recipe.modifiers.bias.start=8 steps",
             ),
         ),
+        (1, ("task=sst2", "recipe=gradual80", "sparsity=acdc")),
+        (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
+        (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),
     ],
 )
 def test_every_modifier_resumes(tmp_path, monkeypatch, teacher, words, accumulation):

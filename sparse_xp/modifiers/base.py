@@ -40,6 +40,11 @@ class Modifier:
             parse_when(getattr(self, name), f"{type(self).__name__}.{name}")
 
     @property
+    def late(self) -> bool:
+        """Whether ``detach`` changes what the model predicts: it is evaluated once more, then."""
+        return False
+
+    @property
     def occupies(self) -> str | None:
         """What no other modifier may touch at the same time (``"learning rate"``), None if it can share."""
         return None

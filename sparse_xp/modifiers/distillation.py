@@ -89,7 +89,8 @@ class Distillation(Modifier):
         import torch
 
         start, end = self.window(run.clock)
-        if not start <= run.clock.epoch(run.progress.step) < end:
+        # To the step at ``end`` and with it, as in SparseML: there a window that follows mixes with this one.
+        if not start <= run.clock.epoch(run.progress.step) <= end:
             self.last = {}
             return loss
         assert run.teacher is not None

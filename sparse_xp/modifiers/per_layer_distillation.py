@@ -120,6 +120,11 @@ class PerLayerDistillation(Modifier):
             if self.project_features:
                 widths = ours[name][-1], theirs[other][-1]
                 self.projections[name] = torch.nn.Linear(*widths, bias=False, device=run.accelerator.device)
+        if run.accelerator.num_processes > 1:  # DDP makes the model equal everywhere, and knows nothing of these
+            from accelerate.utils import broadcast
+
+            for weight in self.parameters(run):
+                weight.data = broadcast(weight.data)
         self.said, self.taught, self.last, self.active = {}, {}, {}, False
         self.hooks = [
             # In evaluation nobody would take what was said.

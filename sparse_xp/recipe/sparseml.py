@@ -462,10 +462,15 @@ def quantization(f: Fields) -> Iterable[Modifier]:
             "embedding_outputs": False,
             "linear_outputs": False,
             "exclude": f.take("ignore", texts, []),
-            "overrides": f.take("scheme_overrides", mapping, {}),
         }
-    f.remark("read and checked; training in integers is not there yet, the epochs from its start on train in float")
-    yield Quantization(**values)
+        for kind, other in f.take("scheme_overrides", mapping, {}).items():
+            if kind != "Embedding" or other != {"input_activations": None}:
+                raise f.wrong(
+                    "scheme_overrides",
+                    "scheme_overrides: only {Embedding: {input_activations: null}}, which holds here anyway",
+                )
+    f.remark("LayerNorm and attention's own products stay in floating point, where integers make no engine faster")
+    yield Quantization(**values, per_channel=False)
 
 
 def logging(f: Fields) -> Iterable[Modifier]:
