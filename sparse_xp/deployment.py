@@ -183,7 +183,5 @@ def compressed_size(path: Path) -> int:
 
 def nonzero_size(path: Path) -> int:
     """Bytes of the elements of the graph's initializers that are not zero."""
-    import onnx
-
     weights = (onnx.numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer)
     return sum(int(np.count_nonzero(weight)) * weight.itemsize for weight in weights)
