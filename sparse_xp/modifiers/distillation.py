@@ -88,8 +88,7 @@ class Distillation(Modifier):
     def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
         import torch
 
-        start, end = self.window(run.clock)
-        if not start <= run.clock.epoch(run.progress.step) < end:
+        if not self.acts(run.clock, run.progress.step):
             self.last = {}
             return loss
         assert run.teacher is not None
