@@ -43,16 +43,16 @@ def make_parser() -> argparse.ArgumentParser:
     show.add_argument("--json", action="store_true", help="as data")
     show.add_argument("--png", metavar="OUT.png", help="as a picture too")
     show.add_argument("--model", metavar="DIR_OR_HUB_ID", help="what the patterns match in this model")
-    show.add_argument("--task", default="squad", help="whose head the model has (default: squad)")
+    show.add_argument("--task", metavar="NAME", help="whose head the model has (default: squad)")
     convert.add_argument("--name", metavar="NAME", help="of the recipe (default: that of the file)")
     return parser
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 to 100,000."""
+    """A whole number from 1 to 10,000."""
     number = int(text)
-    if not 1 <= number <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text}: want a number from 1 to 100000")
+    if not 1 <= number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text}: want a number from 1 to 10000")
     return number
 
 
