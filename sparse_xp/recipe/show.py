@@ -126,7 +126,7 @@ def bars(line: Timeline) -> list[tuple[str, str]]:
     names = {name: short(name) for name in line.modifiers}
     margin = max(map(len, names.values()), default=0)
     end = f"{line.clock.end:g}"
-    title = f"{line.name}: {end} epochs of {line.clock.steps_per_epoch} steps  ({'='} acts, {'-'} what it did is held)"
+    title = f"{line.name}: {end} epochs of {line.clock.steps_per_epoch} steps  (= acts, - what it did is held)"
     found = [(title, "bold"), ("", ""), (f"{'':{margin}}  0{end:>{WIDTH - 1}}", "")]
     for name, modifier in line.modifiers.items():
         start, stop = modifier.window(line.clock)
@@ -137,9 +137,11 @@ def bars(line: Timeline) -> list[tuple[str, str]]:
 
 
 def bar(line: Timeline, name: str) -> str:
-    """``WIDTH`` characters over the whole run; each stretch has at least one."""
+    """``WIDTH`` characters over the whole run; what acts at all has at least one."""
     cells = [" "] * WIDTH
     for start, end, char in line.spans(name):
+        if start == end and not isinstance(line.modifiers[name], OneTime):
+            continue
         first = min(WIDTH - 1, round(start / line.clock.end * WIDTH))
         last = max(first + 1, round(end / line.clock.end * WIDTH))
         cells[first:last] = char * (min(last, WIDTH) - first)
