@@ -84,6 +84,11 @@ class Distillation(Modifier):
                 f"teacher.distillation.outputs names {', '.join(sorted(unknown))}, but task {run.task.name} has "
                 f"{', '.join(run.task.outputs)}."
             )
+        if run.teacher is None:
+            raise UserError(
+                "Distillation compares the student with a teacher, and there is none: write teacher=dense, "
+                "teacher=self, or teacher=checkpoint teacher.path=DIR."
+            )
 
     def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
         import torch

@@ -37,7 +37,9 @@ def convert(
     origin = "the text of a recipe" if "\n" in source else source
     said = [f"From the SparseML recipe {origin}{f' with {values}' if arguments else ''}.", *plan.remarks]
     wrapped = [line for each in said for line in textwrap.wrap(each, 116, break_on_hyphens=False)]
-    comments = "".join(f"# {line}\n" for line in [wrapped[0], f"  python -m sparse_xp task=squad recipe={name}", *wrapped[1:]])
+    comments = "".join(
+        f"# {line}\n" for line in [wrapped[0], f"  python -m sparse_xp task=squad recipe={name}", *wrapped[1:]]
+    )
     sections = [
         yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
         for key, value in fields_of(plan, name).items()
@@ -87,4 +89,3 @@ class _Dumper(yaml.SafeDumper):
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
-

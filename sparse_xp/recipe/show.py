@@ -35,7 +35,9 @@ def show(options: argparse.Namespace) -> None:
     if native:
         config = compose(options.words, options.config_dir)
         if options.args or options.anchors:
-            raise UserError("--args and --anchors are for a file. Of a recipe of our own write the values: recipe.NAME=.")
+            raise UserError(
+                "--args and --anchors are for a file. Of a recipe of our own write the values: recipe.NAME=."
+            )
         line = timeline_of_config(config, options.steps_per_epoch)
     else:
         if len(options.words) > 1:
@@ -79,6 +81,7 @@ def compose(words: list[str], config_dir: str | None = None) -> Config:
 
 
 def task_of(options: argparse.Namespace, config: Config | None) -> Task:
+    """The task whose head a model gets: the named one, that of a recipe of ours, or squad."""
     if config and not options.task:
         return config.task
     return compose([f"task={options.task or 'squad'}"], options.config_dir).task
@@ -149,6 +152,7 @@ def bar(line: Timeline, name: str) -> str:
 
 
 def short(name: str) -> str:
+    """A modifier's name without the group that most are in."""
     return name.removeprefix("recipe.modifiers.").removeprefix("recipe.")
 
 

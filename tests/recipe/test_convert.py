@@ -97,7 +97,16 @@ def between(draw: random.Random, low: float, high: float) -> float:
 
 
 def names(draw: random.Random) -> list[str]:
-    some = ["re:bert.encoder.layer.*.weight", "re:.*\\.query\\.weight$", "a.b", "re:x${2}", "re:y\\${z}", "'", "# no", "é"]
+    some = [
+        "re:bert.encoder.layer.*.weight",
+        "re:.*\\.query\\.weight$",
+        "a.b",
+        "re:x${2}",
+        "re:y\\${z}",
+        "'",
+        "# no",
+        "é",
+    ]
     return draw.sample(some, draw.randint(1, 4))
 
 
@@ -149,7 +158,12 @@ def fields_of(tag: str, draw: random.Random) -> dict[str, Any]:
     cycle = {"cycle_epochs": 0.5} if shape == "cyclic_linear" else {}
     rate = between(draw, 1e-6, 1e-2) + 1e-9
     layers = {f"{who}_layer_names": names(draw) for who in ("student", "teacher")}
-    legacy = {"submodules": names(draw), "weight_bits": 4, "quantize_embeddings": 0, "exclude_module_types": ["LayerNorm"]}
+    legacy = {
+        "submodules": names(draw),
+        "weight_bits": 4,
+        "quantize_embeddings": 0,
+        "exclude_module_types": ["LayerNorm"],
+    }
     scheme = {"ignore": names(draw), "scheme": "default", "scheme_overrides": {"Linear": {"weights": None}}}
     return {
         "EpochRangeModifier": lambda: {"start_epoch": 0, "end_epoch": draw.randint(1, 30)},
@@ -160,7 +174,8 @@ def fields_of(tag: str, draw: random.Random) -> dict[str, Any]:
         "SetLearningRateModifier": lambda: {"learning_rate": rate, **at},
         "SetWeightDecayModifier": lambda: {"weight_decay": between(draw, 0, 0.1), **at},
         "TrainableParamsModifier": lambda: {
-            "params": selection(draw), "trainable": draw.choice([True, False]), **both, **some(draw, {"params_strict": False}),
+            "params": selection(draw), "trainable": draw.choice([True, False]), **both,
+            **some(draw, {"params_strict": False}),
         },
         "SetParamModifier": lambda: {"params": selection(draw), "val": between(draw, -1e5, 1e5), **at},
         "GMPruningModifier": lambda: {**gradual(draw), **shaped, **together},
@@ -168,19 +183,22 @@ def fields_of(tag: str, draw: random.Random) -> dict[str, Any]:
         "GlobalMagnitudePruningModifier": lambda: {**gradual(draw), **shaped},
         "ConstantPruningModifier": lambda: {"params": selection(draw), **both},
         "ACDCPruningModifier": lambda: {
-            **window(draw), "params": selection(draw), "compression_sparsity": 0.9, "update_frequency": 0.5, **together, **shaped,
+            **window(draw), "params": selection(draw), "compression_sparsity": 0.9, "update_frequency": 0.5,
+            **together, **shaped,
         },
         "MovementPruningModifier": lambda: {**gradual(draw), **shaped, **together},
         "OBSPruningModifier": lambda: {
-            **gradual(draw), **together,
-            **some(draw, {"num_grads": 64, "damp": 1e-8, "fisher_block_size": 48, "grad_sampler_kwargs": {"batch_size": 8}}),
+            **gradual(draw), **together, **some(draw, {"grad_sampler_kwargs": {"batch_size": 8}}),
+            **some(draw, {"num_grads": 64, "damp": 1e-8, "fisher_block_size": 48}),
         },
         "LayerPruningModifier": lambda: {"layers": names(draw)},
         "DistillationModifier": lambda: {
-            **some(draw, {"hardness": between(draw, 0, 1), "temperature": 5, "distill_output_keys": ["start_logits"]}), **both,
+            **some(draw, {"hardness": between(draw, 0, 1), "temperature": 5, "distill_output_keys": ["start_logits"]}),
+            **both,
         },
         "PerLayerDistillationModifier": lambda: {
-            **some(draw, {"gain": 2.5, "normalize": False, "project_features": False, "epsilon": 1e-5, **layers}), **both,
+            **some(draw, {"gain": 2.5, "normalize": False, "project_features": False, "epsilon": 1e-5, **layers}),
+            **both,
         },
         "QuantizationModifier": lambda: {
             "start_epoch": 1, **some(draw, draw.choice([legacy, scheme])),
