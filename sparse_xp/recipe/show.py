@@ -104,7 +104,11 @@ def timeline_of_file(options: argparse.Namespace) -> Timeline:
 def timeline_of_config(config: Config, steps_per_epoch: int) -> Timeline:
     """A recipe of ours on its clock."""
     clock = Clock.of(config.train.epochs, steps_per_epoch)
-    recipe = Recipe(config.modifiers(), clock)
+    try:
+        recipe = Recipe(config.modifiers(), clock)
+    except UserError as error:
+        told = f"Here an epoch has {steps_per_epoch} steps; --steps-per-epoch N says how many it really has."
+        raise UserError(f"{error} {told}") from error
     return Timeline(config.recipe.name, clock, recipe, config.train.learning_rate, remarks=config.recipe.remarks)
 
 
