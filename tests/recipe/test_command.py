@@ -145,9 +145,7 @@ def test_show(command, recipe):
     code, out, said = command("show", recipe, "--steps-per-epoch", "10")
     assert (code, said) == (0, "")
     full, three, one = "=" * 60, "=" * 45, "=" * 15
-    assert (
-        out
-        == f"""\
+    expected = f"""\
 old: 4 epochs of 10 steps  (= acts, - what it did is held)
 
                         0{"4":>59}
@@ -163,6 +161,7 @@ LearningRateFunction_2 |{" " * 45}{one}| 3 to 4  init_lr=0.01 final_lr=0.0
         3           0.01     50.00%
 last step          0.001     50.00%
 """
+    assert out == expected
 
 
 def test_show_as_data(command, recipe):
