@@ -202,10 +202,10 @@ def test_a_recipe_of_our_own(command, tmp_path):
     modifiers = {each["name"]: each for each in shown(command, "recipe=pruned80", "task=squad", "train.epochs=7")}
     assert list(modifiers) == [
         "recipe.learning_rate.warmup",
+        "recipe.learning_rate.decay",
         "recipe.weight_decay",
         "sparsity",
         "teacher.distillation",
-        "recipe.learning_rate.decay",
     ]
     assert modifiers["sparsity"]["kind"] == "ConstantPruning"
     assert modifiers["sparsity"]["tag"] is None
