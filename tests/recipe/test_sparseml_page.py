@@ -69,7 +69,8 @@ def test_a_command_prints_what_is_shown(line, shown, place, monkeypatch):
         assert printed == shown
 
 
-@pytest.mark.parametrize("line", commands(TEXT))
+#: what convert prints shows a command too, of a recipe that is not in conf/
+@pytest.mark.parametrize("line", [line for line in commands(TEXT) if "recipe=file" in line.split()])
 def test_a_run_that_is_shown_composes(line, place):
     [words] = points(line)
     config = configure(*words)
