@@ -36,10 +36,9 @@ def convert(
     values = ", ".join(f"{key}={value}" for key, value in arguments.items())
     origin = "the text of a recipe" if "\n" in source else source
     said = [f"From the SparseML recipe {origin}{f' with {values}' if arguments else ''}.", *plan.remarks]
-    wrapped = [line for each in said for line in textwrap.wrap(each, 116, break_on_hyphens=False)]
-    comments = "".join(
-        f"# {line}\n" for line in [wrapped[0], f"  python -m sparse_xp task=squad recipe={name}", *wrapped[1:]]
-    )
+    first, *others = [textwrap.wrap(each, 116, break_on_hyphens=False) for each in said]
+    lines = [*first, f"  python -m sparse_xp task=squad recipe={name}", *(line for each in others for line in each)]
+    comments = "".join(f"# {line}\n" for line in lines)
     sections = [
         yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
         for key, value in fields_of(plan, name).items()

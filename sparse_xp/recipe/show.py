@@ -63,7 +63,8 @@ def show(options: argparse.Namespace) -> None:
 
 def is_native(word: str) -> bool:
     """Whether the first word is one of ``python -m sparse_xp``, and no file."""
-    return "=" in word and not word.startswith(STUB) and Path(word).suffix not in (".md", ".yaml", ".yml")
+    text = "\n" in word or word.startswith(STUB)
+    return "=" in word and not text and Path(word).suffix not in (".md", ".yaml", ".yml")
 
 
 def compose(words: list[str], config_dir: str | None = None) -> Config:

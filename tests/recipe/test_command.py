@@ -198,6 +198,11 @@ def test_what_a_recipe_leaves_open_is_remarked(command, tmp_path):
     assert "kept" in out
 
 
+def test_the_text_of_a_recipe(command):
+    [only] = shown(command, "# a=b\n!SetWeightDecayModifier\n  weight_decay: 0.5\n")
+    assert (only["name"], only["weight_decay"]) == ("SetWeightDecay", 0.5)
+
+
 def test_a_recipe_of_our_own(command, tmp_path):
     modifiers = {each["name"]: each for each in shown(command, "recipe=pruned80", "task=squad", "train.epochs=7")}
     assert list(modifiers) == [

@@ -250,6 +250,16 @@ def test_its_head_says_where_it_comes_from_and_how_it_is_run(tmp_path):
     assert "      init_lr: 0.001" in lines
 
 
+def test_a_long_origin_keeps_its_lines_together(tmp_path):
+    place = tmp_path / ("a" * 120) / "old.yaml"
+    place.parent.mkdir()
+    place.write_text(TRAINS)
+    lines = convert(str(place)).splitlines()
+    command = lines.index("#   python -m sparse_xp task=squad recipe=old")
+    assert "".join(line.removeprefix("# ") for line in lines[1:command]).endswith("/old.yaml.")
+    assert max(map(len, lines)) <= 120
+
+
 @pytest.mark.parametrize("name", ["file", "a b", "a/b", "-x", ""])
 def test_a_name_that_no_group_could_have_is_refused(name, tmp_path):
     (tmp_path / "old me.yaml").write_text(TRAINS)
