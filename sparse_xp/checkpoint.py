@@ -71,15 +71,18 @@ def found(folder: Path) -> list[Path]:
 
 
 def save_best(run: Run) -> None:
-    """Keep the weights of this step as the best so far."""
+    """Keep the weights of this step, and what the modifiers know, as the best so far."""
     run.recipe.check(run)
     with whole_directory((run.directory / BEST).parent) as draft:
         save_file({k: v.contiguous() for k, v in unshared(run.model).items()}, draft / Path(BEST).name)
+        torch.save(run.recipe.state_dict(), draft / "recipe.pt")
 
 
 def load_best(run: Run) -> None:
-    """Go back to the best weights."""
+    """Go back to the best weights, and to what the modifiers knew then."""
     run.model.load_state_dict(load_file(run.directory / BEST), strict=False)
+    state = torch.load((run.directory / BEST).parent / "recipe.pt", map_location="cpu", weights_only=True)
+    run.recipe.load_state_dict(move(state, run.device))
 
 
 def unshared(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -79,9 +79,10 @@ class TinyModel(Model):
 class Teacher:
     """Where the teacher comes from, and how its knowledge is used.
 
-    ``source``: ``none`` or ``disable`` (a recipe of SparseML that distils does not, then); ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
+    ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
     first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
-    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was.
+    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was;
+    ``disable``: none, and a SparseML recipe that distils does not.
     ``reuse_logits``: compute the teacher's logits once for all epochs; all that are kept take ``max_gigabytes`` of
     disk at most, the ones used longest ago go first.
     """
@@ -236,11 +237,14 @@ class Export:
     """The deployment file and its gates, past which the run fails.
 
     ``max_abs_diff``: of any logit between PyTorch and onnxruntime. ``max_metric_diff``: of the task's metric, in
-    per cent, between the two on the whole evaluation set.
+    per cent, between the two on the whole evaluation set. A value that lies between two integers may be rounded to
+    either side, and what follows from it differs: files of integers have limits of their own.
     """
 
     max_abs_diff: float = 1e-3
     max_metric_diff: float = 0.1
+    max_abs_diff_int8: float = 0.5
+    max_metric_diff_int8: float = 0.5
     opset: int = 20
 
 

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import torch
 
 from sparse_xp.config import Export
 from sparse_xp.data import collate
 from sparse_xp.errors import UserError
 from sparse_xp.evaluation import Subject, predict
+from sparse_xp.fake_quant import quantized
 from sparse_xp.files import whole_directory
+from sparse_xp.integer_graph import integer_copy, translations
 from sparse_xp.result import Deployment
 
 if TYPE_CHECKING:
@@ -49,10 +52,12 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
         subject.tokenizer.save_pretrained(draft)
         session = open_session(path)
         difference = max_abs_diff(subject, session)
-        if not difference <= settings.max_abs_diff:  # also true for nan
+        suffix = "_int8" if any(quantized(subject.model)) else ""
+        limit, metric_limit = (getattr(settings, f"max_{what}_diff{suffix}") for what in ("abs", "metric"))
+        if not difference <= limit:  # also true for nan
             raise UserError(
                 f"The exported file does not compute what the model computes: a logit differs by {difference:.3g}, "
-                f"export.max_abs_diff allows {settings.max_abs_diff:.3g}."
+                f"export.max_abs_diff{suffix} allows {limit:.3g}."
             )
         metrics = subject.task.score(
             subject.rows, subject.eval_features, predict(subject, lambda batch: infer(session, batch))
@@ -61,10 +66,10 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
             if name.endswith("_threshold"):
                 continue  # no score but where one is best: a tie may put it elsewhere
             apart = abs(value - expected[name])
-            if not apart <= settings.max_metric_diff:
+            if not apart <= metric_limit:
                 raise UserError(
                     f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
-                    f"export.max_metric_diff allows {settings.max_metric_diff:g}."
+                    f"export.max_metric_diff{suffix} allows {metric_limit:g}."
                 )
         return Deployment(
             metrics=metrics,
@@ -92,7 +97,7 @@ def to_onnx(subject: Subject, path: Path, opset: int) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
-                Logits(model, list(sample), subject.task.outputs),
+                Logits(integer_copy(model) if any(quantized(model)) else model, list(sample), subject.task.outputs),
                 tuple(sample.values()),
                 path,
                 dynamo=True,
@@ -102,10 +107,29 @@ def to_onnx(subject: Subject, path: Path, opset: int) -> None:
                 dynamic_shapes={"values": tuple({0: rows, 1: tokens} for _ in sample)},
                 external_data=False,
                 verbose=False,
+                custom_translation_table=translations(opset),
             )
     finally:
         for logger, level in zip(quiet, before, strict=True):
             logger.setLevel(level)
+    without_traces(path)
+
+
+def without_traces(path: Path) -> None:
+    """Drop what the exporter notes of each node: stack traces with the paths of this machine, half of a tiny file."""
+    model = onnx.load(path)
+    for noted in (
+        model,
+        model.graph,
+        *model.graph.node,
+        *model.graph.input,
+        *model.graph.output,
+        *model.graph.value_info,
+    ):
+        del noted.metadata_props[:]
+        if isinstance(noted, onnx.NodeProto):
+            noted.doc_string = ""
+    onnx.save(model, path)
 
 
 def ordered_inputs(subject: Subject) -> list[str]:

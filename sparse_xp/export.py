@@ -114,6 +114,7 @@ def deploy(
     from sparse_xp.deployment import export
     from sparse_xp.environment import hush_libraries
     from sparse_xp.evaluation import Subject, evaluate
+    from sparse_xp.fake_quant import load_integers
     from sparse_xp.model import check_labels, load_model, load_tokenizer, read_config
     from sparse_xp.rows import load_rows
 
@@ -129,6 +130,7 @@ def deploy(
             f"{checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}); train it with "
             f"python -m sparse_xp task={task.name} model.checkpoint={checkpoint}."
         )
+    load_integers(model, Path(checkpoint))
     features = make_features(task, rows, loaded.origin, tokenizer, data, train=False)
     subject = Subject(
         task=task,

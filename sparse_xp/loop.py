@@ -43,15 +43,18 @@ class Shell(torch.nn.Module):
     """The model for Accelerate to wrap.
 
     Its autocast replaces ``forward`` in place, and evaluation and export want the model as it is, in float32.
+    ``autocast``: set it to False to train on in float32.
     """
 
     def __init__(self, model: torch.nn.Module):
         super().__init__()
-        self.model = model
+        self.model, self.autocast = model, True
 
     def forward(self, **batch: torch.Tensor) -> Any:
         """Run the model."""
-        return self.model(**batch)
+        device = next(iter(batch.values())).device.type
+        with nullcontext() if self.autocast else torch.autocast(device, enabled=False):
+            return self.model(**batch)
 
 
 @dataclass(kw_only=True)
@@ -70,7 +73,8 @@ class Run(Subject):
     train_features: Dataset
     teacher: Taught | None = None
     optimizer: Any = None
-    wrapped: Any = None  # the model as Accelerate runs it: autocast, DDP
+    shell: Shell | None = None
+    wrapped: Any = None  # the shell as Accelerate runs it: autocast, DDP
     progress: Progress = field(default_factory=Progress)
 
     @cached_property

@@ -131,7 +131,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     this.recipe.attach(this)
     groups = model.parameter_groups(student, this.recipe.parameters(this))
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    this.wrapped, this.optimizer = accelerator.prepare(Shell(student), optimizer)
+    this.shell = Shell(student)
+    this.wrapped, this.optimizer = accelerator.prepare(this.shell, optimizer)
     resumed = checkpoint.restore(this)
     this.history.rewind(this.progress.step)
     say(
@@ -151,7 +152,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
 
     # What is delivered: a model for PyTorch, a file for onnxruntime, a row for the table.
     if accelerator.is_main_process:
-        metrics = this.progress.best if settings.keep_best else evaluate(this)
+        changed = any(modifier.late for modifier in this.recipe.modifiers.values())
+        metrics = this.progress.best if settings.keep_best and not changed else evaluate(this)
         save_model(this)
         deployment = export(this, directory / "deployment", config.export, metrics)
         origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]))
@@ -235,11 +237,14 @@ def write_config(config: Config, directory: Path, config_hash: str) -> None:
 
 
 def save_model(run: Run) -> None:
-    """``model/``: loads with stock ``from_pretrained``."""
+    """``model/``: loads with stock ``from_pretrained``, in floating point; how it becomes integers stands beside it."""
+    from sparse_xp.fake_quant import save_integers
+
     run.recipe.check(run)
     with whole_directory(run.directory / "model") as draft:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
+        save_integers(run.model, draft)
 
 
 def pruned_names(run: Run) -> list[str] | None:

@@ -114,3 +114,11 @@ def test_fractions_land_on_the_nearest_whole_step_exactly(steps_per_epoch, total
 def test_an_error_of_at_names_the_time():
     with pytest.raises(ValueError, match=r"^LearningRate\.end='tomorrow'"):
         Clock(4, 10).at("tomorrow", "LearningRate.end")
+
+
+@pytest.mark.parametrize(
+    ("at", "steps_per_epoch", "expected"),
+    [(0.0, 5, 0), (0.3, 5, 2), (0.4, 5, 2), (0.41, 5, 3), (2.0, 5, 10), (0.1 + 0.2, 10, 3), (6.1, 20, 122)],
+)
+def test_the_first_step_at_or_after_a_time(at, steps_per_epoch, expected):
+    assert Clock(steps_per_epoch, 1000).first_step(at) == expected

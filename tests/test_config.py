@@ -19,7 +19,14 @@ from omegaconf import DictConfig, OmegaConf
 from sparse_xp.__main__ import to_object
 from sparse_xp.config import CONF, Config, Log, Model, Recipe, Teacher, TinyModel, Train, result_hash, run_name
 from sparse_xp.errors import GROUPS
-from sparse_xp.modifiers import ConstantPruning, Distillation, LearningRate, MagnitudePruning
+from sparse_xp.modifiers import (
+    ConstantPruning,
+    Distillation,
+    LearningRate,
+    MagnitudePruning,
+    ScheduledLearningRate,
+    WeightDecay,
+)
 from sparse_xp.tasks import QuestionAnswering
 from tests.runs import configure
 
@@ -28,7 +35,8 @@ GOLDEN = Path(__file__).parent / "golden" / "default_config.yaml"
 PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "profile")
 #: What an option asks for beside itself, because it cannot know it.
-COMPANIONS = {"teacher=checkpoint": ["teacher.path=some/model"]}
+FROM_FILE = ["recipe.path=zoo:nlp/question_answering/obert-base/pytorch/huggingface/squad/base-none"]
+COMPANIONS = {"teacher=checkpoint": ["teacher.path=some/model"], "recipe=file": FROM_FILE}
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +67,7 @@ def test_every_option_becomes_a_config(option, profile):
         words.append("recipe.sparsity=0.5")  # the options of `sparsity` prune to what the recipe says
     config = configure(*words)
     assert config.profile == profile
-    if group in ("task", "model", "recipe"):
+    if group in ("task", "model", "recipe") and option != "recipe=file":
         assert getattr(config, group).name == name
 
 
@@ -72,8 +80,11 @@ def test_every_option_becomes_a_config(option, profile):
     ),
 )
 def test_every_task_goes_with_every_recipe(task, recipe, profile):
-    config = configure(f"task={task}", f"recipe={recipe}", f"profile={profile}")
-    assert (config.task.name, config.recipe.name, config.profile) == (task, recipe, profile)
+    config = configure(
+        f"task={task}", f"recipe={recipe}", f"profile={profile}", *(FROM_FILE if recipe == "file" else [])
+    )
+    assert (config.task.name, config.profile) == (task, profile)
+    assert config.recipe.name == (recipe if recipe != "file" else "obert_base_squad")
     assert config.data.source == {"full": "hub", "embedded": "embedded"}[profile]
 
 
@@ -235,6 +246,23 @@ def test_a_modifier_can_be_added_by_name():
     assert (head.final_sparsity, head.params) == (0.5, ["re:classifier.*"])
 
 
+def test_a_scheduler_can_stand_in_for_all_segments():
+    words = [
+        "recipe=dense",
+        "~recipe.learning_rate.warmup",
+        "~recipe.learning_rate.decay",
+        "+modifier@recipe.modifiers.rate=ScheduledLearningRate",
+        "recipe.modifiers.rate.lr_class=MultiStepLR",
+        "+recipe.modifiers.rate.lr_kwargs={milestones: [0.5, 1], gamma: 0.1}",
+        "recipe.modifiers.rate.init_lr=1e-4",
+    ]
+    rate = configure(*words).modifiers()["recipe.modifiers.rate"]
+    assert isinstance(rate, ScheduledLearningRate)
+    assert (rate.lr_kwargs, rate.init_lr) == ({"milestones": [0.5, 1], "gamma": 0.1}, 1e-4)
+    with pytest.raises(ValueError, match=r"recipe\.learning_rate is empty"):
+        Recipe(name="x", modifiers={"decay": WeightDecay()})
+
+
 # ---- values that cannot be ----
 
 
@@ -258,7 +286,7 @@ def squad(**fields: Any) -> QuestionAnswering:
         (lambda: Model(name="x", checkpoint="x", attention="spda"), "Did you mean 'sdpa'?"),
         (lambda: TinyModel(name="x", sparsity=1), "model.sparsity=1"),
         (lambda: TinyModel(name="x", hidden=10, heads=4), "model.hidden=10 is not a multiple of model.heads=4"),
-        (lambda: Teacher(source="denze"), "teacher.source=denze: want one of none, dense, checkpoint, self."),
+        (lambda: Teacher(source="denze"), "teacher.source=denze: want one of none, disable, dense, checkpoint, self."),
         (lambda: Teacher(path="x"), "teacher.path=x is not used by teacher=none; write teacher=checkpoint."),
         (lambda: Log(tracker="wandbb"), "Did you mean 'wandb'?"),
         (lambda: Log(mode="on"), "log.mode=on: want one of offline, online."),

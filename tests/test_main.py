@@ -94,7 +94,7 @@ def test_help_names_groups_and_options(command):
     assert answer.code == 0
     for group in GROUPS:
         assert f"\n{group}: " in answer.out
-    assert "recipe: dense, gradual80, pruned80" in answer.out
+    assert "recipe: dense, file, gradual80, pruned80" in answer.out
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,36 @@ def test_the_loss_goes_through_all_modifiers():
     assert Recipe({}, CLOCK).loss([], [0], {}, None, 3.0) == 3.0
 
 
+def test_what_adds_to_the_loss_comes_after_what_weighs_it():
+    """Otherwise distillation with a hardness of 1 would weigh the added term with 0."""
+
+    class Adder(Recorder):
+        adds_loss = True
+
+    recipe = Recipe({"add": Adder(name="add", added=1.0), "double": Recorder(name="double", factor=2.0)}, CLOCK)
+    assert recipe.loss([], [0], {}, None, 3.0) == 7.0
+
+
+def test_what_changes_the_structure_attaches_first_and_detaches_last():
+    class Structural(Recorder):
+        structural = True
+
+    recipe = Recipe({"early": Recorder(name="early"), "late": Structural(name="late", start=1)}, CLOCK)
+    run: list[str] = []
+    for hook in (recipe.attach, recipe.before_step, recipe.detach):
+        hook(run)
+    expected = ["late.attach", "early.attach", "early.before_step", "late.before_step", "early.detach", "late.detach"]
+    assert run == expected
+
+
+def test_the_parameters_of_all_modifiers():
+    class Owner(Modifier):
+        def parameters(self, run):
+            return [*run, self.start]
+
+    assert Recipe({"b": Owner(start=1), "none": Modifier(), "a": Owner()}, CLOCK).parameters([7]) == [7, 0.0, 7, 1]
+
+
 @pytest.mark.parametrize(
     ("goals", "expected"), [([True, True], True), ([True, False], False), ([False, True], False), ([], True)]
 )

@@ -72,14 +72,60 @@ class Power(Exception):
         (1, ("task=squad", "recipe=pruned80", "train.group_by_length=false")),
         (3, ("task=squad", "recipe=gradual80", "sparsity=gradual_global")),
         (1, ("task=sst2", "recipe=gradual80", "sparsity=gradual_block4", "recipe.weight_decay.weight_decay=0.1")),
+        (
+            1,
+            (
+                "task=sst2",
+                "model.layers=3",
+                "+modifier@recipe.modifiers.layers=LayerPruning",
+                "recipe.modifiers.layers.layers=[bert.encoder.layer.1]",
+            ),
+        ),
+        (
+            2,
+            (
+                "task=sst2",
+                "teacher=checkpoint",
+                "teacher.path=TEACHER",
+                "+modifier@recipe.modifiers.hidden=PerLayerDistillation",
+                "recipe.modifiers.hidden.gain=0.1",
+            ),
+        ),
+        (
+            1,
+            (
+                "task=sst2",
+                "~recipe.learning_rate.decay",
+                "~recipe.learning_rate.warmup",
+                "+modifier@recipe.modifiers.cycles=ScheduledLearningRate",
+                "recipe.modifiers.cycles.lr_class=CosineAnnealingWarmRestarts",
+                "+recipe.modifiers.cycles.lr_kwargs={lr_min: 1e-6, cycle_epochs: 0.5}",
+                "recipe.modifiers.cycles.init_lr=1e-4",
+                "recipe.modifiers.cycles.end=5 steps",
+                "+modifier@recipe.modifiers.rate=SetLearningRate",
+                "recipe.modifiers.rate.learning_rate=5e-5",
+                "recipe.modifiers.rate.start=6 steps",
+                "+modifier@recipe.modifiers.frozen=TrainableParams",
+                "recipe.modifiers.frozen.params=['re:bert.embeddings']",
+                "recipe.modifiers.frozen.trainable=false",
+                "recipe.modifiers.frozen.end=9 steps",
+                "+modifier@recipe.modifiers.bias=SetParam",
+                "recipe.modifiers.bias.params=[classifier.bias]",
+                "recipe.modifiers.bias.val=0.5",
+                "recipe.modifiers.bias.start=8 steps",
+            ),
+        ),
+        (1, ("task=sst2", "recipe=gradual80", "sparsity=acdc")),
+        (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
+        (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),
     ],
 )
-def test_every_modifier_resumes(tmp_path, monkeypatch, words, accumulation):
+def test_every_modifier_resumes(tmp_path, monkeypatch, teacher, words, accumulation):
     """The same in one process, for each kind of modifier, stopped in the middle of an epoch between two saves."""
     config = configure(
         *WORDS,
-        *words,
         "teacher=none",
+        *(word.replace("TEACHER", str(teacher)) for word in words),
         f"train.gradient_accumulation_steps={accumulation}",
         f"data.cache={tmp_path}/cache",
     )

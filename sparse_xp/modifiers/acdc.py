@@ -22,8 +22,8 @@ def is_dense(now: float, start: float, end: float, phase: float) -> bool:
     """
     if now < start - 1e-9:
         return True
-    even = math.floor((now - start) / phase + 1e-9) % 2 == 0
-    return even and end - phase > now + 1e-9
+    number = math.floor((now - start) / phase + 1e-9)
+    return number % 2 == 0 and end - phase > start + number * phase + 1e-9
 
 
 @dataclass(kw_only=True)
@@ -78,9 +78,11 @@ class ACDCPruning(Pruning):
     def dense(self, clock: Clock, step: int) -> bool:
         """Whether step number ``step`` belongs to a dense phase, or lies before all phases."""
         start, end = self.window(clock)
-        # At least one step: a shorter phase could let a run end dense.
+        # A phase is one step at least, and the last dense one is over when the last step begins: no run ends dense.
         phase = max(clock.epoch(1), clock.at(self.update_frequency, "ACDCPruning.update_frequency"))
-        return is_dense(clock.epoch(step), start, end, phase)
+        return is_dense(
+            clock.epoch(step), start, min(end, clock.epoch(clock.total_steps) - 0.999 * clock.epoch(1)), phase
+        )
 
     def dropped(self, clock: Clock, step: int) -> bool:
         """Whether the masks are gone for good in step number ``step``."""

@@ -29,6 +29,8 @@ class Modifier:
     may_be_empty: ClassVar[bool] = False
     #: whether ``attach`` removes or replaces parts of the model: such modifiers attach before all others, detach after
     structural: ClassVar[bool] = False
+    #: whether ``loss`` adds a term of its own: it comes after those that weigh what they are given (distillation)
+    adds_loss: ClassVar[bool] = False
     #: why stored logits of the teacher do not suffice, None if they do
     live_teacher: ClassVar[str | None] = None
 
@@ -36,6 +38,11 @@ class Modifier:
         """Refuse impossible values. Subclasses call ``super().__post_init__()``."""
         for name in ("start", "end"):
             parse_when(getattr(self, name), f"{type(self).__name__}.{name}")
+
+    @property
+    def late(self) -> bool:
+        """Whether ``detach`` changes what the model predicts: it is evaluated once more, then."""
+        return False
 
     @property
     def occupies(self) -> str | None:

@@ -187,7 +187,8 @@ class ScheduledLearningRate(DrivesRate):
 
     ``lr_class`` and its ``lr_kwargs``: StepLR (step_size, gamma), MultiStepLR (milestones, gamma), ExponentialLR
     (gamma, for each epoch), CosineAnnealingWarmRestarts (lr_min, cycle_epochs). Their times are epochs; milestones
-    count from the start of the run. After ``end`` the last value stays until something else writes.
+    count from the start of the run. On the command line: ``+recipe.modifiers.NAME.lr_kwargs={gamma: 0.5}``. After
+    ``end`` the last value stays until something else writes.
     """
 
     lr_class: str

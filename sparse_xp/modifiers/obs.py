@@ -46,7 +46,7 @@ class OBSPruning(GradualPruning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.mask_type not in GROUPS:
+        if not isinstance(self.mask_type, str) or self.mask_type not in GROUPS:
             raise ValueError(f"OBSPruning.mask_type={self.mask_type!r}: want one of {', '.join(GROUPS)}.")
         for name in ("num_grads", "fisher_block_size", "num_recomputations", "grad_batch_size"):
             value = getattr(self, name)
@@ -85,7 +85,7 @@ class OBSPruning(GradualPruning):
             share = part / self.num_recomputations
             wanted = {name: before[name] + (level - before[name]) * share for name, level in levels.items()}
             inverses = self.inverse_fisher(run, part)
-            masks = self.select(self.scores_from(inverses), levels if share == 1 else wanted)
+            masks = self.select(self.scores_from(inverses, run.progress.step), levels if share == 1 else wanted)
             for name, weight in self.targets.items():
                 gone = ~masks[name] & self.masks[name] if name in self.masks else ~masks[name]
                 weight.data.copy_(without(inverses.pop(name), weight, gone, self.group))
@@ -101,11 +101,24 @@ class OBSPruning(GradualPruning):
             return dict.fromkeys(self.targets, sum(counts.values()) / total)
         return {name: counts.get(name, 0) / weight.numel() for name, weight in self.targets.items()}
 
-    def scores_from(self, inverses: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The cost of each weight, or of its group; of pruned ones nothing that could be less."""
+    def scores_from(self, inverses: dict[str, Tensor], step: int) -> dict[str, Tensor]:
+        """The cost of each weight, or of its group; of pruned ones less than any.
+
+        Raises UserError if rounding has eaten an inverse: in float32 that takes gradients with a norm of some
+        sqrt(num_grads * damp * 1e7) within one block.
+        """
+        import torch
+
         from sparse_xp.fisher import obs_scores
 
         scores = {name: obs_scores(inverses[name], weight, self.group) for name, weight in self.targets.items()}
+        for name, score in scores.items():
+            if not bool(torch.isfinite(score).all()):
+                raise UserError(
+                    f"OBSPruning: no finite inverse of the Fisher information of '{name}' at step {step}. Either "
+                    f"training has diverged, or damp={self.damp:g} is too small for gradients as large as these: write "
+                    "a larger one (sparsity.damp=1e-4)."
+                )
         return {
             name: score.masked_fill_(~self.masks[name], -math.inf) if name in self.masks else score
             for name, score in scores.items()

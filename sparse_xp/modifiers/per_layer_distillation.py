@@ -53,7 +53,7 @@ def listen(modules: dict[str, nn.Module], heard: dict[str, Tensor], when: Callab
 class PerLayerDistillation(Modifier):
     """loss + ``gain`` * sum over layers of the distance between the outputs of student and teacher.
 
-    The distance is ``layer_loss``: the mean squared error, over that of silence if ``normalize`` (with ``epsilon``).
+    The distance is ``layer_loss``: the mean squared error, relative to that of silence if ``normalize``.
     ``student_layer_names``, ``teacher_layer_names``: exact names or ``re:<pattern>`` of modules, paired in this order;
     None: all Linear modules. ``project_features``: the student's outputs pass a bias-less Linear to the teacher's width
     first, which trains along (its gradient is not part of the clipped norm) and is thrown away at the end.
@@ -66,6 +66,7 @@ class PerLayerDistillation(Modifier):
     project_features: bool = True
     epsilon: float = 1e-6
 
+    adds_loss: ClassVar[bool] = True
     live_teacher: ClassVar[str | None] = "the recipe compares hidden layers"
 
     def __post_init__(self) -> None:
@@ -77,7 +78,7 @@ class PerLayerDistillation(Modifier):
             if getattr(self, key) == []:
                 raise ValueError(f"PerLayerDistillation.{key} is empty: name modules, or leave it out for all Linear.")
         self.pairs: list[tuple[str, str]] = []
-        self.projections: dict[str, Parameter] = {}  # by the name of the student's module
+        self.projections: dict[str, nn.Linear] = {}  # by the name of the student's module
         self.said: dict[str, Tensor] = {}
         self.taught: dict[str, Tensor] = {}
         self.hooks: list[Any] = []
@@ -117,8 +118,13 @@ class PerLayerDistillation(Modifier):
                     f"{theirs[other]}: they cannot be compared. Name other layers{hint}."
                 )
             if self.project_features:
-                layer = torch.nn.Linear(ours[name][-1], theirs[other][-1], bias=False, device=run.accelerator.device)
-                self.projections[name] = layer.weight  # drawn as PyTorch draws it
+                widths = ours[name][-1], theirs[other][-1]
+                self.projections[name] = torch.nn.Linear(*widths, bias=False, device=run.accelerator.device)
+        if run.accelerator.num_processes > 1:  # DDP makes the model equal everywhere, and knows nothing of these
+            from accelerate.utils import broadcast
+
+            for weight in self.parameters(run):
+                weight.data = broadcast(weight.data)
         self.said, self.taught, self.last, self.active = {}, {}, {}, False
         self.hooks = [
             # In evaluation nobody would take what was said.
@@ -127,7 +133,7 @@ class PerLayerDistillation(Modifier):
         ]
 
     def parameters(self, run: Run) -> list[Parameter]:
-        return list(self.projections.values())
+        return [weight for layer in self.projections.values() for weight in layer.parameters()]
 
     def before_step(self, run: Run) -> None:
         self.active = self.acts(run.clock, run.progress.step)
@@ -145,7 +151,7 @@ class PerLayerDistillation(Modifier):
         for name, other in self.pairs:
             said = self.said[name]
             if name in self.projections:
-                said = said.float() @ self.projections[name].T
+                said = self.projections[name](said.float())
             terms.append(layer_loss(said, self.taught[other], mask, self.normalize, self.epsilon))
         # The layers of a batch are large, and those of the next must not be taken for them.
         self.said.clear()
@@ -157,7 +163,7 @@ class PerLayerDistillation(Modifier):
     def before_update(self, run: Run) -> None:
         # The projections are no part of what DDP wraps. It takes the mean over processes, and so do they.
         if run.accelerator.num_processes > 1:
-            for weight in self.projections.values():
+            for weight in self.parameters(run):
                 if weight.grad is not None:
                     weight.grad = run.accelerator.reduce(weight.grad, "mean")
 
@@ -170,11 +176,11 @@ class PerLayerDistillation(Modifier):
         return {name: value.item() for name, value in self.last.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"projections": {name: weight.detach() for name, weight in self.projections.items()}}
+        return {"projections": {name: layer.weight.detach() for name, layer in self.projections.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, weight in self.projections.items():  # in place: the optimizer has them already
-            weight.data.copy_(state["projections"][name])
+        for name, layer in self.projections.items():  # in place: the optimizer has them already
+            layer.weight.data.copy_(state["projections"][name])
 
 
 def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dict[str, nn.Module]:

@@ -1,4 +1,4 @@
-"""Quantization-aware training as a recipe says it: so far read and checked; a run says so and goes on in float."""
+"""Quantization-aware training: from some time on the model computes as an integer engine will (``fake_quant``)."""
 
 from __future__ import annotations
 
@@ -6,33 +6,41 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.clock import Clock, When, parse_when
-from sparse_xp.console import say
 from sparse_xp.modifiers.base import Modifier
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_xp.fake_quant import QuantEmbedding, QuantLinear
     from sparse_xp.loop import Run
 
 
 @dataclass(kw_only=True)
 class Quantization(Modifier):
-    """Train as an integer engine will compute, from ``start`` to the end of the run.
+    """Weights and activations of Linears, and tables of Embeddings, as integers from ``start`` on (Jacob et al. 2018).
 
-    ``observers_end``: when scales and zero points are frozen. ``submodules``: names of modules, None for the whole
-    model. ``embeddings``: the tables too. ``linear_outputs``, ``embedding_outputs``: activations behind Linear and
-    Embedding, not only before. ``exclude``: class names (or, with schemes, module names) that stay in float.
-    ``weight_bits``, ``activation_bits``: of signed symmetric weights and unsigned asymmetric activations.
-    ``overrides``: other schemes for module types or names, as the later form of the old modifier has them.
+    ``observers_end``: when the ranges of activations and the scales of weights are frozen; None: never.
+    ``calibration_rows``: nothing is trained in integers: after training, so many training rows settle the ranges.
+    ``submodules``: names of modules to stay within, None for the whole model; ``exclude``: classes or names of modules
+    that stay in floating point. ``embeddings``: their tables too, wherever they are.
+    ``linear_outputs``, ``embedding_outputs``: what comes out is rounded again, not only what goes in.
+    Weights are signed and symmetric in ``weight_bits``, with a scale for each output row (``per_channel``) or one;
+    activations unsigned and asymmetric in ``activation_bits``, with one range from a moving average over batches, or
+    (``dynamic``) that of the batch itself. The step at ``start`` and all after it are float32, whatever
+    ``train.precision`` says.
     """
 
     observers_end: When = None
+    calibration_rows: int | None = None
     submodules: list[str] | None = None
-    embeddings: bool = True
-    embedding_outputs: bool = True
-    linear_outputs: bool = True
     exclude: list[str] = field(default_factory=list)
+    embeddings: bool = True
+    linear_outputs: bool = False
+    embedding_outputs: bool = False
     weight_bits: int = 8
     activation_bits: int = 8
-    overrides: dict[str, Any] = field(default_factory=dict)
+    per_channel: bool = True
+    dynamic: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,13 +51,24 @@ class Quantization(Modifier):
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise ValueError(f"Quantization.{name}={getattr(self, name)}: want 2 to 8 bits.")
+        if self.calibration_rows is not None and self.calibration_rows < 1:
+            raise ValueError(f"Quantization.calibration_rows={self.calibration_rows}: want at least 1, or null.")
+        if self.calibration_rows is not None and self.dynamic:
+            raise ValueError("Quantization: dynamic ranges need no calibration_rows.")
+        self.modules: dict[str, QuantLinear | QuantEmbedding] = {}
 
     @property
     def occupies(self) -> str:
         return "quantization"
 
+    @property
+    def late(self) -> bool:
+        return self.calibration_rows is not None
+
     def window(self, clock: Clock) -> tuple[float, float]:
         start, end = super().window(clock)
+        if not self.late and clock.first_step(start) >= clock.total_steps:
+            raise ValueError(f"Quantization: start={self.start} lies behind the last step: nothing would be quantized.")
         if self.observers_end is not None and clock.at(self.observers_end) < start:
             raise ValueError(f"Quantization.observers_end={self.observers_end} lies before start={self.start}.")
         return start, end
@@ -62,7 +81,94 @@ class Quantization(Modifier):
         return "training" if self.observers_end is None or now < clock.at(self.observers_end) else "frozen"
 
     def attach(self, run: Run) -> None:
-        say(
-            f"quantization from epoch {self.window(run.clock)[0]:g}: read and checked, but this version does not train "
-            "in integers yet; the run goes on in floating point, and its file is not quantized"
+        from sparse_xp.fake_quant import Settings, prepare
+
+        self.settings = Settings(self.weight_bits, self.activation_bits, self.per_channel, self.dynamic)
+        self.modules = prepare(
+            run.model,
+            self.settings,
+            self.submodules,
+            self.exclude,
+            self.embeddings,
+            self.linear_outputs,
+            self.embedding_outputs,
         )
+
+    def before_step(self, run: Run) -> None:
+        from sparse_xp.fake_quant import freeze
+
+        if self.late:
+            return
+        clock, step = run.clock, run.progress.step
+        self.settings.active = step >= clock.first_step(self.window(clock)[0])
+        if not self.settings.active:
+            return
+        assert run.shell is not None
+        run.shell.autocast = False  # a difference of one integer step would be lost in the rounding of half precision
+        self.share_ranges(run)
+        over = self.observers_end is not None and step >= clock.first_step(clock.at(self.observers_end))
+        if over and self.settings.observing:
+            freeze(self.modules)
+
+    def share_ranges(self, run: Run) -> None:
+        """With several processes: each has seen other rows; all go on with the mean of their ranges."""
+        if run.accelerator.num_processes > 1 and self.settings.observing:
+            for seen in self.ranges().values():
+                if seen.low is not None and seen.high is not None:
+                    seen.low, seen.high = (run.accelerator.reduce(each, "mean") for each in (seen.low, seen.high))
+
+    def detach(self, run: Run) -> None:
+        from sparse_xp.fake_quant import freeze
+
+        if self.late:
+            self.calibrate(run)
+        freeze(self.modules)
+
+    def calibrate(self, run: Run) -> None:
+        """Let rows from all over the training set settle the ranges, and compute in integers from now on."""
+        import torch
+
+        from sparse_xp.data import collate, evaluation_batches
+        from sparse_xp.evaluation import to_device
+
+        total = len(run.train_features)
+        count = min(self.calibration_rows or total, total)
+        rows = [i * total // count for i in range(count)]
+        features = run.train_features.select(rows)
+        run.model.eval()
+        self.settings.active = self.settings.calibrating = True
+        with torch.no_grad():
+            for batch in evaluation_batches(features, run.eval_batch_size):
+                run.model(**to_device(run, collate(features, batch, run.inputs, run.padding)))
+        self.settings.calibrating = False
+
+    def reached(self, run: Run) -> bool:
+        return self.late or self.settings.active
+
+    def logs(self, run: Run) -> dict[str, float]:
+        return {"quantized": float(self.settings.active)}
+
+    def ranges(self) -> dict[str, Any]:
+        """Each range once, under the name of the first module that it belongs to."""
+        from sparse_xp.fake_quant import ranges_of
+
+        return ranges_of(self.modules)
+
+    def state_dict(self) -> dict[str, Any]:
+        found: dict[str, Tensor] = {}
+        for name, seen in self.ranges().items():
+            if seen.low is not None and seen.high is not None:
+                found |= {f"{name}.low": seen.low, f"{name}.high": seen.high}
+        scales = {name: module.quant.scale for name, module in self.modules.items() if module.quant.scale is not None}
+        counts = {name: seen.count for name, seen in self.ranges().items()}
+        settings = {"active": self.settings.active, "observing": self.settings.observing}
+        return {"ranges": found, "counts": counts, "scales": scales, "settings": settings}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, seen in self.ranges().items():
+            seen.low, seen.high = (state["ranges"].get(f"{name}.{which}") for which in ("low", "high"))
+            seen.count = state["counts"][name]
+        for name, module in self.modules.items():
+            module.quant.scale = state["scales"].get(name)
+        for name, value in state["settings"].items():
+            setattr(self.settings, name, value)

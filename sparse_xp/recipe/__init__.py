@@ -57,7 +57,7 @@ class Recipe:
             modifier.before_step(run)
 
     def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
-        for modifier in self.modifiers.values():
+        for modifier in sorted(self.modifiers.values(), key=lambda modifier: modifier.adds_loss):
             loss = modifier.loss(run, rows, batch, outputs, loss)
         return loss
 

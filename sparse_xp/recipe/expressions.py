@@ -6,7 +6,6 @@ has them. Length, depth and size of numbers are bounded, so that nothing a recip
 
 from __future__ import annotations
 
-import math
 import operator
 import re
 from collections.abc import Callable, Iterator
@@ -35,9 +34,7 @@ OPERATORS: dict[str, tuple[int, Callable[[Number, Number], Number]]] = {
 }
 SIGN = 3  # -a ** 2 is -(a ** 2), and -a * b is (-a) * b
 
-_TOKEN = re.compile(
-    r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[A-Za-z_]\w*)|(?P<sign>\*\*|//|.))"
-)
+_TOKEN = re.compile(r"\s*(?:(?P<number>(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)|(?P<name>[^\W\d]\w*)|(?P<sign>\*\*|//|.))")
 
 
 class ExpressionError(ValueError):
@@ -84,7 +81,7 @@ class _Parser:
         value = self.expression(0)
         if self.kind != "end":
             raise self.wrong("an operator")
-        return value
+        return _check(value, "the expression")
 
     def wrong(self, wanted: str) -> ExpressionError:
         found = f"{self.token!r}" if self.token else "the end"
@@ -118,7 +115,7 @@ class _Parser:
             self.close()
             return value
         value = self.expression(SIGN)
-        return -value if token == "-" else value
+        return -value if token == "-" else +value  # of True it makes 1
 
     def variable(self, name: str, place: int) -> Number:
         if name in FUNCTIONS:
@@ -164,6 +161,6 @@ def _bounded(operation: Callable[..., Number], name: str, place: int, *values: N
 
 
 def _check(value: Number, where: str) -> Number:
-    if isinstance(value, complex) or not math.isfinite(value) or abs(value) > MAX_VALUE:
+    if isinstance(value, complex) or not abs(value) <= MAX_VALUE:  # nan is not either
         raise ExpressionError(f"{where}: the result is no number up to {MAX_VALUE:g}")
     return value

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sparse_xp.errors import did_you_mean
@@ -140,7 +141,7 @@ class Fields:
             raise self.wrong("param_groups", "param_groups: only all of them (leave it out)")
 
     def remark(self, text: str) -> None:
-        self.remarks.append(f"{self.recipe}: {self.tagged.name}: {text}")
+        self.remarks.append(f"{Path(self.recipe).name}: {self.tagged.name}: {text}")
 
     def done(self) -> None:
         """Raise RecipeError for a field that no one has taken."""
@@ -466,10 +467,15 @@ def quantization(f: Fields) -> Iterable[Modifier]:
             "embedding_outputs": False,
             "linear_outputs": False,
             "exclude": f.take("ignore", texts, []),
-            "overrides": f.take("scheme_overrides", mapping, {}),
         }
-    f.remark("read and checked; training in integers is not there yet, the epochs from its start on train in float")
-    yield Quantization(**values)
+        for kind, other in f.take("scheme_overrides", mapping, {}).items():
+            if kind != "Embedding" or other != {"input_activations": None}:
+                raise f.wrong(
+                    "scheme_overrides",
+                    "scheme_overrides: only {Embedding: {input_activations: null}}, which holds here anyway",
+                )
+    f.remark("LayerNorm and attention's own products stay in floating point, where integers make no engine faster")
+    yield Quantization(**values, per_channel=False)
 
 
 def logging(f: Fields) -> Iterable[Modifier]:
@@ -503,8 +509,8 @@ TAGS: dict[str, Callable[[Fields], Iterable[Modifier]]] = {
 }
 
 GONE = {
-    "MFACPruningModifier": "not supported: no recipe for an encoder used it. !OBSPruningModifier has second-order scores "
-    "too (drop num_pages, grads_device and available_devices)",
+    "MFACPruningModifier": "not supported: no recipe for an encoder used it. !OBSPruningModifier has second-order "
+    "scores too (drop num_pages, grads_device and available_devices)",
     "StructuredPruningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
     "LayerThinningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
     "GradualParamModifier": "not supported: no recipe for an encoder used it. !SetParamModifier sets parameters",

@@ -11,10 +11,12 @@ from sparse_xp.errors import UserError, did_you_mean
 
 STUB = "zoo:"
 NEAREST = "nearest:"
+#: recipes of the zoo that were printed, or made up for lost ones
+FILES = Path(__file__).parent / "files"
 
 
 def find_model(stub: str, own: str | None = None) -> str:
-    """The hub id or directory of the model that a stub named; ``own``: a file with a table that goes before conf/zoo.yaml.
+    """The hub id or directory of the model that a stub named. ``own``: a table that goes before conf/zoo.yaml.
 
     Raises UserError if there is none.
     """
@@ -26,7 +28,7 @@ def find_recipe(source: str, own: str | None = None) -> str:
     if not source.startswith(STUB):
         return source
     path = _find("recipes", source, source.replace("?recipe=", "?recipe_type="), own)
-    return path if Path(path).exists() else str(CONF / path)
+    return path if Path(path).exists() else str(FILES / path)
 
 
 def table(kind: str, own: str | None) -> dict[str, str]:
@@ -49,9 +51,11 @@ def _find(kind: str, stub: str, key: str, own: str | None) -> str:
     if found and not found.startswith(NEAREST):
         return found
     what = kind.removesuffix("s")
-    hint = f"the nearest is{found.removeprefix(NEAREST)}." if found else "conf/zoo.yaml knows no place for it."
+    nearest = (
+        f"the nearest is {found.removeprefix(NEAREST).strip()}." if found else "conf/zoo.yaml has no place for it."
+    )
+    hint = "" if found else did_you_mean(key.removeprefix(STUB), known)
     raise UserError(
-        f"{stub}: the SparseZoo was switched off in 2025. This {what} has no public copy; {hint}"
-        f"{'' if found else did_you_mean(key.removeprefix(STUB), known)} Give a {what} of your own instead of the stub, or "
-        f"zoo=FILE with a line for it, such as conf/zoo.yaml has."
+        f"{stub}: the SparseZoo was switched off in 2025. This {what} has no public copy; {nearest}{hint} "
+        f"Give a {what} of your own in place of the stub, or zoo=FILE with a line for it, such as conf/zoo.yaml has."
     )

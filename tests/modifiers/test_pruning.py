@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,57 +14,8 @@ from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, MagnitudePruning
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.recipe import Recipe
-from tests.tiny import make_bert, make_run
-
-
-def bert_run(steps_per_epoch: int, total_steps: int, seed: int = 0) -> Any:
-    model = make_bert(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.1)
-    return make_run(steps_per_epoch, total_steps, model=model, optimizer=optimizer)
-
-
-def matrix_run(weight: Tensor, steps_per_epoch: int = 1, total_steps: int = 1) -> Any:
-    """A run over one matrix, ``weight``."""
-    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    layer.weight.data.copy_(weight)
-    return make_run(steps_per_epoch, total_steps, model=layer)
-
-
-def simulate(run: Any, modifier: Pruning, first: int = 0) -> Iterator[int]:
-    """Train as the loop does, from step ``first``; yields each step's number after its update."""
-    for step in range(first, run.clock.total_steps):
-        run.progress.step = step
-        modifier.before_step(run)
-        generator = torch.Generator().manual_seed(step)
-        rows = torch.randint(5, 20, (4, 6), generator=generator)
-        run.model(input_ids=rows, labels=rows[:, 0] % 2).loss.backward()
-        modifier.before_update(run)
-        run.optimizer.step()
-        run.optimizer.zero_grad()
-        modifier.after_update(run)
-        yield step
-
-
-def updates(run: Any, modifier: MagnitudePruning) -> list[int]:
-    """The steps at which the masks are made anew, in a run that trains nothing."""
-    modifier.attach(run)
-    found, before = [], modifier.masks
-    for step in range(run.clock.total_steps):
-        run.progress.step = step
-        modifier.before_step(run)
-        if modifier.masks is not before:
-            found.append(step)
-            before = modifier.masks
-    return found
-
-
-def num_zeros(modifier: Pruning) -> dict[int, set[int]]:
-    """By size of tensor, the numbers of zeros in the tensors of that size."""
-    found: dict[int, set[int]] = {}
-    for weight in modifier.targets.values():
-        found.setdefault(weight.numel(), set()).add(int((weight == 0).sum()))
-    return found
-
+from tests.simulation import bert_run, matrix_run, num_zeros, simulate, through_a_file, updates
+from tests.tiny import make_run
 
 # The schedule
 
@@ -482,6 +432,8 @@ def test_constant_pruning_wants_the_sparsity_it_was_promised(min_sparsity, fits)
         (MagnitudePruning, {"final_sparsity": float("nan")}, r"MagnitudePruning\.final_sparsity=nan"),
         (MagnitudePruning, {"init_sparsity": 0.9}, r"MagnitudePruning\.init_sparsity=0\.9: .*final_sparsity=0\.8"),
         (MagnitudePruning, {"init_sparsity": -0.1}, r"MagnitudePruning\.init_sparsity=-0\.1"),
+        (MagnitudePruning, {"init_sparsity": "FROM_PARAM"}, r"init_sparsity=FROM_PARAM: .* or __FROM_PARAM__ for"),
+        (MagnitudePruning, {"init_sparsity": True}, r"MagnitudePruning\.init_sparsity=True: want a fraction"),
         (MagnitudePruning, {"inter_func": "cubik"}, r"MagnitudePruning\.inter_func='cubik'.* Did you mean 'cubic'\?"),
         (MagnitudePruning, {"update_frequency": "often"}, r"MagnitudePruning\.update_frequency='often' is not a time"),
         (MagnitudePruning, {"mask_type": "4:2"}, r"mask_type='4:2'; want 'unstructured'"),
@@ -503,3 +455,118 @@ def test_refusals_name_the_key(kind, fields, message):
 def test_a_parameter_that_is_not_there_is_refused():
     with pytest.raises(UserError, match=r"No parameter matches 'bert\.encoder\.weights'"):
         MagnitudePruning(final_sparsity=0.8, params=["bert.encoder.weights"]).attach(bert_run(1, 1))
+
+
+# Letting go at the end
+
+
+def test_masks_that_are_not_left_enabled_are_dropped_by_the_first_step_after_the_end():
+    run = bert_run(4, 6)
+    modifier = MagnitudePruning(final_sparsity=0.5, end="3 steps", update_frequency="3 steps", leave_enabled=False)
+    modifier.attach(run)
+    seen, masked = [], []
+    for _ in simulate(run, modifier):
+        seen.append(num_zeros(modifier)[64])
+        masked.append(bool(modifier.masks))
+    # The step at the end prunes for the last time; what was zero moves with the next one.
+    assert masked == [True, True, True, True, False, False]
+    assert seen == [{0}, {0}, {0}, {32}, {0}, {0}]
+    assert modifier.reached(run)
+
+
+def test_an_end_between_two_steps_lets_go_after_the_step_that_pruned():
+    run = bert_run(4, 10)
+    modifier = MagnitudePruning(final_sparsity=0.5, end=1.9, update_frequency=1.0, leave_enabled=False)
+    modifier.attach(run)
+    assert [bool(modifier.masks) for _ in simulate(run, modifier)] == [True] * 9 + [False]
+
+
+def test_masks_that_are_not_left_enabled_hold_in_a_run_that_ends_with_them():
+    run = bert_run(4, 4)
+    modifier = MagnitudePruning(final_sparsity=0.5, update_frequency="1 step", leave_enabled=False)
+    modifier.attach(run)
+    assert [num_zeros(modifier)[64] for _ in simulate(run, modifier)][-1] == {32}
+    modifier.check(run)
+
+
+# Starting from what is zero already
+
+
+def two_matrices(*zeros: int) -> Any:
+    """A run of three steps over matrices of eight weights, as many of each zero as is said."""
+    model = nn.Sequential(*(nn.Linear(4, 2, bias=False) for _ in zeros))
+    for layer, count in zip(model, zeros, strict=True):
+        layer.weight.data = torch.arange(1.0, 9).mul_(torch.arange(8) >= count).view(2, 4)
+    return make_run(3, 3, model=model)
+
+
+@pytest.mark.parametrize(
+    ("global_sparsity", "expected"),
+    [
+        (False, [(2, 4), (4, 5), (6, 6)]),  # levels 2/8, 4/8, 6/8 and 4/8, 5/8, 6/8
+        (True, [(2, 4), (4, 5), (6, 6)]),  # 6/16, 9/16, 12/16 of all; here equal weights go in pairs, first kept first
+    ],
+)
+def test_from_param_starts_from_the_zeros_that_are_there(global_sparsity, expected):
+    run = two_matrices(2, 4)
+    modifier = MagnitudePruning(
+        final_sparsity=0.75,
+        init_sparsity="__FROM_PARAM__",
+        inter_func="linear",
+        update_frequency="1 step",
+        params=["re:.*weight"],
+        global_sparsity=global_sparsity,
+    )
+    modifier.attach(run)
+    seen = []
+    for step in range(3):
+        run.progress.step = step
+        modifier.before_step(run)
+        seen.append(tuple(int((~mask).sum()) for mask in modifier.masks.values()))
+    assert seen == expected
+
+
+def test_from_param_of_a_tensor_that_is_sparser_than_the_target():
+    run = two_matrices(7, 0)
+    modifier = MagnitudePruning(final_sparsity=0.5, init_sparsity="__FROM_PARAM__", params=["re:.*weight"])
+    modifier.attach(run)
+    assert modifier.levels(0.0) == {"0.weight": 0.5, "1.weight": 0.0}
+    assert modifier.levels(1.0) == {"0.weight": 0.5, "1.weight": 0.5}
+
+
+def test_from_param_resumes_with_the_levels_it_started_from():
+    run = two_matrices(2, 4)
+
+    def make() -> MagnitudePruning:
+        modifier = MagnitudePruning(
+            final_sparsity=0.75, init_sparsity="__FROM_PARAM__", inter_func="linear", params=["re:.*weight"]
+        )
+        modifier.attach(run)
+        return modifier
+
+    modifier = make()
+    modifier.before_step(run)
+    state = through_a_file(modifier.state_dict())
+    for weight in modifier.targets.values():
+        weight.data.zero_()
+    resumed = make()
+    resumed.load_state_dict(state)
+    assert resumed.levels(0.5) == {"0.weight": 0.5, "1.weight": 0.625}
+
+
+# Keeping zeros, live
+
+
+def test_live_constant_pruning_freezes_a_weight_that_becomes_zero():  # T10
+    run = bert_run(4, 5)
+    zeros = make_sparse(run)
+    modifier = ConstantPruning(live=True)
+    modifier.attach(run)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    for step in simulate(run, modifier):
+        if step == 1:
+            assert not zeros[name][0, 1]
+            modifier.targets[name].data[0, 1] = 0.0
+    zeros[name][0, 1] = True
+    for each, where in zeros.items():
+        assert (modifier.targets[each] == 0).equal(where)

@@ -55,3 +55,16 @@ def test_adamw_shrinks_the_weight_and_not_the_bias_or_the_layer_norm():
 def test_values_outside_are_refused_by_name(value):
     with pytest.raises(ValueError, match=r"WeightDecay\.weight_decay=.*want a number in \[0, 1\)"):
         WeightDecay(weight_decay=value)
+
+
+def test_all_groups_decay_if_asked_to():  # T12: SparseML's SetWeightDecayModifier reached biases and LayerNorm too
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
+    optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.1)
+    for parameter in model.parameters():
+        parameter.data.fill_(1.0)
+        parameter.grad = torch.zeros_like(parameter)
+    WeightDecay(weight_decay=0.01, all_groups=True).before_step(make_run(1, 1, optimizer=optimizer))
+    optimizer.step()
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.01]
+    for parameter in model.parameters():
+        assert parameter.unique().tolist() == pytest.approx([0.999])  # 1 - 0.1 * 0.01

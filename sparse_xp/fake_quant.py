@@ -1,0 +1,267 @@
+"""Computing as an integer engine will, in floating point: scales, rounding with a straight-through gradient, modules.
+
+Weights are signed and symmetric (a zero stays exactly zero, so that masks survive), activations unsigned and
+asymmetric, the form for which onnxruntime and OpenVINO have fast kernels. Jacob et al. 2018, arXiv:1712.05877.
+A module keeps its class name, its parameters and their names: ``nn.Linear`` becomes ``QuantLinear`` in place.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, linear
+
+from sparse_xp.files import write_text
+
+#: how much of a new batch goes into the range of an activation, as in SparseML's moving average; the first hundred
+#: batches make a plain mean, lest the very first one rule for long
+AVERAGING = 0.01
+
+
+def weight_scale(weight: Tensor, bits: int = 8, per_channel: bool = True) -> Tensor:
+    """What one integer step is worth, float32: [out] for each row of [out, in], or a scalar; never 0."""
+    size = weight.detach().float().abs()
+    highest = size.amax(dim=1) if per_channel else size.max()
+    return (highest / (2 ** (bits - 1) - 1)).clamp_min(torch.finfo(torch.float32).tiny)
+
+
+def fake_weight(weight: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
+    """``weight`` rounded to whole multiples of ``scale`` within -(2^(bits-1) - 1) and its opposite.
+
+    The gradient is that of the identity inside the range and 0 outside of it.
+    """
+    limit = 2 ** (bits - 1) - 1
+    if scale.ndim:
+        zeros = torch.zeros(len(scale), dtype=torch.int32, device=scale.device)
+        return torch.fake_quantize_per_channel_affine(weight, scale, zeros, 0, -limit, limit)
+    zero = torch.zeros((), dtype=torch.int32, device=scale.device)
+    return torch.fake_quantize_per_tensor_affine(weight, scale, zero, -limit, limit)
+
+
+def integers(weight: Tensor, scale: Tensor, bits: int = 8) -> Tensor:
+    """The integers that stand for ``weight``, int8, of its shape: ``fake_weight`` divided by ``scale``."""
+    limit = 2 ** (bits - 1) - 1
+    per_row = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    # Times the inverse, as fake_quantize computes it: a division would now and then round to the other side.
+    return (weight.detach() * (1 / per_row)).round().clamp(-limit, limit).to(torch.int8)
+
+
+def activation_scale(low: Tensor, high: Tensor, bits: int = 8) -> tuple[Tensor, Tensor]:
+    """Scale (float32) and zero point (int32) for values from ``low`` to ``high``, a range that is made to hold 0."""
+    low, high = low.float().clamp_max(0.0), high.float().clamp_min(0.0)
+    top = 2**bits - 1
+    scale = ((high - low) / top).clamp_min(torch.finfo(torch.float32).tiny)
+    return scale, (-low / scale).round().clamp(0, top).to(torch.int32)
+
+
+def fake_activation(values: Tensor, scale: Tensor, zero_point: Tensor, bits: int = 8) -> Tensor:
+    """``values`` rounded to what unsigned integers can say of them; the gradient as of ``fake_weight``."""
+    return torch.fake_quantize_per_tensor_affine(values.float(), scale, zero_point, 0, 2**bits - 1)
+
+
+@dataclass
+class Range:
+    """The lowest and highest value of an activation: a moving average over batches, so that one batch is no rule."""
+
+    low: Tensor | None = None
+    high: Tensor | None = None
+    count: int = 0
+
+    def update(self, values: Tensor) -> None:
+        """Take a batch into account."""
+        low, high = (each.float() for each in torch.aminmax(values.detach()))
+        self.count += 1
+        share = max(AVERAGING, 1 / self.count)
+        self.low = low if self.low is None else self.low + share * (low - self.low)
+        self.high = high if self.high is None else self.high + share * (high - self.high)
+
+
+@dataclass
+class Settings:
+    """What the modules of one model share, and what changes while it trains."""
+
+    weight_bits: int = 8
+    activation_bits: int = 8
+    per_channel: bool = True
+    dynamic: bool = False  # the range of an activation is that of its own batch, in training as in the engine
+    active: bool = False
+    observing: bool = True
+    calibrating: bool = False  # ranges are settled by rows that are not trained on
+
+    def activation(self, values: Tensor, seen: Range, training: bool) -> Tensor:
+        """``values`` as integers can say them; in training their range is taken into account first."""
+        if self.dynamic:
+            scale, zero_point = activation_scale(*torch.aminmax(values.detach()), self.activation_bits)
+            return fake_activation(values, scale, zero_point, self.activation_bits)
+        if seen.low is None or self.calibrating or (training and self.observing):
+            seen.update(values)
+        assert seen.low is not None
+        assert seen.high is not None
+        scale, zero_point = activation_scale(seen.low, seen.high, self.activation_bits)
+        return fake_activation(values, scale, zero_point, self.activation_bits)
+
+
+@dataclass
+class Quant:
+    """Of one module: its ranges, and the scale of its weight once that is frozen."""
+
+    settings: Settings
+    inputs: Range | None = None
+    outputs: Range | None = None
+    scale: Tensor | None = None
+
+    def scale_of(self, weight: Tensor, per_channel: bool) -> Tensor:
+        """The frozen scale of ``weight``, or the one that fits it now."""
+        if self.scale is not None:
+            return self.scale
+        return weight_scale(weight, self.settings.weight_bits, per_channel)
+
+    def freeze(self, weight: Tensor, per_channel: bool) -> None:
+        """From now on the scale of ``weight`` is what it is now."""
+        self.scale = self.scale_of(weight, per_channel)
+
+
+class QuantLinear(nn.Linear):
+    """A Linear that sees its input and its weight as integers say them."""
+
+    quant: Quant
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in] to [..., out]."""
+        quant, settings = self.quant, self.quant.settings
+        if not settings.active:
+            return super().forward(input)
+        if quant.inputs is not None:
+            input = settings.activation(input, quant.inputs, self.training)
+        weight = fake_weight(self.weight, quant.scale_of(self.weight, settings.per_channel), settings.weight_bits)
+        found = linear(input, weight, self.bias)
+        return found if quant.outputs is None else settings.activation(found, quant.outputs, self.training)
+
+
+class QuantEmbedding(nn.Embedding):
+    """An Embedding whose table is integers with one scale."""
+
+    quant: Quant
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Numbers of rows in, rows of the table out."""
+        quant, settings = self.quant, self.quant.settings
+        found = embedding(input, self.weight, self.padding_idx)
+        if not settings.active:
+            return found
+        found = fake_weight(found, quant.scale_of(self.weight, per_channel=False), settings.weight_bits)
+        return found if quant.outputs is None else settings.activation(found, quant.outputs, self.training)
+
+
+#: names of the layers that read the same activation: one range, one conversion in the engine
+SHARED = (("query", "key", "value"), ("q_lin", "k_lin", "v_lin"))
+
+
+def prepare(
+    model: nn.Module,
+    settings: Settings,
+    submodules: list[str] | None = None,
+    exclude: list[str] | None = None,
+    embeddings: bool = True,
+    linear_outputs: bool = False,
+    embedding_outputs: bool = False,
+) -> dict[str, QuantLinear | QuantEmbedding]:
+    """Make the Linears (within ``submodules``) and Embeddings of ``model`` quantizable, in place; these by name.
+
+    ``exclude``: classes or names of modules that stay as they are. Nothing changes until ``settings.active``.
+    """
+    shared: dict[tuple[str, tuple[str, ...]], Range] = {}
+    prepared: dict[str, QuantLinear | QuantEmbedding] = {}
+    for name, module in model.named_modules():
+        inside = submodules is None or any(name == each or name.startswith(f"{each}.") for each in submodules)
+        if {type(module).__name__, name} & set(exclude or ()):
+            continue
+        if type(module) is nn.Linear and inside:
+            parent, _, child = name.rpartition(".")
+            together = next((names for names in SHARED if child in names), (child,))
+            inputs = shared.setdefault((parent, together), Range())
+            module.__class__ = QuantLinear
+            module.quant = cast(Any, Quant(settings, inputs, Range() if linear_outputs else None))
+        elif type(module) is nn.Embedding and embeddings:
+            module.__class__ = QuantEmbedding
+            module.quant = cast(Any, Quant(settings, None, Range() if embedding_outputs else None))
+        else:
+            continue
+        prepared[name] = cast(Any, module)
+    return prepared
+
+
+def ranges_of(modules: dict[str, QuantLinear | QuantEmbedding]) -> dict[str, Range]:
+    """Each range once, under the name of the first module that it belongs to."""
+    found: dict[str, Range] = {}
+    for name, module in modules.items():
+        for which in ("inputs", "outputs"):
+            seen = getattr(module.quant, which)
+            if seen is not None and not any(seen is other for other in found.values()):
+                found[f"{name}.{which}"] = seen
+    return found
+
+
+def quantized(model: nn.Module) -> Iterator[tuple[str, QuantLinear | QuantEmbedding]]:
+    """The modules of ``model`` that compute as integers do now."""
+    for name, module in model.named_modules():
+        if isinstance(module, QuantLinear | QuantEmbedding) and module.quant.settings.active:
+            yield name, module
+
+
+def freeze(modules: dict[str, QuantLinear | QuantEmbedding]) -> None:
+    """Freeze ranges and scales of all."""
+    for module in modules.values():
+        per_channel = isinstance(module, QuantLinear) and module.quant.settings.per_channel
+        module.quant.freeze(module.weight, per_channel)
+        module.quant.settings.observing = False
+
+
+FILE = "quantization.json"
+
+
+def save_integers(model: nn.Module, directory: Path) -> None:
+    """``quantization.json``: how the floating-point model beside it becomes one of integers. Nothing if it does not."""
+    modules = dict(quantized(model))
+    if not modules:
+        return
+    settings = next(iter(modules.values())).quant.settings
+    known = {
+        name: {
+            "kind": "linear" if isinstance(module, QuantLinear) else "embedding",
+            "scale": module.quant.scale_of(
+                module.weight, isinstance(module, QuantLinear) and settings.per_channel
+            ).tolist(),
+            **{
+                which: [seen.low.item(), seen.high.item()] if seen.low is not None and seen.high is not None else []
+                for which in ("inputs", "outputs")
+                if (seen := getattr(module.quant, which)) is not None
+            },
+        }
+        for name, module in modules.items()
+    }
+    shared = {name: getattr(settings, name) for name in ("weight_bits", "activation_bits", "per_channel", "dynamic")}
+    write_text(directory / FILE, json.dumps({"settings": shared, "modules": known}))
+
+
+def load_integers(model: nn.Module, directory: Path) -> bool:
+    """Make ``model``, loaded from ``directory``, compute as its ``quantization.json`` says. False if it has none."""
+    if not (directory / FILE).is_file():
+        return False
+    stored = json.loads((directory / FILE).read_text(encoding="utf-8"))
+    settings = Settings(**stored["settings"], active=True, observing=False)
+    for name, known in stored["modules"].items():
+        module = cast(Any, model.get_submodule(name))
+        module.__class__ = QuantLinear if known["kind"] == "linear" else QuantEmbedding
+        module.quant = Quant(settings, scale=torch.tensor(known["scale"]))
+        for which in ("inputs", "outputs"):
+            if which in known:
+                low, high = map(torch.tensor, known[which] or [0.0, 0.0])  # a dynamic range has no numbers
+                setattr(module.quant, which, Range(low, high))
+    return True
