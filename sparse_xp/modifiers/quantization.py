@@ -73,6 +73,13 @@ class Quantization(Modifier):
             raise ValueError(f"Quantization.observers_end={self.observers_end} lies before start={self.start}.")
         return start, end
 
+    def phase(self, clock: Clock, step: int) -> str:
+        """``off``, ``training``, or ``frozen`` (scales and zero points) in step number ``step``."""
+        now = clock.epoch(step)
+        if now < self.window(clock)[0]:
+            return "off"
+        return "training" if self.observers_end is None or now < clock.at(self.observers_end) else "frozen"
+
     def attach(self, run: Run) -> None:
         from sparse_xp.fake_quant import Settings, prepare
 
