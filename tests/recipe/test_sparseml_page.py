@@ -21,7 +21,7 @@ from tests.test_docs import commands, points
 
 PAGE = CONF.parent / "docs" / "sparseml.md"
 TEXT = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-PRINTED = "conf/sparseml/bert-base-12layers_prune70_quant.md"
+PRINTED = "sparse_xp/recipe/files/bert-base-12layers_prune70_quant.md"
 
 
 def sessions(text: str) -> list[tuple[str, str]]:
