@@ -100,6 +100,8 @@ class Timeline:
         start, end = modifier.window(self.clock)
         if isinstance(modifier, ConstantPruning):
             return [(start, stop, HOLDS)]
+        if isinstance(modifier, Quantization) and modifier.late:
+            return []  # after training
         if isinstance(modifier, Quantization) and modifier.observers_end is not None:
             frozen = min(stop, self.clock.at(modifier.observers_end))
             return [(start, frozen, ACTS), (frozen, stop, HOLDS)]

@@ -12,12 +12,12 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from transformers import BertConfig
 
-from sparse_xp.config import CONF
 from sparse_xp.recipe.__main__ import cli
 from sparse_xp.recipe.matches import in_short
+from sparse_xp.recipe.zoo import FILES
 from tests.tiny import make_bert
 
-PRINTED = str(CONF / "sparseml" / "bert-base-12layers_prune70_quant.md")
+PRINTED = str(FILES / "bert-base-12layers_prune70_quant.md")
 RECIPE = """\
 num_epochs: 4
 decay: &decay 0.01
@@ -70,7 +70,7 @@ def command(monkeypatch, capsys):
 # ---- check ----
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "sparseml").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
 def test_a_good_recipe_is_nothing_to_talk_about(path, command):
     assert command("check", str(path)) == (0, "", "")
 

@@ -19,6 +19,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.recipe.convert import convert, literal
 from sparse_xp.recipe.sparseml import TAGS, plan_of
 from sparse_xp.recipe.text import read_recipe
+from sparse_xp.recipe.zoo import FILES
 from sparse_xp.run import run
 from tests.runs import SHORT, configure
 
@@ -75,7 +76,7 @@ def test_a_converted_recipe_trains_to_the_same_weights(tmp_path):
     assert not all(bool((weights[name] == dense[name]).all()) for name in weights)
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "sparseml").iterdir()), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
 def test_every_shipped_recipe_converts_to_what_a_run_of_the_file_has(path, tmp_path):
     text = path.read_text()
     words = ["task=sst2" if "[logits]" in text else "task=squad"]
@@ -164,7 +165,11 @@ def fields_of(tag: str, draw: random.Random) -> dict[str, Any]:
         "quantize_embeddings": 0,
         "exclude_module_types": ["LayerNorm"],
     }
-    scheme = {"ignore": names(draw), "scheme": "default", "scheme_overrides": {"Linear": {"weights": None}}}
+    scheme = {
+        "ignore": names(draw),
+        "scheme": "default",
+        "scheme_overrides": {"Embedding": {"input_activations": None}},
+    }
     return {
         "EpochRangeModifier": lambda: {"start_epoch": 0, "end_epoch": draw.randint(1, 30)},
         "LearningRateFunctionModifier": lambda: {

@@ -121,6 +121,8 @@ def test_quantization_and_distillation():
     assert [moment.quantization for moment in moments] == ["off", "off", "training", "training", *["frozen"] * 3]
     assert [moment.hardness for moment in moments] == [0.0, 0.7, 0.7, 0.0, 0.0, 0.0, 0.0]
     assert line_of(w=WeightDecay()).moments()[0].quantization is None
+    after = line_of(q=Quantization(calibration_rows=8))
+    assert ({moment.quantization for moment in after.moments()}, after.spans("q")) == ({"off"}, [])
 
 
 @pytest.mark.parametrize(("epochs", "every", "rows"), [(0.1, 1, 1), (1, 1, 2), (40, 1, 41), (41, 2, 22), (999, 50, 21)])
