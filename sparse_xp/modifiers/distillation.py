@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
 
@@ -76,6 +77,11 @@ class Distillation(Modifier):
     @property
     def occupies(self) -> str:
         return "distillation"
+
+    def acts(self, clock: Clock, step: int) -> bool:
+        # To the step at ``end`` and with it, as in SparseML: there a window that follows mixes with this one.
+        start, end = self.window(clock)
+        return start <= clock.epoch(step) <= end
 
     def attach(self, run: Run) -> None:
         unknown = set(self.outputs or ()) - set(run.task.outputs)
