@@ -22,7 +22,7 @@ ACTS, HOLDS = "=", "-"
 class Moment:
     """One step. ``rate``: None if no modifier has written it yet. ``sparsity``: None where the weights decide.
 
-    ``hardness``: what distillation takes of the loss; more than either where one ends in the step that another begins in.
+    ``hardness``: what distillation takes of the loss; more than either where one ends as another begins.
     """
 
     step: int
