@@ -79,7 +79,7 @@ class Distillation(Modifier):
         return "distillation"
 
     def acts(self, clock: Clock, step: int) -> bool:
-        # To the step at ``end`` and with it, as in SparseML: there a window that follows mixes with this one.
+        """To the step at ``end`` and with it, as in SparseML: there a window that follows mixes with this one."""
         start, end = self.window(clock)
         return start <= clock.epoch(step) <= end
 
