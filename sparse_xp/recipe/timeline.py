@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
+from math import prod
 from typing import Any
 
 from sparse_xp.clock import Clock
@@ -19,7 +20,10 @@ ACTS, HOLDS = "=", "-"
 
 @dataclass(frozen=True)
 class Moment:
-    """One step. ``rate``: None if no modifier has written it yet. ``sparsity``: None where the weights decide."""
+    """One step. ``rate``: None if no modifier has written it yet. ``sparsity``: None where the weights decide.
+
+    ``hardness``: what distillation takes of the loss; more than either where one ends as another begins.
+    """
 
     step: int
     epoch: float
@@ -57,14 +61,14 @@ class Timeline:
     def moment(self, step: int) -> Moment:
         """What holds in step number ``step``."""
         quantization = [m.phase(self.clock, step) for m in self.of(Quantization).values()]
-        hardness = [m.hardness for m in self.of(Distillation).values() if m.acts(self.clock, step)]
+        left = prod(1 - m.hardness for m in self.of(Distillation).values() if m.acts(self.clock, step))
         return Moment(
             step,
             self.clock.epoch(step),
             self.rate_at(step),
             {name: self.level(name, step) for name in self.levels},
             quantization[0] if quantization else None,
-            (hardness[0] if hardness else 0.0) if self.of(Distillation) else None,
+            round(1 - left, 12) if self.of(Distillation) else None,
         )
 
     def of(self, kind: type[Any]) -> dict[str, Any]:
@@ -100,6 +104,8 @@ class Timeline:
         start, end = modifier.window(self.clock)
         if isinstance(modifier, ConstantPruning):
             return [(start, stop, HOLDS)]
+        if isinstance(modifier, Quantization) and modifier.late:
+            return []  # after training
         if isinstance(modifier, Quantization) and modifier.observers_end is not None:
             frozen = min(stop, self.clock.at(modifier.observers_end))
             return [(start, frozen, ACTS), (frozen, stop, HOLDS)]

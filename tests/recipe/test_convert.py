@@ -165,7 +165,11 @@ def fields_of(tag: str, draw: random.Random) -> dict[str, Any]:
         "quantize_embeddings": 0,
         "exclude_module_types": ["LayerNorm"],
     }
-    scheme = {"ignore": names(draw), "scheme": "default", "scheme_overrides": {"Linear": {"weights": None}}}
+    scheme = {
+        "ignore": names(draw),
+        "scheme": "default",
+        "scheme_overrides": {"Embedding": {"input_activations": None}},
+    }
     return {
         "EpochRangeModifier": lambda: {"start_epoch": 0, "end_epoch": draw.randint(1, 30)},
         "LearningRateFunctionModifier": lambda: {

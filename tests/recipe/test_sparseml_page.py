@@ -16,12 +16,13 @@ from transformers import BertConfig
 from sparse_xp.config import CONF
 from sparse_xp.recipe.__main__ import cli
 from sparse_xp.recipe.sparseml import GONE, TAGS
+from sparse_xp.recipe.zoo import FILES
 from tests.runs import configure
 from tests.test_docs import commands, points
 
 PAGE = CONF.parent / "docs" / "sparseml.md"
 TEXT = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
-PRINTED = "sparse_xp/recipe/files/bert-base-12layers_prune70_quant.md"
+PRINTED = FILES / "bert-base-12layers_prune70_quant.md"
 
 
 def sessions(text: str) -> list[tuple[str, str]]:
@@ -48,8 +49,9 @@ def answer(words: list[str]) -> str:
 @pytest.fixture
 def place(tmp_path, monkeypatch):
     """A directory that has all that the commands name."""
-    (tmp_path / "conf").symlink_to(CONF)
-    text = (CONF.parent / PRINTED).read_text(encoding="utf-8")
+    (tmp_path / "sparse_xp" / "recipe").mkdir(parents=True)
+    (tmp_path / "sparse_xp" / "recipe" / "files").symlink_to(FILES)
+    text = PRINTED.read_text(encoding="utf-8")
     (tmp_path / "typo.md").write_text(text.replace("inter_func", "inter_fun"), encoding="utf-8")
     BertConfig().save_pretrained(tmp_path / "bert-base")
     monkeypatch.chdir(tmp_path)

@@ -119,8 +119,12 @@ def test_quantization_and_distillation():
     moments = line.moments()
     assert [moment.epoch for moment in moments] == [0, 1, 2, 3, 4, 5, 5.9]
     assert [moment.quantization for moment in moments] == ["off", "off", "training", "training", *["frozen"] * 3]
-    assert [moment.hardness for moment in moments] == [0.0, 0.7, 0.7, 0.0, 0.0, 0.0, 0.0]
+    assert [moment.hardness for moment in moments] == [0.0, 0.7, 0.7, 0.7, 0.0, 0.0, 0.0]
     assert line_of(w=WeightDecay()).moments()[0].quantization is None
+    two = line_of(a=Distillation(hardness=0.5, end=2), b=Distillation(hardness=0.8, start=2))
+    assert [two.moment(step).hardness for step in (19, 20, 21)] == [0.5, 0.9, 0.8]
+    after = line_of(q=Quantization(calibration_rows=8))
+    assert ({moment.quantization for moment in after.moments()}, after.spans("q")) == ({"off"}, [])
 
 
 @pytest.mark.parametrize(("epochs", "every", "rows"), [(0.1, 1, 1), (1, 1, 2), (40, 1, 41), (41, 2, 22), (999, 50, 21)])
