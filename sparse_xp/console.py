@@ -26,6 +26,7 @@ FORMATS = {
     "loss": "loss {:.4f}",
     "loss_task": "task {:.4f}",
     "loss_distillation": "distil {:.4f}",
+    "loss_layers": "layers {:.4f}",
     "lr": "lr {:.2e}",
     "sparsity": "sparsity {:.1%}",
 }

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import torch
 
+from sparse_xp.bundle import write_bundle
 from sparse_xp.config import Export
 from sparse_xp.data import collate
 from sparse_xp.errors import UserError
@@ -71,11 +72,13 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
                     f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
                     f"export.max_metric_diff{suffix} allows {metric_limit:g}."
                 )
+        write_bundle(draft, subject, ordered_inputs(subject), lambda batch: infer(session, batch))
         return Deployment(
             metrics=metrics,
             max_abs_diff=difference,
             bytes=path.stat().st_size,
             compressed_bytes=compressed_size(path),
+            nonzero_bytes=nonzero_size(path),
         )
 
 
@@ -177,3 +180,9 @@ def compressed_size(path: Path) -> int:
     with path.open("rb") as file:
         size = sum(len(squeeze.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
     return size + len(squeeze.flush())
+
+
+def nonzero_size(path: Path) -> int:
+    """Bytes of the elements of the graph's initializers that are not zero."""
+    weights = (onnx.numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer)
+    return sum(int(np.count_nonzero(weight)) * weight.itemsize for weight in weights)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.__main__ import to_object
+from sparse_xp.bundle import complete
+from sparse_xp.card import model_card, run_card
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean, explain
-from sparse_xp.result import Deployment, Result, summary
+from sparse_xp.result import Deployment, Result, Sparsity, summary
 from sparse_xp.tasks import TASKS, Task
 
 #: the parts of a run's configuration that matter once it is trained
@@ -48,16 +50,18 @@ def export_run(directory: Path, words: list[str], out: Path | None) -> Deploymen
     if not out and (other := next((word for word in words if word.startswith("task.")), None)):
         raise UserError(f"{other} would score other rows than the run's. Give out=DIR to leave its result as it is.")
     place = out or directory / "deployment"
-    deployment, metrics = deploy(task, data, settings, batch, directory / "model", None, place)
-    say(f"in PyTorch: {result.metric} {metrics[result.metric]:.2f} (run: {result.metrics[result.metric]:.2f})")
-    result = replace(result, deployment=deployment)
+    made = deploy(task, data, settings, batch, directory / "model", None, place)
+    say(f"in PyTorch: {result.metric} {made.metrics[result.metric]:.2f} (run: {result.metrics[result.metric]:.2f})")
+    rows = replace(result.training, eval_rows=made.rows[0], eval_rows_of=made.rows[1])
+    result = replace(result, deployment=made.deployment, training=rows)
+    complete(place, run_card(made.task, data, result), directory / "recipe.yaml")
     say(f"{place}\n  {summary(result)}")
     if out:
-        return deployment
+        return made.deployment
     lines = (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()
     write_report(directory, result, [json.loads(line) for line in lines])
     result.write(directory / "result.json")
-    return deployment
+    return made.deployment
 
 
 def parts_of_run(directory: Path, words: list[str]) -> tuple[Task, Data, Export, int]:
@@ -93,9 +97,21 @@ def export_model(words: list[str], out: Path | None) -> Deployment:
         raise UserError("model.checkpoint=DIR is needed (a model directory or a hub id), or run=DIR, a finished run.")
     checkpoint, revision = config.model.checkpoint, config.model.revision
     settings = config.train.eval_batch_size
-    deployment, _ = deploy(config.task, config.data, config.export, settings, checkpoint, revision, out)
-    say(f"{out}\n  {json.dumps(asdict(deployment))}")
-    return deployment
+    made = deploy(config.task, config.data, config.export, settings, checkpoint, revision, out)
+    complete(out, model_card(made.task, config.data, checkpoint, made.rows, made.deployment, made.zeros), None)
+    say(f"{out}\n  {json.dumps(asdict(made.deployment))}")
+    return made.deployment
+
+
+@dataclass
+class Deployed:
+    """What was exported: the task as resolved, the metrics in PyTorch, the rows scored and of how many, the zeros."""
+
+    deployment: Deployment
+    metrics: dict[str, float]
+    task: Task
+    rows: tuple[int, int]
+    zeros: Sparsity
 
 
 def deploy(
@@ -106,8 +122,8 @@ def deploy(
     checkpoint: str | Path,
     revision: str | None,
     out: Path,
-) -> tuple[Deployment, dict[str, float]]:
-    """Write and prove ``out``; also the metrics of the model in PyTorch."""
+) -> Deployed:
+    """Write and prove ``out``."""
     import torch
 
     from sparse_xp.data import make_features
@@ -117,6 +133,7 @@ def deploy(
     from sparse_xp.fake_quant import load_integers
     from sparse_xp.model import check_labels, load_model, load_tokenizer, read_config
     from sparse_xp.rows import load_rows
+    from sparse_xp.sparsity import measure
 
     hush_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)
@@ -142,7 +159,14 @@ def deploy(
         device=torch.device("cpu"),
     )
     metrics = evaluate(subject)
-    return export(subject, out, settings, metrics), metrics
+    found = measure(model)
+    return Deployed(
+        deployment=export(subject, out, settings, metrics),
+        metrics=metrics,
+        task=task,
+        rows=(len(rows), loaded.total),
+        zeros=Sparsity(found.prunable, found.encoder, found.model, found.layers),
+    )
 
 
 def main(words: list[str]) -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sparse_xp.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
+    import pyarrow
     from datasets import Dataset
 
 Record = dict[str, Any]
@@ -18,15 +19,26 @@ Record = dict[str, Any]
 
 def read_file(path: Path) -> Dataset:
     """The rows of ``path``, by the ending of its name. Raises UserError, with the line, for what cannot be read."""
+    import pyarrow
     from datasets import Dataset
 
+    if path.suffix.lower() == ".parquet" and path.is_file():
+        return Dataset(_parquet(path))
+    try:
+        return Dataset.from_list(read_records(path))
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
+        raise UserError(f"{path}: a column is not of one type in all rows ({error}).") from error
+
+
+def read_records(path: Path) -> list[Record]:
+    """The same rows as plain objects, without the library datasets."""
     if not path.is_file():
         raise UserError(f"No file {path}.{did_you_mean(path.name, _neighbours(path))}")
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise UserError(f"{path}: no way to read '{suffix}' files; want one of {' '.join(READERS)}.")
     if suffix == ".parquet":
-        return _parquet(path)
+        return _parquet(path).to_pylist()
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -35,23 +47,16 @@ def read_file(path: Path) -> Dataset:
     records = READERS[suffix](path, text)
     if not records:
         raise UserError(f"{path} has no rows.")
-    import pyarrow
-
-    try:
-        return Dataset.from_list(records)
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        raise UserError(f"{path}: a column is not of one type in all rows ({error}).") from error
+    return records
 
 
-def _parquet(path: Path) -> Dataset:
+def _parquet(path: Path) -> pyarrow.Table:
     import pyarrow.parquet
-    from datasets import Dataset
 
     try:
-        table = pyarrow.parquet.read_table(path)
+        return pyarrow.parquet.read_table(path)
     except pyarrow.ArrowInvalid as error:
         raise UserError(f"{path} is not a parquet file ({str(error).splitlines()[0]}).") from error
-    return Dataset(table)
 
 
 def _json(path: Path, text: str) -> list[Record]:

@@ -27,12 +27,16 @@ LIBRARIES = (
 
 @dataclass
 class Deployment:
-    """The exported file: metrics (per cent) computed on it, its distance to PyTorch, its size plain and under gzip."""
+    """The exported file: metrics (per cent) computed on it, its distance to PyTorch, its size plain and under gzip.
+
+    ``nonzero_bytes``: of the elements of its weights that are not zero; None in results of earlier versions.
+    """
 
     metrics: dict[str, float]
     max_abs_diff: float
     bytes: int
     compressed_bytes: int
+    nonzero_bytes: int | None = None
 
 
 @dataclass

@@ -59,7 +59,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     import torch
     from accelerate.utils import set_seed
 
-    from sparse_xp import checkpoint, data, model
+    from sparse_xp import bundle, checkpoint, data, model
+    from sparse_xp.card import run_card
     from sparse_xp.deployment import export
     from sparse_xp.evaluation import evaluate
     from sparse_xp.loop import Run, Shell, train
@@ -158,6 +159,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         deployment = export(this, directory / "deployment", config.export, metrics)
         origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]))
         result = make_result(config, this, metrics, deployment, origin, (loaded.total, examined.total))
+        bundle.complete(directory / "deployment", run_card(config.task, config.data, result), directory / "recipe.yaml")
         write_report(directory, result, this.history.read())
         result.write(directory / "result.json")
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)

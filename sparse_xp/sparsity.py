@@ -1,4 +1,4 @@
-"""Schedules, masks, parameter selection and sparsity measurement, as pure functions.
+"""Masks, parameter selection and sparsity measurement, as pure functions.
 
 Sparsity is a fraction in [0, 1], never per cent. A mask is a bool tensor shaped like its weight; True keeps.
 """
@@ -14,30 +14,22 @@ from torch import Tensor, nn
 
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.patterns import Pattern
+from sparse_xp.schedules import RAMPS, ramp, scheduled_sparsity
 
-RAMPS: dict[str, Callable[[float], float]] = {
-    "linear": lambda x: x,
-    "cubic": lambda x: 1 - (1 - x) ** 3,
-    "inverse_cubic": lambda x: 1 - (1 - x) ** (1 / 3),
-}
-
-
-def ramp(name: str, x: float) -> float:
-    """Value in [0, 1] of the named ramp at progress ``x``, which is clamped to [0, 1]."""
-    if name not in RAMPS:
-        raise ValueError(f"unknown inter_func {name!r}; want one of {', '.join(RAMPS)}")
-    return RAMPS[name](min(max(x, 0.0), 1.0))
-
-
-def scheduled_sparsity(inter_func: str, init: float, final: float, x: float) -> float:
-    """Sparsity at progress ``x``: exactly ``init`` for x <= 0 and exactly ``final`` for x >= 1.
-
-    ``cubic`` is eq. 1 of Zhu & Gupta, "To prune, or not to prune" (2017), arXiv:1710.01878.
-    """
-    fraction = ramp(inter_func, x)
-    if fraction == 1:  # init + (final - init) may miss final by a rounding error
-        return final
-    return init + (final - init) * fraction
+__all__ = [
+    "RAMPS",
+    "TOKENS",
+    "LayerSparsity",
+    "SparsityReport",
+    "global_masks",
+    "magnitude_scores",
+    "mask_from_scores",
+    "measure",
+    "ramp",
+    "scheduled_sparsity",
+    "select_parameters",
+    "zeros",
+]
 
 
 def magnitude_scores(weight: Tensor) -> Tensor:

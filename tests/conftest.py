@@ -15,9 +15,52 @@ os.environ.update(
     COLUMNS="200",
 )
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 
 @pytest.fixture(autouse=True)
 def _own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+#: how the run of each kind that ``deployed`` makes is asked for; long contexts come in windows
+KINDS = {
+    "squad": ("task=squad", "task.max_length=32", "task.doc_stride=8"),
+    "squad_v2": ("task=squad_v2",),
+    "sst2": ("task=sst2",),
+    "pairs": ("task=mnli",),
+    "several": ("task=sst2", "task.problem=multi_label", "task.classes=[blames,praises,insists]"),
+    "numbers": ("task=sst2", "task.problem=regression", "task.classes=[]"),
+    "conll2003": ("task=conll2003",),
+}
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory):
+    """A finished run of a kind: ``deployed("squad")`` is its directory, made when asked for first. Do not touch it."""
+    from sparse_xp.run import run
+    from tests.runs import SHORT, configure
+
+    made = {}
+
+    def get(kind):
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp(kind) / "run"
+            words = (*KINDS[kind], "recipe=gradual80", "teacher=none", f"data.cache={made[kind].parent}/cache")
+            run(configure(*SHORT, *words), made[kind])
+        return made[kind]
+
+    return get
+
+
+@pytest.fixture
+def folder(deployed, tmp_path):
+    """A copy of the deployment folder of a kind, to be changed."""
+
+    def get(kind):
+        return Path(shutil.copytree(deployed(kind) / "deployment", tmp_path / kind))
+
+    return get

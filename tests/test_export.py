@@ -10,6 +10,7 @@ import sys
 import onnx
 import pytest
 
+from sparse_xp.bundle import verify
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
 from sparse_xp.run import run
@@ -38,6 +39,8 @@ def test_a_run_is_exported_again_as_it_was(copy):
     before = json.loads((copy / "result.json").read_text())
     shutil.rmtree(copy / "deployment")
     main([f"run={copy}"])
+    verify(copy / "deployment")
+    assert (copy / "deployment/recipe.yaml").is_file()
     assert json.loads((copy / "result.json").read_text()) == before
     assert opset(copy / "deployment") == 20
 
@@ -60,6 +63,7 @@ def test_other_rows_go_elsewhere(copy, tmp_path, capsys):
     assert (copy / "result.json").read_text() == before
     assert opset(tmp_path / "out") == 20
     assert "exported file: exact_match" in capsys.readouterr().out
+    assert "on 10 of 32 rows" in (tmp_path / "out/model_card.md").read_text()
 
 
 def test_the_gate_holds_here_too(copy):
@@ -74,9 +78,15 @@ def test_a_model_that_no_run_has_made(finished, tmp_path):
     words = ["task=squad", "model=tiny", f"model.checkpoint={finished / 'model'}", "data.embedded=true"]
     main([*words, "data.embedded_eval_rows=32", f"data.cache={tmp_path}/cache", f"out={tmp_path / 'out'}"])
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if "token" not in path.name) == [
+        "checksums.txt",
         "config.json",
         "model.onnx",
+        "model_card.md",
+        "samples",
+        "task.json",
     ]
+    verify(tmp_path / "out")
+    assert "Exported from" in (tmp_path / "out/model_card.md").read_text()
     stored = json.loads((finished / "result.json").read_text())["deployment"]
     assert (tmp_path / "out/model.onnx").stat().st_size == stored["bytes"]
 

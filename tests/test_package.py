@@ -37,9 +37,10 @@ def files_below(folder: Path) -> set[str]:
 def test_the_wheel_holds_the_package_its_configuration_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     inside = {name.removeprefix("sparse_xp/") for name in names if name.startswith("sparse_xp/")}
-    assert {name for name in inside if name.endswith(".yaml")} == files_below(ROOT / "conf") | files_below(
-        ROOT / "sweeps"
-    )
+    old = {f"recipe/files/{path.name}" for path in (ROOT / "sparse_xp/recipe/files").iterdir()}
+    assert {name for name in inside if name.endswith((".yaml", ".md"))} == old | files_below(
+        ROOT / "conf"
+    ) | files_below(ROOT / "sweeps")
     assert {"__main__.py", "metrics/squad/squad.py", "metrics/accuracy/accuracy.py"} <= inside
     assert {name.split("/")[0] for name in names if not name.startswith("sparse_xp/")} == {
         name.split("/")[0] for name in names if ".dist-info/" in name

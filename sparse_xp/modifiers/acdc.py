@@ -84,14 +84,21 @@ class ACDCPruning(Pruning):
             clock.epoch(step), start, min(end, clock.epoch(clock.total_steps) - 0.999 * clock.epoch(1)), phase
         )
 
-    def dropped(self, run: Run) -> bool:
-        """Whether the masks are gone for good."""
-        return not self.leave_enabled and run.clock.epoch(run.progress.step) > self.window(run.clock)[1]
+    def dropped(self, clock: Clock, step: int) -> bool:
+        """Whether the masks are gone for good in step number ``step``."""
+        return not self.leave_enabled and clock.epoch(step) > self.window(clock)[1]
+
+    def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
+        found: dict[int, float | None] = {}
+        for step in range(clock.total_steps):
+            pruned = not self.dropped(clock, step) and not self.dense(clock, step)
+            found[step] = self.compression_sparsity if pruned else 0.0
+        return found
 
     def before_step(self, run: Run) -> None:
         from sparse_xp.sparsity import global_masks, magnitude_scores, mask_from_scores
 
-        if self.dropped(run) or self.dense(run.clock, run.progress.step):
+        if self.dropped(run.clock, run.progress.step) or self.dense(run.clock, run.progress.step):
             self.masks = {}
         elif not self.masks:
             scores = {name: magnitude_scores(weight) for name, weight in self.targets.items()}
@@ -119,4 +126,4 @@ class ACDCPruning(Pruning):
 
     def reached(self, run: Run) -> bool:
         # After the last update of a run, progress.step is its number of steps; any sparse phase gives the sparsity.
-        return bool(self.masks) or self.dropped(run)
+        return bool(self.masks) or self.dropped(run.clock, run.progress.step)

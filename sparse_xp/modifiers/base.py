@@ -66,6 +66,11 @@ class Modifier:
             )
         return start, end
 
+    def acts(self, clock: Clock, step: int) -> bool:
+        """Whether step number ``step`` begins inside the window."""
+        start, end = self.window(clock)
+        return start <= clock.epoch(step) < end
+
     def attach(self, run: Run) -> None:
         """Once, before optimizer and checkpoint are there: the only place where modules may change."""
 
@@ -129,6 +134,10 @@ class OneTime(Modifier):
             )
         return start, start
 
+    def moment(self, clock: Clock) -> int:
+        """The number of the step."""
+        return clock.first_step(self.window(clock)[0])
+
     def due(self, run: Run) -> bool:
         """Whether the step that is about to be made is the one."""
-        return run.progress.step == run.clock.first_step(self.window(run.clock)[0])
+        return run.progress.step == self.moment(run.clock)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
 
@@ -77,6 +78,11 @@ class Distillation(Modifier):
     def occupies(self) -> str:
         return "distillation"
 
+    def acts(self, clock: Clock, step: int) -> bool:
+        """To the step at ``end`` and with it, as in SparseML: there a window that follows mixes with this one."""
+        start, end = self.window(clock)
+        return start <= clock.epoch(step) <= end
+
     def attach(self, run: Run) -> None:
         unknown = set(self.outputs or ()) - set(run.task.outputs)
         if unknown:
@@ -84,12 +90,16 @@ class Distillation(Modifier):
                 f"teacher.distillation.outputs names {', '.join(sorted(unknown))}, but task {run.task.name} has "
                 f"{', '.join(run.task.outputs)}."
             )
+        if run.teacher is None:
+            raise UserError(
+                "Distillation compares the student with a teacher, and there is none: write teacher=dense, "
+                "teacher=self, or teacher=checkpoint teacher.path=DIR."
+            )
 
     def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
         import torch
 
-        start, end = self.window(run.clock)
-        if not start <= run.clock.epoch(run.progress.step) < end:
+        if not self.acts(run.clock, run.progress.step):
             self.last = {}
             return loss
         assert run.teacher is not None

@@ -84,7 +84,27 @@ def set_rate(run: Run, value: float) -> None:
 
 
 @dataclass(kw_only=True)
-class LearningRate(Modifier):
+class DrivesRate(Modifier):
+    """Writes the learning rate of every parameter group in the steps of one range; a subclass says which and what."""
+
+    def writes(self, clock: Clock) -> range:
+        """The steps in which it writes; the last may lie behind the run."""
+        raise NotImplementedError
+
+    def rate_at(self, clock: Clock, step: int) -> float:
+        """What it writes in ``step``, one of ``writes(clock)``."""
+        raise NotImplementedError
+
+    def before_step(self, run: Run) -> None:
+        if run.progress.step in self.writes(run.clock):
+            set_rate(run, self.rate_at(run.clock, run.progress.step))
+
+    def logs(self, run: Run) -> dict[str, float]:
+        return {"lr": run.optimizer.param_groups[0]["lr"]}
+
+
+@dataclass(kw_only=True)
+class LearningRate(DrivesRate):
     """Drive the learning rate of every parameter group from ``init_lr`` to ``final_lr``.
 
     It acts from the first step at or after ``start`` to the first at or after ``end``, where it writes ``final_lr``
@@ -124,28 +144,24 @@ class LearningRate(Modifier):
     def occupies(self) -> str:
         return "learning rate"
 
-    def before_step(self, run: Run) -> None:
+    def writes(self, clock: Clock) -> range:
+        start, end = self.window(clock)
+        return range(clock.first_step(start), clock.first_step(end) + 1)
+
+    def rate_at(self, clock: Clock, step: int) -> float:
         assert self.final_lr is not None
-        clock, step = run.clock, run.progress.step
         start, end = self.window(clock)
         first, last = clock.first_step(start), clock.first_step(end)
-        if not first <= step <= last:
-            return
         if step == last:
-            set_rate(run, self.final_lr)
-        elif self.shape == CYCLIC:
+            return self.final_lr
+        if self.shape == CYCLIC:
             cycle = max(1, round(clock.at(self.cycle) * clock.steps_per_epoch))
-            set_rate(run, cyclic_rate(self.init_lr, self.final_lr, step - first, cycle, last - first))
-        else:
-            x = (clock.epoch(step) - start) / (end - start)
-            set_rate(run, rate(self.shape, self.init_lr, self.final_lr, x))
-
-    def logs(self, run: Run) -> dict[str, float]:
-        return {"lr": run.optimizer.param_groups[0]["lr"]}
+            return cyclic_rate(self.init_lr, self.final_lr, step - first, cycle, last - first)
+        return rate(self.shape, self.init_lr, self.final_lr, (clock.epoch(step) - start) / (end - start))
 
 
 @dataclass(kw_only=True)
-class SetLearningRate(OneTime):
+class SetLearningRate(OneTime, DrivesRate):
     """Set the learning rate of every parameter group once, in the first step at or after ``start``.
 
     A segment that begins in the same step writes after it, one that ends there before it.
@@ -158,16 +174,15 @@ class SetLearningRate(OneTime):
         if not 0 < self.learning_rate <= 1:
             raise ValueError(f"SetLearningRate.learning_rate={self.learning_rate}: want a rate in (0, 1].")
 
-    def before_step(self, run: Run) -> None:
-        if self.due(run):
-            set_rate(run, self.learning_rate)
+    def writes(self, clock: Clock) -> range:
+        return range(self.moment(clock), self.moment(clock) + 1)
 
-    def logs(self, run: Run) -> dict[str, float]:
-        return {"lr": run.optimizer.param_groups[0]["lr"]}
+    def rate_at(self, clock: Clock, step: int) -> float:
+        return self.learning_rate
 
 
 @dataclass(kw_only=True)
-class ScheduledLearningRate(Modifier):
+class ScheduledLearningRate(DrivesRate):
     """Drive the learning rate of every parameter group from ``init_lr`` as a scheduler of PyTorch would.
 
     ``lr_class`` and its ``lr_kwargs``: StepLR (step_size, gamma), MultiStepLR (milestones, gamma), ExponentialLR
@@ -223,16 +238,13 @@ class ScheduledLearningRate(Modifier):
                 )
         return start, end
 
-    def before_step(self, run: Run) -> None:
-        clock, step = run.clock, run.progress.step
+    def writes(self, clock: Clock) -> range:
         start, end = self.window(clock)
-        first, last = clock.first_step(start), clock.first_step(end)
-        if first <= step < last:
-            set_rate(run, self.rate(start, step, first, clock.steps_per_epoch))
+        return range(clock.first_step(start), clock.first_step(end))
 
-    def rate(self, start: float, step: int, first: int, steps_per_epoch: int) -> float:
-        """The rate of ``step`` in a segment that starts at the time ``start``, with step ``first``."""
-        options = self.lr_kwargs
+    def rate_at(self, clock: Clock, step: int) -> float:
+        start, steps_per_epoch = self.window(clock)[0], clock.steps_per_epoch
+        first, options = clock.first_step(start), self.lr_kwargs
         if self.lr_class == "CosineAnnealingWarmRestarts":
             cycle = options["cycle_epochs"] * steps_per_epoch
             return warm_restarts(self.init_lr, options["lr_min"], step - start * steps_per_epoch, cycle)
@@ -243,9 +255,6 @@ class ScheduledLearningRate(Modifier):
             drops = (step - first) // max(1, round(options.get("step_size", 1) * steps_per_epoch))
         value: float = self.init_lr * options["gamma"] ** drops
         return value
-
-    def logs(self, run: Run) -> dict[str, float]:
-        return {"lr": run.optimizer.param_groups[0]["lr"]}
 
 
 def is_number(value: Any) -> bool:

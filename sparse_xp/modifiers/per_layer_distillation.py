@@ -136,8 +136,7 @@ class PerLayerDistillation(Modifier):
         return [weight for layer in self.projections.values() for weight in layer.parameters()]
 
     def before_step(self, run: Run) -> None:
-        start, end = self.window(run.clock)
-        self.active = start <= run.clock.epoch(run.progress.step) < end
+        self.active = self.acts(run.clock, run.progress.step)
 
     def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
         import torch

@@ -13,6 +13,7 @@ from sparse_xp.clock import Clock, When, parse_when
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.patterns import Pattern, check_n_m, parse_mask_type
+from sparse_xp.schedules import progress, scheduled_sparsity, update_due
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,6 +45,13 @@ class Pruning(Modifier):
     @property
     def occupies(self) -> str:
         return "masks of " + " ".join(sorted(self.params)) + " but ".join(["", *sorted(self.but)])
+
+    def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
+        """The scheduled sparsity of the masks from each step on that may change it; None: as the weights have it.
+
+        Before the first of these steps, and where it is 0, nothing is masked.
+        """
+        raise NotImplementedError
 
     def attach(self, run: Run) -> None:
         from sparse_xp.sparsity import select_parameters
@@ -129,6 +137,10 @@ class ConstantPruning(Pruning):
                 "(model.checkpoint=DIR or a hub id), or prune this one (recipe=gradual80)."
             )
 
+    def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
+        start, _ = self.window(clock)
+        return {next(step for step in range(clock.total_steps + 1) if clock.epoch(step) >= start): None}
+
     def before_step(self, run: Run) -> None:
         if (self.live or not self.masks) and run.clock.epoch(run.progress.step) >= self.window(run.clock)[0]:
             self.masks = {name: weight.detach() != 0 for name, weight in self.targets.items()}
@@ -204,22 +216,38 @@ class GradualPruning(Pruning):
     def before_step(self, run: Run) -> None:
         start, end = self.window(run.clock)
         now = run.clock.epoch(run.progress.step)
-        if self.last_update >= end:
-            if not self.leave_enabled and now > self.last_update:
-                self.masks = {}
-            return
-        if now < start:
-            return
-        every = run.clock.at(self.update_frequency, "update_frequency")
-        if self.last_update >= 0 and now < end and now < self.last_update + every - 1e-9:
-            return
-        self.prune(run, self.levels((now - start) / (end - start) if end > start else 1.0))
-        self.last_update = now
-        self.zero_pruned()
+        if self.dropped(now, end, self.last_update):
+            self.masks = {}
+        if update_due(now, self.last_update, start, end, run.clock.at(self.update_frequency)):
+            self.prune(run, self.levels(progress(now, start, end)))
+            self.last_update = now
+            self.zero_pruned()
+
+    def dropped(self, now: float, end: float, last_update: float) -> bool:
+        """Whether the masks are gone for good."""
+        return not self.leave_enabled and last_update >= end and now > last_update
+
+    def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
+        found: dict[int, float | None] = {}
+        (start, end), every, last = self.window(clock), clock.at(self.update_frequency), -1.0
+        for step in range(clock.total_steps):
+            now = clock.epoch(step)
+            if update_due(now, last, start, end, every):
+                found[step], last = self.level(progress(now, start, end)), now
+            elif self.dropped(now, end, last):
+                found[step] = 0.0
+                break
+        return found
+
+    def level(self, done: float) -> float | None:
+        """The scheduled sparsity when ``done`` of the window is over; None if it depends on the weights."""
+        if self.init_sparsity == FROM_PARAM:
+            return self.final_sparsity if done >= 1 else None
+        return scheduled_sparsity(self.inter_func, self.init_sparsity, self.final_sparsity, done)
 
     def levels(self, done: float) -> dict[str, float]:
         """The scheduled sparsity of each target; all the same with ``global_sparsity``. ``done``: of the window."""
-        from sparse_xp.sparsity import scheduled_sparsity, zeros
+        from sparse_xp.sparsity import zeros
 
         if self.init_sparsity == FROM_PARAM and not self.found:
             counts = {name: (zeros(weight), weight.numel()) for name, weight in self.targets.items()}

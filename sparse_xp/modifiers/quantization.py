@@ -81,6 +81,13 @@ class Quantization(Modifier):
             raise ValueError(f"Quantization.observers_end={self.observers_end} lies before start={self.start}.")
         return start, end
 
+    def phase(self, clock: Clock, step: int) -> str:
+        """``off``, ``training``, or ``frozen`` (scales and zero points) in step number ``step``."""
+        if self.late or step < clock.first_step(self.window(clock)[0]):
+            return "off"
+        over = self.observers_end is not None and step >= clock.first_step(clock.at(self.observers_end))
+        return "frozen" if over else "training"
+
     def attach(self, run: Run) -> None:
         from sparse_xp.fake_quant import Settings, prepare
 
@@ -100,14 +107,13 @@ class Quantization(Modifier):
 
         if self.late:
             return
-        clock, step = run.clock, run.progress.step
-        self.settings.active = step >= clock.first_step(self.window(clock)[0])
+        phase = self.phase(run.clock, run.progress.step)
+        self.settings.active = phase != "off"
         if not self.settings.active:
             return
         assert run.shell is not None
         run.shell.autocast = False  # a difference of one integer step would be lost in the rounding of half precision
-        over = self.observers_end is not None and step >= clock.first_step(clock.at(self.observers_end))
-        if over and self.settings.observing:
+        if phase == "frozen" and self.settings.observing:
             freeze(self.modules)
 
     def after_update(self, run: Run) -> None:

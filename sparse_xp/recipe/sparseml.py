@@ -38,9 +38,13 @@ REQUIRED: Any = object()
 
 @dataclass
 class Plan:
-    """What a recipe comes to. ``epochs``: the length that it gives a run, None if it gives none."""
+    """What a recipe comes to. ``epochs``: the length that it gives a run, None if it gives none.
+
+    ``sources``: the tag that each modifier was made of.
+    """
 
     modifiers: dict[str, Modifier] = field(default_factory=dict)
+    sources: dict[str, Tagged] = field(default_factory=dict)
     epochs: float | None = None
     remarks: list[str] = field(default_factory=list)
 
@@ -65,7 +69,8 @@ def plan_of(document: Document) -> Plan:
         ends += [time for time in fields.times if time > -1]
         plan.remarks += [remark for remark in fields.remarks if remark not in plan.remarks]
         for modifier in made:
-            plan.modifiers[unused(tagged.name.removesuffix("Modifier"), plan.modifiers)] = modifier
+            name = unused(tagged.name.removesuffix("Modifier"), plan.modifiers)
+            plan.modifiers[name], plan.sources[name] = modifier, tagged
     plan.epochs = float(math.ceil(max(ends))) if ends and max(ends) > 0 else None
     return plan
 

@@ -11,6 +11,7 @@ import torch
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import Distillation
 from sparse_xp.modifiers.distillation import distillation_loss
+from sparse_xp.recipe import Recipe
 from tests.tiny import make_run
 
 # Teacher (3/4, 1/4) against student (1/2, 1/2): 0.75 ln 1.5 + 0.25 ln 0.5.
@@ -149,8 +150,8 @@ def test_outside_its_window_the_loss_is_untouched_and_the_teacher_idle():
             assert modifier.logs(run) == {}
         else:
             active.append(run.progress.step)
-    assert active == [2, 3]
-    assert len(teacher.calls) == 2
+    assert active == [2, 3, 4]
+    assert len(teacher.calls) == 3
 
 
 def test_an_unknown_output_is_refused_with_the_known_ones():
@@ -198,3 +199,18 @@ def test_tokens_that_do_not_count_have_no_part():
     rows = [distillation_loss(student[i, j], teacher[i, j], 2.0).item() for i, j in [(0, 0), (0, 1), (1, 0)]]
     found = distillation_loss(student, teacher, 2.0, tokens=tokens)
     assert found.item() == pytest.approx(sum(rows) / 3, rel=1e-5)
+
+
+def test_t41_two_windows_that_meet_are_chained_in_the_step_between_them():
+    """h = 0.6 on epochs 0 to 2 and 0.4 from 2 on: at epoch 2 the second mixes what the first has mixed."""
+    run = make_run(2, 8, task=make_task(), teacher=Teacher(logits=UNEVEN))
+    windows = {
+        "first": Distillation(hardness=0.6, temperature=1.0, end=2.0),
+        "second": Distillation(hardness=0.4, temperature=1.0, start=2.0),
+    }
+    recipe = Recipe(windows, run.clock)
+    found = []
+    for run.progress.step in (3, 4, 5):
+        found.append(recipe.loss(run, [0], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(1.0)).item())
+    first = 0.4 + 0.6 * DIVERGENCE
+    assert found == pytest.approx([first, 0.6 * first + 0.4 * DIVERGENCE, 0.6 + 0.4 * DIVERGENCE], abs=1e-6)

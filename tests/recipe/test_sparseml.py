@@ -151,12 +151,18 @@ def only(*tags: str):
             "QuantizationModifier {start_epoch: 8.0, disable_quantization_observer_epoch: 12, freeze_bn_stats_epoch: 12, "
             "quantize_embeddings: 1, quantize_linear_activations: 0, exclude_module_types: ['LayerNorm'], submodules: [bert]}",
             Quantization(
-                start=8.0, observers_end=12.0, linear_outputs=False, exclude=["LayerNorm"], submodules=["bert"]
+                start=8.0,
+                observers_end=12.0,
+                linear_outputs=False,
+                embedding_outputs=True,
+                exclude=["LayerNorm"],
+                submodules=["bert"],
+                per_channel=False,
             ),
         ),
         (
             "QuantizationModifier {start_epoch: 2}",
-            Quantization(start=2.0, embedding_outputs=False, linear_outputs=False),
+            Quantization(start=2.0, per_channel=False),
         ),  # the newer class
     ],
 )

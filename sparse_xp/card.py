@@ -1,0 +1,115 @@
+"""``model_card.md`` of a deployment folder: a pure function of a run's result, or of less where no run was made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparse_xp.config import Data
+from sparse_xp.report import rows_used
+from sparse_xp.result import Deployment, Result, Sparsity
+from sparse_xp.tasks import Task
+
+#: a call of ``python -m sparse_xp.predict`` and of ``Pipeline`` for each kind of task
+ASKED = {
+    "QuestionAnswering": {"question": "Who wrote it?", "context": "Ada wrote it."},
+    "TextClassification": {"text": "What a film."},
+    "TokenClassification": {"tokens": "John lives in Paris"},
+}
+
+
+def run_card(task: Task, data: Data, result: Result) -> str:
+    """The card of a run's deployment."""
+    trained, origin = result.training, result.provenance
+    made = f"""- recipe `{result.recipe}` on model `{result.model}`, seed {result.seed}; `recipe.yaml` has its modifiers
+- teacher: {result.teacher or "none"}
+- {trained.epochs:g} epochs, {trained.steps} steps of {rows_used(trained.train_rows, trained.train_rows_of)} rows, on \
+{trained.device} in {trained.precision}
+- git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fingerprint}
+
+The command:
+
+    {origin.command}"""
+    rows = rows_used(trained.eval_rows, trained.eval_rows_of)
+    title = f"{result.recipe} on {result.task}, {result.model}"
+    return card(title, task, data_of(task, data), rows, result.deployment, result.sparsity, made)
+
+
+def model_card(
+    task: Task, data: Data, checkpoint: str, rows: tuple[int, int], deployed: Deployment, zeros: Sparsity
+) -> str:
+    """The card of a model that no run of ours has made. ``rows``: how many were scored, and of how many."""
+    made = f"Exported from `{checkpoint}` with `python -m sparse_xp.export`; trained elsewhere."
+    title = f"{checkpoint} for {task.name}"
+    return card(title, task, data_of(task, data), rows_used(*rows), deployed, zeros, made)
+
+
+def data_of(task: Task, data: Data) -> str:
+    """What was scored, in words."""
+    if data.source == "embedded":
+        return "generated data"
+    if data.source == "files":
+        return f"the user's file {Path(str(data.validation or data.train)).name}"
+    return f"`{task.dataset or task.folder}{f'/{task.subset}' if task.subset else ''}`, {task.eval_split} split"
+
+
+def card(title: str, task: Task, data: str, rows: str, deployed: Deployment, zeros: Sparsity, made: str) -> str:
+    """The text."""
+    asked = asked_of(task)
+    words = " ".join(f'{name}="{value}"' for name, value in asked.items())
+    call = ", ".join(f'{name}="{value}"' for name, value in asked.items())
+    labels = f"\nLabels: {', '.join(task.label_names)}.\n" if task.label_names else ""
+    scores = "\n".join(f"- {name} {value:.2f}" for name, value in deployed.metrics.items())
+    nonzero = f", {deployed.nonzero_bytes / 1e6:.2f} MB of it not zero" if deployed.nonzero_bytes is not None else ""
+    return f"""# {title}
+
+A BERT-class encoder for {KINDS[type(task).__name__]} as an ONNX file.
+
+Task `{task.name}` on {data}; texts of up to {task.max_length} tokens.
+{labels}
+## Scores of this file
+
+Computed through onnxruntime on {rows} rows, in per cent:
+
+{scores}
+
+Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}.
+
+## Size and zeros
+
+- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} of the \
+whole model
+- `model.onnx`: {deployed.bytes / 1e6:.2f} MB{nonzero}; {deployed.compressed_bytes / 1e6:.2f} MB under gzip
+
+Unstructured zeros make the file smaller once it is compressed. They do not make stock onnxruntime or OpenVINO faster;
+integers and structured removal (fewer layers, heads, neurons) do. `python -m sparse_xp.benchmark` measures it.
+
+## How it was made
+
+{made}
+
+## How to use it
+
+    python -m sparse_xp.predict model=. {words}
+
+or `from sparse_xp import Pipeline; Pipeline(".")({call})`. With onnxruntime alone, on
+a row of `samples/`:
+
+    import numpy, onnxruntime
+    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+    outputs = session.run(None, dict(numpy.load("samples/inp-0000.npz")))  # as in samples/out-0000.npz
+
+`task.json` says how texts become tokens and outputs become answers, `sha256sum -c checksums.txt` checks the folder.
+"""
+
+
+KINDS = {
+    "QuestionAnswering": "questions answered from a text",
+    "TextClassification": "text classification",
+    "TokenClassification": "named entities",
+}
+
+
+def asked_of(task: Task) -> dict[str, str]:
+    """An example of what the task is asked, by the names that ``predict`` takes."""
+    asked = ASKED[type(task).__name__]
+    return {**asked, "second": "It was good."} if getattr(task, "text_pair", None) else asked

@@ -1,0 +1,59 @@
+"""What an ONNX file has inside: zeros, integers; and the dense file of the same shape to compare it with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from onnx import GraphProto, TensorProto
+
+INTEGER = ("QLinearMatMul", "MatMulInteger", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear")
+
+
+@dataclass
+class Inside:
+    """``zeros``: the share of exact zeros of the matrices that are multiplied, embeddings not among them."""
+
+    zeros: float
+    integers: bool
+
+
+def look(path: Path) -> Inside:
+    """Read the graph and count."""
+    import onnx
+
+    graph = onnx.load(path).graph
+    weights = [onnx.numpy_helper.to_array(weight) for weight in multiplied(graph)]
+    total = sum(weight.size for weight in weights)
+    nonzero = sum(int(np.count_nonzero(weight)) for weight in weights)
+    return Inside(
+        zeros=1 - nonzero / total if total else 0.0,
+        integers=any(node.op_type in INTEGER for node in graph.node),
+    )
+
+
+def multiplied(graph: GraphProto) -> list[TensorProto]:
+    """The matrices among the graph's initializers, less those that are looked up row by row."""
+    floats = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
+    looked_up = {floats.get(node.input[0], node.input[0]) for node in graph.node if node.op_type == "Gather"}
+    return [weight for weight in graph.initializer if len(weight.dims) == 2 and weight.name not in looked_up]
+
+
+def fill_zeros(path: Path, dense: Path) -> None:
+    """Write the same fp32 graph without zeros in its matrices: noise as large as their other weights instead."""
+    import onnx
+
+    model = onnx.load(path)
+    generator = np.random.default_rng(0)
+    for weight in multiplied(model.graph):
+        values = onnx.numpy_helper.to_array(weight).copy()
+        zeros = values == 0
+        if values.dtype.kind == "f" and zeros.any():
+            size = float(values[~zeros].std()) if not zeros.all() else 0.02
+            values[zeros] = generator.normal(0, size or 0.02, int(zeros.sum())).astype(values.dtype)
+            weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, dense)

@@ -1,0 +1,171 @@
+"""``Pipeline``: a deployment folder that answers. onnxruntime, tokenizers and numpy; neither torch nor transformers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+from sparse_xp import answers
+from sparse_xp.answers import Answer, Asked, Outputs
+from sparse_xp.bundle import deployment_of, max_tokens, read_task, verify
+from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
+
+Row = dict[str, Any]
+log = logging.getLogger(__name__)
+
+#: rows are read, sorted by length and answered in pools of so many batches
+POOL_BATCHES = 50
+
+
+class Pipeline:
+    """The task and the model of a deployment folder, or of a finished run's.
+
+        pipeline = Pipeline("outputs/.../deployment")
+        pipeline(question="Who wrote it?", context="Ada wrote it.")
+        pipeline([{"question": ..., "context": ...}, ...])
+
+    ``threads``: of onnxruntime, None for all cores. ``max_length``: tokens, None for the task's own. ``check``: compare
+    the files with ``checksums.txt``. Raises UserError for a folder that is incomplete or corrupted.
+    """
+
+    def __init__(
+        self, place: str | Path, *, threads: int | None = None, max_length: int | None = None, check: bool = True
+    ):
+        self.directory = deployment_of(Path(place))
+        if check:
+            verify(self.directory)
+        self.task, pad = read_task(self.directory)
+        self.max_length = self.task.max_length if max_length is None else max_length
+        check_length(self.directory, self.max_length)
+        self.tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        self.session = onnxruntime.InferenceSession(
+            str(self.directory / "model.onnx"), options, providers=["CPUExecutionProvider"]
+        )
+        self.inputs = [each.name for each in self.session.get_inputs()]
+        self.padding = {"input_ids": pad}
+
+    def __call__(self, rows: Sequence[Row] | Row | None = None, *, top: int | None = None, **texts: Any) -> Any:
+        """The answer to one row (``question=..., context=...`` or a dict), or a list of them to a list of rows.
+
+        ``top``: the N best labels. Raises UserError for a row without a text that the task needs, or with other names.
+        """
+        if rows is not None and not isinstance(rows, dict):
+            if texts:
+                raise UserError(f"{min(texts)}= beside a list of rows: put it into the rows.")
+            return list(self.stream(rows, top=top))
+        row = {**(rows or {}), **texts}
+        known = [name for names in self.texts for name in names]
+        if other := next((name for name in texts if name not in known), None):
+            raise UserError(f"{other}=: the task {self.task.name} takes {self.wanted}.{did_you_mean(other, known)}")
+        return next(self.stream([row], top=top))
+
+    @property
+    def texts(self) -> list[tuple[str, ...]]:
+        """What a row must have, each with the names it may go by."""
+        task = self.task
+        if isinstance(task, QuestionAnswering):
+            return [(task.question, "question"), (task.context, "context")]
+        if isinstance(task, TextClassification):
+            return [(task.text, "text"), *([(task.text_pair, "second")] if task.text_pair else [])]
+        assert isinstance(task, TokenClassification)
+        return [(task.tokens, "tokens", "text")]
+
+    @property
+    def wanted(self) -> str:
+        """The texts of a row in words."""
+        return " and ".join(" or ".join(dict.fromkeys(names)) for names in self.texts)
+
+    def stream(self, rows: Sequence[Row], *, batch: int = 32, top: int | None = None) -> Iterator[Answer]:
+        """The answers in the order of the rows, ``batch`` encodings of like length at a time."""
+        pool, cut = POOL_BATCHES * batch, 0
+        for begin in range(0, len(rows), pool):
+            asked = []
+            for number, row in enumerate(rows[begin : begin + pool], begin):
+                try:
+                    asked.append(self.encode(row))
+                except UserError as error:
+                    raise UserError(f"Row {number}: {error}" if len(rows) > 1 else str(error)) from error
+            cut += sum(each.cut for each in asked)
+            for each, outputs in zip(asked, self.predict(asked, batch), strict=True):
+                yield self.answer(each, outputs, top)
+        if cut:
+            log.warning("%d of %d rows were cut to %d tokens", cut, len(rows), self.max_length)
+
+    def encode(self, row: Row) -> Asked:
+        """The tokens of a row. Raises UserError for a text that is missing or none."""
+        found = {names: next((name for name in names if row.get(name) is not None), None) for names in self.texts}
+        for names, name in found.items():
+            if name is None:
+                raise UserError(
+                    f"No {' or '.join(dict.fromkeys(names))}: the task {self.task.name} needs {self.wanted}; "
+                    f"there is {', '.join(row) or 'nothing'}."
+                )
+            if not isinstance(row[name], str) and not isinstance(self.task, TokenClassification):
+                raise UserError(f"{name}={row[name]!r}: want a text.")
+        values = [row[name] for name in found.values() if name]
+        if isinstance(self.task, QuestionAnswering):
+            return answers.windows(self.task, self.tokenizer, values, self.max_length)
+        if isinstance(self.task, TextClassification):
+            return answers.sentence(self.tokenizer, values, self.max_length)
+        [value], [name] = values, found.values()
+        if name == "text" and isinstance(value, str):
+            places = [match.span() for match in answers.WORD.finditer(value)]
+            return answers.words_of(self.tokenizer, value, places, self.max_length)
+        words = value.split() if isinstance(value, str) else value
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise UserError(f"{name}={value!r}: want words.")
+        return answers.words_of(self.tokenizer, *answers.placed(words), self.max_length)
+
+    def predict(self, asked: list[Asked], batch: int) -> list[Outputs]:
+        """For each row the outputs of its encodings, without padding."""
+        names = list(self.task.outputs)
+        found: list[dict[str, list[Any]]] = [{n: [None] * len(each.encodings) for n in names} for each in asked]
+        places = [(row, i) for row, each in enumerate(asked) for i in range(len(each.encodings))]
+        places.sort(key=lambda place: -len(asked[place[0]].encodings[place[1]]))
+        for begin in range(0, len(places), batch):
+            chosen = places[begin : begin + batch]
+            encodings = [asked[row].encodings[i] for row, i in chosen]
+            for name, values in zip(names, self.session.run(names, self.collate(encodings)), strict=True):
+                for (row, i), encoding, value in zip(chosen, encodings, values, strict=True):
+                    found[row][name][i] = value[: len(encoding)] if self.task.per_token else value
+        return found
+
+    def collate(self, encodings: list[Any]) -> dict[str, np.ndarray]:
+        """int64 [rows, tokens] by the names of the graph's inputs, padded on the right to the longest row."""
+        shape = len(encodings), max(map(len, encodings))
+        arrays = {name: np.full(shape, self.padding.get(name, 0), np.int64) for name in self.inputs}
+        for i, encoding in enumerate(encodings):
+            columns = {
+                "input_ids": encoding.ids,
+                "attention_mask": encoding.attention_mask,
+                "token_type_ids": encoding.type_ids,
+            }
+            for name, array in arrays.items():
+                array[i, : len(encoding)] = columns[name]
+        return arrays
+
+    def answer(self, asked: Asked, outputs: Outputs, top: int | None) -> Answer:
+        """What the task makes of the outputs."""
+        if isinstance(self.task, QuestionAnswering):
+            return answers.span(self.task, asked, outputs)
+        if isinstance(self.task, TextClassification):
+            return answers.labels(self.task, outputs, top)
+        assert isinstance(self.task, TokenClassification)
+        return answers.entities(asked, answers.tags(self.task.classes, asked, outputs))
+
+
+def check_length(directory: Path, length: int) -> None:
+    """Raise UserError if the model has no places for so many tokens, or a text would have none."""
+    most = max_tokens(directory)
+    if not 8 <= length <= most:
+        raise UserError(f"max_length={length}: the model in {directory} takes at most {most} tokens; want 8 or more.")

@@ -1,0 +1,87 @@
+"""``python -m sparse_xp.recipe``: check, show and convert recipes, old and new.
+
+    python -m sparse_xp.recipe check old_recipe.md
+    python -m sparse_xp.recipe show old_recipe.md --args num_epochs=5 --png recipe.png
+    python -m sparse_xp.recipe show recipe=pruned80 task=squad
+    python -m sparse_xp.recipe convert old_recipe.md --name mine > mine/recipe/mine.yaml
+
+FILE is a recipe of SparseML (.md, .yaml, .yml) or a stub of the zoo (zoo:...). docs/sparseml.md has more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+import yaml
+from hydra.errors import CompactHydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from sparse_xp.errors import explain
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m sparse_xp.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    check = commands.add_parser("check", help="say nothing, or what is wrong and where")
+    show = commands.add_parser("show", help="the phases on a time line, and what holds in each epoch")
+    convert = commands.add_parser("convert", help="the same as a recipe of our own groups, on standard output")
+    for command in (check, convert):
+        command.add_argument("file", metavar="FILE", help="a recipe of SparseML, or a stub of the zoo")
+    show.add_argument("words", metavar="FILE", nargs="+", help="the same, or what python -m sparse_xp would be told")
+    for command in (check, show, convert):
+        command.add_argument("--args", metavar="ARGS", help="values for its variables: a=1,b=2 or JSON")
+        command.add_argument("--anchors", action="store_true", help="they also reach what it says by *name")
+        command.add_argument("--zoo", metavar="FILE", help="places of stubs, before those of conf/zoo.yaml")
+    check.add_argument("--strict", action="store_true", help="an argument that reaches nothing is an error")
+    show.add_argument("--config-dir", metavar="DIR", help="a directory of recipes and tasks of one's own")
+    show.add_argument("--steps-per-epoch", metavar="N", type=positive, default=100, help="default: 100")
+    show.add_argument("--json", action="store_true", help="as data")
+    show.add_argument("--png", metavar="OUT.png", help="as a picture too")
+    show.add_argument("--model", metavar="DIR_OR_HUB_ID", help="what the patterns match in this model")
+    show.add_argument("--task", metavar="NAME", help="whose head the model has (default: squad)")
+    convert.add_argument("--name", metavar="NAME", help="of the recipe (default: that of the file)")
+    return parser
+
+
+def positive(text: str) -> int:
+    """A whole number from 1 to 10,000."""
+    number = int(text)
+    if not 1 <= number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text}: want a number from 1 to 10000")
+    return number
+
+
+def main(words: list[str]) -> None:
+    """Run the command with these words."""
+    options = make_parser().parse_args(words)
+    if options.command == "check":
+        from sparse_xp.recipe.check import check
+
+        check(options.file, options.args, strict=options.strict, anchors=options.anchors, zoo=options.zoo)
+    elif options.command == "show":
+        from sparse_xp.recipe.show import show
+
+        show(options)
+    else:
+        from sparse_xp.recipe.convert import convert
+
+        print(convert(options.file, options.args, anchors=options.anchors, zoo=options.zoo, name=options.name), end="")
+
+
+def cli() -> None:
+    """The command: one short message for an error that the user can mend."""
+    try:
+        main(sys.argv[1:])
+    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
+            raise
+        sys.exit(explain(error))
+
+
+if __name__ == "__main__":
+    cli()

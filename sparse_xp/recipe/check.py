@@ -1,0 +1,39 @@
+"""``check``: whether a recipe of SparseML can be run, without a model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sparse_xp.clock import Clock
+from sparse_xp.config import Train
+from sparse_xp.errors import UserError
+from sparse_xp.recipe import Recipe
+from sparse_xp.recipe.sparseml import Plan, plan_of
+from sparse_xp.recipe.text import RecipeError, read_recipe
+from sparse_xp.recipe.zoo import find_recipe
+
+#: enough that no schedule of a real recipe falls between two steps
+STEPS_PER_EPOCH = 5000
+
+
+def read_plan(
+    source: str, args: Any = None, *, strict: bool = False, anchors: bool = False, zoo: str | None = None
+) -> tuple[str, Plan]:
+    """The file that ``source`` names, and what it comes to. Raises UserError."""
+    path = find_recipe(source, zoo)
+    return path, plan_of(read_recipe(path, args, strict=strict, anchors=anchors))
+
+
+def check(source: str, args: Any, *, strict: bool, anchors: bool, zoo: str | None) -> None:
+    """Raise UserError, with file, line and column where there are any, if the recipe cannot be run."""
+    path, plan = read_plan(source, args, strict=strict, anchors=anchors, zoo=zoo)
+    timed(path, plan, Clock.of(plan.epochs or Train().epochs, STEPS_PER_EPOCH))
+
+
+def timed(path: str, plan: Plan, clock: Clock) -> Recipe:
+    """The modifiers in the order of a run of this length. Raises RecipeError if their windows cannot be."""
+    try:
+        return Recipe(plan.modifiers, clock)
+    except UserError as error:  # it begins with the name of a modifier
+        tagged = plan.sources[str(error).split()[0].rstrip(":")]
+        raise RecipeError(path, tagged.places[""], str(error)) from error

@@ -1,0 +1,171 @@
+"""``python -m sparse_xp.benchmark``: figures worked out by hand, then the command itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import onnx
+import pytest
+
+from sparse_xp import benchmark
+from sparse_xp.benchmark import Cell, cell, make_batch, take_turns, verdict
+from sparse_xp.bundle import write_checksums
+from sparse_xp.graph import Inside
+from sparse_xp.words import command
+
+FEW = ("lengths=[8,16]", "batch=[1,2]", "rounds=2")
+
+
+def made(ratio, engine="onnxruntime"):
+    return Cell(engine, 1, 1, 32, 1.0, ratio, 1000.0, ratio, ratio, ratio)
+
+
+def test_files_and_engines_take_turns():
+    now, order = [0.0], []
+
+    def call(name, seconds):
+        def run(batch):
+            order.append(name)
+            now[0] += seconds
+
+        return run
+
+    pairs = {("x", 1): (call("x", 1.0), call("X", 2.0)), ("y", 1): (call("y", 3.0), call("Y", 3.0))}
+    found = take_turns(pairs, {}, 2, lambda: now[0])
+    assert "".join(order) == "xXxX" + "yYyY" + "XxYy" + "xXyY"
+    assert found == {("x", 1): [(1.0, 2.0)] * 2, ("y", 1): [(3.0, 3.0)] * 2}
+
+
+def test_medians_and_the_median_of_ratios():
+    # a round in which the machine was busy moves neither
+    found = cell("x", 1, 32, 128, [(0.1, 0.2), (0.1, 0.2), (0.2, 0.5), (9.0, 9.0), (0.1, 0.2)])
+    assert (found.ms, found.reference_ms, found.rows_per_second) == (100.0, 200.0, 320.0)
+    assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
+    assert cell("x", 1, 1, 8, [(0.1, 0.2)]).ratio == 2.0
+
+
+def test_a_batch_has_real_tokens_of_the_vocabulary():
+    batch = make_batch(3, 7, 11)
+    assert {name: value.shape for name, value in batch.items()} == dict.fromkeys(batch, (3, 7))
+    assert 0 <= batch["input_ids"].min() <= batch["input_ids"].max() < 11
+    assert batch["attention_mask"].all()
+
+
+@pytest.mark.parametrize(
+    ("ratio", "inside", "against", "told"),
+    [
+        (
+            1.04,
+            Inside(0.8, False),
+            None,
+            "1.04 (1.04 to 1.04) times as fast as the same graph without zeros: it",
+        ),
+        (0.95, Inside(0.8, False), Path("a"), "as fast as the file of a: it gains nothing from 80.0% zeros"),
+        (1.0, Inside(0.8, True), Path("a"), "the file of a: here it gains nothing, from integers or from zeros."),
+        (2.5, Inside(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a."),
+        (1.01, Inside(0.0, False), None, "the file has no zeros, this is itself against itself"),
+        (1.5, Inside(0.0, False), Path("a"), "1.50 (1.50 to 1.50) times as fast as the file of a."),
+    ],
+)
+def test_what_ratios_mean(ratio, inside, against, told):
+    assert told in verdict("onnxruntime", [made(ratio), made(9.0, "openvino")], inside, against)
+
+
+def test_the_command(deployed, tmp_path, capsys):
+    run = deployed("squad")
+    benchmark.main([f"run={run}", *FEW, "engine=onnxruntime", f"out={tmp_path / 'out'}"])
+    shown = capsys.readouterr().out
+    assert "| onnxruntime | 1       | 2     | 16 " in shown
+    told = json.loads((tmp_path / "out/benchmark.json").read_text())
+    assert [(each["batch"], each["length"]) for each in told["cells"]] == [(1, 8), (1, 16), (2, 8), (2, 16)]
+    assert told["zeros"] == pytest.approx(0.8, abs=0.01)
+    assert told["versions"].keys() == {"onnxruntime"}
+    for each in told["cells"]:
+        assert each["rows_per_second"] == pytest.approx(each["batch"] / each["ms"] * 1e3)
+    assert len(list(ElementTree.parse(tmp_path / "out/benchmark.svg").getroot().iter())) > 12
+
+
+def test_every_engine_that_is_installed_by_default(deployed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    copy = shutil.copytree(deployed("sst2"), tmp_path / "run")
+    benchmark.main([f"run={copy}", *FEW])
+    assert "openvino is not installed and left out: pip install 'sparse-xp[openvino]'" in capsys.readouterr().out
+    assert sorted(path.name for path in (copy / "benchmark").iterdir()) == ["benchmark.json", "benchmark.svg"]
+
+
+def test_openvino(deployed, tmp_path, capsys):
+    pytest.importorskip("openvino")
+    benchmark.main([f"run={deployed('squad')}", *FEW, "engine=[openvino]", "threads=[1,2]", f"out={tmp_path}"])
+    told = json.loads((tmp_path / "benchmark.json").read_text())
+    assert {(each["engine"], each["threads"]) for each in told["cells"]} == {("openvino", 1), ("openvino", 2)}
+
+
+@pytest.fixture
+def int8(folder):
+    from onnxruntime.quantization import quantize_dynamic
+
+    place = folder("sst2")
+    model = onnx.load(place / "model.onnx")
+    del model.graph.value_info[:]  # shapes that its own shape inference quarrels with
+    quantize_dynamic(model, place / "int8.onnx", op_types_to_quantize=["MatMul"])
+    (place / "int8.onnx").rename(place / "model.onnx")
+    write_checksums(place)
+    return place
+
+
+def test_an_int8_file_needs_one_to_compare_with(deployed, int8, tmp_path, capsys):
+    assert "model.onnx computes with integers" in refused(f"model={int8}")
+    assert "Give against=DIR" in refused(f"model={int8}")
+    words = [f"model={int8}", *FEW, "engine=onnxruntime", f"against={deployed('sst2')}", f"out={tmp_path / 'out'}"]
+    benchmark.main(words)
+    assert f"times as fast as the file of {deployed('sst2')}/deployment" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out/benchmark.json").read_text())["integers"] is True
+
+
+def refused(*words):
+    """The message of a command that is refused in one line."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["benchmark", *words])
+        with pytest.raises(SystemExit) as stopped:
+            command(benchmark.main, benchmark.__doc__)
+    [line] = str(stopped.value.code).splitlines()
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["engine=onxruntime"], "engine=onxruntime: want onnxruntime or openvino. Did you mean 'onnxruntime'?"),
+        (["lenghts=[8]"], "There is no 'lenghts='. Did you mean 'lengths'?"),
+        (["lengths=[8,1000]"], "lengths=1000: the model takes 2 to 512 tokens."),
+        (["rounds=0"], "rounds=0: want a whole number"),
+        (["batch=[1,x]"], "batch=x: want a whole number"),
+        (["against=nowhere"], "nowhere holds no model.onnx: no such folder."),
+    ],
+)
+def test_words_that_mean_nothing(deployed, words, message):
+    assert message in refused(f"run={deployed('sst2')}", *words)
+
+
+def test_a_run_that_is_not_finished_and_a_corrupted_folder(folder, tmp_path):
+    (tmp_path / "config.yaml").write_text("")
+    assert "holds an unfinished run" in refused(f"run={tmp_path}")
+    place = folder("sst2")
+    (place / "tokenizer.json").unlink()
+    assert "tokenizer.json is missing" in refused(f"model={place}")
+
+
+def test_an_engine_that_is_not_installed(deployed, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    message = refused(f"run={deployed('sst2')}", "engine=openvino")
+    assert message == "engine=openvino is not installed: pip install 'sparse-xp[openvino]'"
+
+
+def test_the_command_without_words_says_how():
+    done = subprocess.run([sys.executable, "-m", "sparse_xp.benchmark"], capture_output=True, text=True, check=True)
+    assert "run=RUN [against=RUN]" in done.stdout

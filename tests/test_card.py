@@ -1,0 +1,51 @@
+"""The card says what the result says."""
+
+from __future__ import annotations
+
+from sparse_xp.card import model_card, run_card
+from sparse_xp.config import Data
+from sparse_xp.result import Deployment, Sparsity
+from tests.runs import configure
+from tests.tiny import make_result
+
+SQUAD = configure("task=squad", "profile=embedded")
+
+
+def test_a_run_of_made_up_numbers():
+    text = run_card(SQUAD.task, Data(), make_result(teacher="outputs/dense"))
+    for part in (
+        "# pruned80 on squad, minilm",
+        "`rajpurkar/squad`, validation split; texts of up to 384 tokens",
+        "on 384 rows",
+        "- exact_match 75.00\n- f1 82.25",
+        "80.00% of the prunable weights, 79.00% of the encoder, 41.40% of the whole model",
+        "12.35 MB; 4.50 MB under gzip",
+        "teacher: outputs/dense",
+        "2.5 epochs, 240 steps of 1,536 rows",
+        "    python -m sparse_xp task=squad recipe=pruned80\n",
+        'python -m sparse_xp.predict model=. question="',
+        "They do not make stock onnxruntime or OpenVINO faster",
+    ):
+        assert part in text, part
+
+
+def test_generated_data_and_files_are_called_so():
+    assert "on generated data;" in run_card(SQUAD.task, SQUAD.data, make_result())
+    assert "the user's file mine.csv" in run_card(SQUAD.task, Data(train="a/mine.csv"), make_result())
+
+
+def test_a_model_without_a_run():
+    task = configure("task=qqp", "profile=embedded").task
+    deployed = Deployment({"accuracy": 90.0}, 1e-6, 2_000_000, 1_000_000, 500_000)
+    text = model_card(task, Data(), "some/model", (100, 40_430), deployed, Sparsity(0.5, 0.4, 0.2, {}))
+    for part in ("100 of 40,430 rows", "Exported from `some/model`", "0.50 MB of it not zero", 'second="'):
+        assert part in text, part
+
+
+def test_the_calls_of_the_card_work(deployed):
+    from sparse_xp import Pipeline
+    from sparse_xp.card import asked_of
+
+    for kind in ("squad", "pairs", "conll2003"):
+        pipeline = Pipeline(deployed(kind))
+        pipeline(**asked_of(pipeline.task))
