@@ -86,7 +86,6 @@ def load_model(
     ``new_head`` allows to put a new one in its place.
     """
     import torch
-    import transformers
 
     stored = read_config(checkpoint, revision)
     if not new_head:
@@ -99,7 +98,7 @@ def load_model(
         options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     try:
         # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
-        model, info = getattr(transformers, task.model_class).from_pretrained(
+        model, info = model_class(task, stored).from_pretrained(
             checkpoint,
             revision=revision,
             dtype=torch.float32,
@@ -126,6 +125,18 @@ def load_model(
         elif other_labels(task, stored):
             new |= renew_head(model)
     return model, sorted(new)
+
+
+def model_class(task: Task, config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class for ``task`` of the checkpoint's architecture, with layers of the sizes that ``config`` tells of."""
+    import transformers
+
+    from sparse_xp.structured import KEY, fitting
+
+    auto = getattr(transformers, task.model_class)
+    if not getattr(config, KEY, None):
+        return auto  # type: ignore[no-any-return]
+    return fitting(auto._model_mapping[type(config)], config)
 
 
 def read_config(checkpoint: str, revision: str | None, what: str = "model") -> PreTrainedConfig:

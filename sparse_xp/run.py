@@ -103,6 +103,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     clock = Clock.of(settings.epochs, data.steps_per_epoch(len(train_features), settings, accelerator.num_processes))
     this = Run(
         directory=directory,
+        cache=cache,
         source=source,
         seed=config.seed,
         task=task,
@@ -179,6 +180,7 @@ def make_result(
 ) -> Result:
     """The row of the table."""
     from sparse_xp.sparsity import measure
+    from sparse_xp.structured import removed
 
     measured = measure(run.model, pruned_names(run))
     seconds = run.progress.seconds
@@ -191,7 +193,7 @@ def make_result(
         metric=config.task.metric,
         metrics=metrics,
         deployment=deployment,
-        sparsity=Sparsity(measured.prunable, measured.encoder, measured.model, measured.layers),
+        sparsity=Sparsity(measured.prunable, measured.encoder, measured.model, measured.layers, removed(run.model)),
         training=Training(
             epochs=run.clock.end,
             steps=run.clock.total_steps,
@@ -239,7 +241,11 @@ def write_config(config: Config, directory: Path, config_hash: str) -> None:
 
 
 def save_model(run: Run) -> None:
-    """``model/``: loads with stock ``from_pretrained``, in floating point; how it becomes integers stands beside it."""
+    """``model/`` in floating point; how it becomes integers stands beside it.
+
+    It loads with stock ``from_pretrained``, but where heads, or unlike numbers of neurons, were removed: then with
+    ``sparse_xp.structured.load``.
+    """
     from sparse_xp.fake_quant import save_integers
 
     run.recipe.check(run)

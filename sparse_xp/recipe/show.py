@@ -12,7 +12,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.config import CONF, Config, Train
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, Quantization
+from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, Quantization, StructuredPruning
 from sparse_xp.modifiers.base import OneTime
 from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.modifiers.pruning import Pruning
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from sparse_xp.tasks import Task
 
 WIDTH = 60
-STYLES = {DrivesRate: "yellow", Pruning: "red", Quantization: "blue", Distillation: "green"}
+STYLES = {DrivesRate: "yellow", Pruning: "red", StructuredPruning: "red", Quantization: "blue", Distillation: "green"}
 
 
 def show(options: argparse.Namespace) -> None:
