@@ -77,8 +77,8 @@ Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}.
 
 ## Size and zeros
 
-{taken}- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} of the \
-whole model
+{taken}- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} of \
+the whole model
 - `model.onnx`: {deployed.bytes / 1e6:.2f} MB{nonzero}; {deployed.compressed_bytes / 1e6:.2f} MB under gzip
 
 Unstructured zeros make the file smaller once it is compressed. They do not make stock onnxruntime or OpenVINO faster;

@@ -3,8 +3,8 @@
     python -m sparse_xp.latency model=DIR_OR_HUB_ID latency=onnxruntime:int8:1x128 out=FILE.json
 
 ``latency``: ENGINE:PRECISION:ROWSxTOKENS, one thread. A run with ``sparsity.target_speedup=`` measures such a table
-itself, once, and keeps it under ``data.cache``; one that was measured elsewhere, where the model is to be used, is named:
-``sparsity.latency=FILE.json``.
+itself, once, and keeps it under ``data.cache``; one that was measured elsewhere, where the model is to be used, is
+named: ``sparsity.latency=FILE.json``.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def parse_spec(text: str) -> Spec:
     if not found or found["engine"] not in ENGINES or found["precision"] not in PRECISIONS:
         raise ValueError(
             f"latency={text}: want ENGINE:PRECISION:ROWSxTOKENS, such as onnxruntime:int8:1x128 (engines "
-            f"{', '.join(ENGINES)}; {' or '.join(PRECISIONS)}), or a file FILE.json that python -m sparse_xp.latency wrote."
+            f"{', '.join(ENGINES)}; {' or '.join(PRECISIONS)}), or FILE.json, which python -m sparse_xp.latency wrote."
         )
     rows, tokens = int(found["rows"]), int(found["tokens"])
     if rows < 1 or tokens < 2:
@@ -147,7 +147,9 @@ def read_table(path: Path) -> Table:
         raw |= {name: [(int(n), float(ms)) for n, ms in raw[name]] for name in ("attention", "feed_forward")}
         return Table(**raw)
     except OSError as error:
-        raise UserError(f"latency={path}: no such file. python -m sparse_xp.latency model=DIR out={path} makes one.") from error
+        raise UserError(
+            f"latency={path}: no such file. python -m sparse_xp.latency model=DIR out={path} makes one."
+        ) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no latency table ({error}). python -m sparse_xp.latency makes one.") from error
 
@@ -165,20 +167,21 @@ def measure(spec: Spec, shape: Shape) -> Table:
     numbers = np.random.default_rng(0).integers(0, 1000, (rows, tokens))
     heads, neurons = points(shape.heads, 1), points(shape.neurons, min(16, shape.neurons))
     size = shape.head_size
-    cases = {
-        **{("attention", h, int8): lambda h=h: attention(hidden, h, size, COPIES, int8) for h in heads},
-        **{("feed_forward", n, int8): lambda n=n: feed_forward(hidden, n, COPIES, int8) for n in neurons},
-        ("embeddings", 0, int8): lambda: embeddings(hidden, tokens, int8),
-        ("attention", shape.heads, False): lambda: attention(hidden, shape.heads, size, COPIES, False),
-        ("feed_forward", shape.neurons, False): lambda: feed_forward(hidden, shape.neurons, COPIES, False),
-        ("embeddings", 0, False): lambda: embeddings(hidden, tokens, False),
+    graphs = {
+        "attention": lambda count, int8: attention(hidden, count, size, COPIES, int8),
+        "feed_forward": lambda count, int8: feed_forward(hidden, count, COPIES, int8),
+        "embeddings": lambda count, int8: embeddings(hidden, tokens, int8),
     }
+    cases = [("attention", h, int8) for h in heads] + [("feed_forward", n, int8) for n in neurons]
+    cases += [("embeddings", 0, int8)]
+    dense = [("attention", shape.heads, False), ("feed_forward", shape.neurons, False), ("embeddings", 0, False)]
     with tempfile.TemporaryDirectory() as place:
         calls: dict[tuple[str, int, bool], tuple[Call, Batch]] = {}
-        for number, (key, make) in enumerate(cases.items()):
-            path = Path(place) / f"{number}.onnx"
-            save(make(), path)
-            inputs = {"numbers": numbers} if key[0] == "embeddings" else {"states": states}
+        for key in dict.fromkeys([*cases, *dense]):
+            kind, count, integers = key
+            path = Path(place) / "block.onnx"
+            save(graphs[kind](count, integers), path)
+            inputs = {"numbers": numbers} if kind == "embeddings" else {"states": states}
             calls[key] = ENGINES[spec.engine](path, 1), inputs
             path.unlink()
         ms = {key: value * 1e3 for key, value in shortest(calls).items()}
@@ -188,11 +191,7 @@ def measure(spec: Spec, shape: Shape) -> Table:
         shape=shape,
         machine=machine(),
         version=versions([spec.engine])[spec.engine],
-        full=(
-            ms["attention", shape.heads, False],
-            ms["feed_forward", shape.neurons, False],
-            ms["embeddings", 0, False],
-        ),
+        full=(ms[dense[0]], ms[dense[1]], ms[dense[2]]),
         attention=[(h, ms["attention", h, int8]) for h in heads],
         feed_forward=[(n, ms["feed_forward", n, int8]) for n in neurons],
         embeddings=ms["embeddings", 0, int8],
@@ -242,12 +241,12 @@ def main(words: list[str]) -> None:
     table = measure(spec, full_shape(model))
     write_table(table, Path(given["out"]))
     layers = int(config.num_hidden_layers)
-    costs, shape = table.costs(), table.shape
-    say(f"{given['out']}: {given['latency']} on {table.machine}, {layers} layers; dense fp32 {table.dense(layers):.2f} ms")
+    costs, shape, dense = table.costs(), table.shape, table.dense(layers)
+    say(f"{given['out']}: {given['latency']} on {table.machine}, {layers} layers; dense fp32 {dense:.2f} ms")
     for kept in (1.0, 0.75, 0.5, 0.25):
         size = max(1, round(kept * shape.heads)), max(1, round(kept * shape.neurons))
         total = costs.total([size] * layers)
-        say(f"  {size[0]} heads, {size[1]} neurons: {total:.2f} ms, {table.dense(layers) / total:.2f} times as fast")
+        say(f"  {size[0]} heads, {size[1]} neurons: {total:.2f} ms, {dense / total:.2f} times as fast")
 
 
 if __name__ == "__main__":

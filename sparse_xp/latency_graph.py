@@ -67,7 +67,7 @@ class Graph:
 
         numbers = self.nodes[0].op_type == "Gather"
         # Of no fixed size, as in an exported file: with one onnxruntime makes other kernels, and none of integers.
-        batch = ["rows", "tokens"]
+        batch: list[str | int | None] = ["rows", "tokens"]
         wide = [*batch, self.hidden]
         given = (
             helper.make_tensor_value_info("numbers", TensorProto.INT64, batch)

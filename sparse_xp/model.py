@@ -127,7 +127,7 @@ def load_model(
     return model, sorted(new)
 
 
-def model_class(task: Task, config: PreTrainedConfig) -> type[PreTrainedModel]:
+def model_class(task: Task, config: PreTrainedConfig) -> Any:
     """The class for ``task`` of the checkpoint's architecture, with layers of the sizes that ``config`` tells of."""
     import transformers
 
@@ -135,7 +135,7 @@ def model_class(task: Task, config: PreTrainedConfig) -> type[PreTrainedModel]:
 
     auto = getattr(transformers, task.model_class)
     if not getattr(config, KEY, None):
-        return auto  # type: ignore[no-any-return]
+        return auto
     return fitting(auto._model_mapping[type(config)], config)
 
 

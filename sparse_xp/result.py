@@ -49,7 +49,9 @@ class Removed:
 
     def told(self) -> str:
         """In words: 50.0% of the encoder removed (heads 6 in 6 layers; neurons 768 in 6 layers)."""
-        return f"{self.share:.1%} of the encoder removed (heads {in_short(self.heads)}; neurons {in_short(self.neurons)})"
+        return (
+            f"{self.share:.1%} of the encoder removed (heads {in_short(self.heads)}; neurons {in_short(self.neurons)})"
+        )
 
 
 @dataclass

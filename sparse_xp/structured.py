@@ -1,12 +1,11 @@
 """Attention heads and feed-forward neurons: found, scored, silenced, removed, and loaded again.
 
-A head or a neuron is a *group* of weights. It is silenced by zeros in all of them, which changes no shape, and removed by
-cutting them out. The functions are for encoders whose layers have the parts in ``PARTS``: BERT, RoBERTa, DistilBERT.
+A head or a neuron is a *group* of weights. It is silenced by zeros in all of them, which changes no shape, and removed
+by cutting them out. The functions are for encoders whose layers have the parts in ``PARTS``: BERT, RoBERTa, DistilBERT.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +33,13 @@ PARTS = (
         "intermediate.dense",
         "output.dense",
     ),
-    ("attention", ("attention.q_lin", "attention.k_lin", "attention.v_lin"), "attention.out_lin", "ffn.lin1", "ffn.lin2"),
+    (
+        "attention",
+        ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+        "attention.out_lin",
+        "ffn.lin1",
+        "ffn.lin2",
+    ),
 )
 #: in config.json: the heads and neurons of every layer, and those of the full shape
 KEY = "structure"
@@ -74,7 +79,7 @@ def blocks(model: nn.Module) -> list[Block]:
             break
         inputs = tuple(f"{name}.{each}" for each in parts[1])
         others = (f"{name}.{each}" for each in parts[2:])
-        found.append(Block(name, int(there[parts[0]].attention_head_size), inputs, *others))  # type: ignore[arg-type]
+        found.append(Block(name, int(there[parts[0]].attention_head_size), inputs, *others))
     if not found or len(found) != len(encoder_layers(model)):
         raise UserError(
             f"{type(model).__name__}: structured pruning knows the layers of BERT, RoBERTa and DistilBERT, and finds "
@@ -144,7 +149,7 @@ def squared_norms(matrices: Sequence[tuple[Tensor, Tensor | None]], output: Tens
 
 
 def without_lowest(scores: Tensor, alive: Tensor, keep: int) -> Tensor:
-    """``alive`` [groups] (bool) less the lowest ``scores`` of those, so that ``keep`` are left; of equals the last go."""
+    """``alive`` [groups] (bool) less its lowest ``scores``, so that ``keep`` are left; of equals the last go."""
     ranked = scores.masked_fill(~alive, -torch.inf).argsort(descending=True, stable=True)
     kept = torch.zeros_like(alive)
     kept[ranked[:keep]] = True
@@ -258,7 +263,7 @@ def fitting(cls: type[M], config: PreTrainedConfig) -> type[M]:
         try:
             resize(self, list(zip(known["heads"], known["neurons"], strict=True)))
         except (KeyError, ValueError) as error:
-            raise UserError(f"config.json is damaged: its {KEY!r} is {known}, and the model has other layers.") from error
+            raise UserError(f"config.json is damaged: its {KEY!r} {known} is of other layers.") from error
 
     # Under the name of the stock class: that is what config.json is to have as the architecture.
     return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
@@ -291,8 +296,3 @@ def expand(model: Any) -> None:
         value[tuple(slice(0, size) for size in old[name].shape)] = old[name]
     setattr(model.config, neurons_key(model.config), shape.neurons)
     delattr(model.config, KEY)
-
-
-def read_structure(directory: Path) -> dict[str, Any] | None:
-    """What ``config.json`` says of removed heads and neurons."""
-    return json.loads((directory / "config.json").read_text(encoding="utf-8")).get(KEY)  # type: ignore[no-any-return]

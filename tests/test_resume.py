@@ -117,6 +117,7 @@ class Power(Exception):
         ),
         (1, ("task=sst2", "recipe=gradual80", "sparsity=acdc")),
         (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
+        (1, ("task=sst2", "recipe=structured50", "sparsity=structured_global", "sparsity.update_frequency=0")),
         (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),
         (
             2,

@@ -112,7 +112,11 @@ class Timeline:
             return [(start, frozen, ACTS), (frozen, stop, HOLDS)]
         if isinstance(modifier, Pruning | StructuredPruning):
             kept = getattr(modifier, "leave_enabled", True)
-            end = stop if isinstance(modifier, GradualPruning | StructuredPruning) and stop - end <= self.clock.epoch(1) else end
+            end = (
+                stop
+                if isinstance(modifier, GradualPruning | StructuredPruning) and stop - end <= self.clock.epoch(1)
+                else end
+            )
             return [(start, end, ACTS), *([(end, stop, HOLDS)] if kept and end < stop else [])]
         return [(start, end, ACTS)]
 

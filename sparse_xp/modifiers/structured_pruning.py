@@ -1,7 +1,7 @@
 """Removing attention heads and feed-forward neurons gradually: fewer multiplications, on any engine.
 
-The tensor functions are in ``sparse_xp.structured``, the arithmetic of sizes in ``sparse_xp.costs``, the measuring of an
-engine in ``sparse_xp.latency``.
+The tensor functions are in ``sparse_xp.structured``, the arithmetic of sizes in ``sparse_xp.costs``, the measuring of
+an engine in ``sparse_xp.latency``.
 """
 
 from __future__ import annotations
@@ -38,22 +38,22 @@ SCORES = ("first_order", "second_order", "magnitude")
 
 @dataclass(kw_only=True)
 class StructuredPruning(Modifier):
-    """From ``start`` to ``end`` ever more heads and neurons of the encoder are silenced; after training they are removed.
+    """From ``start`` to ``end`` ever more heads and neurons are silenced; after training they are removed.
 
     The target is either ``final_sparsity``, the part that goes of the encoder's ``counted``: ``parameters`` (weights of
     its six matrices) or ``multiplications`` (for a row of ``tokens``, both products of attention among them). Or it is
-    ``target_speedup``, and then ``final_sparsity`` does not count: how many times as fast as the dense fp32 model of the
-    full shape, by a latency table of the engine. ``latency``: ENGINE:PRECISION:ROWSxTOKENS, measured on this machine
-    once and kept, or a table FILE.json (``sparse_xp.latency``).
+    ``target_speedup``, and then ``final_sparsity`` does not count: how many times as fast as the dense fp32 model of
+    the full shape, by a latency table of the engine. ``latency``: ENGINE:PRECISION:ROWSxTOKENS, measured on this
+    machine once and kept, or a table FILE.json (``sparse_xp.latency``).
 
-    The lowest scores go. ``score``: ``first_order``: |dL/dg| for a gate g before each head and neuron, summed over steps
-    with a ``decay`` (Michel et al. 2019, arXiv:1905.10650; Molchanov et al. 2017, arXiv:1611.06440, eq. 8);
+    The lowest scores go. ``score``: ``first_order``: |dL/dg| for a gate g before each head and neuron, summed over
+    steps with a ``decay`` (Michel et al. 2019, arXiv:1905.10650; Molchanov et al. 2017, arXiv:1611.06440, eq. 8);
     ``second_order``: its square, the diagonal of the Fisher information (Theis et al. 2018, arXiv:1801.05787, eq. 6);
     ``magnitude``: the sum of squares of the weights. The former two gather from the first step of the run.
 
-    ``global_sparsity``: whatever costs least for what it saves goes, anywhere; otherwise every layer keeps the same share
-    of heads and of neurons. A layer keeps at least one head and ``multiple`` neurons, and a multiple of that: the width
-    of the vectors that engines compute with. What is silenced stays silenced.
+    ``global_sparsity``: whatever is worth least for what it saves goes, anywhere; otherwise every layer keeps the same
+    share of heads and of neurons. A layer keeps at least one head and ``multiple`` neurons, and a multiple of that: the
+    width of the vectors that engines compute with. What is silenced stays silenced.
     """
 
     final_sparsity: float | None = None
@@ -79,7 +79,9 @@ class StructuredPruning(Modifier):
             if getattr(self, name) < 1:
                 raise ValueError(f"{kind}.{name}={getattr(self, name)}: want at least 1.")
         if not 0 <= self.decay <= 1:
-            raise ValueError(f"{kind}.decay={self.decay}: want a factor from 0 (the last step alone) to 1 (a plain sum).")
+            raise ValueError(
+                f"{kind}.decay={self.decay}: want a factor from 0 (the last step alone) to 1 (a plain sum)."
+            )
         parse_when(self.update_frequency, f"{kind}.update_frequency")
         self.check_target(kind)
         self.blocks: list[Block] = []
@@ -102,7 +104,7 @@ class StructuredPruning(Modifier):
             raise ValueError(f"{kind}.target_speedup={self.target_speedup}: want a number above 1, such as 4.")
         if self.latency is None:
             raise ValueError(
-                f"{kind}.target_speedup={self.target_speedup:g} needs latency=, the engine and the shape that it is for: "
+                f"{kind}.target_speedup={self.target_speedup:g} needs latency=, the engine and shape that it is for: "
                 "sparsity.latency=onnxruntime:int8:1x128."
             )
         from sparse_xp.latency import is_file, parse_spec
@@ -126,7 +128,7 @@ class StructuredPruning(Modifier):
         now, smallest = self.costs.total(self.first), self.costs.total(least(self.first, self.multiple))
         if now <= self.budget:
             raise UserError(
-                f"{self.wanted} is reached with nothing removed: {run.source} has {self.told(now)}. Want more than that."
+                f"{self.wanted} is reached with nothing removed: {run.source} has {self.told(now)}. Want more."
             )
         if smallest > self.budget:
             raise UserError(
@@ -152,10 +154,10 @@ class StructuredPruning(Modifier):
             table = find_table(self.latency, shape, run.cache / "latency")
         quantized = any(isinstance(modifier, Quantization) for modifier in run.recipe.modifiers.values())
         if (table.spec.precision == "int8") != quantized:
+            delivers, other = ("int8", "none") if quantized else ("fp32", "int8")
             raise UserError(
-                f"sparsity.latency={self.latency} is of a model in {table.spec.precision}, and this run delivers one in "
-                f"{'int8' if quantized else 'fp32'}. Write quantization={'none' if quantized else 'int8'}, or another "
-                "latency."
+                f"sparsity.latency={self.latency} is of a model in {table.spec.precision}, and this run delivers one "
+                f"in {delivers}. Write quantization={other}, or another latency."
             )
         dense = table.dense(len(self.first))
         return table.costs(), dense / self.target_speedup, dense
@@ -265,8 +267,8 @@ class StructuredPruning(Modifier):
                 module = linear(run.model, name)
                 if module.weight.grad is None:  # frozen: nothing can be said of it but by its weights
                     raise UserError(
-                        f"StructuredPruning: {name} does not train, so that score={self.score} knows nothing of what it "
-                        "reads. Let it train, or take score=magnitude."
+                        f"StructuredPruning: {name} does not train, so that score={self.score} knows nothing of what "
+                        "it reads. Let it train, or take score=magnitude."
                     )
                 terms[name] = gate_gradients(module.weight, module.weight.grad, size)
         if scaler := run.accelerator.scaler:  # fp16: gradients are scaled still, and infinite ones make no step
@@ -294,9 +296,9 @@ class StructuredPruning(Modifier):
 
         for block in self.blocks if self.kept else ():
             for name, cut in block.cuts(*self.kept[block.name]).items():
-                if found := loud(linear(run.model, name), cut):
+                if revived := loud(linear(run.model, name), cut):
                     raise RuntimeError(
-                        f"{found} weights of {name} that are to be removed are no longer zero at step {run.progress.step}."
+                        f"{revived} removed weights of {name} are no longer zero at step {run.progress.step}."
                     )
 
     def detach(self, run: Run) -> None:
