@@ -147,9 +147,7 @@ def read_table(path: Path) -> Table:
         raw |= {name: [(int(n), float(ms)) for n, ms in raw[name]] for name in ("attention", "feed_forward")}
         return Table(**raw)
     except OSError as error:
-        raise UserError(
-            f"latency={path}: no such file. python -m sparse_xp.latency model=DIR out={path} makes one."
-        ) from error
+        raise UserError(f"latency={path}: no such file. python -m sparse_xp.latency makes one.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no latency table ({error}). python -m sparse_xp.latency makes one.") from error
 

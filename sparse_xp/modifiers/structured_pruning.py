@@ -7,6 +7,7 @@ an engine in ``sparse_xp.latency``.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.clock import Clock, When, parse_when
@@ -111,6 +112,10 @@ class StructuredPruning(Modifier):
 
         if not is_file(self.latency):
             parse_spec(self.latency)
+        elif not Path(self.latency).is_file():
+            raise ValueError(
+                f"{kind}.latency={self.latency}: there is no such file. python -m sparse_xp.latency makes one."
+            )
 
     @property
     def occupies(self) -> str:

@@ -206,6 +206,7 @@ def test_the_table_is_of_what_is_delivered(tmp_path):
         ({"target_speedup": 4}, r"target_speedup=4 needs latency=.*sparsity\.latency=onnxruntime:int8:1x128"),
         ({"target_speedup": 1, "latency": "x.json"}, "target_speedup=1: want a number above 1"),
         ({"target_speedup": 4, "latency": "onnx:int8:1x128"}, "latency=onnx:int8:1x128: want ENGINE:PRECISION"),
+        ({"target_speedup": 4, "latency": "x.json"}, r"latency=x\.json: there is no such file"),
         ({"final_sparsity": 0.5, "score": "firstorder"}, "score=firstorder: want one of .* Did you mean 'first_order'"),
         ({"final_sparsity": 0.5, "counted": "flops"}, "counted=flops: want one of parameters, multiplications"),
         ({"final_sparsity": 0.5, "inter_func": "cubix"}, "inter_func=cubix: want one of cubic"),
