@@ -212,6 +212,9 @@ class StructuredPruning(Modifier):
         if share == 0:
             return
         scores = {block.name: self.scores(run, block) for block in self.blocks}
+        for name, pair in scores.items():
+            if not all(bool(torch.isfinite(score).all()) for score in pair):
+                raise UserError(f"StructuredPruning: scores of {name} are not finite: training has diverged.")
         sizes = self.sizes(scores, share)
         for (name, pair), size in zip(self.kept.items(), sizes, strict=True):
             heads, neurons = (

@@ -234,6 +234,15 @@ def test_a_start_at_which_nothing_is_known():
         modifier.before_step(this)
 
 
+def test_diverged_training_is_no_ground_for_a_choice():
+    this, modifier = attached()
+    for number in range(2):
+        step(this, modifier, number)
+    modifier.gathered[modifier.blocks[2].down][3] = torch.nan
+    with pytest.raises(UserError, match=r"scores of bert\.encoder\.layer\.2 are not finite: training has diverged"):
+        modifier.before_step(this)
+
+
 def test_frozen_layers_have_no_gradients():
     this, modifier = attached()
     linear(this.model, modifier.blocks[1].down).weight.requires_grad_(False)
