@@ -28,8 +28,10 @@ def main(words: list[str]) -> None:
     place, out = Path(given["model"]), Path(given["out"])
     if out.exists():
         raise UserError(f"out={out} exists already: name a directory that does not.")
+    from sparse_xp.environment import hush_libraries
     from sparse_xp.structured import expand, load, removed
 
+    hush_libraries()
     model = load(place)
     taken = removed(model)
     if taken is None:

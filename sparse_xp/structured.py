@@ -129,7 +129,7 @@ def gate_gradients(weight: Tensor, gradient: Tensor, size: int) -> Tensor:
     """dL/dg for a gate g = 1 before each group of ``size`` inputs: the sum of weight * gradient over its columns.
 
     ``weight``, ``gradient``: [out, groups * size] of the Linear that reads the groups; [groups], float32. With one gate
-    a head this is the quantity of Michel et al. 2019, arXiv:1905.10650, eq. 2, of a batch instead of a row.
+    a head this is the quantity of Michel et al. 2019, arXiv:1905.10650, of a batch instead of a row.
     """
     return (weight.detach().float() * gradient.detach().float()).sum(0).unflatten(0, (-1, size)).sum(1)
 

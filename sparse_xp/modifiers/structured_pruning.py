@@ -48,8 +48,8 @@ class StructuredPruning(Modifier):
     machine once and kept, or a table FILE.json (``sparse_xp.latency``).
 
     The lowest scores go. ``score``: ``first_order``: |dL/dg| for a gate g before each head and neuron, summed over
-    steps with a ``decay`` (Michel et al. 2019, arXiv:1905.10650; Molchanov et al. 2017, arXiv:1611.06440, eq. 8);
-    ``second_order``: its square, the diagonal of the Fisher information (Theis et al. 2018, arXiv:1801.05787, eq. 6);
+    steps with a ``decay`` (Michel et al. 2019, arXiv:1905.10650; Molchanov et al. 2017, arXiv:1611.06440);
+    ``second_order``: its square, the diagonal of the Fisher information (Theis et al. 2018, arXiv:1801.05787);
     ``magnitude``: the sum of squares of the weights. The former two gather from the first step of the run.
 
     ``global_sparsity``: whatever is worth least for what it saves goes, anywhere; otherwise every layer keeps the same
