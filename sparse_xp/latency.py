@@ -166,7 +166,7 @@ def measure(spec: Spec, shape: Shape) -> Table:
     heads, neurons = points(shape.heads, 1), points(shape.neurons, min(16, shape.neurons))
     size = shape.head_size
     graphs = {
-        "attention": lambda count, int8: attention(hidden, count, size, COPIES, int8),
+        "attention": lambda count, int8: attention(hidden, count, size, tokens, COPIES, int8),
         "feed_forward": lambda count, int8: feed_forward(hidden, count, COPIES, int8),
         "embeddings": lambda count, int8: embeddings(hidden, tokens, int8),
     }

@@ -79,9 +79,13 @@ class Graph:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
 
 
-def attention(hidden: int, heads: int, size: int, copies: int, int8: bool) -> ModelProto:
-    """Self-attention with ``heads`` of ``size``, its residual and LayerNorm, ``copies`` times."""
+def attention(hidden: int, heads: int, size: int, tokens: int, copies: int, int8: bool) -> ModelProto:
+    """Self-attention with ``heads`` of ``size``, its residual and LayerNorm, ``copies`` times.
+
+    With the mask, and the care for rows that are masked altogether, that the exporter writes.
+    """
     graph = Graph(hidden, int8)
+    mask, nothing = graph.constant(np.zeros((1, 1, tokens, tokens))), graph.constant(0.0)
     states, width = "states", heads * size
     split, joined = graph.constant([0, 0, heads, size], np.int64), graph.constant([0, 0, width], np.int64)
     for _ in range(copies):
@@ -92,7 +96,9 @@ def attention(hidden: int, heads: int, size: int, copies: int, int8: bool) -> Mo
         query, value = (graph.add("Transpose", each, perm=[0, 2, 1, 3]) for each in (query, value))
         key = graph.add("Transpose", key, perm=[0, 2, 3, 1])
         products = graph.add("Mul", graph.add("MatMul", query, key), graph.constant(size**-0.5))
-        found = graph.add("MatMul", graph.add("Softmax", products, axis=-1), value)
+        shares = graph.add("Softmax", graph.add("Add", products, mask), axis=-1)
+        shares = graph.add("Where", graph.add("IsNaN", shares), nothing, shares)
+        found = graph.add("MatMul", shares, value)
         found = graph.add("Reshape", graph.add("Transpose", found, perm=[0, 2, 1, 3]), joined)
         states = graph.norm(graph.add("Add", graph.linear(graph.integers(found), width, hidden), states))
     return graph.model(states)
@@ -109,13 +115,15 @@ def feed_forward(hidden: int, neurons: int, copies: int, int8: bool) -> ModelPro
 
 
 def embeddings(hidden: int, tokens: int, int8: bool) -> ModelProto:
-    """Rows of a table, those of the positions, LayerNorm."""
+    """Rows of two tables (words and kinds of text) and those of the positions, LayerNorm."""
     graph = Graph(hidden, int8)
-    values = graph.random.integers(-127, 128, (WORDS, hidden))
-    found = graph.add("Gather", graph.constant(values, np.int8 if int8 else np.float32), "numbers")
-    if int8:
-        found = graph.add("DequantizeLinear", found, graph.constant(1e-3))
-    return graph.model(graph.norm(graph.add("Add", found, graph.constant(np.zeros((tokens, hidden))))))
+    tables = []
+    for _ in range(2):
+        values = graph.random.integers(-127, 128, (WORDS, hidden))
+        found = graph.add("Gather", graph.constant(values, np.int8 if int8 else np.float32), "numbers")
+        tables.append(graph.add("DequantizeLinear", found, graph.constant(1e-3)) if int8 else found)
+    positions = graph.constant(np.zeros((tokens, hidden)))
+    return graph.model(graph.norm(graph.add("Add", graph.add("Add", *tables), positions)))
 
 
 def save(model: ModelProto, path: Path) -> None:

@@ -130,7 +130,7 @@ def test_the_graphs_run_on_the_kernels_of_a_deployed_file(tmp_path, int8, kernel
 
     # Between two blocks one sees no MatMul that an Add has been merged with; the products of attention are two each.
     for name, made, matrices in (
-        ("attention", attention(32, 2, 8, 1, int8), 4),
+        ("attention", attention(32, 2, 8, 16, 1, int8), 4),
         ("feed_forward", feed_forward(32, 16, 1, int8), 2),
         ("embeddings", embeddings(32, 16, int8), 0),
     ):
