@@ -242,14 +242,15 @@ class Export:
 
     ``max_abs_diff``: of any logit between PyTorch and onnxruntime. ``max_metric_diff``: of the task's metric, in
     per cent, between the two on the whole evaluation set. A value that lies between two integers may be rounded to
-    either side, and what follows from it differs: files of integers have limits of their own.
+    either side, and what follows from it differs: files of integers have limits of their own, ``max_rms_diff_int8`` for
+    the root mean square of all differences as a share of the logits' standard deviation.
     ``batch``, ``sequence``: rows and tokens of a file of one shape; by default it takes any number of them.
     ``openvino``: write ``model.xml`` and ``model.bin`` too, OpenVINO's own format.
     """
 
     max_abs_diff: float = 1e-3
     max_metric_diff: float = 0.1
-    max_abs_diff_int8: float = 0.5
+    max_rms_diff_int8: float = 0.1
     max_metric_diff_int8: float = 0.5
     opset: int = 20
     batch: int | None = None

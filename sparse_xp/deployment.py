@@ -6,6 +6,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,40 +53,36 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
         subject.tokenizer.save_pretrained(draft)
         session = open_session(path)
         suffix = "_int8" if any(quantized(subject.model)) else ""
-        limit, metric_limit = (getattr(settings, f"max_{what}_diff{suffix}") for what in ("abs", "metric"))
-        differences = {"exported": max_abs_diff(subject, lambda batch: infer(session, batch))}
+        apart = {"exported": distance(subject, lambda batch: infer(session, batch))}
         if settings.openvino:
             to_openvino(path)
-            differences["OpenVINO"] = max_abs_diff(subject, openvino_forward(draft / "model.xml", fixed_shape(session)))
-        for name, difference in differences.items():
-            if not difference <= limit:  # also true for nan
-                raise UserError(
-                    f"The {name} file does not compute what the model computes: a logit differs by {difference:.3g}, "
-                    f"export.max_abs_diff{suffix} allows {limit:.3g}."
-                )
+            apart["OpenVINO"] = distance(subject, openvino_forward(draft / "model.xml", fixed_shape(session)))
+        for name, each in apart.items():
+            each.check(name, settings, bool(suffix))
+        metric_limit = getattr(settings, f"max_metric_diff{suffix}")
         metrics = subject.task.score(
             subject.rows, subject.eval_features, predict(subject, lambda batch: infer(session, batch))
         )
         for name, value in metrics.items():
             if name.endswith("_threshold"):
                 continue  # no score but where one is best: a tie may put it elsewhere
-            apart = abs(value - expected[name])
-            if not apart <= metric_limit:
+            lost = abs(value - expected[name])
+            if not lost <= metric_limit:
                 raise UserError(
-                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
+                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {lost:.2f} apart, "
                     f"export.max_metric_diff{suffix} allows {metric_limit:g}."
                 )
         inputs = ordered_inputs(subject)
         write_bundle(draft, subject, inputs, lambda batch: infer(session, batch), fixed_shape(session))
         return Deployment(
             metrics=metrics,
-            max_abs_diff=differences["exported"],
+            max_abs_diff=apart["exported"].highest,
             bytes=path.stat().st_size,
             compressed_bytes=compressed_size(path),
             nonzero_bytes=nonzero_size(path),
             compression="zstd",
             integers=any(quantized(subject.model)),
-            openvino_max_abs_diff=differences.get("OpenVINO"),
+            openvino_max_abs_diff=apart["OpenVINO"].highest if settings.openvino else None,
         )
 
 
@@ -180,9 +177,28 @@ def openvino_forward(path: Path, shape: tuple[int | None, int | None]) -> Callab
     return forward
 
 
-def max_abs_diff(subject: Subject, forward: Callable[[Batch], Batch]) -> float:
-    """The largest difference of any real logit between PyTorch and a file, over real batches of several shapes."""
-    worst = 0.0
+@dataclass
+class Distance:
+    """Of the logits of two models: the largest difference, and the root mean square of all over the logits' spread."""
+
+    highest: float
+    rms: float
+
+    def check(self, name: str, settings: Export, integers: bool) -> None:
+        """Raise UserError past the limit: of the highest, or of ``rms`` where both compute in integers."""
+        value, limit = (self.rms, settings.max_rms_diff_int8) if integers else (self.highest, settings.max_abs_diff)
+        if not value <= limit:  # also true for nan
+            key = "max_rms_diff_int8" if integers else "max_abs_diff"
+            how = "logits differ by {} of their spread" if integers else "a logit differs by {}"
+            raise UserError(
+                f"The {name} file does not compute what the model computes: {how.format(f'{value:.3g}')}, "
+                f"export.{key} allows {limit:.3g}."
+            )
+
+
+def distance(subject: Subject, forward: Callable[[Batch], Batch]) -> Distance:
+    """How far a file is from PyTorch in real logits, over real batches of several shapes."""
+    known, gaps = [], []
     total = len(subject.eval_features)
     for size in (1, 3, 8, 32):
         rows = list(range(0, total, max(1, total // size)))[:size]
@@ -193,10 +209,14 @@ def max_abs_diff(subject: Subject, forward: Callable[[Batch], Batch]) -> float:
         classes, tokens = subject.task.class_mask(batch), subject.task.token_mask(batch)
         mask = tokens if classes is None else classes
         for name in subject.task.outputs:
-            known = ours[name].numpy()
-            gap = np.abs(known - theirs[name][: known.shape[0], : known.shape[1]])
-            worst = max(worst, float((gap if mask is None else gap[mask.numpy()]).max()))
-    return worst
+            logits = ours[name].numpy()
+            gap = logits - theirs[name][: logits.shape[0], : logits.shape[1]]
+            kept = ... if mask is None else mask.numpy()  # a mask of tokens keeps all classes of each
+            known.append(logits[kept].ravel())
+            gaps.append(gap[kept].ravel())
+    gap = np.concatenate(gaps)
+    spread = max(float(np.concatenate(known).std()), 1e-6)
+    return Distance(float(np.abs(gap).max()), float(np.sqrt((gap**2).mean())) / spread)
 
 
 def compressed_size(path: Path) -> int:

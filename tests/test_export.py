@@ -14,6 +14,8 @@ import pytest
 
 from sparse_xp import Pipeline, benchmark
 from sparse_xp.bundle import verify
+from sparse_xp.config import Export
+from sparse_xp.deployment import Distance
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
 from sparse_xp.result import Result
@@ -77,6 +79,20 @@ def test_a_file_of_one_shape_answers_as_one_of_any(copy, tmp_path, capsys):
         benchmark.main([f"model={tmp_path / 'out'}", "batch=1"])
     benchmark.main([f"model={tmp_path / 'out'}", "rounds=1", "engine=onnxruntime", f"out={tmp_path}"])
     assert f"| 3     | {length} " in capsys.readouterr().out
+
+
+def test_the_limits_of_the_gate():
+    near, far, none = Distance(1.2, 0.05), Distance(0.2, 0.15), Distance(float("nan"), float("nan"))
+    near.check("exported", Export(), True)
+    with pytest.raises(UserError, match=r"logits differ by 0.15 of their spread, export.max_rms_diff_int8 allows 0.1"):
+        far.check("exported", Export(), True)
+    with pytest.raises(
+        UserError, match=r"The OpenVINO file .*: a logit differs by 1.2, export.max_abs_diff allows 0.001"
+    ):
+        near.check("OpenVINO", Export(), False)
+    for integers in (True, False):
+        with pytest.raises(UserError, match="differs? by nan"):
+            none.check("exported", Export(), integers)
 
 
 def test_the_format_of_openvino(copy, tmp_path):
