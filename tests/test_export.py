@@ -86,12 +86,10 @@ def test_the_limits_of_the_gate():
     near.check("exported", Export(), True)
     with pytest.raises(UserError, match=r"logits differ by 0.15 of their spread, export.max_rms_diff_int8 allows 0.1"):
         far.check("exported", Export(), True)
-    with pytest.raises(
-        UserError, match=r"The OpenVINO file .*: a logit differs by 1.2, export.max_abs_diff allows 0.001"
-    ):
+    with pytest.raises(UserError, match=r"The OpenVINO file .*: a logit differs by 1.2, export.max_abs_diff allows"):
         near.check("OpenVINO", Export(), False)
     for integers in (True, False):
-        with pytest.raises(UserError, match="differs? by nan"):
+        with pytest.raises(UserError, match=r"differs? by nan"):
             none.check("exported", Export(), integers)
 
 
