@@ -17,8 +17,9 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.config import CONF, Config, register, with_teacher
-from sparse_xp.errors import UserError, explain, overrides_nothing, unknown_key, welcome
+from sparse_xp.errors import GROUPS, UserError, explain, overrides_nothing, unknown_key, welcome
 from sparse_xp.tasks import TASKS, Task
+from sparse_xp.words import as_written
 
 register()
 
@@ -29,20 +30,37 @@ def main(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
     try:
         config = to_object(cfg)
+        from sparse_xp.console import say
         from sparse_xp.run import run
 
         if config.teacher.source == "dense":
             dense, hydra_config, place = dense_run(config)
-            run(to_object(dense), place)
+            teacher = to_object(dense)
+            say(
+                f"teacher: the dense run of {teacher.task.name} in {place} ({teacher.train.epochs:g} epochs, seed "
+                f"{teacher.seed}), made first if it is not there"
+            )
+            run(teacher, place)
             keep_composition(dense, hydra_config, place / ".hydra")
             config = with_teacher(config, place)
         run(config, directory)
         keep_composition(cfg, HydraConfig.get(), directory / ".hydra")
+    except KeyboardInterrupt:
+        print(f"\ninterrupted: the same command continues {saved_step(directory)}")
+        sys.exit(130)
     except UserError:
         # Hydra has made the directory before anything was checked; a run that never began leaves none.
         if directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()
         raise
+
+
+def saved_step(directory: Path) -> str:
+    """Where an interrupted run would continue."""
+    saved = sorted((directory / "checkpoints").glob("step-*"))
+    if not saved:
+        return "from the beginning, as nothing was saved yet (train.save_every says how often)"
+    return f"at step {int(saved[-1].name.removeprefix('step-'))}"
 
 
 def to_object(cfg: DictConfig) -> Config:
@@ -125,6 +143,10 @@ def cli() -> None:
     if len(sys.argv) == 1:
         print(welcome(CONF))
         return
+    sys.argv[1:] = as_written(sys.argv[1:])
+    for word in sys.argv[1:]:
+        if word.startswith("--") and "=" in word and word[2:].split("=")[0].split(".")[0] in (*GROUPS, "seed", "data"):
+            sys.exit(f"{word}: values are given without dashes: {word[2:]}")
     asked = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra would print and exit by itself; with this it raises, and every error goes through the lines below.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import Enum
 from types import TracebackType
 from typing import Any
 
-from omegaconf import OmegaConf
+import yaml
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -39,8 +40,19 @@ def say(text: str) -> None:
 
 
 def show_config(fields: dict[str, Any]) -> None:
-    """The resolved configuration as a tree."""
-    console.print(Syntax(OmegaConf.to_yaml(OmegaConf.create(fields)), "yaml", background_color="default"))
+    """The resolved configuration as a tree, its leaves on shared lines and what is not set left out."""
+    text = yaml.safe_dump(set_only(fields), sort_keys=False, default_flow_style=None, width=110)
+    console.print(Syntax(text, "yaml", background_color="default"))
+
+
+def set_only(value: Any) -> Any:
+    """Plain values without those that are None or empty."""
+    if isinstance(value, dict):
+        kept = {str(key): set_only(child) for key, child in value.items()}
+        return {key: child for key, child in kept.items() if child is not None and child != [] and child != {}}
+    if isinstance(value, list | tuple):
+        return [set_only(child) for child in value]
+    return value.value if isinstance(value, Enum) else value
 
 
 def describe(line: dict[str, Any]) -> str:
@@ -95,7 +107,7 @@ class Bar:
         if "metrics" in line:
             scores = "  ".join(f"{name} {value:.2f}" for name, value in line["metrics"].items())
             if self.live or self.plain:
-                note = "" if line["valid"] else "  (recipe not complete yet)"
+                note = "" if line["valid"] else "  (before the end of the recipe: not kept)"
                 console.print(f"  epoch {line['epoch']:.2f}  step {line['step']}  {scores}{note}", markup=False)
             return
         self.progress.update(self.task, description=describe(line))

@@ -32,6 +32,7 @@ from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean, explain
 from sparse_xp.result import Deployment, Result, Sparsity, summary
 from sparse_xp.tasks import TASKS, Task
+from sparse_xp.words import as_written
 
 #: the parts of a run's configuration that matter once it is trained
 PARTS = ("task", "data", "export", "eval_batch_size")
@@ -93,7 +94,7 @@ def export_model(words: list[str], out: Path | None) -> Deployment:
     if not out:
         raise UserError("out=DIR is needed: where the deployment folder of the model is to be.")
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="export"):
-        config = to_object(hydra.compose("config", overrides=words))
+        config = to_object(hydra.compose("config", overrides=as_written(words)))
     if not config.model.checkpoint:
         raise UserError("model.checkpoint=DIR is needed (a model directory or a hub id), or run=DIR, a finished run.")
     checkpoint, revision = config.model.checkpoint, config.model.revision

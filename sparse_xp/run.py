@@ -165,7 +165,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         result.write(directory / "result.json")
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         shutil.rmtree(directory / "best", ignore_errors=True)
-        say(f"{directory}\n  {summary(result)}")
+        kept = result.training.best_step
+        say(f"{directory}\n  of step {kept}/{clock.total_steps} (epoch {clock.epoch(kept):g}), {summary(result)}")
     accelerator.wait_for_everyone()
     return Result.read(directory / "result.json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Collection
 
@@ -41,6 +42,23 @@ def whole(key: str, value: str) -> int:
 def several(value: str) -> list[str]:
     """``[a,b]`` or ``a,b`` as its parts."""
     return [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",") if part.strip()]
+
+
+def as_written(words: list[str]) -> list[str]:
+    """``KEY=VALUE`` with the value quoted where it is a path that Hydra's grammar would take apart at ``,`` or ``=``.
+
+    The directories of runs have such names, and are what ``teacher.path=`` and the like are given.
+    """
+    return [_quoted(word) for word in words]
+
+
+def _quoted(word: str) -> str:
+    key, equals, value = word.partition("=")
+    plain = re.fullmatch(r"[\w./~+%:-]*", value)
+    if not equals or plain or not (os.path.exists(value) or (key == "hydra.run.dir" and value[:1] not in "'\"")):
+        return word
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
 
 
 def command(main: Callable[[list[str]], None], how: str | None) -> None:

@@ -296,6 +296,42 @@ def test_one_run_without_a_teacher(command, started):
     assert directory.resolve() == Path("outputs/sst2,tiny,dense,embedded,train.epochs=1,seed=42").resolve()
 
 
+def test_the_name_of_a_run_is_taken_as_it_is(command, started):
+    """For it holds ``,`` and ``=``, which mean something else to Hydra."""
+    run = Path("outputs/sst2,tiny,dense,embedded,train.epochs=1,seed=42")
+    (run / "model").mkdir(parents=True)
+    words = ("task=sst2", "recipe=gradual80", "profile=embedded", f"model.checkpoint={run}/model", "log=none")
+    answer = command(*words, "teacher=checkpoint", f"teacher.path={run}", "hydra.run.dir=outputs/new,seed=1")
+    assert (answer.code, answer.message) == (0, "")
+    [(config, directory)] = started
+    assert (config.model.checkpoint, config.teacher.path) == (f"{run}/model", str(run))
+    assert directory.resolve() == Path("outputs/new,seed=1").resolve()
+
+
+def test_dashes_are_not_for_values(command, started):
+    answer = command("task=sst2", "--profile=embedded")
+    assert "--profile=embedded: values are given without dashes: profile=embedded" in answer.message
+    assert not started
+
+
+@pytest.mark.parametrize(("saved", "where"), [((), "from the beginning"), ((50, 100), "at step 100")])
+def test_an_interrupted_run_says_where_it_continues(saved, where, command, monkeypatch):
+    def interrupt(config, directory):
+        for step in saved:
+            (directory / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sparse_xp.run, "run", interrupt)
+    answer = command("task=sst2", "recipe=dense", "profile=embedded")
+    assert answer.code == 130
+    assert f"interrupted: the same command continues {where}" in answer.out
+
+
+def test_it_says_which_teacher_is_meant(command, started):
+    answer = command("task=sst2", "recipe=gradual80", "profile=embedded")
+    assert "teacher: the dense run of sst2 in outputs/sst2,tiny,dense,embedded,seed=42 (" in answer.out
+
+
 @pytest.mark.parametrize(
     ("recipe", "extra"),
     [("gradual80", ["profile=embedded"]), ("pruned80", []), ("gradual80", ["data.root=mirror", "model=minilm"])],

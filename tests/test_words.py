@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from sparse_xp.errors import UserError
-from sparse_xp.words import several, split, whole
+from sparse_xp.words import as_written, several, split, whole
 
 
 def test_values_may_hold_anything():
@@ -27,3 +29,19 @@ def test_lists_and_numbers():
     for value in ("0", "-1", "x", "1.5", ""):
         with pytest.raises(UserError, match=r"batch=.*: want a whole number"):
             whole("batch", value)
+
+
+def test_paths_that_exist_are_taken_as_written(tmp_path, monkeypatch):
+    """The directory of a run has ``,`` and ``=`` in its name, which Hydra would read as a sweep or not at all."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("squad,tiny,seed=42", "plain", "it's (here)"):
+        Path(name).mkdir()
+    words = ["teacher.path=squad,tiny,seed=42", "+teacher.path=it's (here)", "teacher.path=plain", "seed=1,2", "-m"]
+    assert as_written(words) == ["teacher.path='squad,tiny,seed=42'", r"+teacher.path='it\'s (here)'", *words[2:]]
+
+
+def test_a_run_directory_may_be_new():
+    assert as_written(["hydra.run.dir=new,seed=1", "hydra.run.dir='a=b'"]) == [
+        "hydra.run.dir='new,seed=1'",
+        "hydra.run.dir='a=b'",
+    ]

@@ -20,6 +20,7 @@ from sparse_xp.recipe import Recipe
 from sparse_xp.recipe.check import read_plan, timed
 from sparse_xp.recipe.timeline import Timeline, changed_fields
 from sparse_xp.recipe.zoo import STUB
+from sparse_xp.words import as_written
 
 if TYPE_CHECKING:
     from sparse_xp.recipe.matches import Matches
@@ -78,7 +79,7 @@ def compose(words: list[str], config_dir: str | None = None) -> Config:
             raise UserError(f"--config-dir {config_dir}: there is no such directory.")
         words = [*words, f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="show"):
-        return to_object(hydra.compose("config", overrides=words))
+        return to_object(hydra.compose("config", overrides=as_written(words)))
 
 
 def task_of(options: argparse.Namespace, config: Config | None) -> Task:
