@@ -18,6 +18,7 @@ from sparse_xp.files import explain_full_disk, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
 from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe
 from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training, provenance, summary
 
@@ -210,6 +211,7 @@ def make_result(
         ),
         teacher=config.teacher.path or (config.teacher.source if config.teacher.given else None),
         provenance=origin,
+        quantization=quantization(run),
     )
 
 
@@ -254,6 +256,12 @@ def save_model(run: Run) -> None:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
         save_integers(run.model, draft)
+
+
+def quantization(run: Run) -> str | None:
+    """The option of ``quantization=`` that the run's integers are those of, None if it has none."""
+    names = [modifier.option for modifier in run.recipe.modifiers.values() if isinstance(modifier, Quantization)]
+    return " ".join(names) or None
 
 
 def pruned_names(run: Run) -> list[str] | None:

@@ -184,7 +184,7 @@ def test_export_gate(tmp_path, monkeypatch):
     """A file that computes something else fails the run, says by how much, and is not left behind."""
     import sparse_xp.deployment as export
 
-    real, measured = export.infer, export.max_abs_diff
+    real, measured = export.infer, export.distance
     monkeypatch.setattr(export, "infer", lambda s, b: {k: v + 0.25 for k, v in real(s, b).items()})
     config = configure(*SHORT, "task=sst2", "recipe=dense")
     with pytest.raises(UserError, match=r"a logit differs by 0\.25"):
@@ -192,11 +192,11 @@ def test_export_gate(tmp_path, monkeypatch):
     assert not (tmp_path / "run/deployment").exists()
     assert not (tmp_path / "run/result.json").exists()
     monkeypatch.setattr(export, "infer", lambda s, b: {k: v * 0 for k, v in real(s, b).items()})
-    monkeypatch.setattr(export, "max_abs_diff", lambda *_: 0.0)
+    monkeypatch.setattr(export, "distance", lambda *_: export.Distance(0.0, 0.0))
     with pytest.raises(UserError, match=r"exported file scores accuracy .* apart"):
         run(replace(config, export=replace(config.export, max_metric_diff=-1.0)), tmp_path / "other")
     monkeypatch.setattr(export, "infer", real)
-    monkeypatch.setattr(export, "max_abs_diff", measured)
+    monkeypatch.setattr(export, "distance", measured)
     # the weights are there: with the cause gone, the same command only exports
     assert run(config, tmp_path / "run").training.steps == 24
 
