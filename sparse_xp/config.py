@@ -342,8 +342,8 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
         if key not in named and not key.startswith("log."):
             value = value.strip("'\"")
             if value.count("/") > 1 or value[:1] in "./":
-                parts = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml
-                value = "/".join(value.rstrip("/").split("/")[-parts:])
+                last = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml
+                value = "/".join(value.rstrip("/").split("/")[-last:])
             extra.append(f"{key}={value}")
     parts = [
         str(choices["task"]),

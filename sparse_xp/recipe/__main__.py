@@ -40,7 +40,9 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("--zoo", metavar="FILE", help="places of stubs, before those of conf/zoo.yaml")
     check.add_argument("--strict", action="store_true", help="an argument that reaches nothing is an error")
     show.add_argument("--config-dir", metavar="DIR", help="a directory of recipes and tasks of one's own")
-    show.add_argument("--steps-per-epoch", metavar="N", type=positive, default=100, help="default: 100, or those of --run")
+    show.add_argument(
+        "--steps-per-epoch", metavar="N", type=positive, default=100, help="default: 100, or those of --run"
+    )
     show.add_argument("--json", action="store_true", help="as data")
     show.add_argument("--png", metavar="OUT.png", help="as a picture too")
     show.add_argument("--run", metavar="DIR", help="into the picture, what a run of it measured: rate, sparsity, loss")

@@ -33,7 +33,9 @@ def resolve(config: Config) -> Config:
             )
         return with_checkpoint(config)
     recipe = config.recipe
-    source, plan = read_plan(recipe.path or "", recipe.args, strict=recipe.strict, anchors=recipe.anchors, zoo=config.zoo)
+    source, plan = read_plan(
+        recipe.path or "", recipe.args, strict=recipe.strict, anchors=recipe.anchors, zoo=config.zoo
+    )
     timed(source, plan, Clock.of(plan.epochs or config.train.epochs, STEPS_PER_EPOCH))  # before data are loaded
     name = "recipe" if "\n" in source else Path(source).stem
     return with_checkpoint(with_plan(config, plan, name))
@@ -69,7 +71,9 @@ def with_plan(config: Config, plan: Plan, name: str) -> Config:
         start = start or START_SPARSITY
         if isinstance(model, TinyModel) and not model.checkpoint and not model.sparsity:
             model = replace(model, sparsity=start)
-            remarks.append(f"{name} keeps zeros: the tiny model is made with {start:.0%} of them (recipe.start_sparsity)")
+            remarks.append(
+                f"{name} keeps zeros: the tiny model is made with {start:.0%} of them (recipe.start_sparsity)"
+            )
     if plan.epochs and plan.epochs != config.train.epochs:
         remarks.append(f"{name} sets {plan.epochs:g} epochs, in place of train.epochs={config.train.epochs:g}")
     return replace(

@@ -52,7 +52,9 @@ def inherit(checkpoint: str | None, taken: Iterable[Modifier]) -> tuple[dict[str
             )
         if isinstance(each, LayerPruning) and lacks_layers(Path(str(checkpoint))):
             found[INHERITED + name] = each
-            remarks.append(f"{checkpoint}/{FILE}: without the layers that the checkpoint lacks ({', '.join(each.layers)})")
+            remarks.append(
+                f"{checkpoint}/{FILE}: without the layers that the checkpoint lacks ({', '.join(each.layers)})"
+            )
     return found, remarks
 
 

@@ -21,6 +21,7 @@ from sparse_xp.recipe.sparseml import Plan, plan_of
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.timeline import changed_fields
 
+
 def says(same: str, **other: str) -> dict[str, str]:
     """The tag's name for each field of a modifier: the ``same``, or an``other``."""
     return {name: name for name in same.split()} | other
@@ -46,15 +47,14 @@ TAG_OF: dict[str, tuple[str, dict[str, str]]] = {
     "OBSPruning": (
         "OBSPruningModifier",
         GRADUAL
-        | says(
-            "num_grads damp fisher_block_size num_recomputations", grad_batch_size="grad_sampler_kwargs.batch_size"
-        ),
+        | says("num_grads damp fisher_block_size num_recomputations", grad_batch_size="grad_sampler_kwargs.batch_size"),
     ),
     "ConstantPruning": ("ConstantPruningModifier", says("params", **WINDOW)),
     "ACDCPruning": (
         "ACDCPruningModifier",
         says(
-            "compression_sparsity params update_frequency global_sparsity leave_enabled momentum_buffer_reset mask_type",
+            "compression_sparsity params update_frequency global_sparsity leave_enabled momentum_buffer_reset",
+            mask_type="mask_type",
             **WINDOW,
         ),
     ),

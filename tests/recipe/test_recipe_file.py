@@ -174,7 +174,9 @@ def test_a_length_that_another_modifier_makes_is_told():
     args = "recipe.args={num_epochs: 5, qat_start_epoch: 7}"
     text = "".join((FILES / "obert_base_pruned90_quant_squad.yaml").read_text())
     text += "  - !SetParamModifier {params: [x], val: 0, start_epoch: 7.5}\n"
-    config = configure("recipe=file", f"recipe.path='{text}'".replace("['LayerNorm']", "[LayerNorm]"), "teacher=disable", args)
+    config = configure(
+        "recipe=file", f"recipe.path='{text}'".replace("['LayerNorm']", "[LayerNorm]"), "teacher=disable", args
+    )
     assert config.train.epochs == 8
     assert any("EpochRangeModifier ends at 5, but SetParamModifier is in epoch 7.5" in r for r in config.recipe.remarks)
 

@@ -181,7 +181,9 @@ def test_t26_the_end_of_quantization_in_a_recipe_composed_by_sparseml():
 
 def test_times_of_later_stages():
     later = {
-        "rate": ScheduledLearningRate(lr_class="MultiStepLR", lr_kwargs={"milestones": [1, 2], "gamma": 0.1}, init_lr=1),
+        "rate": ScheduledLearningRate(
+            lr_class="MultiStepLR", lr_kwargs={"milestones": [1, 2], "gamma": 0.1}, init_lr=1
+        ),
         "set": SetLearningRate(learning_rate=0.1, start=1.0),
         "layers": LayerPruning(layers=["a"]),
         "q": Quantization(start=1.0, observers_end=2.0),
