@@ -83,14 +83,14 @@ def plan_of(document: Document) -> Plan:
     meant = max((time for time, tagged in ends if tagged.name == "EpochRangeModifier"), default=last)
     if latest and meant < last:
         plan.remarks.append(
-            f"{Path(document.name).name}: EpochRangeModifier ends at {meant:g}, but {latest.name} is in epoch {last:g}: the "
-            f"run has {math.ceil(last)} epochs, as in SparseML"
+            f"{Path(document.name).name}: EpochRangeModifier ends at {meant:g}, but {latest.name} is in epoch "
+            f"{last:g}: the run has {math.ceil(last)} epochs, as in SparseML"
         )
     # Zeros that are kept from the first step on, and that nothing in the recipe makes, have to be in the checkpoint.
     makes = any(isinstance(each, Pruning) and not isinstance(each, ConstantPruning) for each in plan.modifiers.values())
     for name, each in plan.modifiers.items():
-        tagged = plan.sources[name].name == "ConstantPruningModifier"
-        if isinstance(each, ConstantPruning) and tagged and (makes or each.start != 0):
+        old = plan.sources[name].name == "ConstantPruningModifier"
+        if isinstance(each, ConstantPruning) and old and (makes or each.start != 0):
             plan.modifiers[name] = replace(each, min_sparsity=0.0)
     return plan
 
