@@ -173,7 +173,9 @@ def tags(modifiers: list[Modifier], end: float) -> list[Tag]:
 
 
 def tag_of(modifier: Modifier) -> Tag:
-    """The tag of SparseML, with as much as it can say."""
+    """The tag of SparseML, with as much as it can say; of a modifier that SparseML had not, its own."""
+    if type(modifier).__name__ not in TAG_OF:
+        return own_tag(modifier)
     name, names = TAG_OF[type(modifier).__name__]
     fields: dict[str, Any] = {}
     for ours, theirs in names.items():
