@@ -19,7 +19,7 @@ from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
-from sparse_xp.recipe import Recipe
+from sparse_xp.recipe import Recipe, inherit
 from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training, provenance, summary
 
 if TYPE_CHECKING:
@@ -256,6 +256,19 @@ def save_model(run: Run) -> None:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
         save_integers(run.model, draft)
+        write_text(draft / inherit.FILE, recipe_text(run))
+
+
+def recipe_text(run: Run) -> str:
+    """The recipe that ran in the dialect of SparseML, behind that of the checkpoint that it started from."""
+    from sparse_xp.recipe.saved import write_recipe
+
+    told = {
+        "per_device_train_batch_size": run.train.batch_size,
+        "per_device_eval_batch_size": run.train.eval_batch_size,
+        "precision": precision_name(run.accelerator),
+    }
+    return write_recipe(run.recipe.modifiers, run.clock, inherit.read_base(run.source)[0], told)
 
 
 def quantization(run: Run) -> str | None:
