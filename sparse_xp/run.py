@@ -100,7 +100,13 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         config.model.attention,
         config.model.new_head,
     )
-    clock = Clock.of(settings.epochs, data.steps_per_epoch(len(train_features), settings, accelerator.num_processes))
+    if task.over_vocabulary and (heads := model.heads_of(new_weights)):
+        say(
+            f"{source} has no head for {', '.join(heads)}: a new one is trained (its matrix over the vocabulary is that "
+            "of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
+        )
+    per_epoch = data.steps_per_epoch(len(train_features), settings, accelerator.num_processes)
+    clock = Clock(per_epoch, settings.steps) if settings.steps else Clock.of(settings.epochs, per_epoch)
     this = Run(
         directory=directory,
         source=source,
@@ -132,7 +138,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     this.recipe.attach(this)
     groups = model.parameter_groups(student, this.recipe.parameters(this))
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    this.shell = Shell(student)
+    this.shell = Shell(student, task)
     this.wrapped, this.optimizer = accelerator.prepare(this.shell, optimizer)
     resumed = checkpoint.restore(this)
     this.history.rewind(this.progress.step)
