@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +92,15 @@ def kept(rows: Iterable[dict[str, Any]], path: Path, what: str, features: Any = 
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            draft = path.with_suffix(".tmp")
+            draft, source = path.with_suffix(".tmp"), iter(rows)
+            first = next(source, None)
+            if first is None:
+                raise UserError(f"{what} has no rows.")
             try:
                 with ArrowWriter(path=str(draft), features=features, writer_batch_size=BATCH) as writer:
-                    for row in count(rows, f"read {what}"):
+                    for row in count(chain([first], source), f"read {what}"):
                         writer.write(row)
-                    written, _ = writer.finalize()
-                if not written:
-                    raise UserError(f"{what} has no rows.")
+                    writer.finalize()
                 os.replace(draft, path)
             finally:
                 draft.unlink(missing_ok=True)

@@ -72,15 +72,18 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     hush_libraries()
     set_seed(config.seed)
 
-    # Rows become features.
-    source = model.locate(config.model, cache / "models")
+    # Rows become features. What the first process puts into the cache, the others read.
+    with accelerator.main_process_first():
+        source = model.locate(config.model, cache / "models")
     tokenizer = model.load_tokenizer(config.model.tokenizer or source, config.model.revision)
-    loaded, examined = load_rows(task, config.data, train=True), load_rows(task, config.data, train=False)
+    with accelerator.main_process_first():
+        loaded, examined = load_rows(task, config.data, train=True), load_rows(task, config.data, train=False)
     train_rows, eval_rows = loaded.rows, examined.rows
     task = task.resolved(train_rows).resolved(eval_rows)  # what the first fill in, the second are compared with
     config = replace(config, task=task)  # so that config.yaml has what was trained
-    train_features = data.make_features(task, train_rows, loaded.origin, tokenizer, config.data, train=True)
-    eval_features = data.make_features(task, eval_rows, examined.origin, tokenizer, config.data, train=False)
+    with accelerator.main_process_first():
+        train_features = data.make_features(task, train_rows, loaded.origin, tokenizer, config.data, train=True)
+        eval_features = data.make_features(task, eval_rows, examined.origin, tokenizer, config.data, train=False)
     remarks = [
         *config.recipe.remarks,
         *loaded.remarks,
