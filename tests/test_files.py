@@ -210,3 +210,11 @@ def test_an_explained_error_is_not_explained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_free", lambda path: 0)
     with pytest.raises(UserError, match=r"^a bad value$"), whole_directory(tmp_path / "model"):
         raise UserError("a bad value")
+
+
+def test_files_are_as_readable_as_their_directory(tmp_path):
+    """Some libraries write for the owner alone, and a deployment folder is used by others."""
+    with whole_directory(tmp_path / "new") as draft:
+        (draft / "private").touch(0o600)
+    directory, file = tmp_path / "new", tmp_path / "new" / "private"
+    assert file.stat().st_mode & 0o777 == directory.stat().st_mode & 0o666
