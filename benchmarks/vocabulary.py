@@ -1,11 +1,11 @@
-"""What does distillation over the vocabulary cost?  python benchmarks/vocabulary.py --student DIR --teacher DIR --text FILE
+"""What does distilling a vocabulary cost?  python benchmarks/vocabulary.py --student DIR --teacher DIR --text T
 
-One training step of masked language modelling with distillation, forward and backward of both models, in several ways:
-the logits of all tokens at once, as PyTorch would; the same loss chunk by chunk (the default); on a share of the tokens;
-on masked tokens alone; and no distillation. Prints for each the CPU seconds and the peak of memory that the step adds
-(each way has a process of its own), and how far its gradient is from that of all tokens: the cosine over the weights of
-the encoder, mean over batches. Give a teacher and a student that was pruned from it: of two equal models there is nothing
-to distil.
+One training step of masked language modelling with distillation, forward and backward of both models, in several
+ways: the logits of all tokens at once, as PyTorch would; the same loss chunk by chunk (the default); on a share of the
+tokens; on masked tokens alone; and no distillation. Prints for each the CPU seconds and the peak of memory (each way
+has a process of its own), and how far its gradient is from that of all tokens: the cosine over the weights of the
+encoder, mean over batches. Give a student that was pruned from the teacher: of two equal models there is nothing to
+distil.
 """
 
 from __future__ import annotations
@@ -78,7 +78,9 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
                 if WAYS[way] is not None:
                     with torch.no_grad():
                         taught = teacher(**{name: batch[name] for name in tokenizer.model_input_names})
-                    clock = SimpleNamespace(epoch=float, at=lambda *_: 1.0, exactly=lambda w, *_: float(w != 0), end=1.0)
+                    clock = SimpleNamespace(
+                        epoch=float, at=lambda *_: 1.0, exactly=lambda w, *_: float(w != 0), end=1.0
+                    )
                     run = SimpleNamespace(clock=clock, progress=SimpleNamespace(step=0), task=task)
                     run.teacher = lambda *_, taught=taught: {name: taught[name].float() for name in task.outputs}
                     loss = modifier.loss(run, rows, batch, outputs, loss)

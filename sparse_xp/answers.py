@@ -100,7 +100,9 @@ def guesses(tokenizer: Tokenizer, asked: Asked, outputs: Outputs, mask: int, top
     """For each masked token of the text its place, and the best token, or the ``top`` best as ``tokens``."""
     [encoding] = asked.encodings
     found: list[dict[str, Any]] = []
-    for token, (begin, end), logits in zip(encoding.ids, encoding.offsets, next(iter(outputs.values()))[0], strict=True):
+    for token, (begin, end), logits in zip(
+        encoding.ids, encoding.offsets, next(iter(outputs.values()))[0], strict=True
+    ):
         if token != mask:
             continue
         chances = softmax(logits)

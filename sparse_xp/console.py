@@ -67,8 +67,14 @@ def watch(items: Sequence[Any], what: str) -> Iterable[Any]:
 
 def count(items: Iterable[T], what: str) -> Iterator[T]:
     """Items of which nobody knows how many there are, with a counter on a terminal."""
-    with Progress(TextColumn(what), MofNCompleteColumn(), TimeElapsedColumn(), console=console, transient=True,
-                  disable=not console.is_terminal) as progress:
+    with Progress(
+        TextColumn(what),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
         yield from progress.track(items, total=None)
 
 

@@ -121,7 +121,7 @@ HEADING = re.compile(r"= [^=].*[^=] =|= [^=\s] =")
 JOINTS = [
     (re.compile(r" @([-,.])@ "), r"\1"),
     (re.compile(r" N "), " 1 "),
-    (re.compile(r" (?:'|’)s\b"), "'s"),
+    (re.compile(r" ['\u2019]s\b"), "'s"),
     (re.compile(r" ([.,:;!?%)\]}])"), r"\1"),
     (re.compile(r"([(\[{]) "), r"\1"),
     (re.compile(r'" ([^"]*?) "'), r'"\1"'),

@@ -31,8 +31,7 @@ def make_features(
     """Tokenised features of ``rows``, kept in the cache by a fingerprint of everything that shaped them."""
     # What comes after the features, and cannot change them.
     later = ("metric", "metrics", "n_best", "max_answer_length", "null_threshold", "dense", "transfer", "quant")
-    later += ("pruneofa", "pruneofa_quant")
-    fields = {name: value for name, value in vars(task).items() if name not in later}
+    fields = {name: value for name, value in vars(task).items() if name not in (*later, "pruneofa", "pruneofa_quant")}
     fingerprint = digest(
         [
             type(task).__name__,

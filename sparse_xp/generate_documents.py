@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from typing import Any
 
 from sparse_xp.embedded import (
     ADVERBS,
@@ -42,7 +43,7 @@ def document_rows(split: str, rows: int, seed: int = 0) -> list[str]:
 
 
 def _person(rng: random.Random, length: int) -> str:
-    person, sentences = _pick(rng, PEOPLE), []
+    person, sentences = str(_pick(rng, PEOPLE)), list[str]()
     for _ in range(length):
         deeds = []
         for _ in range(1 + (rng.random() < 0.5)):
@@ -66,6 +67,6 @@ def _film(rng: random.Random, length: int) -> str:
     return " ".join(sentences)
 
 
-def _pick(rng: random.Random, items):  # type: ignore[no-untyped-def]
+def _pick(rng: random.Random, items: Any) -> Any:
     """One of ``items``, by ``random()`` alone: the only method whose sequence Python promises to keep."""
     return items[int(rng.random() * len(items))]

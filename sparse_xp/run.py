@@ -105,8 +105,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     )
     if task.over_vocabulary and (heads := model.heads_of(new_weights)):
         say(
-            f"{source} has no head for {', '.join(heads)}: a new one is trained (its matrix over the vocabulary is that "
-            "of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
+            f"{source} has no head for {', '.join(heads)}: a new one is trained (its matrix over the vocabulary is "
+            "that of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
         )
     per_epoch = data.steps_per_epoch(len(train_features), settings, accelerator.num_processes)
     clock = Clock(per_epoch, settings.steps) if settings.steps else Clock.of(settings.epochs, per_epoch)

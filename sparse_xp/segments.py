@@ -19,9 +19,9 @@ def segment_pairs(
     """Pairs of segments (A, B, 0 if B follows A, 1 if it comes from another document) of ``length`` tokens at most.
 
     As for BERT (Devlin et al. 2019, appendix A.2): sentences are gathered until they fill the row, which for the share
-    ``short`` of the documents is shorter, of a random length. The first of them are A; with probability ``random_next``,
-    or where there is but one sentence, B comes from another of ``documents``, and what it displaces is used again. What
-    is too long is cut at the end of the longer segment. Raises ValueError for fewer than two documents.
+    ``short`` of the documents is shorter, of a random length. The first of them are A; with probability
+    ``random_next``, or where there is but one sentence, B comes from another of ``documents``, and what it displaces is
+    used again. What is too long is cut at the end of the longer segment. Raises ValueError for a single document.
     """
     if len(documents) < 2:
         raise ValueError(f"{len(documents)} documents: pairs need two at least")

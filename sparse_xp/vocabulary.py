@@ -107,8 +107,8 @@ class _Graded(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: Any, grade: Grade) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
         wanted = ctx.needs_input_grad
-        grads = [torch.zeros_like(each, dtype=torch.float32) if each is not None else None for each in (hidden, weight)]
-        grads.append(torch.zeros_like(bias, dtype=torch.float32) if bias is not None else None)
+        by_hidden, by_weight = (torch.zeros_like(each, dtype=torch.float32) for each in (hidden, weight))
+        by_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         # A derivative of a softmax is as small as half precision cannot tell from zero; bfloat16 can.
         back = torch.bfloat16 if dtype == torch.float16 and torch.cuda.is_bf16_supported() else dtype
         back = torch.float32 if back == torch.float16 else back
@@ -122,20 +122,21 @@ class _Graded(torch.autograd.Function):
                     logits += bias
                 value, slope = grade(rows, logits)
                 total += value
-                if wanted[2] and grads[2] is not None:
-                    grads[2] += slope.sum(0)
+                if by_bias is not None:
+                    by_bias += slope.sum(0)
                 slope = slope.to(back)
                 if wanted[0]:
-                    grads[0][rows] = (slope @ behind).float()  # type: ignore[index]
+                    by_hidden[rows] = (slope @ behind).float()
                 if wanted[1]:
-                    grads[1] += (slope.T @ hidden[rows].to(back)).float()  # type: ignore[operator]
-        kinds = [hidden.dtype, weight.dtype, bias.dtype if bias is not None else None]
-        ctx.save_for_backward(*(g.to(k) if g is not None and w else None for g, k, w in zip(grads, kinds, wanted)))  # noqa: B905
+                    by_weight += (slope.T @ hidden[rows].to(back)).float()
+        ctx.save_for_backward(by_hidden.to(hidden.dtype), by_weight.to(weight.dtype), by_bias)
+        ctx.wanted = wanted
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        return (*(None if each is None else each * gradients[0] for each in ctx.saved_tensors), None, None)
+        scaled = [None if each is None else each * gradients[0] for each in ctx.saved_tensors]
+        return (*(each if wanted else None for each, wanted in zip(scaled, ctx.wanted, strict=False)), None, None)
 
 
 def graded(logits: Projected, grade: Grade) -> Tensor:
@@ -170,7 +171,9 @@ def divergence(student: Projected, teacher: Projected | Tensor, temperature: flo
         other = teacher[rows]
         with torch.no_grad():
             taught = other.whole() if isinstance(other, Projected) else other.float()
-        log_p = taught.div_(temperature).log_softmax(-1) if taught is not other else (taught / temperature).log_softmax(-1)
+        log_p = (
+            taught.div_(temperature).log_softmax(-1) if taught is not other else (taught / temperature).log_softmax(-1)
+        )
         log_q = z.div_(temperature).log_softmax(-1)
         p = log_p.exp()
         value = temperature**2 * (torch.linalg.vecdot(p, log_p) - torch.linalg.vecdot(p, log_q)).sum()

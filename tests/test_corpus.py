@@ -36,7 +36,8 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         corpus.kept(broken(), tmp_path / "x.arrow", "x")
-    assert not list(tmp_path.glob("x.arrow")) and not list(tmp_path.glob("*.tmp"))
+    assert not list(tmp_path.glob("x.arrow"))
+    assert not list(tmp_path.glob("*.tmp"))
     assert list(corpus.kept([{"text": "one"}], tmp_path / "x.arrow", "x")["text"]) == ["one"]
 
 
@@ -44,7 +45,7 @@ def test_errors_name_the_file(tmp_path):
     with pytest.raises(UserError, match="No file or directory"):
         read_corpus(tmp_path / "none", "text", tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="no .txt and no .parquet"):
+    with pytest.raises(UserError, match=r"no \.txt and no \.parquet"):
         read_corpus(tmp_path / "empty", "text", tmp_path)
     Dataset.from_dict({"body": ["a"]}).to_parquet(tmp_path / "a.parquet")
     with pytest.raises(UserError, match="no column 'text', but body"):
@@ -67,17 +68,29 @@ def test_of_a_stream_only_what_is_wanted_is_read(tmp_path):
 
     stream = IterableDataset.from_generator(rows)
     kept = keep_stream(stream, 50, 0, tmp_path / "s.arrow")
-    assert len(kept) == 50 and len(set(kept["id"])) == 50
+    assert len(kept) == 50
+    assert len(set(kept["id"])) == 50
     assert len(read) < 15_000  # a pool of 10,000, and no more than it takes
     seen = len(read)
     again = keep_stream(stream, 50, 0, tmp_path / "s.arrow")
-    assert list(again["id"]) == list(kept["id"]) and len(read) == seen
+    assert list(again["id"]) == list(kept["id"])
+    assert len(read) == seen
     other = keep_stream(stream, 50, 0, tmp_path / "other.arrow")
     assert list(other["id"]) == list(kept["id"])
 
 
 def test_wikitext_lines_become_articles():
-    lines = ["", " = One = \n", "", " A @-@ b , c . \n", " = = Part = = \n", " D ( e ) ' s \n", "\n", " = Two = \n", " F .\n"]
+    lines = [
+        "",
+        " = One = \n",
+        "",
+        " A @-@ b , c . \n",
+        " = = Part = = \n",
+        " D ( e ) ' s \n",
+        "\n",
+        " = Two = \n",
+        " F .\n",
+    ]
     assert list(wikitext_documents(lines)) == ["= One = A-b, c. == Part == D (e) ' s", "= Two = F."]
 
 

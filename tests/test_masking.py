@@ -30,7 +30,9 @@ def test_shares_of_a_long_row():
     assert (seen[chosen] == 500).mean() == pytest.approx(0.1, abs=0.01)
     others = seen[chosen & (seen != MASK) & (seen != 500)]
     assert len(others) / chosen.sum() == pytest.approx(0.1, abs=0.01)
-    assert others.min() >= 0 and others.max() < 1000 and len(set(others)) > 900
+    assert others.min() >= 0
+    assert others.max() < 1000
+    assert len(set(others)) > 900
 
 
 def test_what_no_text_has_is_never_masked():
@@ -38,7 +40,8 @@ def test_what_no_text_has_is_never_masked():
     assert [seen[i] for i in (0, 3, 5)] == [2, 3, 3]
     assert [labels[i] for i in (0, 3, 5)] == [IGNORED] * 3
     seen, labels = masked([2, 3], share=0.99)
-    assert list(seen) == [2, 3] and list(labels) == [IGNORED, IGNORED]
+    assert list(seen) == [2, 3]
+    assert list(labels) == [IGNORED, IGNORED]
 
 
 def test_one_token_at_least():

@@ -44,7 +44,8 @@ def test_the_teacher_has_heads_and_learns(prepared):
     metrics = [line["metrics"] for line in history(prepared / "teacher") if "metrics" in line]
     assert metrics[-1]["mlm_loss"] < metrics[0]["mlm_loss"]
     weights = load_file(prepared / "teacher/model/model.safetensors")
-    assert "cls.seq_relationship.weight" in weights and "cls.predictions.transform.dense.weight" in weights
+    assert "cls.seq_relationship.weight" in weights
+    assert "cls.predictions.transform.dense.weight" in weights
 
 
 def test_the_student_is_sparse_in_encoder_and_pooler_and_nowhere_else(student):

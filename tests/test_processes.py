@@ -1,4 +1,4 @@
-"""Two processes on the CPU against one at the same global batch: the same masks everywhere, the same model but for sums."""
+"""Two processes on the CPU against one at the same global batch: the same masks, and the same model but for sums."""
 
 from __future__ import annotations
 

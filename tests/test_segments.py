@@ -27,7 +27,8 @@ def test_pairs_fit_and_come_from_where_the_label_says():
     made = list(segment_pairs(given, 40, random.Random(3)))
     assert made
     for first, second, label in made:
-        assert first and second
+        assert first
+        assert second
         assert len(first) + len(second) <= 40
         assert len(origin(first)) == len(origin(second)) == 1
         assert (origin(first) == origin(second)) == (label == 0)
@@ -78,7 +79,14 @@ def test_one_document_is_refused():
 
 @pytest.mark.parametrize(
     ("one", "other", "length", "kept"),
-    [(9, 3, 10, (7, 3)), (3, 9, 10, (3, 7)), (9, 9, 10, (5, 5)), (9, 9, 11, (6, 5)), (4, 4, 10, (4, 4)), (5, 6, 10, (5, 5))],
+    [
+        (9, 3, 10, (7, 3)),
+        (3, 9, 10, (3, 7)),
+        (9, 9, 10, (5, 5)),
+        (9, 9, 11, (6, 5)),
+        (4, 4, 10, (4, 4)),
+        (5, 6, 10, (5, 5)),
+    ],
 )
 def test_the_longer_is_cut_at_its_end(one, other, length, kept):
     """Token by token from the longer, from the second in a tie."""

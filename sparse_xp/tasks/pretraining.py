@@ -31,8 +31,8 @@ class Pretraining(Task):
     A document becomes rows of whole sentences with a separator between them. ``masked`` of the tokens, anew in each
     epoch, are to be guessed, or so many whole words (``whole_words``); evaluation rows are masked once, the same for
     every model with that vocabulary. ``layout``: ``documents``, one a row, or ``wikitext``, one line a row.
-    ``language``: whose rules tell where a sentence ends. ``data_seed``: of the order of documents, of pairs, of the masks
-    of evaluation rows; runs that differ in ``seed`` see the same.
+    ``language``: whose rules tell where a sentence ends. ``data_seed``: of the order of documents, of pairs, of the
+    masks of evaluation rows; runs that differ in ``seed`` see the same.
     """
 
     max_length: int = 512
@@ -64,7 +64,9 @@ class Pretraining(Task):
         if not 0 < self.masked < 1:
             raise ValueError(f"task.masked={self.masked}: want a fraction between 0 and 1.")
         if self.metric != "accuracy":
-            raise ValueError(f"task.metric={self.metric}: pretraining is headed by accuracy; the losses stand beside it.")
+            raise ValueError(
+                f"task.metric={self.metric}: pretraining is headed by accuracy; the losses stand beside it."
+            )
 
     @property
     def stored(self) -> tuple[str, ...]:
@@ -288,6 +290,8 @@ def compact(made: Rows) -> Rows:
 
     kinds = {"input_ids": np.int32, "labels": np.int32}
     return {
-        name: [np.asarray(value, kinds.get(name, np.int8)) for value in values] if name != "next_sentence_label" else values
+        name: [np.asarray(value, kinds.get(name, np.int8)) for value in values]
+        if name != "next_sentence_label"
+        else values
         for name, values in made.items()
     }

@@ -592,7 +592,9 @@ def test_masks_are_made_anew_until_refresh_until():
 
 
 def test_the_end_of_the_ramp_is_an_update_whatever_the_frequency():
-    modifier = MagnitudePruning(final_sparsity=0.9, end="10 steps", refresh_until="18 steps", update_frequency="4 steps")
+    modifier = MagnitudePruning(
+        final_sparsity=0.9, end="10 steps", refresh_until="18 steps", update_frequency="4 steps"
+    )
     levels = modifier.levels_by_step(Clock(10, 20))
     assert list(levels) == [0, 4, 8, 10, 14, 18]
     assert levels[10] == levels[18] == 0.9

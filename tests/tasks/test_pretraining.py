@@ -53,7 +53,8 @@ def test_pairs():
     ):
         said = words(tokens)
         assert len(tokens) <= 16
-        assert said.count("[SEP]") == 2 and said.endswith("[SEP]")
+        assert said.count("[SEP]") == 2
+        assert said.endswith("[SEP]")
         assert kinds.tolist() == [0] * (list(tokens).index(3) + 1) + [1] * (len(tokens) - list(tokens).index(3) - 1)
         assert label in (0, 1)
 
@@ -75,7 +76,10 @@ def test_evaluation_rows_are_masked_once_and_for_all():
     plain = features(texts=[TEXT] * 5)
     for seen, labels, was in zip(one["input_ids"], one["labels"], plain["input_ids"], strict=True):
         assert (np.where(labels == IGNORED, seen, labels) == was).all()
-    assert any((a != b).any() for a, b in zip(one["labels"], features(train=False, texts=[TEXT] * 5, first=7)["labels"], strict=True))
+    assert any(
+        (a != b).any()
+        for a, b in zip(one["labels"], features(train=False, texts=[TEXT] * 5, first=7)["labels"], strict=True)
+    )
 
 
 def drawn(rows, seed, **more):
@@ -91,7 +95,8 @@ def test_masks_depend_on_seed_and_row_and_on_nothing_else():
     assert torch.equal(one["labels"][1], alone["labels"][0])
     every, again = drawn(range(50), 11), drawn(range(50), 12)
     assert not torch.equal(every["labels"], again["labels"])
-    assert (every["labels"][:, 5] == IGNORED).all() and (every["labels"][:, 0] == IGNORED).all()
+    assert (every["labels"][:, 5] == IGNORED).all()
+    assert (every["labels"][:, 0] == IGNORED).all()
     assert ((every["labels"] != IGNORED).sum(1) >= 1).all()
 
 
@@ -146,7 +151,8 @@ def test_impossible_values_are_refused(fields, message):
 def test_generated_documents_differ_between_splits():
     here = task()
     train, held = here.embedded("train", 200)["text"], here.embedded("validation", 50)["text"]
-    assert len(train) == 200 and len(held) == 50
+    assert len(train) == 200
+    assert len(held) == 50
     assert not set(train) & set(held)
     with pytest.raises(ValueError, match="split"):
         here.embedded("test", 1)
