@@ -87,7 +87,12 @@ class Teacher:
 
 
 def make_task(**changes):
-    nothing = {"class_mask": lambda batch: None, "token_mask": lambda batch: None, "logits_are": "classes"}
+    nothing = {
+        "class_mask": lambda batch: None,
+        "token_mask": lambda batch: None,
+        "logits_are": "classes",
+        "sums_outputs": False,
+    }
     fields = {"name": "toy", "outputs": ("logits",), "targets": ("labels",), **nothing}
     return SimpleNamespace(**fields | changes)
 
