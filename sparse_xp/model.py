@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 #: NAME or OWNER/NAME. What starts with a dot or a slash, or has a comma, an equals sign or more slashes, is a path.
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+#: SparseML saved the matrices of a quantized model inside of wrappers, ``query.module.weight`` for ``query.weight``
+SPARSEML_NAMES = {r"\.module\.(weight|bias)$": r".\1"}
+
 #: what a class of transformers is for, where its head was trained on a task and not in pretraining
 TRAINED_HEADS = ("QuestionAnswering", "SequenceClassification", "TokenClassification", "MultipleChoice")
 NEW_HEAD = "To train a new head on its encoder, write model.new_head=true; or choose another model.checkpoint."
@@ -113,6 +116,7 @@ def load_model(
             attn_implementation=attention,
             weights_only=True,
             output_loading_info=True,
+            key_mapping=SPARSEML_NAMES,
             ignore_mismatched_sizes=new_head,
             **options,
         )

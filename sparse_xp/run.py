@@ -18,7 +18,8 @@ from sparse_xp.files import explain_full_disk, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
 from sparse_xp.modifiers.pruning import Pruning
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.quantization import Quantization
+from sparse_xp.recipe import Recipe, inherit
 from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training, provenance, summary
 
 if TYPE_CHECKING:
@@ -217,6 +218,7 @@ def make_result(
         ),
         teacher=config.teacher.path or (config.teacher.source if config.teacher.given else None),
         provenance=origin,
+        quantization=quantization(run),
     )
 
 
@@ -257,6 +259,25 @@ def save_model(run: Run) -> None:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
         save_integers(run.model, draft)
+        write_text(draft / inherit.FILE, recipe_text(run))
+
+
+def recipe_text(run: Run) -> str:
+    """The recipe that ran in the dialect of SparseML, behind that of the checkpoint that it started from."""
+    from sparse_xp.recipe.saved import write_recipe
+
+    told = {
+        "per_device_train_batch_size": run.train.batch_size,
+        "per_device_eval_batch_size": run.train.eval_batch_size,
+        "precision": precision_name(run.accelerator),
+    }
+    return write_recipe(run.recipe.modifiers, run.clock, inherit.read_base(run.source)[0], told)
+
+
+def quantization(run: Run) -> str | None:
+    """The option of ``quantization=`` that the run's integers are those of, None if it has none."""
+    names = [modifier.option for modifier in run.recipe.modifiers.values() if isinstance(modifier, Quantization)]
+    return " ".join(names) or None
 
 
 def pruned_names(run: Run) -> list[str] | None:

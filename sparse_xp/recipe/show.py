@@ -32,6 +32,12 @@ STYLES = {DrivesRate: "yellow", Pruning: "red", Quantization: "blue", Distillati
 
 def show(options: argparse.Namespace) -> None:
     """Do what the command line says."""
+    if options.run:
+        if not options.png:
+            raise UserError(f"--run {options.run}: its curves go into a picture; add --png OUT.png.")
+        from sparse_xp.recipe.picture import steps_per_epoch
+
+        options.steps_per_epoch = steps_per_epoch(Path(options.run))
     native = is_native(options.words[0])
     if native:
         config = compose(options.words, options.config_dir)
@@ -52,7 +58,7 @@ def show(options: argparse.Namespace) -> None:
     if options.png:
         from sparse_xp.recipe.picture import draw
 
-        draw(line, Path(options.png))
+        draw(line, Path(options.png), Path(options.run) if options.run else None)
     if options.json:
         print(json.dumps(as_data(line, matches), indent=2))
         return
