@@ -131,7 +131,7 @@ class Pipeline:
 
     def predict(self, asked: list[Asked], batch: int) -> list[Outputs]:
         """For each row the outputs of its encodings, without padding."""
-        names = list(self.task.outputs[:1] if self.task.over_vocabulary else self.task.outputs)
+        names = list(self.task.outputs)
         found: list[dict[str, list[Any]]] = [{n: [None] * len(each.encodings) for n in names} for each in asked]
         places = [(row, i) for row, each in enumerate(asked) for i in range(len(each.encodings))]
         places.sort(key=lambda place: -len(asked[place[0]].encodings[place[1]]))
