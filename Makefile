@@ -3,10 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check clean
+.PHONY: help setup run prune-ofa test check clean
 
 help: ## what can be made
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 setup: .venv/ready ## a ready .venv/ with the tested versions
 
@@ -19,6 +19,18 @@ setup: .venv/ready ## a ready .venv/ with the tested versions
 run: setup ## train, prune, distil, export and check on the embedded data; ends in a table
 	$(BIN)/python -m sparse_xp --config-dir sweeps --config-name embedded
 	$(BIN)/python -m sparse_xp.report outputs/embedded
+
+EMBEDDED = $(BIN)/python -m sparse_xp profile=embedded log=none
+OFA := outputs/prune_ofa_embedded
+
+prune-ofa: setup ## Prune Once for All on the embedded data: prepare, prune at 90 %, transfer, 8 bits; and pruning downstream
+	$(EMBEDDED) task=wikipedia recipe=teacher_preparation hydra.run.dir=$(OFA)/teacher
+	$(EMBEDDED) task=wikipedia recipe=pruneofa90 model.checkpoint=$(OFA)/teacher hydra.run.dir=$(OFA)/student
+	$(EMBEDDED) task=sst2 recipe=dense model.checkpoint=$(OFA)/teacher hydra.run.dir=$(OFA)/dense
+	$(EMBEDDED) task=sst2 recipe=pruneofa_transfer model.checkpoint=$(OFA)/student teacher=checkpoint teacher.path=$(OFA)/dense hydra.run.dir=$(OFA)/transfer
+	$(EMBEDDED) task=sst2 recipe=pruneofa_quant model.checkpoint=$(OFA)/transfer teacher=checkpoint teacher.path=$(OFA)/dense hydra.run.dir=$(OFA)/quant train.epochs=3 train.learning_rate=5e-4
+	$(EMBEDDED) task=sst2 recipe=gradual80 recipe.sparsity=0.9 model.checkpoint=$(OFA)/teacher teacher=checkpoint teacher.path=$(OFA)/dense hydra.run.dir=$(OFA)/downstream
+	$(BIN)/python -m sparse_xp.report $(OFA)
 
 test: setup ## the test suite (offline, CPU, a few minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -96,6 +96,22 @@ def labels(task: TextClassification, outputs: Outputs, top: int | None) -> Answe
     return [each for each, i in zip(ranked, order, strict=True) if logits[i] > 0] if several else ranked[0]
 
 
+def guesses(tokenizer: Tokenizer, asked: Asked, outputs: Outputs, mask: int, top: int | None) -> list[dict[str, Any]]:
+    """For each masked token of the text its place, and the best token, or the ``top`` best as ``tokens``."""
+    [encoding] = asked.encodings
+    found: list[dict[str, Any]] = []
+    for token, (begin, end), logits in zip(
+        encoding.ids, encoding.offsets, next(iter(outputs.values()))[0], strict=True
+    ):
+        if token != mask:
+            continue
+        chances = softmax(logits)
+        order = np.argsort(-chances, kind="stable")[: top or 1]
+        ranked = [{"token": tokenizer.id_to_token(int(i)), "score": float(chances[i])} for i in order]
+        found.append({"start": begin, "end": end, **({"tokens": ranked} if top else ranked[0])})
+    return found
+
+
 def words_of(tokenizer: Tokenizer, text: str, places: list[tuple[int, int]], max_length: int) -> Asked:
     """A text of which the words stand at ``places``."""
     tokenizer.enable_truncation(max_length)

@@ -14,6 +14,8 @@ ASKED = {
     "QuestionAnswering": {"question": "Who wrote it?", "context": "Ada wrote it."},
     "TextClassification": {"text": "What a film."},
     "TokenClassification": {"tokens": "John lives in Paris"},
+    "Pretraining": {"text": "The [MASK] is good."},
+    "PairPretraining": {"text": "The [MASK] is good."},
 }
 
 
@@ -60,6 +62,7 @@ def card(title: str, task: Task, data: str, rows: str, deployed: Deployment, zer
     call = ", ".join(f'{name}="{value}"' for name, value in asked.items())
     labels = f"\nLabels: {', '.join(task.label_names)}.\n" if task.label_names else ""
     scores = "\n".join(f"- {name} {value:.2f}" for name, value in deployed.metrics.items())
+    losses = " (mlm_loss in nats a masked token, and its exponential)" if task.over_vocabulary else ""
     nonzero = f", {deployed.nonzero_bytes / 1e6:.2f} MB of it not zero" if deployed.nonzero_bytes is not None else ""
     taken = f"- {zeros.removed.told()}\n" if zeros.removed else ""
     return f"""# {title}
@@ -70,7 +73,7 @@ Task `{task.name}` on {data}; texts of up to {task.max_length} tokens.
 {labels}
 ## Scores of this file
 
-Computed through onnxruntime on {rows} rows, in per cent:
+Computed through onnxruntime on {rows} rows, in per cent{losses}:
 
 {scores}
 
@@ -119,6 +122,8 @@ KINDS = {
     "QuestionAnswering": "questions answered from a text",
     "TextClassification": "text classification",
     "TokenClassification": "named entities",
+    "Pretraining": "masked words, to be fine-tuned from",
+    "PairPretraining": "masked words and next sentences, to be fine-tuned from",
 }
 
 

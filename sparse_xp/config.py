@@ -23,10 +23,9 @@ from sparse_xp.modifiers import (
     Distillation,
     LearningRate,
     Modifier,
-    ScheduledLearningRate,
-    SetLearningRate,
     WeightDecay,
 )
+from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.tasks import TASKS, Task
 
 PACKAGE = Path(__file__).parent
@@ -36,10 +35,11 @@ CONF = next(path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path
 
 @dataclass(kw_only=True)
 class Model:
-    """An encoder: ``checkpoint`` is a hub id or a local directory, ``tokenizer`` the same (default: the checkpoint).
+    """An encoder: ``checkpoint`` is a hub id, a local directory or a run's, ``tokenizer`` the same (default: that).
 
     ``dropout`` replaces the checkpoint's hidden and attention dropout where it is given. ``new_head``: where the
-    checkpoint's own trained head does not fit the task, start with a new one instead of refusing.
+    checkpoint's own trained head does not fit the task, start with a new one instead of refusing. ``dense``: the name
+    of the model that this one was pruned from.
     """
 
     name: str
@@ -49,6 +49,7 @@ class Model:
     dropout: float | None = None
     attention: str = "sdpa"
     new_head: bool = False
+    dense: str | None = None
 
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
@@ -157,13 +158,14 @@ class Recipe:
 
 def drives_rate(modifier: Modifier) -> bool:
     """Whether a modifier writes the learning rate."""
-    return isinstance(modifier, LearningRate | ScheduledLearningRate | SetLearningRate)
+    return isinstance(modifier, DrivesRate)
 
 
 @dataclass(kw_only=True)
 class Train:
     """Length, batches, numerics and cadence of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
+    ``steps``: the length in optimizer steps, in place of ``epochs``.
     ``batch_size`` rows go through the model at once on each device, ``gradient_accumulation_steps`` such batches
     make one optimizer step. ``learning_rate`` (the peak) and ``warmup`` are what recipes refer to.
     ``group_by_length`` puts rows of like length together. ``keep_best``: end with the best checkpoint among those
@@ -171,6 +173,7 @@ class Train:
     """
 
     epochs: float = 3.0
+    steps: int | None = None
     batch_size: int = 16
     eval_batch_size: int = 32
     gradient_accumulation_steps: int = 1
@@ -189,6 +192,8 @@ class Train:
     def __post_init__(self) -> None:
         if self.epochs <= 0:
             raise ValueError(f"train.epochs={self.epochs}: want a number above 0.")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"train.steps={self.steps}: want at least 1, or null for train.epochs.")
         for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)}: want at least 1.")
@@ -209,6 +214,7 @@ class Data:
 
     ``train``, ``validation``: files of the user's own (JSON, JSON lines, CSV, TSV, parquet, CoNLL text); without
     ``validation`` a share of the training rows is held out (``task.validation_share``).
+    ``stream``: of a data set on the hub fetch only as many rows as ``task.max_train_samples`` says, and keep them.
     ``workers``: processes that tokenise.
     ``embedded_train_rows``, ``embedded_eval_rows``: how many rows ``profile=embedded`` generates.
     """
@@ -216,6 +222,7 @@ class Data:
     root: str | None = None
     train: str | None = None
     validation: str | None = None
+    stream: bool = False
     embedded: bool = False
     embedded_train_rows: int = 1536
     embedded_eval_rows: int = 384

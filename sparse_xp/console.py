@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from rich.console import Console
@@ -20,6 +20,7 @@ from rich.progress import (
 )
 from rich.syntax import Syntax
 
+T = TypeVar("T")
 console = Console(soft_wrap=True, highlight=False)
 
 #: how a logged number is shown; others are kept for history.jsonl and the tracker
@@ -64,6 +65,19 @@ def describe(line: dict[str, Any]) -> str:
 def watch(items: Sequence[Any], what: str) -> Iterable[Any]:
     """The items, with a bar on a terminal."""
     return track(items, what, console=console, disable=not console.is_terminal, transient=True)
+
+
+def count(items: Iterable[T], what: str) -> Iterator[T]:
+    """Items of which nobody knows how many there are, with a counter on a terminal."""
+    with Progress(
+        TextColumn(what),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        yield from progress.track(items, total=None)
 
 
 class Bar:

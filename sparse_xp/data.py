@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 #: one pool the same rows would meet in every epoch, which cost 4 points of F1 on generated entities (48 batches).
 POOL_BATCHES = 50
 POOLS = 8
+#: rows that become features together
+ROWS_AT_ONCE = 1000
 
 
 def make_features(
@@ -29,7 +31,7 @@ def make_features(
     """Tokenised features of ``rows``, kept in the cache by a fingerprint of everything that shaped them."""
     # What comes after the features, and cannot change them.
     later = ("metric", "metrics", "n_best", "max_answer_length", "null_threshold", "dense", "transfer", "quant")
-    fields = {name: value for name, value in vars(task).items() if name not in later}
+    fields = {name: value for name, value in vars(task).items() if name not in (*later, "pruneofa", "pruneofa_quant")}
     fingerprint = digest(
         [
             type(task).__name__,
@@ -38,6 +40,7 @@ def make_features(
             origin,
             tokenizer_digest(tokenizer),
             train,
+            *([data.workers] if task.mixes_rows else []),
         ]
     )
     cache = Path(data.cache) / "features"
@@ -45,6 +48,7 @@ def make_features(
     return rows.map(
         lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
         batched=True,
+        batch_size=rows_at_once(len(rows), data.workers) if task.mixes_rows else ROWS_AT_ONCE,
         with_indices=True,
         remove_columns=rows.column_names,
         cache_file_name=str(cache / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}.arrow"),
@@ -52,6 +56,12 @@ def make_features(
         num_proc=data.workers if data.workers > 1 else None,
         desc=f"tokenise {task.name}",
     )
+
+
+def rows_at_once(rows: int, workers: int = 1) -> int:
+    """About ``ROWS_AT_ONCE``, but such that the last batch of each worker is not much smaller than the others."""
+    share = math.ceil(rows / workers)
+    return math.ceil(share / max(1, round(share / ROWS_AT_ONCE)))
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -63,6 +73,20 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 def digest(value: Any) -> str:
     """Sixteen hex digits that are the same for equal values on every machine."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def lengths_of(features: Dataset) -> list[int]:
+    """The number of tokens of each feature."""
+    if features._indices is not None:
+        return [len(tokens) for tokens in features["input_ids"]]
+    import pyarrow.compute
+
+    return pyarrow.compute.list_value_length(features.data.column("input_ids")).to_pylist()
+
+
+def epoch_seed(seed: int, epoch: int) -> int:
+    """The seed of everything that is drawn for an epoch of a run."""
+    return (seed * 1_000_003 + epoch) % 2**63
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, grouped: bool = False) -> list[list[int]]:
@@ -122,7 +146,7 @@ def collate(features: Dataset, rows: list[int], columns: list[str], padding: dic
 
 def evaluation_batches(features: Dataset, batch_size: int) -> Iterator[list[int]]:
     """All row numbers in batches of like length, the longest first, so that little of a batch is padding."""
-    lengths = [len(tokens) for tokens in features["input_ids"]]
+    lengths = lengths_of(features)
     order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
     for start in range(0, len(order), batch_size):
         yield order[start : start + batch_size]

@@ -66,7 +66,7 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
         for name, value in metrics.items():
             if name.endswith("_threshold"):
                 continue  # no score but where one is best: a tie may put it elsewhere
-            lost = abs(value - expected[name])
+            lost = abs(value - expected[name]) / max(1.0, abs(value) / 100)  # a perplexity may be in the thousands
             if not lost <= metric_limit:
                 raise UserError(
                     f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {lost:.2f} apart, "
@@ -211,7 +211,8 @@ def distance(subject: Subject, forward: Callable[[Batch], Batch]) -> Distance:
         for name in subject.task.outputs:
             logits = ours[name].numpy()
             gap = logits - theirs[name][: logits.shape[0], : logits.shape[1]]
-            kept = ... if mask is None else mask.numpy()  # a mask of tokens keeps all classes of each
+            # A mask of tokens keeps all classes of each; an output with one entry a row has no tokens.
+            kept = mask.numpy() if mask is not None and logits.shape[: mask.dim()] == mask.shape else ...
             known.append(logits[kept].ravel())
             gaps.append(gap[kept].ravel())
     gap = np.concatenate(gaps)

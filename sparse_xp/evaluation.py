@@ -68,7 +68,7 @@ def predict(
         lengths = batch["attention_mask"].sum(1)
         for name, values in forward(batch).items():
             for i, length, value in zip(indices, lengths, values, strict=True):
-                found[name][i] = value[:length] if task.per_token else value
+                found[name][i] = task.kept(name, value, length, features, i)
     return found
 
 

@@ -16,11 +16,13 @@ from sparse_xp import checkpoint
 from sparse_xp.clock import Clock
 from sparse_xp.config import Train
 from sparse_xp.console import Bar
-from sparse_xp.data import collate, epoch_batches, epoch_steps
+from sparse_xp.data import collate, epoch_batches, epoch_seed, epoch_steps, lengths_of
 from sparse_xp.dropout import cheap_dropout
 from sparse_xp.evaluation import Subject, evaluate, to_device
 from sparse_xp.history import History
 from sparse_xp.recipe import Recipe
+from sparse_xp.tasks import Task
+from sparse_xp.vocabulary import lazy_projection
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,15 +48,15 @@ class Shell(torch.nn.Module):
     ``autocast``: set it to False to train on in float32.
     """
 
-    def __init__(self, model: torch.nn.Module):
+    def __init__(self, model: torch.nn.Module, task: Task):
         super().__init__()
-        self.model, self.autocast = model, True
+        self.model, self.task, self.autocast = model, task, True
 
     def forward(self, **batch: torch.Tensor) -> Any:
         """Run the model."""
         device = next(iter(batch.values())).device.type
         with nullcontext() if self.autocast else torch.autocast(device, enabled=False):
-            return self.model(**batch)
+            return self.task.forward(self.model, batch)
 
 
 @dataclass(kw_only=True)
@@ -84,14 +86,15 @@ class Run(Subject):
     @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each training feature."""
-        return [len(tokens) for tokens in self.train_features["input_ids"]]
+        return lengths_of(self.train_features)
 
 
 def train(run: Run) -> None:
     """Train from ``run.progress.step`` to the end; evaluate, save and log on the way."""
     clock, progress, accelerator = run.clock, run.progress, run.accelerator
     cheap = cheap_dropout(run.model) if run.device.type == "cpu" else nullcontext()
-    with cheap, Bar(clock.total_steps, progress.step, show=accelerator.is_main_process) as bar:
+    lazy = lazy_projection(run.model) if run.task.over_vocabulary else nullcontext()
+    with cheap, lazy, Bar(clock.total_steps, progress.step, show=accelerator.is_main_process) as bar:
         while progress.step < clock.total_steps:
             epoch, done = divmod(progress.step, clock.steps_per_epoch)
             for batches in steps_of_epoch(run, epoch)[done : done + clock.total_steps - progress.step]:
@@ -112,8 +115,7 @@ def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Te
     """One optimizer step over ``batches`` (lists of row numbers). Returns the loss and the norm of the gradient."""
     accelerator, model = run.accelerator, run.wrapped
     model.train()
-    columns = [*run.inputs, *run.task.targets]
-    tensors = [to_device(run, collate(run.train_features, indices, columns, run.padding)) for indices in batches]
+    tensors = [training_batch(run, indices) for indices in batches]
     # A loss is a mean over what its batch has to say: weighted by how much that is, small batches make a large one.
     weights = torch.tensor([float(run.task.loss_weight(batch)) for batch in tensors], device=accelerator.device)
     weights = weights * accelerator.num_processes / accelerator.reduce(weights.sum())
@@ -134,9 +136,16 @@ def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Te
     return total, norm
 
 
+def training_batch(run: Run, rows: list[int]) -> dict[str, torch.Tensor]:
+    """The given rows as the model is to see them in this epoch, where the model is."""
+    batch = collate(run.train_features, rows, [*run.inputs, *run.task.stored], run.padding)
+    seed = epoch_seed(run.seed, run.progress.step // run.clock.steps_per_epoch)
+    return to_device(run, run.task.drawn(batch, rows, seed, run.tokenizer))
+
+
 def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
     """For each optimizer step of the epoch the batches of this process."""
-    seed = (run.seed * 1_000_003 + epoch) % 2**63
+    seed = epoch_seed(run.seed, epoch)
     batches = epoch_batches(run.lengths, run.train.batch_size, seed, run.train.group_by_length)
     here = run.accelerator
     return epoch_steps(batches, run.train.gradient_accumulation_steps, here.process_index, here.num_processes)

@@ -52,8 +52,9 @@ def is_local(checkpoint: str) -> bool:
 def locate(model: Model, cache: Path) -> str:
     """The hub id or directory of ``model``; a tiny one is built under ``cache`` first."""
     if model.checkpoint:
-        is_local(model.checkpoint)
-        return model.checkpoint
+        checkpoint = of_run(model.checkpoint)
+        is_local(checkpoint)
+        return checkpoint
     if not isinstance(model, TinyModel):
         raise UserError(f"model={model.name} has no checkpoint: give model.checkpoint=, a hub id or a local directory.")
     from sparse_xp.embedded import build_checkpoint, vocabulary
@@ -63,6 +64,12 @@ def locate(model: Model, cache: Path) -> str:
     if not directory.is_dir():
         build_checkpoint(directory, seed=model.init_seed, **shape)
     return str(directory)
+
+
+def of_run(place: str) -> str:
+    """The model directory of a finished run's directory; any other place as it is."""
+    run = Path(place)
+    return str(run / "model") if (run / "model").is_dir() and (run / "result.json").is_file() else place
 
 
 def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -141,6 +148,12 @@ def model_class(task: Task, config: PreTrainedConfig) -> Any:
     if not getattr(config, KEY, None):
         return auto
     return fitting(auto._model_mapping[type(config)], config)
+
+
+def heads_of(new_weights: list[str]) -> list[str]:
+    """What the new weights of a model for pretraining are for, in words."""
+    marks = {"next sentences": ("seq_relationship",), "masked words": ("predictions", "vocab_", "lm_head")}
+    return [what for what, parts in marks.items() if any(part in name for part in parts for name in new_weights)][::-1]
 
 
 def read_config(checkpoint: str, revision: str | None, what: str = "model") -> PreTrainedConfig:
@@ -240,9 +253,10 @@ def load_teacher(
     # A head of another kind is missing below; one of another shape is not to be replaced either.
     teacher, missing = load_model(task, checkpoint, revision, new_head=True)
     if missing:
+        way = "recipe=teacher_preparation" if task.over_vocabulary else "teacher=dense"
         raise UserError(
             f"The teacher {checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}): "
-            f"it is a {'/'.join(config.architectures or ['?'])}. Train one with teacher=dense."
+            f"it is a {'/'.join(config.architectures or ['?'])}. Train one with {way}."
         )
     vocabulary, wanted = load_tokenizer(checkpoint, revision).get_vocab(), student_tokenizer.get_vocab()
     if vocabulary != wanted:

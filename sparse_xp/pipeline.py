@@ -15,7 +15,7 @@ from sparse_xp.answers import Answer, Asked, Outputs
 from sparse_xp.bundle import deployment_of, max_tokens, read_task, verify
 from sparse_xp.engines import fixed_shape, infer, open_session
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
+from sparse_xp.tasks import Pretraining, QuestionAnswering, TextClassification, TokenClassification
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ class Pipeline:
             raise UserError(f"max_length={max_length}: the file was exported for {tokens} tokens (export.sequence).")
         self.inputs = [each.name for each in self.session.get_inputs()]
         self.padding = {"input_ids": pad}
+        self.mask = next((n for t in ("[MASK]", "<mask>") if (n := self.tokenizer.token_to_id(t)) is not None), -1)
 
     def __call__(self, rows: Sequence[Row] | Row | None = None, *, top: int | None = None, **texts: Any) -> Any:
         """The answer to one row (``question=..., context=...`` or a dict), or a list of them to a list of rows.
@@ -76,6 +77,8 @@ class Pipeline:
             return [(task.question, "question"), (task.context, "context")]
         if isinstance(task, TextClassification):
             return [(task.text, "text"), *([(task.text_pair, "second")] if task.text_pair else [])]
+        if isinstance(task, Pretraining):
+            return [(task.text, "text")]
         assert isinstance(task, TokenClassification)
         return [(task.tokens, "tokens", "text")]
 
@@ -86,7 +89,8 @@ class Pipeline:
 
     def stream(self, rows: Sequence[Row], *, batch: int = 32, top: int | None = None) -> Iterator[Answer]:
         """The answers in the order of the rows, ``batch`` encodings of like length at a time."""
-        pool, cut = POOL_BATCHES * batch, 0
+        # Logits over a vocabulary are large: no more rows of them than one batch are held at once.
+        pool, cut = (1 if self.task.over_vocabulary else POOL_BATCHES) * batch, 0
         for begin in range(0, len(rows), pool):
             asked = []
             for number, row in enumerate(rows[begin : begin + pool], begin):
@@ -114,7 +118,7 @@ class Pipeline:
         values = [row[name] for name in found.values() if name]
         if isinstance(self.task, QuestionAnswering):
             return answers.windows(self.task, self.tokenizer, values, self.max_length)
-        if isinstance(self.task, TextClassification):
+        if isinstance(self.task, TextClassification | Pretraining):
             return answers.sentence(self.tokenizer, values, self.max_length)
         [value], [name] = values, found.values()
         if name == "text" and isinstance(value, str):
@@ -159,6 +163,8 @@ class Pipeline:
             return answers.span(self.task, asked, outputs)
         if isinstance(self.task, TextClassification):
             return answers.labels(self.task, outputs, top)
+        if isinstance(self.task, Pretraining):
+            return answers.guesses(self.tokenizer, asked, outputs, self.mask, top)
         assert isinstance(self.task, TokenClassification)
         return answers.entities(asked, answers.tags(self.task.classes, asked, outputs))
 

@@ -26,7 +26,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
 from sparse_xp.pipeline import Pipeline
 from sparse_xp.readers import read_records
-from sparse_xp.tasks import TextClassification
+from sparse_xp.tasks import Pretraining, TextClassification
 from sparse_xp.words import check_known, command, split, whole
 
 OURS = ("run", "model", "file", "out", "batch", "top", "threads", "max_length")
@@ -40,7 +40,7 @@ def main(words: list[str]) -> None:
     names = dict.fromkeys(name for alike in pipeline.texts for name in alike)
     for key in given:
         check_known(key, [*names, *OURS])
-    if "top" in given and not isinstance(pipeline.task, TextClassification):
+    if "top" in given and not isinstance(pipeline.task, TextClassification | Pretraining):
         raise UserError(f"top=: the task {pipeline.task.name} has no classes of a text.")
     texts: dict[str, Any] = {name: given[name] for name in names if name in given}
     if "file" not in given:

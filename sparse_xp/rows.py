@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.config import Data
+from sparse_xp.corpus import fingerprint, keep_stream
 from sparse_xp.data import digest
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.hub import unavailable
-from sparse_xp.readers import read_file
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -139,16 +138,13 @@ def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, st
             f"task {task.name}: no file {path}. data.root=DIR holds <dataset>/<split>.parquet with the hub's columns; "
             f"{folder} has: {there}."
         )
-    return read_file(path), f"{task.folder}/{split}.parquet {_fingerprint(path)}"
+    return task.read(path, Path(data.cache)), f"{task.folder}/{split}.parquet {fingerprint(path)}"
 
 
 def _files(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
     path = Path(str(data.train if train or data.validation is None else data.validation))
-    return read_file(path), f"{path.name} {_fingerprint(path)}"
-
-
-def _fingerprint(path: Path) -> str:
-    return f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"
+    rows = task.read(path, Path(data.cache))
+    return rows, f"{path.name} {fingerprint(path)}"
 
 
 def _embedded(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
@@ -172,7 +168,27 @@ def _hub(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]
         )
     name = f"{task.dataset}{f'/{task.subset}' if task.subset else ''}"
     try:
+        if data.stream:
+            return _streamed(task, data, split), f"{name}@{task.revision}/{split}, {task.max_train_samples} streamed"
         rows = load_dataset(task.dataset, task.subset, split=split, revision=task.revision)
     except (OSError, ValueError, RuntimeError) as error:
         raise unavailable(f"data set {name} (split {split})", error) from error
     return rows, f"{name}@{task.revision}/{split}"
+
+
+def _streamed(task: Task, data: Data, split: str) -> Dataset:
+    """As many rows as the task wants, without the rest of the data set: fetched once, kept in the cache.
+
+    Where evaluation rows are held out of the training rows, they are among them. Raises UserError for no limit.
+    """
+    from datasets import load_dataset
+
+    wanted = task.max_train_samples if split == task.train_split else task.max_eval_samples
+    if wanted is None:
+        raise UserError(
+            f"data.stream=true: say how many rows of {split} to fetch, with task.max_train_samples= (and, where "
+            "evaluation has a split of its own, task.max_eval_samples=)."
+        )
+    key = digest([task.dataset, task.subset, task.revision, split, wanted, SUBSET_SEED])
+    stream = load_dataset(task.dataset, task.subset, split=split, revision=task.revision, streaming=True)
+    return keep_stream(stream, wanted, SUBSET_SEED, Path(data.cache) / "streams" / f"{task.folder}-{key}.arrow")

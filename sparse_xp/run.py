@@ -73,15 +73,18 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     hush_libraries()
     set_seed(config.seed)
 
-    # Rows become features.
-    source = model.locate(config.model, cache / "models")
+    # Rows become features. What the first process puts into the cache, the others read.
+    with accelerator.main_process_first():
+        source = model.locate(config.model, cache / "models")
     tokenizer = model.load_tokenizer(config.model.tokenizer or source, config.model.revision)
-    loaded, examined = load_rows(task, config.data, train=True), load_rows(task, config.data, train=False)
+    with accelerator.main_process_first():
+        loaded, examined = load_rows(task, config.data, train=True), load_rows(task, config.data, train=False)
     train_rows, eval_rows = loaded.rows, examined.rows
     task = task.resolved(train_rows).resolved(eval_rows)  # what the first fill in, the second are compared with
     config = replace(config, task=task)  # so that config.yaml has what was trained
-    train_features = data.make_features(task, train_rows, loaded.origin, tokenizer, config.data, train=True)
-    eval_features = data.make_features(task, eval_rows, examined.origin, tokenizer, config.data, train=False)
+    with accelerator.main_process_first():
+        train_features = data.make_features(task, train_rows, loaded.origin, tokenizer, config.data, train=True)
+        eval_features = data.make_features(task, eval_rows, examined.origin, tokenizer, config.data, train=False)
     remarks = [
         *config.recipe.remarks,
         *loaded.remarks,
@@ -101,7 +104,13 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         config.model.attention,
         config.model.new_head,
     )
-    clock = Clock.of(settings.epochs, data.steps_per_epoch(len(train_features), settings, accelerator.num_processes))
+    if task.over_vocabulary and (heads := model.heads_of(new_weights)):
+        say(
+            f"{source} has no head for {', '.join(heads)}: a new one is trained (its matrix over the vocabulary is "
+            "that of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
+        )
+    per_epoch = data.steps_per_epoch(len(train_features), settings, accelerator.num_processes)
+    clock = Clock(per_epoch, settings.steps) if settings.steps else Clock.of(settings.epochs, per_epoch)
     this = Run(
         directory=directory,
         cache=cache,
@@ -134,7 +143,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     this.recipe.attach(this)
     groups = model.parameter_groups(student, this.recipe.parameters(this))
     optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    this.shell = Shell(student)
+    this.shell = Shell(student, task)
     this.wrapped, this.optimizer = accelerator.prepare(this.shell, optimizer)
     resumed = checkpoint.restore(this)
     this.history.rewind(this.progress.step)

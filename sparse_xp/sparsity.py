@@ -134,9 +134,22 @@ def _weights_of(model: nn.Module, *kinds: type[nn.Module]) -> set[str]:
     return {f"{path}.weight".lstrip(".") for path, module in modules if isinstance(module, kinds)}
 
 
+def in_base_model(model: nn.Module) -> Callable[[str], bool]:
+    """Whether a parameter's name is one of the model without its head; of a model without a head all are."""
+    base = getattr(model, "base_model", model)
+    prefix = "" if base is model else f"{model.base_model_prefix}."
+    return lambda name: name.startswith(prefix)
+
+
+def tied_to_embeddings(model: nn.Module) -> set[int]:
+    """The ``id`` of every table of embeddings: a Linear that shares one must not be pruned as a Linear."""
+    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+
+
 TOKENS: dict[str, Callable[[nn.Module], set[str]]] = {
     "__ALL__": lambda model: {name for name, _ in model.named_parameters(remove_duplicate=False)},
     "__ALL_PRUNABLE__": lambda model: _weights_of(model, nn.Linear, nn.Conv1d, nn.Conv2d),
+    "__BODY__": lambda model: set(filter(in_base_model(model), _weights_of(model, nn.Linear))),
     "__ENCODER__": lambda model: set(filter(_ENCODER_PATH.search, _weights_of(model, nn.Linear))),
 }
 
@@ -145,7 +158,8 @@ def select_parameters(model: nn.Module, patterns: Iterable[str], strict: bool = 
     """Parameters that match any pattern, in model order; a tied tensor once, under its first matching name.
 
     A pattern is an exact name, ``re:<regex>`` (``re.match``: anchored at the start, free at the end), or a
-    token in any case: ``__ENCODER__`` (weight of every Linear in the encoder layers), ``__ALL_PRUNABLE__``
+    token in any case: ``__ENCODER__`` (weight of every Linear in the encoder layers), ``__BODY__`` (weight of every
+    Linear of the model without its head: those, and the pooler where there is one), ``__ALL_PRUNABLE__``
     (weight of every Linear, Conv1d and Conv2d, heads and tied decoders included), ``__ALL__`` (biases and
     LayerNorm included). A bare string stands for a list of one.
 

@@ -22,6 +22,7 @@ from sparse_xp.console import say, watch
 from sparse_xp.data import collate, digest, evaluation_batches
 from sparse_xp.environment import precision_name
 from sparse_xp.files import whole_directory
+from sparse_xp.vocabulary import always_lazy
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -82,6 +83,8 @@ def make_teacher(run: Run, model: PreTrainedModel, settings: Teacher, cache: Pat
     """The teacher of a run: stored logits where they hold and pay, the live model otherwise; says which and why."""
     accelerator = run.accelerator
     live = LiveTeacher(model, accelerator, run.inputs, run.task.outputs)
+    if run.task.over_vocabulary:
+        always_lazy(model)
     model.to(accelerator.device)
     if reason := why_live(run, settings):
         say(f"teacher: runs at every step ({reason})")

@@ -70,6 +70,16 @@ def make_run(steps_per_epoch: int, total_steps: int, **more: Any) -> Any:
     return SimpleNamespace(**fields | more)
 
 
+def plain_task(*targets: str) -> Any:
+    """As much of a task as training looks at: the columns ``targets``, and the model's own loss."""
+    return SimpleNamespace(
+        targets=targets,
+        stored=targets,
+        drawn=lambda batch, *_: batch,
+        forward=lambda model, batch: model(**batch),
+    )
+
+
 def make_result(**changes: Any) -> Result:
     """A run of SQuAD at 80 %, with some fields changed."""
     fields: dict[str, Any] = {

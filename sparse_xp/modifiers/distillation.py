@@ -31,13 +31,18 @@ def distillation_loss(
     ``classes`` [..., classes] bool: classes that exist; the others (padding positions of a start or end head) get no
     probability on either side, so that the loss of a row does not depend on how far it was padded.
     ``tokens`` [rows, tokens] bool, for logits [rows, tokens, classes]: tokens that count; the mean is over them.
+    Logits over a vocabulary may be ``Projected``: the same, chunk by chunk.
     """
     import torch
     from torch.nn.functional import logsigmoid
 
+    from sparse_xp.vocabulary import Projected, divergence
+
     student, teacher = student.float(), teacher.float()
-    if tokens is not None:
+    if tokens is not None and student.dim() == 3:
         student, teacher = student[tokens], teacher[tokens]
+    if isinstance(student, Projected):
+        return divergence(student, teacher, temperature)
     if logits_are == "values":
         return (student - teacher).square().mean()
     student, teacher = student / temperature, teacher / temperature
@@ -59,12 +64,18 @@ def distillation_loss(
 class Distillation(Modifier):
     """loss = (1 - hardness) * task loss + hardness * mean over ``outputs`` of the distillation loss.
 
-    ``outputs``: names of model outputs to match; None means every logits output of the task.
+    Where the task's own loss is a sum over its outputs (pretraining on pairs), so is the distillation loss.
+    ``outputs``: names of model outputs to match; None means every logits output of the task. For outputs with one
+    entry per token, ``tokens``: ``all`` that are no padding, or the ``targets``, which the task's loss is about (masked
+    tokens); ``token_share``: of these, how many are compared, drawn anew in every step: fewer cost less, and the
+    expectation is the same.
     """
 
     hardness: float = 0.5
     temperature: float = 2.0
     outputs: list[str] | None = None
+    tokens: str = "all"
+    token_share: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -72,6 +83,10 @@ class Distillation(Modifier):
             raise ValueError(f"Distillation.hardness={self.hardness}: want a weight in [0, 1].")
         if not 0 < self.temperature < float("inf"):
             raise ValueError(f"Distillation.temperature={self.temperature}: want a number above 0.")
+        if self.tokens not in ("all", "targets"):
+            raise ValueError(f"Distillation.tokens={self.tokens}: want all or targets.")
+        if not 0 < self.token_share <= 1:
+            raise ValueError(f"Distillation.token_share={self.token_share}: want a fraction above 0, at most 1.")
         self.last: dict[str, Tensor] = {}
 
     @property
@@ -106,13 +121,23 @@ class Distillation(Modifier):
         taught = run.teacher(rows, batch)
         names = self.outputs or run.task.outputs
         task = run.task
-        masks = task.class_mask(batch), task.token_mask(batch)
+        masks = task.class_mask(batch), self.chosen(task.token_mask(batch), batch)
         terms = [
             distillation_loss(outputs[name], taught[name], self.temperature, *masks, task.logits_are) for name in names
         ]
-        distilled = torch.stack(terms).mean()
+        distilled = torch.stack(terms).sum() if task.sums_outputs else torch.stack(terms).mean()
         self.last = {"loss_task": loss.detach(), "loss_distillation": distilled.detach()}
         return (1 - self.hardness) * loss + self.hardness * distilled
+
+    def chosen(self, mask: Tensor | None, batch: dict[str, Tensor]) -> Tensor | None:
+        """Of the tokens that have outputs [rows, tokens] bool those that are compared in this step."""
+        import torch
+
+        if mask is not None and self.tokens == "targets":
+            mask = mask & (batch["labels"] >= 0)
+        if mask is not None and self.token_share < 1:
+            mask = mask & (torch.rand(mask.shape) < self.token_share).to(mask.device)
+        return mask
 
     def logs(self, run: Run) -> dict[str, float]:
         return {name: value.item() for name, value in self.last.items()}

@@ -145,17 +145,15 @@ class OBSPruning(GradualPruning):
         """
         import torch
 
-        from sparse_xp.data import collate
-        from sparse_xp.evaluation import to_device
+        from sparse_xp.loop import training_batch
 
-        columns = [*run.inputs, *run.task.targets]
         training = run.model.training
         run.model.eval()
         try:
             for rows in self.batches(run, part):
-                batch = to_device(run, collate(run.train_features, rows, columns, run.padding))
+                batch = training_batch(run, rows)
                 with torch.enable_grad():
-                    loss = run.model(**batch).loss
+                    loss = run.task.forward(run.model, batch).loss
                 found = torch.autograd.grad(loss, list(self.targets.values()), materialize_grads=True)
                 gradients = dict(zip(self.targets, found, strict=True))
                 for name, mask in self.masks.items():

@@ -33,7 +33,10 @@ def layer_loss(
 
 def only_tensor(output: Any) -> Any:
     """What a module says: its output, or the first of several."""
-    return output[0] if isinstance(output, tuple) else output
+    from sparse_xp.vocabulary import Projected
+
+    output = output[0] if isinstance(output, tuple) else output
+    return output.whole() if isinstance(output, Projected) else output
 
 
 def listen(modules: dict[str, nn.Module], heard: dict[str, Tensor], when: Callable[[nn.Module], bool]) -> list[Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.patterns import Pattern, check_n_m, parse_mask_type
@@ -54,11 +55,15 @@ class Pruning(Modifier):
         raise NotImplementedError
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import select_parameters
+        from sparse_xp.sparsity import select_parameters, tied_to_embeddings
 
         self.targets = select_parameters(run.model, self.params)
         for name in select_parameters(run.model, self.but):
             self.targets.pop(name, None)
+        tied = tied_to_embeddings(run.model)
+        for name in [name for name, weight in self.targets.items() if id(weight) in tied and name not in self.params]:
+            del self.targets[name]
+            say(f"{type(self).__name__}: {name} is an embedding too, and stays dense (its name in params prunes it)")
         if not self.targets:
             raise UserError(
                 f"{type(self).__name__}: of {' '.join(self.params)} nothing is left but {' '.join(self.but)}."
@@ -175,6 +180,8 @@ class GradualPruning(Pruning):
     ``global_sparsity``: one threshold over all targets instead of one per tensor.
     ``leave_enabled``: the masks hold to the end of the run; if not, the first step after ``end`` drops them, and
     what was pruned may grow again.
+    ``refresh_until``: from ``end`` to then the masks of ``final_sparsity`` are still made anew every
+    ``update_frequency``; None: they are not.
     """
 
     final_sparsity: float
@@ -184,6 +191,7 @@ class GradualPruning(Pruning):
     mask_type: Any = "unstructured"
     global_sparsity: bool = False
     leave_enabled: bool = True
+    refresh_until: When = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -206,6 +214,10 @@ class GradualPruning(Pruning):
                 f"{did_you_mean(self.inter_func, INTER_FUNCS)}"
             )
         parse_when(self.update_frequency, f"{kind}.update_frequency")
+        if self.refresh_until is not None:
+            parse_when(self.refresh_until, f"{kind}.refresh_until")
+            if not self.leave_enabled:
+                raise ValueError(f"{kind}.refresh_until: with leave_enabled=false there are no masks to make anew.")
         self.pattern = parse_mask_type(self.mask_type)
         check_n_m(self.pattern, self.final_sparsity)
         self.last_update = -1.0
@@ -218,6 +230,8 @@ class GradualPruning(Pruning):
         self.check_shapes(self.mask_type, self.pattern)
 
     def window(self, clock: Clock) -> tuple[float, float]:
+        if self.refresh_until is not None and clock.exactly(self.refresh_until) < clock.exactly(self.end):
+            raise ValueError(f"{type(self).__name__}: refresh_until={self.refresh_until} is before end={self.end}.")
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
     def before_step(self, run: Run) -> None:
@@ -225,10 +239,19 @@ class GradualPruning(Pruning):
         now = run.clock.epoch(run.progress.step)
         if self.dropped(now, end, self.last_update):
             self.masks = {}
-        if update_due(now, self.last_update, start, end, run.clock.at(self.update_frequency)):
+        if self.due(run.clock, now, self.last_update):
             self.prune(run, self.levels(progress(now, start, end)))
             self.last_update = now
             self.zero_pruned()
+
+    def due(self, clock: Clock, now: float, last: float) -> bool:
+        """Whether the step at ``now`` makes new masks, if the last that did was at ``last``."""
+        start, end = self.window(clock)
+        every = clock.at(self.update_frequency)
+        if update_due(now, last, start, end, every):
+            return True
+        until = -1.0 if self.refresh_until is None else clock.at(self.refresh_until)
+        return end <= last and now <= until + 1e-9 and now >= last + every - 1e-9
 
     def dropped(self, now: float, end: float, last_update: float) -> bool:
         """Whether the masks are gone for good."""
@@ -236,10 +259,10 @@ class GradualPruning(Pruning):
 
     def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
         found: dict[int, float | None] = {}
-        (start, end), every, last = self.window(clock), clock.at(self.update_frequency), -1.0
+        (start, end), last = self.window(clock), -1.0
         for step in range(clock.total_steps):
             now = clock.epoch(step)
-            if update_due(now, last, start, end, every):
+            if self.due(clock, now, last):
                 found[step], last = self.level(progress(now, start, end)), now
             elif self.dropped(now, end, last):
                 found[step] = 0.0
@@ -293,9 +316,41 @@ class GradualPruning(Pruning):
 
 @dataclass(kw_only=True)
 class MagnitudePruning(GradualPruning):
-    """Gradual magnitude pruning (Zhu & Gupta 2017; Gale et al. 2019): the smallest weights go."""
+    """Gradual magnitude pruning (Zhu & Gupta 2017; Gale et al. 2019): the smallest weights go.
+
+    ``regrowth``: a pruned weight keeps the value it had, less the weight decay since, and comes back with it when newer
+    masks prefer it to another. If not, what is pruned is zero, and zeros are the first to go again.
+    """
+
+    regrowth: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.values: dict[str, Tensor] = {}  # of the pruned weights, 0 elsewhere
+
+    def attach(self, run: Run) -> None:
+        super().attach(run)
+        self.values = {}
+
+    def after_update(self, run: Run) -> None:
+        super().after_update(run)
+        if self.values:
+            group = next(group for group in run.optimizer.param_groups if group["decays"])
+            if group["weight_decay"]:
+                for value in self.values.values():
+                    value.mul_(1 - group["lr"] * group["weight_decay"])
+
+    def prune(self, run: Run, levels: dict[str, float]) -> None:
+        for name, value in self.values.items():
+            self.targets[name].data.add_(value)
+        super().prune(run, levels)
+        if self.regrowth:
+            self.values = {name: self.targets[name].detach() * ~mask for name, mask in self.masks.items()}
 
     def scores(self, run: Run) -> dict[str, Tensor]:
         from sparse_xp.sparsity import magnitude_scores
 
         return {name: magnitude_scores(weight) for name, weight in self.targets.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "values": self.values}

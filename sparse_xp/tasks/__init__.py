@@ -1,10 +1,12 @@
 """The kinds of task. Adding one: a file beside this one, and a line here."""
 
 from sparse_xp.tasks.base import Task
+from sparse_xp.tasks.pretraining import PairPretraining, Pretraining
 from sparse_xp.tasks.question_answering import QuestionAnswering
 from sparse_xp.tasks.text_classification import TextClassification
 from sparse_xp.tasks.token_classification import TokenClassification
 
 TASKS: dict[str, type[Task]] = {
-    cls.__name__: cls for cls in (QuestionAnswering, TextClassification, TokenClassification)
+    cls.__name__: cls
+    for cls in (PairPretraining, Pretraining, QuestionAnswering, TextClassification, TokenClassification)
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparse_xp.clock import When
@@ -47,7 +48,9 @@ class Task(ABC):
     ``data.train`` without ``data.validation``) the ``validation_share`` of the rows is held out.
     ``max_train_samples``, ``max_eval_samples``: a seeded subset of the rows, None for all of them.
     ``dense``, ``transfer``, ``quant``: the numbers of the recipe ``dense``, of those that start from a sparse
-    checkpoint, and of those that do and end in 8 bits (where a task says nothing: SQuAD's).
+    checkpoint, and of those that do and end in 8 bits (where a task says nothing: SQuAD's). ``pruneofa``,
+    ``pruneofa_quant``: of the transfer of Prune Once for All and of its second stage in 8 bits (where a task says
+    nothing: GLUE's).
     """
 
     name: str
@@ -67,6 +70,12 @@ class Task(ABC):
     )
     transfer: Numbers = field(
         default_factory=lambda: Numbers(epochs=5.0, batch_size=32, learning_rate=5e-5, warmup="5%", seed=42)
+    )
+    pruneofa: Numbers = field(
+        default_factory=lambda: Numbers(epochs=9.0, batch_size=32, learning_rate=1e-4, warmup=0.0, seed=5143)
+    )
+    pruneofa_quant: Numbers = field(
+        default_factory=lambda: Numbers(epochs=3.0, batch_size=32, learning_rate=1e-5, warmup=0.0, seed=5143)
     )
     quant: QuantNumbers = field(
         default_factory=lambda: QuantNumbers(
@@ -91,6 +100,12 @@ class Task(ABC):
     padding: ClassVar[dict[str, int]] = {}
     #: whether a row has the same tokens in every epoch
     fixed_features: ClassVar[bool] = True
+    #: whether a feature is made of several rows, so that it depends on which rows come together
+    mixes_rows: ClassVar[bool] = False
+    #: whether outputs are logits over the vocabulary, which training does not hold for all tokens at once
+    over_vocabulary: ClassVar[bool] = False
+    #: whether the loss is the sum of one term for each output, as in pretraining, and not their mean
+    sums_outputs: ClassVar[bool] = False
     #: raise it when ``features`` changes, so that cached features are made again
     version: ClassVar[int] = 1
 
@@ -151,6 +166,31 @@ class Task(ABC):
 
         Training features hold the model's inputs and ``targets``, each a list of ints per row, or an int.
         """
+
+    def read(self, path: Path, cache: Path) -> Dataset:
+        """The rows of a local file. ``cache``: where they may be kept in a form that needs no memory."""
+        from sparse_xp.readers import read_file
+
+        return read_file(path)
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The columns of the training features that a batch is made of, beside the model's inputs."""
+        return self.targets
+
+    def drawn(
+        self, batch: dict[str, Tensor], rows: list[int], seed: int, tokenizer: PreTrainedTokenizerBase
+    ) -> dict[str, Tensor]:
+        """The training batch with what is drawn anew in each epoch: a function of ``rows`` and ``seed`` alone."""
+        return batch
+
+    def forward(self, model: Any, batch: dict[str, Tensor]) -> Any:
+        """The model's outputs for a training batch, the loss among them."""
+        return model(**batch)
+
+    def kept(self, name: str, value: np.ndarray, length: int, features: Dataset, row: int) -> np.ndarray:
+        """What ``score`` needs of output ``name`` for a row of ``length`` tokens: ``value`` without its padding."""
+        return value[:length] if self.per_token else value
 
     def remarks(self, features: Dataset, train: bool) -> list[str]:
         """What a person should know about the features of all rows before training on them; said once a run."""

@@ -87,7 +87,12 @@ class Teacher:
 
 
 def make_task(**changes):
-    nothing = {"class_mask": lambda batch: None, "token_mask": lambda batch: None, "logits_are": "classes"}
+    nothing = {
+        "class_mask": lambda batch: None,
+        "token_mask": lambda batch: None,
+        "logits_are": "classes",
+        "sums_outputs": False,
+    }
     fields = {"name": "toy", "outputs": ("logits",), "targets": ("labels",), **nothing}
     return SimpleNamespace(**fields | changes)
 
@@ -214,3 +219,39 @@ def test_t41_two_windows_that_meet_are_chained_in_the_step_between_them():
         found.append(recipe.loss(run, [0], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(1.0)).item())
     first = 0.4 + 0.6 * DIVERGENCE
     assert found == pytest.approx([first, 0.6 * first + 0.4 * DIVERGENCE, 0.6 + 0.4 * DIVERGENCE], abs=1e-6)
+
+
+# Tokens of which there are many
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({}, [[True, True, True, False]]),
+        ({"tokens": "targets"}, [[False, True, False, False]]),
+    ],
+)
+def test_which_tokens_are_compared(fields, expected):
+    batch = {"labels": torch.tensor([[-100, 7, -100, -100]])}
+    mask = torch.tensor([[True, True, True, False]])
+    chosen = Distillation(**fields).chosen(mask, batch)
+    assert chosen is not None
+    assert chosen.tolist() == expected
+
+
+def test_a_share_of_the_tokens_is_drawn_anew_and_padding_never():
+    torch.manual_seed(0)
+    mask = torch.ones(4, 1000, dtype=torch.bool)
+    mask[:, 900:] = False
+    modifier = Distillation(token_share=0.25)
+    one, other = (modifier.chosen(mask, {}) for _ in range(2))
+    assert one is not None
+    assert one.float().mean().item() == pytest.approx(0.225, abs=0.02)
+    assert not one[:, 900:].any()
+    assert not torch.equal(one, other)
+
+
+@pytest.mark.parametrize(("field", "value"), [("tokens", "masked"), ("token_share", 0.0), ("token_share", 1.5)])
+def test_impossible_choices_of_tokens_are_refused(field, value):
+    with pytest.raises(ValueError, match=f"Distillation.{field}={value}"):
+        Distillation(**{field: value})

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import MagnitudePruning, OBSPruning
 from tests.simulation import bert_run, num_zeros, simulate, through_a_file
-from tests.tiny import make_run
+from tests.tiny import make_run, plain_task
 
 #: the second example of T13, recorded from SparseML
 GRADIENTS = [[1, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 1, 0, 0]]
@@ -42,7 +42,8 @@ def with_rows(run: Any, columns: dict[str, list], seed: int = 42) -> Any:
         "lengths": [len(row) for row in columns["input_ids"]],
         "inputs": ["input_ids"],
         "padding": {"input_ids": 0},
-        "task": SimpleNamespace(targets=tuple(name for name in columns if name != "input_ids")),
+        "task": plain_task(*(name for name in columns if name != "input_ids")),
+        "tokenizer": None,
         "train": SimpleNamespace(batch_size=4, group_by_length=False),
         "device": torch.device("cpu"),
     }

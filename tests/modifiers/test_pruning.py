@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import copy
 import io
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, MagnitudePruning
 from sparse_xp.modifiers.pruning import Pruning
@@ -570,3 +572,72 @@ def test_live_constant_pruning_freezes_a_weight_that_becomes_zero():  # T10
     zeros[name][0, 1] = True
     for each, where in zeros.items():
         assert (modifier.targets[each] == 0).equal(where)
+
+
+# Masks made anew, as in Prune Once for All
+
+
+def test_masks_are_made_anew_until_refresh_until():
+    """Updates at 0, 1000, ..., 80000 of 100,000: 81, of which 51 up to the end of the ramp (arXiv:2111.05754)."""
+    modifier = MagnitudePruning(
+        final_sparsity=0.9, end="50%", refresh_until="80%", update_frequency="1%", regrowth=True
+    )
+    levels = modifier.levels_by_step(Clock(1000, 100_000))
+    assert list(levels) == list(range(0, 80_001, 1000))
+    assert sum(step <= 50_000 for step in levels) == 51
+    told = {1000: 0.052927, 5000: 0.2439, 10_000: 0.4392, 20_000: 0.7056, 25_000: 0.7875, 40_000: 0.8928}
+    assert levels[0] == 0
+    assert {step: levels[step] for step in told} == pytest.approx(told, abs=1e-6)
+    assert all(level == 0.9 for step, level in levels.items() if step >= 50_000)
+
+
+def test_the_end_of_the_ramp_is_an_update_whatever_the_frequency():
+    modifier = MagnitudePruning(
+        final_sparsity=0.9, end="10 steps", refresh_until="18 steps", update_frequency="4 steps"
+    )
+    levels = modifier.levels_by_step(Clock(10, 20))
+    assert list(levels) == [0, 4, 8, 10, 14, 18]
+    assert levels[10] == levels[18] == 0.9
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [({"refresh_until": "x"}, "not a time"), ({"refresh_until": "80%", "leave_enabled": False}, "leave_enabled=false")],
+)
+def test_an_impossible_refresh_is_refused(fields, message):
+    with pytest.raises(ValueError, match=message):
+        MagnitudePruning(final_sparsity=0.5, **fields)
+
+
+def test_a_refresh_before_the_end_of_the_ramp_is_refused():
+    with pytest.raises(ValueError, match="refresh_until=40% is before end=50%"):
+        MagnitudePruning(final_sparsity=0.5, end="50%", refresh_until="40%").window(Clock(10, 100))
+
+
+def regrown(regrowth: bool) -> Tensor:
+    """Four weights, half of them pruned; then one of the others shrinks to 0.15, and the masks are made anew."""
+    run = matrix_run(torch.tensor([[0.1, 0.2, 0.5, 0.9]]), 10, 10)
+    run.optimizer = SimpleNamespace(param_groups=[{"decays": True, "lr": 0.1, "weight_decay": 0.5}])
+    modifier = MagnitudePruning(
+        final_sparsity=0.5, params=["weight"], end="1 steps", refresh_until="9 steps", update_frequency="1 steps",
+        regrowth=regrowth,
+    )  # fmt: skip
+    modifier.attach(run)
+    for step in range(3):
+        run.progress.step = step
+        modifier.before_step(run)
+        if step == 1:
+            assert run.model.weight.tolist() == [[0, 0, 0.5, pytest.approx(0.9)]]
+            run.model.weight.data[0, 2] = 0.15
+        modifier.after_update(run)
+        modifier.check(run)
+    return run.model.weight.detach()
+
+
+def test_a_pruned_weight_comes_back_with_the_value_it_had_less_its_decay():
+    """0.2 is masked at step 1 and decays once, by 0.1 * 0.5."""
+    torch.testing.assert_close(regrown(True), torch.tensor([[0, 0.2 * 0.95, 0, 0.9]]))
+
+
+def test_without_regrowth_zeros_stay():
+    torch.testing.assert_close(regrown(False), torch.tensor([[0, 0, 0.15, 0.9]]))

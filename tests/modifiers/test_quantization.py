@@ -25,6 +25,7 @@ from sparse_xp.recipe import Recipe
 from sparse_xp.run import run
 from tests.runs import SHORT, configure, history
 from tests.simulation import bert_run, through_a_file
+from tests.tiny import plain_task
 
 # In simulation: four steps an epoch
 
@@ -32,7 +33,7 @@ from tests.simulation import bert_run, through_a_file
 def quant_run(recipe, total_steps=12):
     """A run with a real model, shell and optimizer; its recipe attached."""
     this = bert_run(4, total_steps)
-    this.shell, this.recipe = Shell(this.model), Recipe(recipe, this.clock)
+    this.shell, this.recipe = Shell(this.model, plain_task()), Recipe(recipe, this.clock)
     this.recipe.attach(this)
     return this
 
