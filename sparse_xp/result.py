@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -82,7 +83,10 @@ class Provenance:
 
 @dataclass
 class Result:
-    """One row of a benchmark table. Metrics are per cent, sparsity and sizes as in their classes."""
+    """One row of a benchmark table. Metrics are per cent, sparsity and sizes as in their classes.
+
+    ``quantization``: the numbers that the delivered file computes with, ``fp32`` or ``int8 trained`` and the like.
+    """
 
     task: str
     model: str
@@ -96,6 +100,7 @@ class Result:
     training: Training
     teacher: str | None
     provenance: Provenance
+    quantization: str = "fp32"
 
     def write(self, path: Path) -> None:
         """Write it whole or not at all: its presence says that the run is finished."""
@@ -124,10 +129,10 @@ def summary(result: Result) -> str:
     )
 
 
-def provenance(config_hash: str, data_fingerprint: str) -> Provenance:
-    """Where a result made now comes from."""
+def provenance(config_hash: str, data_fingerprint: str, command: str | None = None) -> Provenance:
+    """Where a result made now comes from; ``command`` by default as it was typed."""
     return Provenance(
-        command=" ".join(["python -m sparse_xp", *sys.argv[1:]]),
+        command=command or shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]]),
         git=git_revision(),
         versions={name: installed for name in LIBRARIES if (installed := _version(name))},
         config_hash=config_hash,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +16,10 @@ from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config
 from sparse_xp.environment import device_name, hush_libraries, make_accelerator, precision_name, start_tracker
 from sparse_xp.errors import UserError
-from sparse_xp.files import explain_full_disk, whole_directory, write_text
+from sparse_xp.files import explain_full_disk, one_at_a_time, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
+from sparse_xp.modifiers import Modifier, Quantization
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.recipe import Recipe
 from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training, provenance, summary
@@ -27,8 +30,20 @@ if TYPE_CHECKING:
     from sparse_xp.loop import Run
 
 
-def run(config: Config, directory: Path) -> Result:
-    """Train, evaluate, export and record one run in ``directory``, or continue it, or return it if it is finished."""
+def run(config: Config, directory: Path, command: str | None = None) -> Result:
+    """Train, evaluate, export and record one run in ``directory``, or continue it, or return it if it is finished.
+
+    ``command``: what to record as the command of this run, by default that of this process. Two processes that are
+    asked for the same run make it once: the second waits, and finds it finished.
+    """
+    # The processes of one run with several devices hold it together: the first of them for all.
+    alone = one_at_a_time(directory, say) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    with alone:
+        return run_alone(config, directory, command)
+
+
+def run_alone(config: Config, directory: Path, command: str | None) -> Result:
+    """The run, with nobody else at work in ``directory``."""
     config_hash = result_hash(config)
     if finished := find_finished(directory, config_hash):
         say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
@@ -42,7 +57,7 @@ def run(config: Config, directory: Path) -> Result:
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         with explain_full_disk(directory):
-            return execute(config, directory, accelerator, config_hash)
+            return execute(config, directory, accelerator, config_hash, command)
     finally:
         accelerator.end_training()
         # Accelerate keeps its settings in the process: the next run of a sweep may want others.
@@ -53,7 +68,9 @@ def run(config: Config, directory: Path) -> Result:
         GradientState._reset_state()
 
 
-def execute(config: Config, directory: Path, accelerator: Accelerator, config_hash: str) -> Result:
+def execute(
+    config: Config, directory: Path, accelerator: Accelerator, config_hash: str, command: str | None
+) -> Result:
     """The straight line of one run."""
     # Imported here: a configuration is refused, and a finished run recognised, without waiting for torch.
     import torch
@@ -157,7 +174,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         metrics = this.progress.best if settings.keep_best and not changed else evaluate(this)
         save_model(this)
         deployment = export(this, directory / "deployment", config.export, metrics)
-        origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]))
+        origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]), command)
         result = make_result(config, this, metrics, deployment, origin, (loaded.total, examined.total))
         bundle.complete(directory / "deployment", run_card(config.task, config.data, result), directory / "recipe.yaml")
         write_report(directory, result, this.history.read())
@@ -208,7 +225,16 @@ def make_result(
         ),
         teacher=config.teacher.path or (config.teacher.source if config.teacher.given else None),
         provenance=origin,
+        quantization=number_format(config.quantization),
     )
+
+
+def number_format(quantization: Modifier | None) -> str:
+    """``fp32``, or the integers that the delivered file computes with and how they were found."""
+    if not isinstance(quantization, Quantization):
+        return "fp32"
+    how = "dynamic" if quantization.dynamic else "calibrated" if quantization.late else "trained"
+    return f"int{quantization.weight_bits} {how}"
 
 
 def find_finished(directory: Path, config_hash: str) -> Result | None:
