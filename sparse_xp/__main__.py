@@ -15,7 +15,6 @@ import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,6 +24,7 @@ from sparse_xp.sweep import (
     ERROR,
     Cell,
     dense_cell,
+    in_sweep,
     own_command,
     read_manifest,
     sources,
@@ -42,7 +42,7 @@ def main(cfg: DictConfig) -> float:
     """One run, and before it the run of its teacher if that is to be made. Returns its score, for a search."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     command = command_of(cfg, HydraConfig.get(), directory)
-    swept = HydraConfig.get().mode == RunMode.MULTIRUN
+    swept = in_sweep(HydraConfig.get())
     try:
         (directory / ERROR).unlink(missing_ok=True)
         config = to_object(cfg)
@@ -78,7 +78,7 @@ def main(cfg: DictConfig) -> float:
 def command_of(cfg: DictConfig, hydra_config: HydraConf | DictConfig, directory: Path) -> str:
     """The command of one run alone: as typed, or, in a sweep and for a teacher, its own."""
     words, here = list(hydra_config.overrides.task), HydraConfig.get()
-    if here.mode != RunMode.MULTIRUN and directory == Path(here.runtime.output_dir):
+    if not in_sweep(here) and directory == Path(here.runtime.output_dir):
         return shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]])
     return own_command([*sources(here), *words], relative(directory))
 
@@ -161,7 +161,7 @@ def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[Dict
     words = [word for word in words if not word.startswith("model=")]
     words += [f"model={model}", "recipe=dense", *config.teacher.overrides]
     words += [] if config.teacher.seed is None else [f"seed={config.teacher.seed}"]
-    swept = hydra_config.mode == RunMode.MULTIRUN
+    swept = in_sweep(hydra_config)
     if swept and not config.teacher.overrides:
         known = read_manifest(Path(hydra_config.sweep.dir)).cells if cells is None else cells
         if cell := dense_cell(known, model, words, config.teacher.seed):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,8 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
-from omegaconf import DictConfig, OmegaConf, open_dict
+from hydra.types import RunMode
+from omegaconf import DictConfig, open_dict
 
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
@@ -36,6 +38,8 @@ MANIFEST = "sweep.json"
 #: raised when the manifest changes its shape
 VERSION = 1
 ERROR = "error.txt"
+#: set for the process of one cell
+CELL = "SPARSE_XP_CELL"
 
 
 @dataclass
@@ -103,7 +107,7 @@ def expand(
             key = override.get_key_element()
             if override.is_sweep_override():
                 if not override.is_discrete_sweep():
-                    raise UserError(f"{override.input_line}: an interval is for a search: hydra/sweeper=optuna.")
+                    raise UserError(f"{override.input_line}: an interval is for a search: hydra/sweeper=search.")
                 axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             else:
                 axes[key] = [f"{key}={override.get_value_element_as_str()}"]
@@ -133,7 +137,7 @@ def make_plan(
     drafts = [make_cell(number, *listed[number], config, loader, place, source) for number in numbers]
     made = [cell for cell, *_ in drafts]
     for cell in made:
-        cell.changed = changes(arguments) if own else []
+        cell.changed = changes(arguments, bool(cells)) if own else []
     twice: dict[str, Cell] = {}
     for cell in made:
         if other := twice.get(cell.directory):
@@ -157,9 +161,12 @@ def make_plan(
     return plan
 
 
-def changes(arguments: list[str]) -> list[str]:
-    """The words of the command line that make a cell another than the one that the file of the sweep describes."""
-    where = ("seed", "task", "recipe", "log", "zoo", "data.root", "data.cache", "data.workers", "train.threads", "train.device")
+def changes(arguments: list[str], named: bool) -> list[str]:
+    """The words of the command line that make a cell another than the one that the file of the sweep describes.
+
+    ``named``: the cells have names; if not, ``recipe=`` picks some of them.
+    """
+    where = ("seed", "task", *([] if named else ["recipe"]), "log", "zoo", "data.root", "data.cache", "data.workers", "train.threads", "train.device")
     return [each for each in arguments if each.split("=")[0] not in where and not each.startswith(("log.", "hydra"))]
 
 
@@ -280,7 +287,14 @@ def sweep_file(hydra_config: HydraConf | DictConfig) -> Path | None:
 def is_grid_only(path: Path) -> bool:
     """Whether the file of a sweep changes nothing but Hydra's settings: then its cells can be run without it."""
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    return set(raw) <= {"defaults", "hydra"} and raw.get("defaults") == ["config", "_self_"]
+    defaults = [each for each in raw.get("defaults", []) if each not in ("config", "_self_")]
+    # A single run asks neither sweeper nor launcher.
+    return set(raw) <= {"defaults", "hydra"} and all("hydra/" in "".join(map(str, each)) for each in defaults)
+
+
+def in_sweep(hydra_config: HydraConf | DictConfig) -> bool:
+    """Whether this process makes a cell: as a job of a launcher, or started for it by ``hydra/launcher=slots``."""
+    return hydra_config.mode == RunMode.MULTIRUN or CELL in os.environ
 
 
 def sources(hydra_config: HydraConf | DictConfig) -> list[str]:
