@@ -14,7 +14,14 @@ import yaml
 from sparse_xp.clock import Clock
 from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config
-from sparse_xp.environment import device_name, hush_libraries, make_accelerator, precision_name, start_tracker
+from sparse_xp.environment import (
+    device_name,
+    hush_libraries,
+    log_artifacts,
+    make_accelerator,
+    precision_name,
+    start_tracker,
+)
 from sparse_xp.errors import UserError
 from sparse_xp.files import explain_full_disk, one_at_a_time, whole_directory, write_text
 from sparse_xp.history import History
@@ -53,7 +60,8 @@ def run_alone(config: Config, directory: Path, command: str | None) -> Result:
     )
     if needs_hub:
         go_offline_if_unreachable()
-    show_config(asdict(config))
+    if os.environ.get("RANK", "0") == "0":
+        show_config(asdict(config))
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         with explain_full_disk(directory):
@@ -81,7 +89,7 @@ def execute(
     from sparse_xp.deployment import export
     from sparse_xp.evaluation import evaluate
     from sparse_xp.loop import Run, Shell, train
-    from sparse_xp.report import write_report
+    from sparse_xp.report import row, write_report
     from sparse_xp.rows import load_rows
     from sparse_xp.teacher import make_teacher
 
@@ -178,6 +186,7 @@ def execute(
         result = make_result(config, this, metrics, deployment, origin, (loaded.total, examined.total))
         bundle.complete(directory / "deployment", run_card(config.task, config.data, result), directory / "recipe.yaml")
         write_report(directory, result, this.history.read())
+        log_artifacts(accelerator, config.log, directory, row(result))
         result.write(directory / "result.json")
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         shutil.rmtree(directory / "best", ignore_errors=True)
