@@ -36,8 +36,8 @@ def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelera
     console.quiet = not accelerator.is_main_process
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise UserError(
-            f"{accelerator.distributed_type.value} cuts weights into pieces, which masks, checkpoints and export here do "
-            "not know. An encoder fits every device whole: use DDP (accelerate launch --multi_gpu, or torchrun)."
+            f"{accelerator.distributed_type.value} cuts weights into pieces, which masks, checkpoints and export here "
+            "do not know. An encoder fits every device whole: use DDP (accelerate launch --multi_gpu, or torchrun)."
         )
     if tracker != "none" and not accelerator.log_with:
         raise UserError(

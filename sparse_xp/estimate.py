@@ -47,7 +47,9 @@ def estimate(plan: Plan) -> dict[str, Guess]:
         if not alike:
             found[cell.directory] = Guess(None, None)
             continue
-        place, nearest = max(alike, key=lambda pair: (pair[1].recipe == cell.recipe, bool(pair[1].teacher) == bool(cell.teacher)))
+        place, nearest = max(
+            alike, key=lambda pair: (pair[1].recipe == cell.recipe, bool(pair[1].teacher) == bool(cell.teacher))
+        )
         if place not in sizes:
             sizes[place] = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
         found[cell.directory] = Guess(seconds(nearest, cell), sizes[place])

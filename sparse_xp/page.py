@@ -64,7 +64,9 @@ def html_table(made: Sequence[Line]) -> str:
     body, before = [], ""
     for line, row in zip(made, rows, strict=True):
         kinds = ["marked"] * bool(line.marks) + ["group"] * (bool(before) and before != line.task)
-        cells = "".join(f'<td class="{html.escape(kind_of(name, value))}">{html.escape(value)}</td>' for name, value in row.items())
+        cells = "".join(
+            f'<td class="{html.escape(kind_of(name, value))}">{html.escape(value)}</td>' for name, value in row.items()
+        )
         body.append(f'<tr class="{" ".join(kinds)}">{cells}</tr>')
         before = line.task
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
@@ -88,7 +90,7 @@ def html_notes(made: Sequence[Line]) -> str:
 def html_commands(made: Sequence[Line]) -> str:
     """The commands by cell."""
     return "".join(
-        f"<p class=soft>{html.escape(f'{line.task} {line.cell}')}</p><pre>{html.escape(chr(10).join(line.commands))}</pre>"
+        f"<p class=soft>{html.escape(name_of(line))}</p><pre>{html.escape(chr(10).join(line.commands))}</pre>"
         for line in unique(made)
     )
 
@@ -102,7 +104,11 @@ def html_plots(made: Sequence[Line], curves: list[Path] | None) -> str:
     from sparse_xp import plots
 
     lines = [line for line in unique(made) if line.results]
-    chosen = [(name_of(line), line.places[0]) for line in lines] if curves is None else [(place.name, place) for place in curves]
+    chosen = (
+        [(name_of(line), line.places[0]) for line in lines]
+        if curves is None
+        else [(place.name, place) for place in curves]
+    )
     parts = []
     for heading, drawn in (
         ("Score against zeros", plots.against(lines, "zeros")),
@@ -112,7 +118,9 @@ def html_plots(made: Sequence[Line], curves: list[Path] | None) -> str:
         ("Zeros by weight", plots.layers([(name_of(line), line.results[0]) for line in lines][: plots.MOST])),
     ):
         if drawn:
-            figures = "".join(f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in drawn)
+            figures = "".join(
+                f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in drawn
+            )
             parts.append(f"<h2>{heading}</h2><div class=plots>{figures}</div>")
     return "\n".join(parts)
 

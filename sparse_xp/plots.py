@@ -6,14 +6,14 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
 matplotlib.use("svg")
-from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib import pyplot as plt
 
-from sparse_xp.history import History  # noqa: E402
+from sparse_xp.history import History
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +28,7 @@ AXES = {
     "size": ("ONNX file under gzip, MB", lambda line: line.average("compressed_bytes") / 1e6),
     "latency": ("milliseconds for one row", lambda line: line.latency.ms if line.latency else None),
 }
-SETTINGS = {
+SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text
     "svg.hashsalt": "sparse_xp",
     "font.family": "sans-serif",
@@ -67,14 +67,14 @@ def against(lines: Sequence[Line], axis: str) -> list[tuple[str, str]]:
     heading, value = AXES[axis]
     found = []
     for task in dict.fromkeys(line.task for line in lines):
-        points = [(line, value(line), line.mean) for line in lines if line.task == task]
-        points = [(line, x, y) for line, x, y in points if x is not None and y is not None]
+        measured = ((line, value(line), line.mean) for line in lines if line.task == task)
+        points = [(line, float(x), float(y)) for line, x, y in measured if x is not None and y is not None]
         if len(points) < 2:
             continue
         with plt.rc_context(SETTINGS):
             figure, axes = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
             for number, (line, x, y) in enumerate(points):
-                axes.errorbar(x, y, yerr=line.std, fmt="o", color=f"C{number % 10}", capsize=3, ms=5)
+                axes.errorbar(x, y, yerr=line.std or 0.0, fmt="o", color=f"C{number % 10}", capsize=3, ms=5)
                 note = line.cell + (" *" if line.marks else "")
                 axes.annotate(note, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
                 if line.published and axis == "zeros" and not line.marks:
@@ -91,7 +91,9 @@ def against(lines: Sequence[Line], axis: str) -> list[tuple[str, str]]:
 
 def courses(runs: Sequence[tuple[str, Path]]) -> list[tuple[str, str]]:
     """(caption, SVG): loss, learning rate and sparsity of the runs over their epochs."""
-    read = [(name, [line for line in History(place / "history.jsonl", 1).read() if "loss" in line]) for name, place in runs]
+    read = [
+        (name, [line for line in History(place / "history.jsonl", 1).read() if "loss" in line]) for name, place in runs
+    ]
     found = []
     for key, caption in (("loss", "loss"), ("lr", "learning rate"), ("sparsity", "zeros of what is pruned")):
         drawn = [(name, [(s["epoch"], s[key]) for s in steps if key in s]) for name, steps in read]

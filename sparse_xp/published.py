@@ -38,8 +38,11 @@ def read_published(path: Path) -> list[Published]:
         reader = csv.DictReader(file)
         wanted = [field.name for field in fields(Published)]
         if reader.fieldnames != wanted:
-            raise UserError(f"{path}, line 1: want the columns {','.join(wanted)}, found {','.join(reader.fieldnames or [])}.")
-        found, seen = [], {}
+            raise UserError(
+                f"{path}, line 1: want the columns {','.join(wanted)}, found {','.join(reader.fieldnames or [])}."
+            )
+        found: list[Published] = []
+        seen: dict[tuple[str, str, str], int] = {}
         for raw in reader:
             where = f"{path}, line {reader.line_num}"
             if None in raw or None in raw.values():
@@ -80,7 +83,9 @@ def locate_published(sweep: str) -> Path:
         if path.suffix == ".csv" and path.is_file():
             return path
     known = sorted(path.stem for path in (CONF.parent / "sweeps").glob("*.csv"))
-    raise UserError(f"No published numbers for --sweep {sweep}.{did_you_mean(sweep, known)} There are: {', '.join(known)}.")
+    raise UserError(
+        f"No published numbers for --sweep {sweep}.{did_you_mean(sweep, known)} There are: {', '.join(known)}."
+    )
 
 
 def find_published(sweep: Path | None) -> list[Published]:

@@ -189,7 +189,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     parser.add_argument("--sweep", help="published numbers of sweeps/SWEEP.csv (or of the file of that path)")
     parser.add_argument("--out", type=Path, help="write table.md, table.csv, table.tex and report.html here")
-    parser.add_argument("--curves", nargs="*", type=Path, help="runs whose curves the page shows (the first seed of each line)")
+    parser.add_argument(
+        "--curves", nargs="*", type=Path, help="runs whose curves the page shows (the first seed of each line)"
+    )
     asked = parser.parse_args(arguments)
     try:
         swept = [place for place in asked.places if (place / MANIFEST).exists()]
@@ -209,7 +211,9 @@ def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[
     from sparse_xp import page, table
 
     plans = [read_manifest(place) for place in places if (place / MANIFEST).exists()]
-    published = read_published(locate_published(sweep)) if sweep else [line for plan in plans for line in plan.published]
+    published = (
+        read_published(locate_published(sweep)) if sweep else [line for plan in plans for line in plan.published]
+    )
     cells = [(plan.place / cell.directory, cell) for plan in plans for cell in plan.cells]
     made = table.lines(find_with_places(places), cells, published)
     if not made:

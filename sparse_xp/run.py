@@ -76,9 +76,7 @@ def run_alone(config: Config, directory: Path, command: str | None) -> Result:
         GradientState._reset_state()
 
 
-def execute(
-    config: Config, directory: Path, accelerator: Accelerator, config_hash: str, command: str | None
-) -> Result:
+def execute(config: Config, directory: Path, accelerator: Accelerator, config_hash: str, command: str | None) -> Result:
     """The straight line of one run."""
     # Imported here: a configuration is refused, and a finished run recognised, without waiting for torch.
     import torch

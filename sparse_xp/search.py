@@ -74,14 +74,18 @@ def parse_space(words: list[str], loader: Any = None) -> Space:
         else:
             space.fixed[key] = f"{key}={override.get_value_element_as_str()}"
     if not space.searched:
-        raise UserError("hydra/sweeper=search: nothing is to be searched. Give a key an interval(a,b) or a choice(a,b).")
+        raise UserError(
+            "hydra/sweeper=search: nothing is to be searched. Give a key an interval(a,b) or a choice(a,b)."
+        )
     return space
 
 
 def suggest(trial: Any, key: str, sweep: IntervalSweep | RangeSweep | ChoiceSweep) -> str:
     """A value for ``key`` as a word; four digits of a real number are enough, and name a directory."""
     if isinstance(sweep, ChoiceSweep):
-        return f"{key}={trial.suggest_categorical(key, [Override._get_value_element_as_str(each) for each in sweep.list])}"
+        return (
+            f"{key}={trial.suggest_categorical(key, [Override._get_value_element_as_str(each) for each in sweep.list])}"
+        )
     if isinstance(sweep, RangeSweep):
         assert sweep.start is not None
         assert sweep.stop is not None

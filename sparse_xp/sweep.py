@@ -88,7 +88,9 @@ def word(key: str, value: Any) -> str:
 
 def plain(value: Any) -> str:
     """A YAML value as a word."""
-    return {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    return (
+        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
+    )
 
 
 def expand(
@@ -133,7 +135,9 @@ def make_plan(
     listed = expand(params, cells, arguments, parser)
     numbers = range(len(listed)) if jobs is None else jobs
     if wrong := [number for number in numbers if not 0 <= number < len(listed)]:
-        raise UserError(f"hydra.sweeper.jobs={jobs}: there is no {wrong[0]}, the sweep has jobs 0 to {len(listed) - 1}.")
+        raise UserError(
+            f"hydra.sweeper.jobs={jobs}: there is no {wrong[0]}, the sweep has jobs 0 to {len(listed) - 1}."
+        )
     drafts = [make_cell(number, *listed[number], config, loader, place, source) for number in numbers]
     made = [cell for cell, *_ in drafts]
     for cell in made:
@@ -166,7 +170,18 @@ def changes(arguments: list[str], named: bool) -> list[str]:
 
     ``named``: the cells have names; if not, ``recipe=`` picks some of them.
     """
-    where = ("seed", "task", *([] if named else ["recipe"]), "log", "zoo", "data.root", "data.cache", "data.workers", "train.threads", "train.device")
+    where = (
+        "seed",
+        "task",
+        *([] if named else ["recipe"]),
+        "log",
+        "zoo",
+        "data.root",
+        "data.cache",
+        "data.workers",
+        "train.threads",
+        "train.device",
+    )
     return [each for each in arguments if each.split("=")[0] not in where and not each.startswith(("log.", "hydra"))]
 
 
@@ -269,7 +284,9 @@ def dense_cell(cells: Sequence[Cell], model: str, words: list[str], seed: int | 
         if cell.recipe != "dense" or cell.model != model or seed not in (None, cell.seed):
             continue
         keys = [each.split("=")[0] for each in cell.words]
-        if not any(key[0] in "+~" or key.split(".")[0] in method for key in keys) and scoped(cell.words) == scoped(words):
+        if not any(key[0] in "+~" or key.split(".")[0] in method for key in keys) and scoped(cell.words) == scoped(
+            words
+        ):
             return cell
     return None
 
@@ -298,7 +315,7 @@ def in_sweep(hydra_config: HydraConf | DictConfig) -> bool:
 
 
 def sources(hydra_config: HydraConf | DictConfig) -> list[str]:
-    """What the command of a cell needs besides the words of its configuration: a search path, a sweep that is no grid."""
+    """What the command of a cell needs besides its words: a search path, a sweep that is no mere grid."""
     found = [str(each) for each in hydra_config.overrides.hydra if str(each).startswith("hydra.searchpath=")]
     own = sweep_file(hydra_config)
     if own and not is_grid_only(own):
@@ -329,7 +346,12 @@ def waves(plan: Plan, size: int | None) -> list[list[Cell]]:
     teachers = {cell.teacher for cell in plan.cells}
     left = [cell for cell in plan.cells if plan.states[cell.directory] != "finished"]
     groups = [[cell for cell in left if (cell.directory in teachers) == first] for first in (True, False)]
-    return [group[i : i + (size or len(group))] for group in groups if group for i in range(0, len(group), size or len(group))]
+    return [
+        group[i : i + (size or len(group))]
+        for group in groups
+        if group
+        for i in range(0, len(group), size or len(group))
+    ]
 
 
 def conclude(plan: Plan, returns: list[JobReturn]) -> None:
@@ -395,7 +417,7 @@ def write_manifest(plan: Plan) -> None:
 
 
 def read_manifest(place: Path) -> Plan:
-    """What ``write_manifest`` wrote, without states; no cells where there is none. Raises UserError for another shape."""
+    """What ``write_manifest`` wrote, without states; no cells if there is none. Raises UserError for another shape."""
     from sparse_xp.published import Published
 
     path = place / MANIFEST
@@ -435,7 +457,8 @@ def show(plan: Plan) -> None:
         }
         for cell in plan.cells
     ]
-    say(f"sweep {plan.name} in {plan.place}, nothing is run\n\n{markdown(rows)}\n\n{counts(plan)}\n{total(plan, guesses)}")
+    say(f"sweep {plan.name} in {plan.place}, nothing is run\n\n{markdown(rows)}\n")
+    say(f"{counts(plan)}\n{total(plan, guesses)}")
 
 
 def teacher_of(plan: Plan, cell: Cell) -> str:

@@ -23,7 +23,7 @@ from sparse_xp.sweep import ERROR, Cell, last_line, state
 
 @dataclass
 class Latency:
-    """Of one row at a time in the longest shape that was measured: milliseconds, and how often as fast as its reference."""
+    """Of one row at a time, of the greatest length measured: milliseconds, and how often as fast as its reference."""
 
     engine: str
     tokens: int
@@ -55,7 +55,11 @@ class Line:
     @property
     def scores(self) -> list[float]:
         """One for each seed."""
-        return [result.deployment.metrics[self.metric] for result in self.results if self.metric in result.deployment.metrics]
+        return [
+            result.deployment.metrics[self.metric]
+            for result in self.results
+            if self.metric in result.deployment.metrics
+        ]
 
     @property
     def n(self) -> int:
@@ -98,11 +102,16 @@ class Line:
 
     def average(self, what: str) -> float | None:
         """The mean over the seeds of a number of sparsity (a fraction) or of deployment (bytes)."""
-        values = [getattr(r.sparsity, what) if hasattr(r.sparsity, what) else getattr(r.deployment, what) for r in self.results]
+        values = [
+            getattr(r.sparsity, what) if hasattr(r.sparsity, what) else getattr(r.deployment, what)
+            for r in self.results
+        ]
         return statistics.fmean(values) if values else None
 
 
-def lines(runs: Sequence[tuple[Path, Result]], cells: Sequence[tuple[Path, Cell]], published: Sequence[Published]) -> list[Line]:
+def lines(
+    runs: Sequence[tuple[Path, Result]], cells: Sequence[tuple[Path, Cell]], published: Sequence[Published]
+) -> list[Line]:
     """The lines of a table: of cells in their order, then of runs that are no cell of a sweep.
 
     A published number stands at the line of its task and cell (of a run that is no cell: its recipe), in a line of its
@@ -175,7 +184,7 @@ def set_dense(all_lines: list[Line]) -> None:
             and other.results
             and other.quantization == "fp32"
         ]
-        if not candidates or line.recipe == "dense" and line.quantization == "fp32":
+        if not candidates or (line.recipe == "dense" and line.quantization == "fp32"):
             continue
         teachers = {Path(result.teacher).name for result in line.results if result.teacher}
         best = max(
@@ -201,7 +210,9 @@ def read_latency(place: Path) -> Latency | None:
     if not path.exists():
         return None
     measured = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    best = max(measured, key=lambda each: (each["engine"] == "onnxruntime", -each["batch"], -each["threads"], each["length"]))
+    best = max(
+        measured, key=lambda each: (each["engine"] == "onnxruntime", -each["batch"], -each["threads"], each["length"])
+    )
     return Latency(best["engine"], best["length"], best["ms"], best["ratio"])
 
 
@@ -213,7 +224,11 @@ def cells_of(line: Line) -> dict[str, str]:
     score = "" if line.mean is None else f"{line.mean:.2f}" + (f" ± {line.std:.2f}" if line.std is not None else "")
     number = line.published
     spread = "" if number is None or number.std is None else f" ± {number.std:.2f}"
-    sparsity = " / ".join(f"{line.average(part) or 0:.1%}" for part in ("prunable", "encoder", "model")) if line.results else ""
+    sparsity = (
+        " / ".join(f"{line.average(part) or 0:.1%}" for part in ("prunable", "encoder", "model"))
+        if line.results
+        else ""
+    )
     return {
         "task": line.task,
         "cell": line.cell + (" *" if line.marks else ""),
@@ -241,7 +256,11 @@ def megabytes(size: float | None) -> str:
 def shown(made: Sequence[Line]) -> list[dict[str, str]]:
     """The lines as text, without columns that would be empty."""
     rows = [cells_of(line) for line in made]
-    empty = {name for name in ("published", "difference", "verdict", "recovery", "latency ratio") if not any(row[name] for row in rows)}
+    empty = {
+        name
+        for name in ("published", "difference", "verdict", "recovery", "latency ratio")
+        if not any(row[name] for row in rows)
+    }
     return [{name: value for name, value in row.items() if name not in empty} for row in rows]
 
 
@@ -252,14 +271,21 @@ def notes(made: Sequence[Line]) -> list[str]:
         if line.marks:
             found.append(f"* {line.task} {line.cell}: {'; '.join(line.marks)}.")
     for line in made:
-        found += [f"{line.task} {line.cell}: {status}{f': {why}' if why else ''}" for status, why in line.missing if status != "to do"]
+        found += [
+            f"{line.task} {line.cell}: {status}{f': {why}' if why else ''}"
+            for status, why in line.missing
+            if status != "to do"
+        ]
     for line in made:
         number = line.published
         if number:
             note = f" ({number.note})" if number.note else ""
             found.append(f"{number.task} {number.cell} {number.metric} {number.published:g}: {number.source}{note}.")
     measured = {(line.latency.engine, line.latency.tokens) for line in made if line.latency}
-    found += [f"Latency ratio: one row of {tokens} tokens, {engine}, against the reference of benchmark.json." for engine, tokens in measured]
+    found += [
+        f"Latency ratio: one row of {tokens} tokens, {engine}, against the reference of benchmark.json."
+        for engine, tokens in measured
+    ]
     return list(dict.fromkeys(found))
 
 
@@ -274,9 +300,9 @@ def csv_table(made: Sequence[Line]) -> str:
     """One row a line, numbers in full, for other programs."""
     text = io.StringIO()
     names = (
-        "task cell model recipe profile metric mean std n published published_std difference tolerance verdict recovery "
-        "sparsity_prunable sparsity_encoder sparsity_model quantization bytes compressed_bytes latency_ms latency_ratio "
-        "missing marks source commands"
+        "task cell model recipe profile metric mean std n published published_std difference tolerance verdict "
+        "recovery sparsity_prunable sparsity_encoder sparsity_model quantization bytes compressed_bytes latency_ms "
+        "latency_ratio missing marks source commands"
     ).split()
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
@@ -313,6 +339,6 @@ def latex_table(title: str, made: Sequence[Line]) -> str:
     head = " & ".join(name.translate(LATEX) for name in rows[0]) + r" \\"
     marks = "\n".join(rf"\par {note.translate(LATEX)}" for note in notes(made) if note.startswith("*"))
     return (
-        f"% {title}; \\usepackage{{booktabs}}\n\\begin{{tabular}}{{{'l' * len(rows[0])}}}\n\\toprule\n{head}\n\\midrule\n"
-        f"{body}\n\\bottomrule\n\\end{{tabular}}\n{marks}\n"
+        f"% {title}; \\usepackage{{booktabs}}\n\\begin{{tabular}}{{{'l' * len(rows[0])}}}\n\\toprule\n{head}\n"
+        f"\\midrule\n{body}\n\\bottomrule\n\\end{{tabular}}\n{marks}\n"
     )

@@ -12,10 +12,18 @@ from sparse_xp.published import TOLERANCE, locate_published, read_published, val
 def test_a_line_is_read(tmp_path):
     path = tmp_path / "x.csv"
     path.write_text(
-        'task,cell,metric,published,std,n,tolerance,source,note\nsquad,a,f1,87.1,0.04,3,0.3,"A, B",\nsquad,b,f1,88,,,,C,n\n'
+        "task,cell,metric,published,std,n,tolerance,source,note\n"
+        'squad,a,f1,87.1,0.04,3,0.3,"A, B",\nsquad,b,f1,88,,,,C,n\n'
     )
     first, second = read_published(path)
-    assert (first.published, first.std, first.n, first.tolerance, first.source, first.note) == (87.1, 0.04, 3, 0.3, "A, B", "")
+    assert (first.published, first.std, first.n, first.tolerance, first.source, first.note) == (
+        87.1,
+        0.04,
+        3,
+        0.3,
+        "A, B",
+        "",
+    )
     assert (second.std, second.n, second.tolerance) == (None, None, TOLERANCE)
 
 

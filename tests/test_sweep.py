@@ -9,13 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from hydra.core.global_hydra import GlobalHydra
 
 import sparse_xp.run
 from sparse_xp.__main__ import cli
 from sparse_xp.errors import UserError
-from sparse_xp.result import Result
 from sparse_xp.sweep import (
     Cell,
     Plan,
@@ -49,8 +47,8 @@ HEADER = "task,cell,metric,published,std,n,tolerance,source,note\n"
 
 def make_cell(**changes) -> Cell:
     fields = {
-        "number": 0, "name": "dense", "words": ["task=sst2", "recipe=dense", "seed=1"], "directory": "d", "task": "sst2",
-        "model": "tiny", "recipe": "dense", "profile": "embedded", "seed": 1, "epochs": 2.0, "max_train_samples": None,
+        "number": 0, "name": "dense", "words": ["task=sst2", "recipe=dense", "seed=1"], "directory": "d",
+        "task": "sst2", "model": "tiny", "recipe": "dense", "profile": "embedded", "seed": 1, "epochs": 2.0, "max_train_samples": None,
         "config_hash": "0123456789", "command": "python -m sparse_xp task=sst2",
     }  # fmt: skip
     return Cell(**fields | changes)
@@ -188,7 +186,9 @@ def test_the_dense_cell_of_the_same_data_teaches():
 
 
 def test_teachers_are_launched_before_those_they_teach():
-    cells = [make_cell(number=i, directory=d, teacher=t) for i, (d, t) in enumerate([("s", "t"), ("t", None), ("u", "t")])]
+    cells = [
+        make_cell(number=i, directory=d, teacher=t) for i, (d, t) in enumerate([("s", "t"), ("t", None), ("u", "t")])
+    ]
     plan = Plan("p", Path("p"), cells, states={"s": "to do", "t": "interrupted", "u": "finished"})
     assert [[cell.directory for cell in wave] for wave in waves(plan, None)] == [["t"], ["s"]]
     plan.states["u"] = "failed"
@@ -280,9 +280,9 @@ def test_a_manifest_keeps_what_earlier_calls_made(grid, made, command):
     [
         (("task: sst2", "task: sst"), None, ["task=sst: there is no such task.", "Did you mean 'sst2'?"]),
         (("recipe.sparsity: 0.7", "recipe.sparsity: 70"), None, ["Cell sparse", "recipe.sparsity=70)", "such as 0.8"]),
-        (("recipe: gradual80, recipe.sparsity: 0.7", "recipe: dense"), None, ["Cells dense and sparse are the same run"]),
+        (("recipe: gradual80, recipe.sparsity: 0.7", "recipe: dense"), None, ["dense and sparse are the same run"]),
         (("sparse:", "dense:"), None, ["duplicate key", "dense"]),
-        (("", ""), "sst2,spares,accuracy,91,,,,x,\n", ["mine.csv", "cell 'spares' of task 'sst2'", "Did you mean 'sst2 sparse'?"]),
+        (("", ""), "sst2,spares,accuracy,91,,,,x,\n", ["cell 'spares' of task 'sst2'", "mean 'sst2 sparse'?"]),
         (("", ""), "sst2,dense,accuracy,91\n", ["mine.csv, line 2: want 9 values"]),
         (("", ""), "sst2,dense,accuracy,high,,,,x,\n", ["mine.csv, line 2: published=high: want a number"]),
         (("", ""), "sst2,dense,accuracy,91,,,,,\n", ["line 2: a published number needs its source"]),
@@ -304,7 +304,9 @@ def test_runs_of_another_configuration_are_not_touched(grid, made, command):
     stored.write_text(re.sub("config_hash: .*", "config_hash: of-another-version", stored.read_text()))
     code, said = command(*grid())
     assert code == 1
-    assert "holds runs of another configuration or another version of sparse_xp: sst2,tiny,dense,embedded,seed=2." in said
+    assert (
+        "holds runs of another configuration or another version of sparse_xp: sst2,tiny,dense,embedded,seed=2." in said
+    )
 
 
 def test_a_manifest_of_another_version_is_refused(tmp_path):

@@ -90,9 +90,17 @@ def test_fewer_rows_are_a_mark():
 
 
 def test_another_published_metric_is_a_line_of_its_own():
-    runs = [(place, run(90, 1, deployment=Deployment({"accuracy": 90.0, "f1": 88.0}, 0, 1, 1))) for place, _ in RUNS[1:2]]
+    runs = [
+        (place, run(90, 1, deployment=Deployment({"accuracy": 90.0, "f1": 88.0}, 0, 1, 1))) for place, _ in RUNS[1:2]
+    ]
     first, second = lines(runs, PLACES[1:2], [number(87.0, metric="f1"), number(90.0)])
-    assert (first.metric, first.verdict, second.metric, second.mean, second.verdict) == ("accuracy", "pass", "f1", 88.0, "pass")
+    assert (first.metric, first.verdict, second.metric, second.mean, second.verdict) == (
+        "accuracy",
+        "pass",
+        "f1",
+        88.0,
+        "pass",
+    )
 
 
 def test_a_cell_that_failed_shows_in_the_table(tmp_path):
@@ -114,7 +122,11 @@ def test_int8_shows():
 
 def test_latency_is_that_of_one_row(tmp_path):
     shape = {"engine": "onnxruntime", "threads": 1, "batch": 1, "length": 128, "ms": 20.0, "ratio": 1.5}
-    others = [shape | {"batch": 32, "ratio": 9}, shape | {"length": 32, "ratio": 8}, shape | {"engine": "openvino", "ratio": 7}]
+    others = [
+        shape | {"batch": 32, "ratio": 9},
+        shape | {"length": 32, "ratio": 8},
+        shape | {"engine": "openvino", "ratio": 7},
+    ]
     (tmp_path / "benchmark").mkdir()
     (tmp_path / "benchmark/benchmark.json").write_text(json.dumps({"cells": [*others, shape]}))
     found = read_latency(tmp_path)

@@ -51,10 +51,10 @@ class CellSweeper(BasicSweeper):
             return []
         sweep.write_manifest(plan)
         sweep.tell(plan)
-        returns = []
+        returns: list[Sequence[JobReturn]] = []
         for wave in sweep.waves(plan, self.max_batch_size):
             # The number goes with the words, for a launcher that starts a process of its own for it.
             jobs = [[*cell.words, f"hydra.sweeper.jobs=[{cell.number}]"] for cell in wave]
-            returns.append(self.launcher.launch(jobs, initial_job_idx=sum(map(len, returns))))
+            returns.append(self.launcher.launch(jobs, initial_job_idx=sum(len(batch) for batch in returns)))
         sweep.conclude(plan, [result for batch in returns for result in batch])
         return returns

@@ -51,6 +51,8 @@ class SearchSweeper(Sweeper):
 
         settings = search.Settings(**self.settings)
         words = [search.word(key, value) for key, value in self.params.items()]
+        assert self.hydra_context is not None
+        assert self.config is not None
         space = search.parse_space([*words, *arguments], self.hydra_context.config_loader)
 
         def run(jobs: list[list[str]], first: int) -> Any:

@@ -69,7 +69,11 @@ class SlotLauncher(Launcher):
         say(f"{directory}: begins on {device}")
         with (directory / "log.txt").open("a", encoding="utf-8") as log:
             done = subprocess.run(
-                command, stdout=log, stderr=log, check=False, env=os.environ | {CELL: "1", "CUDA_VISIBLE_DEVICES": visible}
+                command,
+                stdout=log,
+                stderr=log,
+                check=False,
+                env=os.environ | {CELL: "1", "CUDA_VISIBLE_DEVICES": visible},
             )
         finished = directory / "result.json"
         if done.returncode and not (directory / ERROR).exists():  # killed, so that it could not say so itself
