@@ -57,10 +57,11 @@ def export(model: Any, path: Path) -> Path:
 def integers(model: Any, dynamic: bool) -> Any:
     """A copy that computes with integers; its ranges are those of a few random rows."""
     found = copy.deepcopy(model)
-    settings = Settings(dynamic=dynamic, active=True)
+    settings = Settings(dynamic=dynamic, active=True, calibrating=True)
     modules = prepare(found, settings)
     with torch.no_grad():
         found(torch.randint(1000, 20000, (4, 64)))
+    settings.calibrating = False
     freeze(modules)
     return found
 

@@ -4,14 +4,15 @@
         [engine=[onnxruntime,openvino]] [rounds=20] [out=DIR]
 
 ``model=DEPLOYMENT`` in place of ``run=``. ``against=``: the run or deployment folder to compare with; by default the
-same graph with its zeros filled up. All files and engines take turns, round by round; figures are medians over the
-rounds, ratios medians of each round's. Prints a table, and writes it as JSON and as a chart (SVG) into ``out=`` (by
-default ``benchmark/`` in the run).
+same graph with its zeros filled up. All files and engines take turns, round by round, in each as many calls as take
+20 ms or longer; figures are medians over the rounds, ratios medians of each round's. Prints a table, and writes it as
+JSON and as a chart (SVG) into ``out=`` (by default ``benchmark/`` in the run).
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -32,13 +33,15 @@ from sparse_xp.console import say
 from sparse_xp.engines import ENGINES, Batch, Call, choose, versions
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
-from sparse_xp.graph import Inside, fill_zeros, look
+from sparse_xp.graph import Inside, fill_zeros, fixed_shape, look
 from sparse_xp.report import markdown
 from sparse_xp.words import command, several, split, whole
 
 OURS = ("run", "model", "against", "lengths", "batch", "threads", "engine", "rounds", "out")
 LENGTHS = (32, 128, 384)
 WARM = 2
+#: seconds that a turn takes at least: below, the clock and the start of a call would decide
+TURN = 0.02
 #: a ratio between these is no gain and no loss
 SAME = (0.9, 1.1)
 REMEDY = "What would be faster: integers (an int8 file) and structured removal (fewer layers, heads or neurons)."
@@ -110,6 +113,12 @@ def read(given: dict[str, str]) -> Asked:
     for place in places:
         verify(place)
     most = min(map(max_tokens, places))
+    for place in places:
+        for key, size in zip(("batch", "lengths"), fixed_shape(place / "model.onnx"), strict=True):
+            if size and numbers.setdefault(key, [size]) != [size]:
+                raise UserError(
+                    f"{key}={given.get(key, size)}: {place}/model.onnx was exported for {key}={size} alone."
+                )
     for length in numbers.get("lengths", []):
         if not 2 <= length <= most:
             raise UserError(f"lengths={length}: the model takes 2 to {most} tokens.")
@@ -153,20 +162,31 @@ def take_turns(
     rounds: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[tuple[str, int], list[tuple[float, float]]]:
-    """Seconds of the file and of the reference in each round. In every other round the reference goes first."""
-    for pair in pairs.values():
-        for call in pair * WARM:
-            call(batch)
+    """Seconds a call of the file and of the reference in each round. In every other round the reference goes first.
+
+    A turn is as many calls as take ``TURN`` seconds or longer, the same number of both.
+    """
     found: dict[tuple[str, int], list[tuple[float, float]]] = {key: [] for key in pairs}
+    calls: dict[tuple[str, int], int] = {}
+    for key, pair in pairs.items():
+        for _ in range(WARM):
+            took = [timed(call, batch, 1, clock) for call in pair]
+        calls[key] = max(1, math.ceil(TURN / max(min(took), 1e-6)))
     for number in range(rounds):
         for key, pair in pairs.items():
             took = [0.0, 0.0]
             for side in (0, 1) if number % 2 else (1, 0):
-                begun = clock()
-                pair[side](batch)
-                took[side] = clock() - begun
+                took[side] = timed(pair[side], batch, calls[key], clock)
             found[key].append((took[0], took[1]))
     return found
+
+
+def timed(call: Call, batch: Batch, times: int, clock: Callable[[], float]) -> float:
+    """Seconds a call."""
+    begun = clock()
+    for _ in range(times):
+        call(batch)
+    return (clock() - begun) / times
 
 
 def cell(engine: str, threads: int, batch: int, length: int, seconds: list[tuple[float, float]]) -> Cell:

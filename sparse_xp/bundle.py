@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparse_xp.engines import fill
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
 from sparse_xp.tasks import TASKS, Task
@@ -27,13 +28,20 @@ SAMPLES = 4
 TRAINING = ("revision", "train_split", "validation_share", "max_train_samples", "max_eval_samples", "dense", "transfer")
 
 
-def write_bundle(directory: Path, subject: Subject, inputs: list[str], forward: Callable[[Arrays], Arrays]) -> None:
+def write_bundle(
+    directory: Path,
+    subject: Subject,
+    inputs: list[str],
+    forward: Callable[[Arrays], Arrays],
+    shape: tuple[int | None, int | None] = (None, None),
+) -> None:
     """Add ``task.json``, ``samples/`` and ``checksums.txt``.
 
-    ``forward``: the exported file, arrays by name; ``inputs``: the names of what it takes, in its order.
+    ``forward``: the exported file, arrays by name; ``inputs``: the names of what it takes, in its order; ``shape``: the
+    rows and tokens that it takes, where they are fixed.
     """
     write_task(directory, subject.task, int(subject.tokenizer.pad_token_id or 0))
-    write_samples(directory / "samples", subject, inputs, forward)
+    write_samples(directory / "samples", subject, inputs, forward, shape)
     write_checksums(directory)
 
 
@@ -70,7 +78,13 @@ def max_tokens(directory: Path) -> int:
     return int(json.loads(path.read_text(encoding="utf-8"))["max_position_embeddings"])
 
 
-def write_samples(directory: Path, subject: Subject, inputs: list[str], forward: Callable[[Arrays], Arrays]) -> None:
+def write_samples(
+    directory: Path,
+    subject: Subject,
+    inputs: list[str],
+    forward: Callable[[Arrays], Arrays],
+    shape: tuple[int | None, int | None],
+) -> None:
     """``inp-0000.npz``, ``out-0000.npz``, ...: a few evaluation features, [1, tokens], and what the file makes of them.
 
     Token numbers and logits under the names of the graph's inputs and outputs; no text.
@@ -81,7 +95,7 @@ def write_samples(directory: Path, subject: Subject, inputs: list[str], forward:
     total = len(subject.eval_features)
     for number, row in enumerate(range(0, total, max(1, -(-total // SAMPLES)))):
         batch = collate(subject.eval_features, [row], inputs, subject.padding)
-        arrays = {name: value.numpy() for name, value in batch.items()}
+        arrays = fill({name: value.numpy() for name, value in batch.items()}, shape)
         savez(directory / f"inp-{number:04d}.npz", arrays)
         savez(directory / f"out-{number:04d}.npz", forward(arrays))
 

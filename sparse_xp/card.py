@@ -22,6 +22,7 @@ def run_card(task: Task, data: Data, result: Result) -> str:
     trained, origin = result.training, result.provenance
     made = f"""- recipe `{result.recipe}` on model `{result.model}`, seed {result.seed}; `recipe.yaml` has its modifiers
 - teacher: {result.teacher or "none"}
+- quantization: {result.quantization or "none"}
 - {trained.epochs:g} epochs, {trained.steps} steps of {rows_used(trained.train_rows, trained.train_rows_of)} rows, on \
 {trained.device} in {trained.precision}
 - git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fingerprint}
@@ -78,7 +79,8 @@ Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}.
 
 - zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} of the \
 whole model
-- `model.onnx`: {deployed.bytes / 1e6:.2f} MB{nonzero}; {deployed.compressed_bytes / 1e6:.2f} MB under gzip
+- `model.onnx`: {deployed.bytes / 1e6:.2f} MB{nonzero}; {deployed.compressed_bytes / 1e6:.2f} MB under \
+{deployed.compression}{INTEGERS * deployed.integers}{OPENVINO * (deployed.openvino_max_abs_diff is not None)}
 
 Unstructured zeros make the file smaller once it is compressed. They do not make stock onnxruntime or OpenVINO faster;
 integers and structured removal (fewer layers, heads, neurons) do. `python -m sparse_xp.benchmark` measures it.
@@ -101,6 +103,16 @@ a row of `samples/`:
 `task.json` says how texts become tokens and outputs become answers, `sha256sum -c checksums.txt` checks the folder.
 """
 
+
+INTEGERS = """
+
+The matrices and tables of the file are 8-bit integers (int8, symmetric), and what is multiplied by them is rounded to 8
+bits (uint8) on the way: QuantizeLinear and DequantizeLinear, which onnxruntime and OpenVINO compute in integers. A
+processor with instructions for them (AVX512-VNNI, AMX, NEON's dot product) makes that fast."""
+
+OPENVINO = """
+
+`model.xml` with `model.bin` is the same in OpenVINO's own format."""
 
 KINDS = {
     "QuestionAnswering": "questions answered from a text",

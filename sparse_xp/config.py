@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 from dataclasses import asdict, dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -241,14 +242,38 @@ class Export:
 
     ``max_abs_diff``: of any logit between PyTorch and onnxruntime. ``max_metric_diff``: of the task's metric, in
     per cent, between the two on the whole evaluation set. A value that lies between two integers may be rounded to
-    either side, and what follows from it differs: files of integers have limits of their own.
+    either side, and what follows from it differs: files of integers have limits of their own, ``max_rms_diff_int8`` for
+    the root mean square of all differences as a share of the logits' standard deviation.
+    ``batch``, ``sequence``: rows and tokens of a file of one shape; by default it takes any number of them.
+    ``openvino``: write ``model.xml`` and ``model.bin`` too, OpenVINO's own format.
     """
 
     max_abs_diff: float = 1e-3
     max_metric_diff: float = 0.1
-    max_abs_diff_int8: float = 0.5
+    max_rms_diff_int8: float = 0.1
     max_metric_diff_int8: float = 0.5
     opset: int = 20
+    batch: int | None = None
+    sequence: int | None = None
+    openvino: bool = False
+
+    def __post_init__(self) -> None:
+        for name, least in (("batch", 1), ("sequence", 8)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ValueError(f"export.{name}={value}: want at least {least}, or null for any number.")
+        if not 18 <= self.opset <= 23:
+            raise ValueError(f"export.opset={self.opset}: want 18 to 23.")
+        if self.openvino and not find_spec("openvino"):
+            raise ValueError("export.openvino=true: OpenVINO is not installed: pip install 'sparse-xp[openvino]'")
+
+    def check(self, task: Task) -> None:
+        """Raise ValueError for a file of one shape that is too short for the texts of ``task``."""
+        if self.sequence is not None and self.sequence < task.max_length:
+            raise ValueError(
+                f"export.sequence={self.sequence}: texts of task {task.name} have up to {task.max_length} tokens; "
+                f"write task.max_length={self.sequence} too."
+            )
 
 
 @dataclass(kw_only=True)
@@ -293,6 +318,9 @@ class Config:
     zoo: str | None = None
     profile: str = "full"
     seed: int = 42
+
+    def __post_init__(self) -> None:
+        self.export.check(self.task)
 
     def modifiers(self) -> dict[str, Modifier]:
         """Every modifier of the run by its name in the configuration."""

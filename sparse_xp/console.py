@@ -30,6 +30,7 @@ FORMATS = {
     "loss_layers": "layers {:.4f}",
     "lr": "lr {:.2e}",
     "sparsity": "sparsity {:.1%}",
+    "quantized": "int{:g}",
 }
 
 
@@ -55,8 +56,9 @@ def set_only(value: Any) -> Any:
 
 
 def describe(line: dict[str, Any]) -> str:
-    """A logged line as a person reads it."""
-    return "  ".join(text.format(line[name]) for name, text in FORMATS.items() if name in line)
+    """A logged line as a person reads it. Integers are named from where they begin."""
+    shown = [name for name in FORMATS if name in line and (name != "quantized" or line[name])]
+    return "  ".join(FORMATS[name].format(line[name]) for name in shown)
 
 
 def watch(items: Sequence[Any], what: str) -> Iterable[Any]:

@@ -5,26 +5,26 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import onnx
 import torch
+from backports import zstd
 
 from sparse_xp.bundle import write_bundle
 from sparse_xp.config import Export
 from sparse_xp.data import collate
+from sparse_xp.engines import Batch, fill, fixed_shape, infer, open_session, openvino_call
 from sparse_xp.errors import UserError
 from sparse_xp.evaluation import Subject, predict
 from sparse_xp.fake_quant import quantized
 from sparse_xp.files import whole_directory
 from sparse_xp.integer_graph import integer_copy, translations
 from sparse_xp.result import Deployment
-
-if TYPE_CHECKING:
-    import onnxruntime
 
 
 class Logits(torch.nn.Module):
@@ -48,56 +48,68 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
     """
     with whole_directory(directory) as draft:
         path = draft / "model.onnx"
-        to_onnx(subject, path, settings.opset)
+        to_onnx(subject, path, settings.opset, settings.batch, settings.sequence)
         subject.model.config.save_pretrained(draft)
         subject.tokenizer.save_pretrained(draft)
         session = open_session(path)
-        difference = max_abs_diff(subject, session)
         suffix = "_int8" if any(quantized(subject.model)) else ""
-        limit, metric_limit = (getattr(settings, f"max_{what}_diff{suffix}") for what in ("abs", "metric"))
-        if not difference <= limit:  # also true for nan
-            raise UserError(
-                f"The exported file does not compute what the model computes: a logit differs by {difference:.3g}, "
-                f"export.max_abs_diff{suffix} allows {limit:.3g}."
-            )
+        apart = {"exported": distance(subject, lambda batch: infer(session, batch))}
+        if settings.openvino:
+            to_openvino(path)
+            apart["OpenVINO"] = distance(subject, openvino_forward(draft / "model.xml", fixed_shape(session)))
+        for name, each in apart.items():
+            each.check(name, settings, bool(suffix))
+        metric_limit = getattr(settings, f"max_metric_diff{suffix}")
         metrics = subject.task.score(
             subject.rows, subject.eval_features, predict(subject, lambda batch: infer(session, batch))
         )
         for name, value in metrics.items():
             if name.endswith("_threshold"):
                 continue  # no score but where one is best: a tie may put it elsewhere
-            apart = abs(value - expected[name])
-            if not apart <= metric_limit:
+            lost = abs(value - expected[name])
+            if not lost <= metric_limit:
                 raise UserError(
-                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {apart:.2f} apart, "
+                    f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {lost:.2f} apart, "
                     f"export.max_metric_diff{suffix} allows {metric_limit:g}."
                 )
-        write_bundle(draft, subject, ordered_inputs(subject), lambda batch: infer(session, batch))
+        inputs = ordered_inputs(subject)
+        write_bundle(draft, subject, inputs, lambda batch: infer(session, batch), fixed_shape(session))
         return Deployment(
             metrics=metrics,
-            max_abs_diff=difference,
+            max_abs_diff=apart["exported"].highest,
             bytes=path.stat().st_size,
             compressed_bytes=compressed_size(path),
             nonzero_bytes=nonzero_size(path),
+            compression="zstd",
+            integers=any(quantized(subject.model)),
+            openvino_max_abs_diff=apart["OpenVINO"].highest if settings.openvino else None,
         )
 
 
-def to_onnx(subject: Subject, path: Path, opset: int) -> None:
-    """One file, dynamic in rows and tokens; inputs in the order of the model's signature."""
+def to_onnx(subject: Subject, path: Path, opset: int, batch: int | None = None, sequence: int | None = None) -> None:
+    """One file; inputs in the order of the model's signature. Any rows and tokens, unless ``batch``, ``sequence`` say.
+
+    Raises UserError for more tokens than the model has places for.
+    """
     model = subject.model.cpu().eval()
-    sample = collate(
-        subject.eval_features, [0, min(1, len(subject.eval_features) - 1)], ordered_inputs(subject), subject.padding
-    )
-    rows, tokens = (
-        torch.export.Dim("batch"),
-        torch.export.Dim("sequence", min=2, max=model.config.max_position_embeddings),
-    )
+    most = model.config.max_position_embeddings
+    if sequence and sequence > most:
+        raise UserError(f"export.sequence={sequence}: the model takes {most} tokens.")
+    columns = {name: np.zeros((batch or 2, sequence or 8), np.int64) for name in ordered_inputs(subject)}
+    sample = {name: torch.from_numpy(array) for name, array in columns.items()}
+    sample["attention_mask"] += 1
+    free: dict[int, Any] = {} if batch else {0: torch.export.Dim("batch")}
+    free |= {} if sequence else {1: torch.export.Dim("sequence", min=2, max=most)}
     quiet = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript"), logging.getLogger("onnx_ir")
     before = [logger.level for logger in quiet]
     for logger in quiet:
         logger.setLevel(logging.ERROR)
     whole = any(quantized(model))
+    attention = model.config._attn_implementation
     try:
+        # What scaled_dot_product_attention becomes guards every row against a mask without tokens, by nodes in every
+        # layer that onnxruntime does not fuse; the plain products compute the same.
+        model.set_attn_implementation("eager")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             torch.onnx.export(
@@ -108,12 +120,13 @@ def to_onnx(subject: Subject, path: Path, opset: int) -> None:
                 opset_version=opset,
                 input_names=list(sample),
                 output_names=list(subject.task.outputs),
-                dynamic_shapes={"values": tuple({0: rows, 1: tokens} for _ in sample)},
+                dynamic_shapes={"values": tuple(free for _ in sample)},
                 external_data=False,
                 verbose=False,
                 custom_translation_table=translations(opset) if whole else None,
             )
     finally:
+        model.set_attn_implementation(attention)
         for logger, level in zip(quiet, before, strict=True):
             logger.setLevel(level)
     without_traces(path)
@@ -141,42 +154,74 @@ def ordered_inputs(subject: Subject) -> list[str]:
     return [name for name in inspect.signature(subject.model.forward).parameters if name in subject.inputs]
 
 
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """An onnxruntime session on the CPU."""
-    import onnxruntime
+def to_openvino(path: Path) -> None:
+    """``model.xml`` and ``model.bin`` beside an ONNX file: the same in OpenVINO's own format, weights as they are."""
+    import openvino
 
-    return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-
-def infer(session: onnxruntime.InferenceSession, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The outputs by name for a batch of int64 arrays [rows, tokens] by name."""
-    wanted = {i.name for i in session.get_inputs()}
-    names = [o.name for o in session.get_outputs()]
-    values: list[Any] = session.run(names, {name: value for name, value in batch.items() if name in wanted})
-    return dict(zip(names, values, strict=True))
+    openvino.save_model(openvino.Core().read_model(path), path.with_suffix(".xml"), compress_to_fp16=False)
 
 
-def max_abs_diff(subject: Subject, session: onnxruntime.InferenceSession) -> float:
-    """The largest difference of any real logit between PyTorch and onnxruntime, over real batches of several shapes."""
-    worst = 0.0
+def openvino_forward(path: Path, shape: tuple[int | None, int | None]) -> Callable[[Batch], Batch]:
+    """What computes the outputs by name, for arrays by name that are filled up to ``shape``."""
+    call = openvino_call(path, None)
+
+    def forward(batch: Batch) -> Batch:
+        portion = shape[0] or len(batch["input_ids"])
+        found = [
+            {key.get_any_name(): value.copy() for key, value in call(fill(part, shape)).items()}
+            for begin in range(0, len(batch["input_ids"]), portion)
+            for part in [{name: array[begin : begin + portion] for name, array in batch.items()}]
+        ]
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    return forward
+
+
+@dataclass
+class Distance:
+    """Of the logits of two models: the largest difference, and the root mean square of all over the logits' spread."""
+
+    highest: float
+    rms: float
+
+    def check(self, name: str, settings: Export, integers: bool) -> None:
+        """Raise UserError past the limit: of the highest, or of ``rms`` where both compute in integers."""
+        value, limit = (self.rms, settings.max_rms_diff_int8) if integers else (self.highest, settings.max_abs_diff)
+        if not value <= limit:  # also true for nan
+            key = "max_rms_diff_int8" if integers else "max_abs_diff"
+            how = "logits differ by {} of their spread" if integers else "a logit differs by {}"
+            raise UserError(
+                f"The {name} file does not compute what the model computes: {how.format(f'{value:.3g}')}, "
+                f"export.{key} allows {limit:.3g}."
+            )
+
+
+def distance(subject: Subject, forward: Callable[[Batch], Batch]) -> Distance:
+    """How far a file is from PyTorch in real logits, over real batches of several shapes."""
+    known, gaps = [], []
     total = len(subject.eval_features)
     for size in (1, 3, 8, 32):
         rows = list(range(0, total, max(1, total // size)))[:size]
         batch = collate(subject.eval_features, rows, subject.inputs, subject.padding)
         with torch.no_grad():
             ours = subject.model(**batch)
-        theirs = infer(session, {name: value.numpy() for name, value in batch.items()})
+        theirs = forward({name: value.numpy() for name, value in batch.items()})
         classes, tokens = subject.task.class_mask(batch), subject.task.token_mask(batch)
         mask = tokens if classes is None else classes
         for name in subject.task.outputs:
-            gap = np.abs(ours[name].numpy() - theirs[name])
-            worst = max(worst, float((gap if mask is None else gap[mask.numpy()]).max()))
-    return worst
+            logits = ours[name].numpy()
+            gap = logits - theirs[name][: logits.shape[0], : logits.shape[1]]
+            kept = ... if mask is None else mask.numpy()  # a mask of tokens keeps all classes of each
+            known.append(logits[kept].ravel())
+            gaps.append(gap[kept].ravel())
+    gap = np.concatenate(gaps)
+    spread = max(float(np.concatenate(known).std()), 1e-6)
+    return Distance(float(np.abs(gap).max()), float(np.sqrt((gap**2).mean())) / spread)
 
 
 def compressed_size(path: Path) -> int:
-    """Bytes of the file under gzip -6: zeros cost no space once compressed."""
-    squeeze = zlib.compressobj(level=6, wbits=31)
+    """Bytes of the file under zstd at its default level, 3: zeros cost no space once compressed."""
+    squeeze = zstd.ZstdCompressor(level=3)
     with path.open("rb") as file:
         size = sum(len(squeeze.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
     return size + len(squeeze.flush())

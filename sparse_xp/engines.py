@@ -5,40 +5,80 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sparse_xp.errors import UserError, did_you_mean
 
+if TYPE_CHECKING:
+    import onnxruntime
+
 Batch = dict[str, np.ndarray]
 Call = Callable[[Batch], Any]
 
-#: onnxruntime's own optimization that makes it slower. Without it 1.07 to 1.24 times as fast (onnxruntime 1.31, a
-#: 6x384 encoder in fp32, 1x32 to 8x128 tokens, one thread of a busy AMD EPYC, 2026-11-21); the same for every file.
-DISABLED = ["SkipLayerNormFusion"]
+#: onnxruntime's own optimizations that make it slower, for every file alike. Without the first 1.07 to 1.24 times as
+#: fast (onnxruntime 1.31, a 6x384 encoder in fp32, 1x32 to 8x128 tokens, one thread of a busy AMD EPYC, 2026-11-21),
+#: without the second 1.01 to 1.02 (12x768, int8, 1x128).
+DISABLED = ["SkipLayerNormFusion", "BiasGeluFusion"]
+
+
+def open_session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
+    """A session on ``threads`` cores of the CPU, by default all of them."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(
+        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
+    )
+
+
+def fixed_shape(session: onnxruntime.InferenceSession) -> tuple[int | None, int | None]:
+    """How many rows and tokens a file of one shape takes; None where any number will do."""
+    rows, tokens = (size if isinstance(size, int) else None for size in session.get_inputs()[0].shape)
+    return rows, tokens
+
+
+def infer(session: onnxruntime.InferenceSession, batch: Batch) -> Batch:
+    """The outputs by name for int64 arrays [rows, tokens] by name.
+
+    A file of one shape takes its rows in portions, filled up with tokens that the mask leaves out; what comes out of
+    these tokens is not cut off. Raises UserError for more tokens than it takes.
+    """
+    wanted, names = [each.name for each in session.get_inputs()], [each.name for each in session.get_outputs()]
+    rows, shape = len(batch["input_ids"]), fixed_shape(session)
+    portion = shape[0] or rows
+    found = [
+        session.run(names, fill({name: batch[name][begin : begin + portion] for name in wanted}, shape))
+        for begin in range(0, rows, portion)
+    ]
+    return {name: np.concatenate(values)[:rows] for name, values in zip(names, zip(*found, strict=True), strict=True)}
+
+
+def fill(batch: Batch, shape: tuple[int | None, int | None]) -> Batch:
+    """The arrays with zeros on the right and below, up to ``shape``: tokens that the attention mask leaves out."""
+    have = next(iter(batch.values())).shape
+    more = [(size or there) - there for size, there in zip(shape, have, strict=True)]
+    if more[1] < 0:
+        raise UserError(f"{have[1]} tokens: the file was exported for {shape[1]} (export.sequence).")
+    return {name: np.pad(array, [(0, more[0]), (0, more[1])]) for name, array in batch.items()}
 
 
 def onnxruntime_call(path: Path, threads: int) -> Call:
     """One session on ``threads`` cores of the CPU, the same options for every file."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
-    )
+    session = open_session(path, threads)
     names = [each.name for each in session.get_inputs()]
     return lambda batch: session.run(None, {name: batch[name] for name in names})
 
 
-def openvino_call(path: Path, threads: int) -> Call:
+def openvino_call(path: Path, threads: int | None) -> Call:
     """One stream on ``threads`` cores of the CPU, fp32 computed as fp32."""
     import openvino
 
     settings = {
-        "INFERENCE_NUM_THREADS": threads,
+        **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",

@@ -82,10 +82,11 @@ def parts_of_run(directory: Path, words: list[str]) -> tuple[Task, Data, Export,
     OmegaConf.set_struct(merged, True)
     merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(words))
     try:
-        found = [OmegaConf.to_object(merged[name]) for name in schema]
+        found: list[Any] = [OmegaConf.to_object(merged[name]) for name in schema]
+        found[2].check(found[0])
     except ValueError as error:
         raise UserError(str(error)) from error
-    return (*found, int(merged.eval_batch_size))  # type: ignore[return-value]
+    return (*found, int(merged.eval_batch_size))
 
 
 def export_model(words: list[str], out: Path | None) -> Deployment:

@@ -39,8 +39,10 @@ def whole_directory(path: Path) -> Iterator[Path]:
         with explain_full_disk(path):
             draft.mkdir(parents=True)
             yield draft
+            readable = draft.stat().st_mode & 0o666  # what the umask leaves; some libraries write for the owner alone
             for file in draft.rglob("*"):
                 if file.is_file():
+                    file.chmod(readable)
                     with file.open("rb") as opened:
                         os.fsync(opened.fileno())
             if path.exists():

@@ -36,6 +36,14 @@ def look(path: Path) -> Inside:
     )
 
 
+def fixed_shape(path: Path) -> tuple[int | None, int | None]:
+    """How many rows and tokens the graph takes, None where any number will do."""
+    import onnx
+
+    rows, tokens = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
+    return rows.dim_value or None, tokens.dim_value or None
+
+
 def multiplied(graph: GraphProto) -> list[TensorProto]:
     """The matrices among the graph's initializers, less those that are looked up row by row."""
     floats = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import urllib.error
 import urllib.request
 
@@ -18,12 +19,22 @@ def go_offline_if_unreachable() -> None:
     """
     if os.environ.get("HF_HUB_OFFLINE"):
         return
-    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=SECONDS)
-    except urllib.error.HTTPError:
-        return  # it answered
-    except (OSError, ValueError):
+    endpoint, answered = os.environ.get("HF_ENDPOINT", "https://huggingface.co"), threading.Event()
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(endpoint, method="HEAD"), timeout=SECONDS)
+        except urllib.error.HTTPError:
+            pass  # it answered
+        except (OSError, ValueError):
+            return
+        answered.set()
+
+    # In a thread, for looking up a name has no limit of its own and can take half a minute.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(SECONDS)
+    if not answered.is_set():
         os.environ["HF_HUB_OFFLINE"] = "1"
         os.environ["HF_DATASETS_OFFLINE"] = "1"
 

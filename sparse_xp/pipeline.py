@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from tokenizers import Tokenizer
 
 from sparse_xp import answers
 from sparse_xp.answers import Answer, Asked, Outputs
 from sparse_xp.bundle import deployment_of, max_tokens, read_task, verify
+from sparse_xp.engines import fixed_shape, infer, open_session
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
 
@@ -46,11 +46,10 @@ class Pipeline:
         check_length(self.directory, self.max_length)
         self.tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
         self.tokenizer.no_padding()
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
-        self.session = onnxruntime.InferenceSession(
-            str(self.directory / "model.onnx"), options, providers=["CPUExecutionProvider"]
-        )
+        self.session = open_session(self.directory / "model.onnx", threads)
+        tokens = fixed_shape(self.session)[1]
+        if max_length and tokens and max_length > tokens:
+            raise UserError(f"max_length={max_length}: the file was exported for {tokens} tokens (export.sequence).")
         self.inputs = [each.name for each in self.session.get_inputs()]
         self.padding = {"input_ids": pad}
 
@@ -135,7 +134,7 @@ class Pipeline:
         for begin in range(0, len(places), batch):
             chosen = places[begin : begin + batch]
             encodings = [asked[row].encodings[i] for row, i in chosen]
-            for name, values in zip(names, self.session.run(names, self.collate(encodings)), strict=True):
+            for name, values in infer(self.session, self.collate(encodings)).items():
                 for (row, i), encoding, value in zip(chosen, encodings, values, strict=True):
                     found[row][name][i] = value[: len(encoding)] if self.task.per_token else value
         return found

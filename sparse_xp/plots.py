@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MOST = 12
 AXES = {
     "zeros": ("zeros of the encoder, per cent", lambda line: 100 * line.average("encoder")),
-    "size": ("ONNX file under gzip, MB", lambda line: line.average("compressed_bytes") / 1e6),
+    "size": ("ONNX file compressed, MB", lambda line: line.average("compressed_bytes") / 1e6),
     "latency": ("milliseconds for one row", lambda line: line.latency.ms if line.latency else None),
 }
 SETTINGS: Any = {

@@ -22,6 +22,7 @@ def row(result: Result) -> dict[str, str]:
         "task": result.task,
         "model": result.model,
         "recipe": result.recipe,
+        "quantization": result.quantization or "none",
         "teacher": "yes" if result.teacher else "no",
         "seed": str(result.seed),
         "score": "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
@@ -29,9 +30,8 @@ def row(result: Result) -> dict[str, str]:
         "sparsity (prunable / encoder / model)": " / ".join(
             f"{part:.1%}" for part in (result.sparsity.prunable, result.sparsity.encoder, result.sparsity.model)
         ),
-        "numbers": result.quantization,
         "ONNX MB": f"{deployed.bytes / 1e6:.2f}",
-        "compressed MB": f"{deployed.compressed_bytes / 1e6:.2f}",
+        "zstd MB": f"{deployed.compressed_bytes / 1e6:.2f}{' (gzip)' if deployed.compression == 'gzip' else ''}",
         "train rows": rows_used(trained.train_rows, trained.train_rows_of),
         "epochs": f"{result.training.epochs:g}",
     }
@@ -59,9 +59,9 @@ def markdown(rows: list[dict[str, str]]) -> str:
 def table(results: list[Result]) -> str:
     """All runs, one row each, the columns in which every row is equal moved into a line above."""
     rows = [row(result) for result in sorted(results, key=lambda r: (r.task, r.model, r.recipe, not r.teacher, r.seed))]
-    same = [c for c in ("task", "model", "seed", "train rows", "epochs") if len({r[c] for r in rows}) == 1]
-    head = ", ".join(f"{c} {rows[0][c]}" for c in same)
-    same += ["numbers"] * (len({r["numbers"] for r in rows}) == 1)
+    might = ("task", "model", "quantization", "seed", "train rows", "epochs")
+    same = [c for c in might if len({r[c] for r in rows}) == 1]
+    head = ", ".join(f"{c} {rows[0][c]}" for c in same if (c, rows[0][c]) != ("quantization", "none"))
     return f"{head}\n\n" * bool(head) + markdown([{c: v for c, v in r.items() if c not in same} for r in rows])
 
 
@@ -99,18 +99,20 @@ def report(result: Result, history: list[dict[str, Any]]) -> str:
     scores = "  ".join(f"**{name} {value:.2f}**" for name, value in deployed.metrics.items())
     versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
     layers = markdown([{"weight": name, "zeros": f"{share:.2%}"} for name, share in zeros.layers.items()])
+    integers = f"\n- in 8-bit integers: quantization={result.quantization}" if result.quantization else ""
     return f"""# {result.recipe} on {result.task}, {result.model}, seed {result.seed}
 
 {scores} on the exported file, {rows_used(trained.eval_rows, trained.eval_rows_of)} rows.
 
 - zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder,
   {zeros.model:.2%} of the model
-- `deployment/model.onnx`: {deployed.bytes / 1e6:.2f} MB, {deployed.compressed_bytes / 1e6:.2f} MB under gzip;
+- `deployment/model.onnx`: {deployed.bytes / 1e6:.2f} MB, {deployed.compressed_bytes / 1e6:.2f} MB under \
+{deployed.compression};
   largest difference of a logit to PyTorch {deployed.max_abs_diff:.1e}
 - trained on {rows_used(trained.train_rows, trained.train_rows_of)} rows for {trained.epochs:g} epochs:
   {trained.steps} steps, {trained.seconds:.0f} s,
   {trained.samples_per_second:.1f} features/s on {trained.device} in {trained.precision}
-- teacher: {result.teacher or "none"}
+- teacher: {result.teacher or "none"}{integers}
 - unstructured zeros make a file smaller once it is compressed; onnxruntime does not compute faster with them
 
 ## Course
@@ -149,7 +151,7 @@ def spark(values: list[float], width: int = 60) -> str:
 def course(steps: list[dict[str, Any]]) -> str:
     """The curves of the run, and ten of the logged steps as a table."""
     picked = [steps[round(i * (len(steps) - 1) / 9)] for i in range(10)] if len(steps) > 10 else steps
-    known = ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "grad_norm")
+    known = ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "quantized", "grad_norm")
     names = [name for name in known if any(name in step for step in steps)]
     curves = [(name, [step[name] for step in steps if name in step]) for name in names]
     drawn = "\n".join(f"    {name:<18} {spark(v)}  {v[0]:.3g} to {v[-1]:.3g}" for name, v in curves)

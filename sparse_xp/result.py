@@ -28,9 +28,12 @@ LIBRARIES = (
 
 @dataclass
 class Deployment:
-    """The exported file: metrics (per cent) computed on it, its distance to PyTorch, its size plain and under gzip.
+    """The exported file: metrics (per cent) computed on it, its distance to PyTorch, its size plain and compressed.
 
     ``nonzero_bytes``: of the elements of its weights that are not zero; None in results of earlier versions.
+    ``compression``: zstd at level 3; results of earlier versions do not name theirs, which was gzip.
+    ``integers``: whether its matrices are of int8. ``openvino_max_abs_diff``: the distance of ``model.xml`` beside it,
+    None if there is none.
     """
 
     metrics: dict[str, float]
@@ -38,6 +41,9 @@ class Deployment:
     bytes: int
     compressed_bytes: int
     nonzero_bytes: int | None = None
+    compression: str = "gzip"
+    integers: bool = False
+    openvino_max_abs_diff: float | None = None
 
 
 @dataclass
@@ -85,7 +91,7 @@ class Provenance:
 class Result:
     """One row of a benchmark table. Metrics are per cent, sparsity and sizes as in their classes.
 
-    ``quantization``: the numbers that the delivered file computes with, ``fp32`` or ``int8 trained`` and the like.
+    ``quantization``: how the file came to its integers (``int8``, ``ptq_int8``, ...), None for floating point.
     """
 
     task: str
@@ -100,7 +106,7 @@ class Result:
     training: Training
     teacher: str | None
     provenance: Provenance
-    quantization: str = "fp32"
+    quantization: str | None = None
 
     def write(self, path: Path) -> None:
         """Write it whole or not at all: its presence says that the run is finished."""
@@ -124,8 +130,9 @@ def summary(result: Result) -> str:
     deployed = result.deployment
     scores = "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
     return (
-        f"exported file: {scores}  sparsity {result.sparsity.prunable:.1%}  {deployed.bytes / 1e6:.2f} MB "
-        f"({deployed.compressed_bytes / 1e6:.2f} MB compressed)"
+        f"exported file: {scores}  sparsity {result.sparsity.prunable:.1%}  "
+        + (f"{result.quantization}  " if result.quantization else "")
+        + f"{deployed.bytes / 1e6:.2f} MB ({deployed.compressed_bytes / 1e6:.2f} MB under {deployed.compression})"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,7 +60,7 @@ def _load_split(task: Task, data: Data, split: str, train: bool) -> Loaded:
     if missing:
         raise UserError(
             f"task {task.name}: {origin} has no column '{missing[0]}'.{did_you_mean(missing[0], rows.column_names)} "
-            f"It has {', '.join(rows.column_names)}; the task's own fields (task.*) say which column is which."
+            f"It has {', '.join(rows.column_names)}; say which one is meant with {field_of(task, missing[0])}=COLUMN."
         )
     for column in task.columns():
         if rows.data.column(column).null_count:
@@ -84,6 +84,12 @@ def _load_split(task: Task, data: Data, split: str, train: bool) -> Loaded:
     if limit is not None and limit < total:
         rows = rows.select(sorted(permutation(total)[:limit]))
     return Loaded(rows, origin, total, remarks)
+
+
+def field_of(task: Task, column: str) -> str:
+    """The configuration key whose value is the name of that column."""
+    named = [f"task.{item.name}" for item in fields(task) if getattr(task, item.name) == column]
+    return named[0] if named else "task.*"
 
 
 def shares_split(task: Task, data: Data) -> bool:

@@ -26,8 +26,8 @@ from sparse_xp.errors import UserError
 from sparse_xp.files import explain_full_disk, one_at_a_time, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
-from sparse_xp.modifiers import Modifier, Quantization
 from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe
 from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training, provenance, summary
 
@@ -232,16 +232,8 @@ def make_result(
         ),
         teacher=config.teacher.path or (config.teacher.source if config.teacher.given else None),
         provenance=origin,
-        quantization=number_format(config.quantization),
+        quantization=quantization(run),
     )
-
-
-def number_format(quantization: Modifier | None) -> str:
-    """``fp32``, or the integers that the delivered file computes with and how they were found."""
-    if not isinstance(quantization, Quantization):
-        return "fp32"
-    how = "dynamic" if quantization.dynamic else "calibrated" if quantization.late else "trained"
-    return f"int{quantization.weight_bits} {how}"
 
 
 def find_finished(directory: Path, config_hash: str) -> Result | None:
@@ -281,6 +273,12 @@ def save_model(run: Run) -> None:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
         save_integers(run.model, draft)
+
+
+def quantization(run: Run) -> str | None:
+    """The option of ``quantization=`` that the run's integers are those of, None if it has none."""
+    names = [modifier.option for modifier in run.recipe.modifiers.values() if isinstance(modifier, Quantization)]
+    return " ".join(names) or None
 
 
 def pruned_names(run: Run) -> list[str] | None:

@@ -97,8 +97,8 @@ class Line:
 
     @property
     def quantization(self) -> str:
-        """``fp32``, or what the integers are."""
-        return self.results[0].quantization if self.results else ""
+        """``none``, or the option that the integers are of."""
+        return self.results[0].quantization or "none" if self.results else ""
 
     def average(self, what: str) -> float | None:
         """The mean over the seeds of a number of sparsity (a fraction) or of deployment (bytes)."""
@@ -182,9 +182,9 @@ def set_dense(all_lines: list[Line]) -> None:
             if (other.task, other.profile, other.recipe) == (line.task, line.profile, "dense")
             and other is not line
             and other.results
-            and other.quantization == "fp32"
+            and other.quantization == "none"
         ]
-        if not candidates or (line.recipe == "dense" and line.quantization == "fp32"):
+        if not candidates or (line.recipe == "dense" and line.quantization == "none"):
             continue
         teachers = {Path(result.teacher).name for result in line.results if result.teacher}
         best = max(
@@ -241,9 +241,9 @@ def cells_of(line: Line) -> dict[str, str]:
         "verdict": line.verdict,
         "recovery": "" if line.recovery is None else f"{line.recovery:.1f} %",
         "zeros (prunable / encoder / model)": sparsity,
-        "numbers": line.quantization,
+        "quantization": line.quantization,
         "ONNX MB": megabytes(line.average("bytes")),
-        "gzip MB": megabytes(line.average("compressed_bytes")),
+        "compressed MB": megabytes(line.average("compressed_bytes")),
         "latency ratio": "" if line.latency is None else f"{line.latency.ratio:.2f}",
     }
 

@@ -38,6 +38,15 @@ KINDS = {
 }
 
 
+@pytest.fixture(scope="module")
+def trained_only():
+    """For a module whose runs need no exported file."""
+    from tests.runs import without_export
+
+    with without_export():
+        yield
+
+
 @pytest.fixture(scope="session")
 def deployed(tmp_path_factory):
     """A finished run of a kind: ``deployed("squad")`` is its directory, made when asked for first. Do not touch it."""

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from sparse_xp.__main__ import to_object
 from sparse_xp.config import CONF, Config
+from sparse_xp.result import Deployment
 
 #: small enough for a test, long enough for every schedule to have a beginning, a middle and an end
 SHORT = (
@@ -30,6 +34,17 @@ def configure(*overrides: str) -> Config:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return to_object(compose("config", overrides=list(overrides)))
+
+
+@contextmanager
+def without_export() -> Iterator[None]:
+    """Runs end with the trained model: the exporter takes most of a short run's time, and is proven elsewhere."""
+
+    def skip(subject: object, directory: Path, settings: object, expected: dict[str, float]) -> Deployment:
+        return Deployment(metrics=expected, max_abs_diff=0.0, bytes=1, compressed_bytes=1)
+
+    with mock.patch("sparse_xp.deployment.export", skip), mock.patch("sparse_xp.bundle.complete", return_value=None):
+        yield
 
 
 def command(*words: str) -> list[str]:

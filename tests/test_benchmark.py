@@ -41,6 +41,21 @@ def test_files_and_engines_take_turns():
     assert found == {("x", 1): [(1.0, 2.0)] * 2, ("y", 1): [(3.0, 3.0)] * 2}
 
 
+def test_short_calls_are_repeated_within_a_turn():
+    now, calls = [0.0], [0, 0]
+
+    def call(side, seconds):
+        def run(batch):
+            calls[side] += 1
+            now[0] += seconds
+
+        return run
+
+    found = take_turns({("x", 1): (call(0, 0.004), call(1, 0.008))}, {}, 3, lambda: now[0])
+    assert calls == [2 + 3 * 5, 2 + 3 * 5]  # 20 ms of the faster one
+    assert found[("x", 1)] == [(pytest.approx(0.004), pytest.approx(0.008))] * 3
+
+
 def test_medians_and_the_median_of_ratios():
     # a round in which the machine was busy moves neither
     found = cell("x", 1, 32, 128, [(0.1, 0.2), (0.1, 0.2), (0.2, 0.5), (9.0, 9.0), (0.1, 0.2)])

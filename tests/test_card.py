@@ -19,14 +19,16 @@ def test_a_run_of_made_up_numbers():
         "on 384 rows",
         "- exact_match 75.00\n- f1 82.25",
         "80.00% of the prunable weights, 79.00% of the encoder, 41.40% of the whole model",
-        "12.35 MB; 4.50 MB under gzip",
+        "12.35 MB; 4.50 MB under zstd",
         "teacher: outputs/dense",
         "2.5 epochs, 240 steps of 1,536 rows",
         "    python -m sparse_xp task=squad recipe=pruned80\n",
         'python -m sparse_xp.predict model=. question="',
         "They do not make stock onnxruntime or OpenVINO faster",
+        "- quantization: none",
     ):
         assert part in text, part
+    assert "8-bit" not in text
 
 
 def test_generated_data_and_files_are_called_so():

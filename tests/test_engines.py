@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from sparse_xp.engines import choose, onnxruntime_call, openvino_call, versions
+from sparse_xp.engines import choose, fill, onnxruntime_call, openvino_call, versions
 from sparse_xp.errors import UserError
 
 
@@ -21,6 +21,16 @@ def test_an_engine_that_is_not_installed(monkeypatch):
     assert choose(None) == ["onnxruntime"]
     with pytest.raises(UserError, match=r"engine=openvino is not installed: pip install 'sparse-xp\[openvino\]'"):
         choose(["onnxruntime", "openvino"])
+
+
+def test_a_batch_is_filled_up_to_the_shape_of_a_file():
+    batch = {"input_ids": np.array([[7, 8]]), "attention_mask": np.array([[1, 1]])}
+    filled = fill(batch, (2, 3))
+    assert filled["input_ids"].tolist() == [[7, 8, 0], [0, 0, 0]]
+    assert filled["attention_mask"].tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert fill(batch, (None, None))["input_ids"].tolist() == [[7, 8]]
+    with pytest.raises(UserError, match=r"2 tokens: the file was exported for 1 \(export\.sequence\)"):
+        fill(batch, (None, 1))
 
 
 def test_both_compute_what_the_samples_say(deployed):

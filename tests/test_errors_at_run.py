@@ -153,7 +153,7 @@ def test_missing_mirror_directory(command):
 def test_wrong_columns(command, tmp_path):
     write_rows(tmp_path / "mirror" / "sst2" / "train.parquet", sentences=SENTENCES, label=[0, 1, 0, 1])
     answer = command(*LOCAL)
-    assert_refused(answer, "no column 'sentence'", "Did you mean 'sentences'?", "sentences, label", "task.*")
+    assert_refused(answer, "no column 'sentence'", "Did you mean 'sentences'?", "sentences, label", "task.text=COLUMN")
 
 
 def test_misspelt_column_of_the_task(command):

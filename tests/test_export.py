@@ -7,12 +7,18 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import onnx
+import onnxruntime
 import pytest
 
+from sparse_xp import Pipeline, benchmark
 from sparse_xp.bundle import verify
+from sparse_xp.config import Export
+from sparse_xp.deployment import Distance
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
+from sparse_xp.result import Result
 from sparse_xp.run import run
 from tests.runs import SHORT, configure
 from tests.tiny import make_bert, make_tokenizer
@@ -53,6 +59,53 @@ def test_another_opset_replaces_the_file_and_its_figures(copy):
     assert after["deployment"]["bytes"] == (copy / "deployment/model.onnx").stat().st_size
     assert after["deployment"]["bytes"] != before["deployment"]["bytes"]
     assert {**after, "deployment": None} == {**before, "deployment": None}
+
+
+def test_a_file_of_one_shape_answers_as_one_of_any(copy, tmp_path, capsys):
+    length = parts_of_run(copy, [])[0].max_length
+    main([f"run={copy}", f"export.sequence={length}", "export.batch=3", f"out={tmp_path / 'out'}"])
+    graph = onnx.load(tmp_path / "out/model.onnx").graph
+    assert {tuple(d.dim_value for d in each.type.tensor_type.shape.dim) for each in graph.input} == {(3, length)}
+    sample = dict(np.load(tmp_path / "out/samples/inp-0000.npz"))
+    session = onnxruntime.InferenceSession(tmp_path / "out/model.onnx")
+    assert session.run(None, sample)[0].shape[0] == 3  # as the card says
+    rows = [{"question": "Who?", "context": "Ada saw a bear. Vance fed a goat."}] * 4
+    free, fixed = Pipeline(copy)(rows), Pipeline(tmp_path / "out")(rows)
+    assert [each["answer"] for each in free] == [each["answer"] for each in fixed]
+    assert [each["score"] for each in free] == pytest.approx([each["score"] for each in fixed], abs=1e-4)
+    with pytest.raises(UserError, match=rf"max_length={length + 1}: the file was exported for {length} tokens"):
+        Pipeline(tmp_path / "out", max_length=length + 1)
+    with pytest.raises(UserError, match=r"batch=1: .*/out/model.onnx was exported for batch=3 alone"):
+        benchmark.main([f"model={tmp_path / 'out'}", "batch=1"])
+    benchmark.main([f"model={tmp_path / 'out'}", "rounds=1", "engine=onnxruntime", f"out={tmp_path}"])
+    assert f"| 3     | {length} " in capsys.readouterr().out
+
+
+def test_the_limits_of_the_gate():
+    near, far, none = Distance(1.2, 0.05), Distance(0.2, 0.15), Distance(float("nan"), float("nan"))
+    near.check("exported", Export(), True)
+    with pytest.raises(UserError, match=r"logits differ by 0.15 of their spread, export.max_rms_diff_int8 allows 0.1"):
+        far.check("exported", Export(), True)
+    with pytest.raises(UserError, match=r"The OpenVINO file .*: a logit differs by 1.2, export.max_abs_diff allows"):
+        near.check("OpenVINO", Export(), False)
+    for integers in (True, False):
+        with pytest.raises(UserError, match=r"differs? by nan"):
+            none.check("exported", Export(), integers)
+
+
+def test_the_format_of_openvino(copy, tmp_path):
+    pytest.importorskip("openvino")
+    main([f"run={copy}", "export.openvino=true"])
+    verify(copy / "deployment")
+    assert (copy / "deployment/model.bin").stat().st_size > 1000
+    assert "OpenVINO's own format" in (copy / "deployment/model_card.md").read_text()
+    assert 0 < Result.read(copy / "result.json").deployment.openvino_max_abs_diff < 1e-3
+
+
+def test_openvino_that_is_not_installed(copy, monkeypatch):
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"OpenVINO is not installed: pip install 'sparse-xp\[openvino\]'"):
+        main([f"run={copy}", "export.openvino=true"])
 
 
 def test_other_rows_go_elsewhere(copy, tmp_path, capsys):
@@ -117,6 +170,9 @@ def test_the_task_comes_back_as_it_was(finished):
         (["run={}", "recipe=dense"], "recipe=dense: recipe is settled once a run is finished; task, data, export"),
         (["run={}", "export.opzet=18"], "There is no key 'export.opzet'. Did you mean 'opset'?"),
         (["run={}", "export.opset=new"], "export.opset: Value 'new'"),
+        (["run={}", "export.opset=17"], "export.opset=17: want 18 to 23."),
+        (["run={}", "export.sequence=16"], "export.sequence=16: texts of task squad have up to"),
+        (["run={}", "export.batch=0"], "export.batch=0: want at least 1, or null"),
         (["squad"], "squad: want KEY=VALUE."),
         (["task=squad", "model.checkpoint=x"], "out=DIR is needed"),
         (["task=squad", "model=tiny", "out=o"], "model.checkpoint=DIR is needed"),

@@ -235,3 +235,11 @@ def test_only_one_process_is_at_work_on_a_directory(tmp_path):
         pass
     assert said == [f"{tmp_path}/run: another process is at work on it; waiting"]
     other.wait()
+
+
+def test_files_are_as_readable_as_their_directory(tmp_path):
+    """Some libraries write for the owner alone, and a deployment folder is used by others."""
+    with whole_directory(tmp_path / "new") as draft:
+        (draft / "private").touch(0o600)
+    directory, file = tmp_path / "new", tmp_path / "new" / "private"
+    assert file.stat().st_mode & 0o777 == directory.stat().st_mode & 0o666

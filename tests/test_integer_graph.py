@@ -147,8 +147,9 @@ def test_every_linear_is_an_integer_kernel(cells, name):
     kinds = Counter(node.op_type for node in cells[name].optimized.node)
     # Rounded outputs make another kernel of it; what multiplies in floating point is attention's own two products.
     integer = kinds["MatMulIntegerToFloat"] + kinds["DynamicQuantizeMatMul"] + kinds["QLinearMatMul"]
-    assert integer == linears(cells[name]) > 5
-    assert kinds["MatMul"] + kinds["FusedMatMul"] == 2
+    products = name == "roberta"  # its queries and keys come out as integers, and so are multiplied
+    assert integer - products == linears(cells[name]) > 5
+    assert kinds["MatMul"] + kinds["FusedMatMul"] + products == 2
     assert kinds["Gemm"] == 0
 
 

@@ -13,6 +13,8 @@ from sparse_xp.modifiers import Modifier
 from sparse_xp.run import run
 from tests.runs import SHORT, configure
 
+pytestmark = pytest.mark.usefixtures("trained_only")
+
 HOOKS = ("attach", "before_step", "loss", "before_update", "after_update", "detach", "check")
 
 

@@ -14,7 +14,7 @@ PRUNED = make_result()
 
 
 def sst2(accuracy: float, **changes: Any) -> Result:
-    deployment = Deployment({"accuracy": accuracy}, 1e-6, 12_345_678, 4_500_000)
+    deployment = Deployment({"accuracy": accuracy}, 1e-6, 12_345_678, 4_500_000, compression="zstd")
     return make_result(**{"task": "sst2", "metric": "accuracy", "deployment": deployment} | changes)
 
 
@@ -26,15 +26,25 @@ ROWS = [
 TABLE = """\
 task sst2, model minilm, train rows 1,536, epochs 2.5
 
-| recipe   | teacher | seed | score          | sparsity (prunable / encoder / model) | ONNX MB | compressed MB |
-|----------|---------|------|----------------|---------------------------------------|---------|---------------|
-| dense    | no      | 42   | accuracy 92.00 | 0.0% / 0.0% / 0.1%                    | 12.35   | 4.50          |
-| pruned80 | yes     | 43   | accuracy 91.25 | 80.0% / 79.0% / 41.4%                 | 12.35   | 4.50          |
-| pruned80 | no      | 42   | accuracy 90.50 | 80.0% / 79.0% / 41.4%                 | 12.35   | 4.50          |"""
+| recipe   | teacher | seed | score          | sparsity (prunable / encoder / model) | ONNX MB | zstd MB |
+|----------|---------|------|----------------|---------------------------------------|---------|---------|
+| dense    | no      | 42   | accuracy 92.00 | 0.0% / 0.0% / 0.1%                    | 12.35   | 4.50    |
+| pruned80 | yes     | 43   | accuracy 91.25 | 80.0% / 79.0% / 41.4%                 | 12.35   | 4.50    |
+| pruned80 | no      | 42   | accuracy 90.50 | 80.0% / 79.0% / 41.4%                 | 12.35   | 4.50    |"""
 
 
 def test_table():
     assert table(ROWS) == TABLE
+
+
+def test_a_table_names_what_is_of_integers_and_what_gzip_compressed():
+    old = sst2(90.0, deployment=Deployment({"accuracy": 90.0}, 1e-6, 12_345_678, 4_500_000))
+    head, _, names, _, *lines = table([old, sst2(91.0, quantization="int8")]).splitlines()
+    assert "quantization" not in head
+    column = [cell.strip() for cell in names.split("|")].index("quantization")
+    assert [line.split("|")[column].strip() for line in lines] == ["none", "int8"]
+    assert [line.split("|")[-2].strip() for line in lines] == ["4.50 (gzip)", "4.50"]
+    assert table([sst2(91.0, quantization="int8")]).startswith("task sst2, model minilm, quantization int8, seed 42")
 
 
 def test_a_table_of_different_tasks_shows_what_differs():
@@ -76,7 +86,7 @@ HISTORY = [
         "**exact_match 75.00**  **f1 82.25** on the exported file, 384 rows",
         "80.00% of the prunable weights, 79.00% of the encoder",
         "41.40% of the model",
-        "12.35 MB, 4.50 MB under gzip",
+        "12.35 MB, 4.50 MB under zstd",
         "3.2e-06",
         "1,536 rows for 2.5 epochs:\n  240 steps, 62 s",
         "62.3 features/s on cpu in fp32",

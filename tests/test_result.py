@@ -56,7 +56,7 @@ def test_a_file_of_another_shape_is_refused(tmp_path, change, error):
 
 def test_summary():
     assert summary(make_result()) == (
-        "exported file: exact_match 75.00  f1 82.25  sparsity 80.0%  12.35 MB (4.50 MB compressed)"
+        "exported file: exact_match 75.00  f1 82.25  sparsity 80.0%  12.35 MB (4.50 MB under zstd)"
     )
 
 

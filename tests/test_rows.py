@@ -60,7 +60,7 @@ def test_a_missing_root_is_an_error(tmp_path):
 
 
 def test_a_wrong_column_is_an_error_that_names_the_nearest(mirror):
-    message = r"task sst2: .* has no column 'sentences'\. Did you mean 'sentence'\? It has sentence, label; .*task\.\*"
+    message = r"has no column 'sentences'\. Did you mean 'sentence'\? It has sentence, label; .* task\.text=COLUMN"
     with pytest.raises(UserError, match=message):
         load_rows(make_task(text="sentences"), mirror, train=True)
 

@@ -48,7 +48,8 @@ HEADER = "task,cell,metric,published,std,n,tolerance,source,note\n"
 def make_cell(**changes) -> Cell:
     fields = {
         "number": 0, "name": "dense", "words": ["task=sst2", "recipe=dense", "seed=1"], "directory": "d",
-        "task": "sst2", "model": "tiny", "recipe": "dense", "profile": "embedded", "seed": 1, "epochs": 2.0, "max_train_samples": None,
+        "task": "sst2", "model": "tiny", "recipe": "dense", "profile": "embedded", "seed": 1, "epochs": 2.0,
+        "max_train_samples": None,
         "config_hash": "0123456789", "command": "python -m sparse_xp task=sst2",
     }  # fmt: skip
     return Cell(**fields | changes)

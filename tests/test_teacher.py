@@ -17,6 +17,8 @@ from sparse_xp.run import run
 from sparse_xp.teacher import LiveTeacher, StoredTeacher, TooLarge, make_room, store_logits
 from tests.runs import SHORT, configure
 
+pytestmark = pytest.mark.usefixtures("trained_only")
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):

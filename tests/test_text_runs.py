@@ -10,7 +10,7 @@ import yaml
 from sparse_xp.config import with_teacher
 from sparse_xp.export import export_run
 from sparse_xp.run import run
-from tests.runs import SHORT, configure, history
+from tests.runs import SHORT, configure, history, without_export
 
 FULL = ("profile=embedded", "log=none")
 SEVERAL = ("task=sst2", "task.problem=multi_label", "task.classes=[blames,praises,insists]", "task.metrics=[accuracy]")
@@ -41,7 +41,8 @@ def test_teacher_student_and_deployment(tmp_path, words, metrics):
 
 
 def test_classes_read_from_the_data_stay_with_the_run(tmp_path):
-    run(configure(*SHORT, "task=qnli", "recipe=dense", "train.epochs=1", "task.classes=[]"), tmp_path / "run")
+    with without_export():
+        run(configure(*SHORT, "task=qnli", "recipe=dense", "train.epochs=1", "task.classes=[]"), tmp_path / "run")
     stored = yaml.safe_load((tmp_path / "run/config.yaml").read_text(encoding="utf-8"))
     assert stored["task"]["classes"] == ["0", "1"]
     export_run(tmp_path / "run", [], out=tmp_path / "again")

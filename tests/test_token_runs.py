@@ -12,7 +12,7 @@ import yaml
 from sparse_xp.config import with_teacher
 from sparse_xp.export import export_run
 from sparse_xp.run import run
-from tests.runs import SHORT, configure, history
+from tests.runs import SHORT, configure, history, without_export
 
 NAMES = ["O", "B-PER", "I-PER", "B-ORG", "I-ORG", "B-LOC", "I-LOC", "B-MISC", "I-MISC"]
 FULL = ("task=conll2003", "profile=embedded", "log=none")
@@ -83,7 +83,8 @@ def test_pruning_costs(seed, tmp_path):
 
 def test_classes_read_from_the_data_stay_with_the_run(tmp_path):
     config = configure(*SHORT, "task=conll2003", "recipe=dense", "train.epochs=1", "task.classes=[]")
-    run(config, tmp_path / "run")
+    with without_export():
+        run(config, tmp_path / "run")
     names = ["O", *(f"{place}-{name}" for name in ("LOC", "MISC", "ORG", "PER") for place in "BI")]
     assert yaml.safe_load((tmp_path / "run/config.yaml").read_text(encoding="utf-8"))["task"]["classes"] == names
     model = json.loads((tmp_path / "run/model/config.json").read_text(encoding="utf-8"))

@@ -80,7 +80,7 @@ def make_result(**changes: Any) -> Result:
         "seed": 42,
         "metric": "f1",
         "metrics": {"exact_match": 75.5, "f1": 82.5},
-        "deployment": Deployment({"exact_match": 75.0, "f1": 82.25}, 3.2e-6, 12_345_678, 4_500_000),
+        "deployment": Deployment({"exact_match": 75.0, "f1": 82.25}, 3.2e-6, 12_345_678, 4_500_000, compression="zstd"),
         "sparsity": Sparsity(0.8, 0.79, 0.414, {"layer.0.weight": 0.75, "layer.1.weight": 0.85}),
         "training": Training(
             epochs=2.5,

@@ -70,6 +70,12 @@ class Quantization(Modifier):
         return "quantization"
 
     @property
+    def option(self) -> str:
+        """What ``quantization=`` calls this: int8, int8_sparseml, int8_dynamic, ptq_int8; int4 for fewer bits."""
+        name = f"{'ptq_' * self.late}int{self.weight_bits}"
+        return f"{name}_dynamic" if self.dynamic else name if self.per_channel else f"{name}_sparseml"
+
+    @property
     def late(self) -> bool:
         return self.calibration_rows is not None
 
@@ -157,7 +163,7 @@ class Quantization(Modifier):
         return self.late or self.settings.active
 
     def logs(self, run: Run) -> dict[str, float]:
-        return {"quantized": float(self.settings.active)}
+        return {"quantized": float(self.weight_bits * self.settings.active)}
 
     def ranges(self) -> dict[str, Any]:
         """Each range once, under the name of the first module that it belongs to."""

@@ -15,6 +15,8 @@ from sparse_xp.run import run
 from sparse_xp.teacher import LiveTeacher
 from tests.runs import SHORT, configure, history
 
+pytestmark = pytest.mark.usefixtures("trained_only")
+
 STUDENT, TEACHER = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[1.0, 0.0], [0.0, 2.0]])
 
 

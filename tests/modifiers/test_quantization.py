@@ -65,7 +65,7 @@ def test_training_in_8_bits_begins_and_ranges_freeze_when_they_should():
         assert modifier.reached(this) == bool(active[-1])
         counts.append(classifier(this).inputs.count)
         scales.append(classifier(this).scale)
-    assert active == [0] * 4 + [1] * 8
+    assert active == [0] * 4 + [8] * 8
     assert counts == [0] * 4 + [2, 4, 6, 8] + [8] * 4  # two batches a step
     assert scales[:8] == [None] * 8
     assert all(scale.equal(scales[8]) for scale in scales[8:])
@@ -227,8 +227,30 @@ def finished(tmp_path_factory):
 def test_a_run_is_quantized_from_its_epoch_on_in_float32(finished):
     assert finished.seen == {(False, torch.bfloat16), (True, torch.float32)}
     lines = [line for line in history(finished.place) if "quantized" in line]
-    assert [line["quantized"] for line in lines] == [0] * 18 + [1] * 6
+    assert [line["quantized"] for line in lines] == [0] * 18 + [8] * 6
     assert finished.result.training.best_step == 24  # no evaluation before satisfies the recipe
+
+
+def test_a_run_says_that_it_is_of_integers(finished):
+    assert (finished.result.quantization, finished.result.deployment.integers) == ("int8", True)
+    assert "- in 8-bit integers: quantization=int8\n" in (finished.place / "report.md").read_text()
+    card = (finished.place / "deployment/model_card.md").read_text()
+    assert "matrices and tables of the file are 8-bit integers" in card
+    assert "- quantization: int8\n" in card
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "int8"),
+        ({"per_channel": False}, "int8_sparseml"),
+        ({"dynamic": True}, "int8_dynamic"),
+        ({"calibration_rows": 512}, "ptq_int8"),
+        ({"weight_bits": 4}, "int4"),
+    ],
+)
+def test_the_names_of_the_options(fields, name):
+    assert Quantization(**fields).option == name
 
 
 def test_the_learning_rate_starts_anew_with_8_bit_training(finished):

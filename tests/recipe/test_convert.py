@@ -23,6 +23,8 @@ from sparse_xp.recipe.zoo import FILES
 from sparse_xp.run import run
 from tests.runs import SHORT, configure
 
+pytestmark = pytest.mark.usefixtures("trained_only")
+
 TRAINS = """\
 rate: 2e-3
 training_modifiers:

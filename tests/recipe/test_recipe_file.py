@@ -9,6 +9,8 @@ from sparse_xp.modifiers import WeightDecay
 from sparse_xp.recipe.zoo import FILES, find_model, find_recipe
 from tests.runs import SHORT, configure, history
 
+pytestmark = pytest.mark.usefixtures("trained_only")
+
 TRANSFER = f"recipe.path={FILES / 'obert_base_pruned90_quant_squad.yaml'}"
 CLASSES = f"recipe.path={FILES / 'bert_base_pruned80_classes.yaml'}"
 ZOO = "zoo:nlp/question_answering/obert-base/pytorch/huggingface/squad"
