@@ -23,7 +23,7 @@ td { border-bottom: 1px solid var(--rule); padding: .35rem .7rem .35rem 0 }
 tr.marked td:nth-child(2) { color: var(--mark) } tr.group td { border-top: 1px solid var(--soft) }
 td.pass { color: var(--good); font-weight: 600 } td.fail, td.failed { color: var(--bad); font-weight: 600 }
 ul { padding-left: 1.2rem; font-size: .88rem } li.mark { color: var(--mark) } li.bad { color: var(--bad) }
-.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(380px, 1fr)); gap: 1rem }
+.plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(380px, 1fr)); gap: 1rem }
 figure { margin: 0 } figure svg { width: 100%; height: auto }
 code, pre { font: .78rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace }
 pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; margin: .3rem 0 }

@@ -18,7 +18,8 @@ TOLERANCE = 1.0
 class Published:
     """One number, per cent, for the cell of that name on that task. ``std`` and ``n`` (seeds): None where not said.
 
-    ``tolerance``: points below it that still pass. ``note``: what differs here from what was published.
+    ``tolerance``: points below it that still pass. ``note``: what differs here from what was published. ``model``: whose
+    number it is, by its name here; runs of another are marked. The column may be left out.
     """
 
     task: str
@@ -30,6 +31,7 @@ class Published:
     tolerance: float
     source: str
     note: str
+    model: str | None = None
 
 
 def read_published(path: Path) -> list[Published]:
@@ -37,16 +39,16 @@ def read_published(path: Path) -> list[Published]:
     with path.open(encoding="utf-8", newline="") as file:
         reader = csv.DictReader(file)
         wanted = [field.name for field in fields(Published)]
-        if reader.fieldnames != wanted:
+        if reader.fieldnames not in (wanted, wanted[:-1]):
             raise UserError(
                 f"{path}, line 1: want the columns {','.join(wanted)}, found {','.join(reader.fieldnames or [])}."
             )
         found: list[Published] = []
-        seen: dict[tuple[str, str, str], int] = {}
+        seen: dict[tuple[str, ...], int] = {}
         for raw in reader:
             where = f"{path}, line {reader.line_num}"
             if None in raw or None in raw.values():
-                raise UserError(f"{where}: want {len(wanted)} values. A comma inside one needs quotes around it.")
+                raise UserError(f"{where}: want {len(reader.fieldnames)} values. A comma inside one needs quotes around it.")
             line = Published(
                 task=raw["task"],
                 cell=raw["cell"],
@@ -57,10 +59,11 @@ def read_published(path: Path) -> list[Published]:
                 tolerance=number(raw["tolerance"], f"{where}: tolerance") if raw["tolerance"] else TOLERANCE,
                 source=raw["source"],
                 note=raw["note"],
+                model=raw.get("model") or None,
             )
             if not line.source:
                 raise UserError(f"{where}: a published number needs its source.")
-            key = (line.task, line.cell, line.metric)
+            key = (line.task, line.cell, line.metric, *([line.model] if line.model else []))
             if key in seen:
                 raise UserError(f"{where}: {' '.join(key)} stands in line {seen[key]} already.")
             seen[key] = reader.line_num

@@ -198,8 +198,12 @@ def set_dense(all_lines: list[Line]) -> None:
 def with_published(line: Line, published: Sequence[Published]) -> list[Line]:
     """The line with its number; and one more for every other metric that has one."""
     mine = [number for number in published if (number.task, number.cell) == (line.task, line.cell)]
+    mine = [number for number in mine if number.model == line.model] or mine
     line.metric = line.metric or (mine[0].metric if mine else "")
     line.published = next((number for number in mine if number.metric == line.metric), None)
+    wanted = next((number.model for number in mine if number.model), None)
+    if wanted and line.profile == "full" and line.model != wanted:
+        line.marks.append(f"{line.model} instead of {wanted}")
     others = [number for number in mine if number is not line.published]
     return [line, *(Line(**{**vars(line), "metric": each.metric, "published": each, "dense": None}) for each in others)]
 
@@ -266,10 +270,11 @@ def shown(made: Sequence[Line]) -> list[dict[str, str]]:
 
 def notes(made: Sequence[Line]) -> list[str]:
     """What the marks mean, what failed, and where the numbers come from; a sentence each."""
-    found = []
+    marked: dict[str, list[str]] = {}
     for line in made:
         if line.marks:
-            found.append(f"* {line.task} {line.cell}: {'; '.join(line.marks)}.")
+            marked.setdefault("; ".join(line.marks), []).append(f"{line.task} {line.cell}")
+    found = [f"* {', '.join(dict.fromkeys(names))}: {mark}." for mark, names in marked.items()]
     for line in made:
         found += [
             f"{line.task} {line.cell}: {status}{f': {why}' if why else ''}"

@@ -101,7 +101,7 @@ def test_help_names_groups_and_options(command):
     assert answer.code == 0
     for group in GROUPS:
         assert f"\n{group}: " in answer.out
-    assert "recipe: dense, file, gradual80, prune70_quant, pruned80" in answer.out
+    assert "recipe: dense, file, gradual80, obert80, obert80_pairs, prune70_quant, prune80, pruned80" in answer.out
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,9 @@ def test_a_line_is_read(tmp_path):
         "A, B",
         "",
     )
-    assert (second.std, second.n, second.tolerance) == (None, None, TOLERANCE)
+    assert (second.std, second.n, second.tolerance, second.model) == (None, None, TOLERANCE, None)
+    path.write_text("task,cell,metric,published,std,n,tolerance,source,note,model\nsquad,a,f1,87.1,,,,A,,bert_base\n")
+    assert read_published(path)[0].model == "bert_base"
 
 
 def test_other_columns_are_refused(tmp_path):

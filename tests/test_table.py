@@ -80,6 +80,16 @@ def test_a_cell_that_is_another_is_marked_and_not_judged(change, mark):
     assert f"* sst2 sparse: {mark}." in markdown_table("t", [dense, sparse])
 
 
+def test_another_model_is_a_mark():
+    _, sparse = lines(RUNS, PLACES, [number(80, model="bert_base_pruned80")])
+    assert (sparse.marks, sparse.verdict) == (["bert_base instead of bert_base_pruned80"], "not comparable")
+
+
+def test_the_number_of_the_same_model_is_taken():
+    _, sparse = lines(RUNS, PLACES, [number(80, model="other"), number(91, model="bert_base")])
+    assert (sparse.published.published, sparse.verdict) == (91, "pass")
+
+
 def test_fewer_rows_are_a_mark():
     some = run(90.0, 1)
     some.training.train_rows, some.training.train_rows_of = 100, 1000
