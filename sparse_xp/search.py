@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,15 +109,17 @@ def search(
     except ImportError as error:
         raise UserError("hydra/sweeper=search needs Optuna: pip install 'sparse-xp[optuna]'.") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of names of objectives
     Path(place).mkdir(parents=True, exist_ok=True)
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     study = optuna.create_study(
         study_name=Path(place).name,
         storage=settings.storage or f"sqlite:///{Path(place) / 'study.db'}",
         directions=[OBJECTIVES[name][1] for name in settings.objectives],
-        sampler=samplers[settings.sampler](seed=settings.seed),
         load_if_exists=True,
     )
+    # A search that goes on is not to draw again what it drew at first.
+    study.sampler = samplers[settings.sampler](seed=settings.seed + len(study.trials))
     states = optuna.trial.TrialState
     if list(study.metric_names or settings.objectives) != list(settings.objectives):
         raise UserError(f"{place} has a study of {', '.join(study.metric_names)}: give hydra.sweep.dir= another place.")

@@ -34,7 +34,7 @@ class Trial:
     [
         ("interval(0.5,1.0)", ("float", 0.5, 1.0, False, None), "k=0.75"),
         ("tag(log,interval(1e-5,3e-5))", ("float", 1e-5, 3e-5, True, None), "k=2e-05"),
-        ("interval(1,9)", ("int", 1, 9, False, 1), "k=5"),
+        ("int(interval(1,9))", ("int", 1, 9, False, 1), "k=5"),
         ("range(0,10,2)", ("int", 0, 9, False, 2), "k=4"),
         ("choice(gradual,obert)", ("choice", ["gradual", "obert"]), "k=gradual"),
         ("gradual,obert", ("choice", ["gradual", "obert"]), "k=gradual"),
