@@ -18,8 +18,8 @@ TOLERANCE = 1.0
 class Published:
     """One number, per cent, for the cell of that name on that task. ``std`` and ``n`` (seeds): None where not said.
 
-    ``tolerance``: points below it that still pass. ``note``: what differs here from what was published. ``model``: whose
-    number it is, by its name here; runs of another are marked. The column may be left out.
+    ``tolerance``: points below it that still pass. ``note``: what differs here from what was published. ``model``:
+    whose number it is, by its name here; runs of another are marked. The column may be left out.
     """
 
     task: str
@@ -48,7 +48,8 @@ def read_published(path: Path) -> list[Published]:
         for raw in reader:
             where = f"{path}, line {reader.line_num}"
             if None in raw or None in raw.values():
-                raise UserError(f"{where}: want {len(reader.fieldnames)} values. A comma inside one needs quotes around it.")
+                count = len(reader.fieldnames)
+                raise UserError(f"{where}: want {count} values. A comma inside one needs quotes around it.")
             line = Published(
                 task=raw["task"],
                 cell=raw["cell"],
