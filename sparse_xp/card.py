@@ -61,6 +61,7 @@ def card(title: str, task: Task, data: str, rows: str, deployed: Deployment, zer
     labels = f"\nLabels: {', '.join(task.label_names)}.\n" if task.label_names else ""
     scores = "\n".join(f"- {name} {value:.2f}" for name, value in deployed.metrics.items())
     nonzero = f", {deployed.nonzero_bytes / 1e6:.2f} MB of it not zero" if deployed.nonzero_bytes is not None else ""
+    taken = f"- {zeros.removed.told()}\n" if zeros.removed else ""
     return f"""# {title}
 
 A BERT-class encoder for {KINDS[type(task).__name__]} as an ONNX file.
@@ -77,8 +78,8 @@ Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}.
 
 ## Size and zeros
 
-- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} of the \
-whole model
+{taken}- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} of \
+the whole model
 - `model.onnx`: {deployed.bytes / 1e6:.2f} MB{nonzero}; {deployed.compressed_bytes / 1e6:.2f} MB under \
 {deployed.compression}{INTEGERS * deployed.integers}{OPENVINO * (deployed.openvino_max_abs_diff is not None)}
 

@@ -362,7 +362,8 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
     """The directory name of a run: task, model, recipe, what else was overridden, and the seed.
 
     ``choices``: Hydra's group choices. ``overrides``: the words of the command line. The same for the same command
-    whatever the order of its words; of a path only the last part is taken (``config_hash`` tells two runs apart).
+    whatever the order of its words; of a path only the last part is taken, of ``recipe.path`` the last two
+    (``config_hash`` tells two runs apart).
     """
     named = ("task", "model", "recipe", "profile", "seed", "log", "data.cache")
     extra = []
@@ -370,9 +371,10 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
         key, _, value = word.lstrip("+").partition("=")
         if key not in named and not key.startswith("log."):
             value = value.strip("'\"")
-            extra.append(
-                f"{key}={value.rstrip('/').rsplit('/', 1)[-1] if value.count('/') > 1 or value[:1] in './' else value}"
-            )
+            if value.count("/") > 1 or value[:1] in "./":
+                last = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml
+                value = "/".join(value.rstrip("/").split("/")[-last:])
+            extra.append(f"{key}={value}")
     parts = [
         str(choices["task"]),
         str(choices["model"]),

@@ -136,6 +136,7 @@ def deploy(
     from sparse_xp.model import check_labels, load_model, load_tokenizer, read_config
     from sparse_xp.rows import load_rows
     from sparse_xp.sparsity import measure
+    from sparse_xp.structured import removed
 
     hush_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)
@@ -167,7 +168,7 @@ def deploy(
         metrics=metrics,
         task=task,
         rows=(len(rows), loaded.total),
-        zeros=Sparsity(found.prunable, found.encoder, found.model, found.layers),
+        zeros=Sparsity(found.prunable, found.encoder, found.model, found.layers, removed(model)),
     )
 
 

@@ -59,9 +59,13 @@ class Shell(torch.nn.Module):
 
 @dataclass(kw_only=True)
 class Run(Subject):
-    """What the hooks of a modifier may see. ``source`` names the checkpoint that training started from."""
+    """What the hooks of a modifier may see.
+
+    ``source`` names the checkpoint that training started from, ``cache`` is where runs keep what others may use too.
+    """
 
     directory: Path
+    cache: Path
     source: str
     seed: int
     train: Train

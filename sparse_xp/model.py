@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 #: NAME or OWNER/NAME. What starts with a dot or a slash, or has a comma, an equals sign or more slashes, is a path.
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
+#: SparseML saved the matrices of a quantized model inside of wrappers, ``query.module.weight`` for ``query.weight``
+SPARSEML_NAMES = {r"\.module\.(weight|bias)$": r".\1"}
+
 #: what a class of transformers is for, where its head was trained on a task and not in pretraining
 TRAINED_HEADS = ("QuestionAnswering", "SequenceClassification", "TokenClassification", "MultipleChoice")
 NEW_HEAD = "To train a new head on its encoder, write model.new_head=true; or choose another model.checkpoint."
@@ -88,7 +91,6 @@ def load_model(
     ``new_head`` allows to put a new one in its place.
     """
     import torch
-    import transformers
 
     stored = read_config(checkpoint, revision)
     if not new_head:
@@ -101,13 +103,14 @@ def load_model(
         options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     try:
         # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
-        model, info = getattr(transformers, task.model_class).from_pretrained(
+        model, info = model_class(task, stored).from_pretrained(
             checkpoint,
             revision=revision,
             dtype=torch.float32,
             attn_implementation=attention,
             weights_only=True,
             output_loading_info=True,
+            key_mapping=SPARSEML_NAMES,
             ignore_mismatched_sizes=new_head,
             **options,
         )
@@ -128,6 +131,18 @@ def load_model(
         elif other_labels(task, stored):
             new |= renew_head(model)
     return model, sorted(new)
+
+
+def model_class(task: Task, config: PreTrainedConfig) -> Any:
+    """The class for ``task`` of the checkpoint's architecture, with layers of the sizes that ``config`` tells of."""
+    import transformers
+
+    from sparse_xp.structured import KEY, fitting
+
+    auto = getattr(transformers, task.model_class)
+    if not getattr(config, KEY, None):
+        return auto
+    return fitting(auto._model_mapping[type(config)], config)
 
 
 def read_config(checkpoint: str, revision: str | None, what: str = "model") -> PreTrainedConfig:

@@ -29,7 +29,8 @@ def row(result: Result) -> dict[str, str]:
         + (f"  [on {part}]" if (part := rows_used(trained.eval_rows, trained.eval_rows_of, some_only=True)) else ""),
         "sparsity (prunable / encoder / model)": " / ".join(
             f"{part:.1%}" for part in (result.sparsity.prunable, result.sparsity.encoder, result.sparsity.model)
-        ),
+        )
+        + (f"  [{result.sparsity.removed.share:.1%} of the encoder removed]" if result.sparsity.removed else ""),
         "ONNX MB": f"{deployed.bytes / 1e6:.2f}",
         "zstd MB": f"{deployed.compressed_bytes / 1e6:.2f}{' (gzip)' if deployed.compression == 'gzip' else ''}",
         "train rows": rows_used(trained.train_rows, trained.train_rows_of),
@@ -105,7 +106,7 @@ def report(result: Result, history: list[dict[str, Any]]) -> str:
 {scores} on the exported file, {rows_used(trained.eval_rows, trained.eval_rows_of)} rows.
 
 - zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder,
-  {zeros.model:.2%} of the model
+  {zeros.model:.2%} of the model{f"; {zeros.removed.told()}" if zeros.removed else ""}
 - `deployment/model.onnx`: {deployed.bytes / 1e6:.2f} MB, {deployed.compressed_bytes / 1e6:.2f} MB under \
 {deployed.compression};
   largest difference of a logit to PyTorch {deployed.max_abs_diff:.1e}
@@ -151,7 +152,7 @@ def spark(values: list[float], width: int = 60) -> str:
 def course(steps: list[dict[str, Any]]) -> str:
     """The curves of the run, and ten of the logged steps as a table."""
     picked = [steps[round(i * (len(steps) - 1) / 9)] for i in range(10)] if len(steps) > 10 else steps
-    known = ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "quantized", "grad_norm")
+    known = ("loss", "loss_task", "loss_distillation", "lr", "sparsity", "removed", "speedup", "quantized", "grad_norm")
     names = [name for name in known if any(name in step for step in steps)]
     curves = [(name, [step[name] for step in steps if name in step]) for name in names]
     drawn = "\n".join(f"    {name:<18} {spark(v)}  {v[0]:.3g} to {v[-1]:.3g}" for name, v in curves)

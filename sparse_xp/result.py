@@ -47,13 +47,32 @@ class Deployment:
 
 
 @dataclass
+class Removed:
+    """What structured pruning took: ``share`` of the weights of the encoder's matrices; what each layer has left."""
+
+    share: float
+    heads: list[int]
+    neurons: list[int]
+
+    def told(self) -> str:
+        """In words: 50.0% of the encoder removed (heads 6 in 6 layers; neurons 768 in 6 layers)."""
+        return (
+            f"{self.share:.1%} of the encoder removed (heads {in_short(self.heads)}; neurons {in_short(self.neurons)})"
+        )
+
+
+@dataclass
 class Sparsity:
-    """Fractions of exact zeros: of the weights the recipe may prune, of all encoder layers, of the whole model."""
+    """Fractions of exact zeros: of the weights the recipe may prune, of all encoder layers, of the whole model.
+
+    All of them of the weights that are there; ``removed`` are those that are not, None: none.
+    """
 
     prunable: float
     encoder: float
     model: float
     layers: dict[str, float]
+    removed: Removed | None = None
 
 
 @dataclass
@@ -116,6 +135,8 @@ class Result:
     def read(cls, path: Path) -> Result:
         """Read what ``write`` wrote. Raises TypeError or KeyError for a file of another shape."""
         raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if taken := raw["sparsity"].get("removed"):
+            raw["sparsity"]["removed"] = Removed(**taken)
         parts = {
             "deployment": Deployment,
             "sparsity": Sparsity,
@@ -129,11 +150,17 @@ def summary(result: Result) -> str:
     """The row in one line."""
     deployed = result.deployment
     scores = "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
+    taken = f"  {result.sparsity.removed.told()}" if result.sparsity.removed else ""
     return (
-        f"exported file: {scores}  sparsity {result.sparsity.prunable:.1%}  "
+        f"exported file: {scores}{taken}  sparsity {result.sparsity.prunable:.1%}  "
         + (f"{result.quantization}  " if result.quantization else "")
         + f"{deployed.bytes / 1e6:.2f} MB ({deployed.compressed_bytes / 1e6:.2f} MB under {deployed.compression})"
     )
+
+
+def in_short(numbers: list[int]) -> str:
+    """``6 in 6 layers``, or each of them where they differ: ``6 5 4``."""
+    return f"{numbers[0]} in {len(numbers)} layers" if len(set(numbers)) == 1 else " ".join(map(str, numbers))
 
 
 def provenance(config_hash: str, data_fingerprint: str, command: str | None = None) -> Provenance:

@@ -28,7 +28,7 @@ from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
-from sparse_xp.recipe import Recipe
+from sparse_xp.recipe import Recipe, inherit
 from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training, provenance, summary
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     clock = Clock.of(settings.epochs, data.steps_per_epoch(len(train_features), settings, accelerator.num_processes))
     this = Run(
         directory=directory,
+        cache=cache,
         source=source,
         seed=config.seed,
         task=task,
@@ -204,6 +205,7 @@ def make_result(
 ) -> Result:
     """The row of the table."""
     from sparse_xp.sparsity import measure
+    from sparse_xp.structured import removed
 
     measured = measure(run.model, pruned_names(run))
     seconds = run.progress.seconds
@@ -216,7 +218,7 @@ def make_result(
         metric=config.task.metric,
         metrics=metrics,
         deployment=deployment,
-        sparsity=Sparsity(measured.prunable, measured.encoder, measured.model, measured.layers),
+        sparsity=Sparsity(measured.prunable, measured.encoder, measured.model, measured.layers, removed(run.model)),
         training=Training(
             epochs=run.clock.end,
             steps=run.clock.total_steps,
@@ -265,7 +267,11 @@ def write_config(config: Config, directory: Path, config_hash: str) -> None:
 
 
 def save_model(run: Run) -> None:
-    """``model/``: loads with stock ``from_pretrained``, in floating point; how it becomes integers stands beside it."""
+    """``model/`` in floating point; how it becomes integers stands beside it.
+
+    It loads with stock ``from_pretrained``, but where heads, or unlike numbers of neurons, were removed: then with
+    ``sparse_xp.structured.load``.
+    """
     from sparse_xp.fake_quant import save_integers
 
     run.recipe.check(run)
@@ -273,6 +279,19 @@ def save_model(run: Run) -> None:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
         save_integers(run.model, draft)
+        write_text(draft / inherit.FILE, recipe_text(run))
+
+
+def recipe_text(run: Run) -> str:
+    """The recipe that ran in the dialect of SparseML, behind that of the checkpoint that it started from."""
+    from sparse_xp.recipe.saved import write_recipe
+
+    told = {
+        "per_device_train_batch_size": run.train.batch_size,
+        "per_device_eval_batch_size": run.train.eval_batch_size,
+        "precision": precision_name(run.accelerator),
+    }
+    return write_recipe(run.recipe.modifiers, run.clock, inherit.read_base(run.source)[0], told)
 
 
 def quantization(run: Run) -> str | None:

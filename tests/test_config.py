@@ -354,6 +354,8 @@ def test_run_name_tells_values_apart(padding):
         "~recipe.learning_rate.warmup",
         "data.root=first",
         "data.root=second",
+        "recipe.path=/some/one/recipe.yaml",
+        "recipe.path=/some/other/recipe.yaml",
     ]
     names = [named(*padding_words, word) for word in words] + [named(*padding_words), named(*padding_words, seed=1)]
     assert len(set(names)) == len(names)

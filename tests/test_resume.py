@@ -120,6 +120,7 @@ class Power(Exception):
         ),
         (1, ("task=sst2", "recipe=gradual80", "sparsity=acdc")),
         (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
+        (1, ("task=sst2", "recipe=structured50", "sparsity=structured_global", "sparsity.update_frequency=0")),
         (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),
         (
             2,
@@ -134,7 +135,10 @@ class Power(Exception):
     ],
 )
 def test_every_modifier_resumes(tmp_path, monkeypatch, teacher, trained_only, words, accumulation):
-    """The same in one process, for each kind of modifier, stopped in the middle of an epoch between two saves."""
+    """The same in one process, for each kind of modifier, stopped in the middle of an epoch between two saves.
+
+    T33: without a gradient scaler, as here, SparseML began its rates and schedules anew; ours go on.
+    """
     config = configure(
         *WORDS,
         "teacher=none",

@@ -11,6 +11,7 @@ from sparse_xp.modifiers.parameters import SetParam, TrainableParams
 from sparse_xp.modifiers.per_layer_distillation import PerLayerDistillation
 from sparse_xp.modifiers.pruning import ConstantPruning, MagnitudePruning
 from sparse_xp.modifiers.quantization import Quantization
+from sparse_xp.modifiers.structured_pruning import StructuredPruning
 from sparse_xp.modifiers.weight_decay import WeightDecay
 
 MODIFIERS: dict[str, type[Modifier]] = {
@@ -29,6 +30,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         ScheduledLearningRate,
         SetLearningRate,
         SetParam,
+        StructuredPruning,
         TrainableParams,
         WeightDecay,
     )

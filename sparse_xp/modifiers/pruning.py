@@ -146,6 +146,21 @@ class ConstantPruning(Pruning):
             self.masks = {name: weight.detach() != 0 for name, weight in self.targets.items()}
 
 
+def updates_window(kind: str, written: When, start: float, end: float, clock: Clock) -> tuple[float, float]:
+    """The window of a modifier that acts in single steps: the last update must happen inside the run.
+
+    One that ends with the run ends at its last step. ``kind`` and ``written``, the start, are for the message. Raises
+    ValueError for a window behind the beginning of that step.
+    """
+    last = clock.epoch(clock.total_steps - 1)
+    if start > last:
+        raise ValueError(
+            f"{kind}: start={written} lies behind the beginning of the last step "
+            f"(epoch {last:g} of {clock.end:g}): nothing would be pruned."
+        )
+    return start, max(start, min(end, last))
+
+
 @dataclass(kw_only=True)
 class GradualPruning(Pruning):
     """From ``start`` to ``end`` ever more of the targets is masked; a subclass says by which ``scores``.
@@ -203,15 +218,7 @@ class GradualPruning(Pruning):
         self.check_shapes(self.mask_type, self.pattern)
 
     def window(self, clock: Clock) -> tuple[float, float]:
-        start, end = super().window(clock)
-        # The last update must happen inside the run: one that ends with it ends at its last step.
-        last = clock.epoch(clock.total_steps - 1)
-        if start > last:
-            raise ValueError(
-                f"{type(self).__name__}: start={self.start} lies behind the beginning of the last step "
-                f"(epoch {last:g} of {clock.end:g}): nothing would be pruned."
-            )
-        return start, max(start, min(end, last))
+        return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
     def before_step(self, run: Run) -> None:
         start, end = self.window(run.clock)

@@ -29,7 +29,11 @@ class Recipe:
             try:
                 windows[name] = modifier.window(clock)
             except ValueError as error:
-                raise UserError(f"{name}: {error}") from error
+                kind = type(modifier).__name__
+                said = str(error)
+                if name.rpartition(".")[2].startswith(kind):  # named for what it is: once is enough
+                    said = said.removeprefix(f"{kind}: ").removeprefix(f"{kind}.")
+                raise UserError(f"{name}: {said}") from error
         for first, second in combinations(modifiers, 2):
             one, other = modifiers[first].occupies, modifiers[second].occupies
             (start, end), (begin, stop) = windows[first], windows[second]

@@ -2,6 +2,7 @@
 
     python -m sparse_xp.recipe check old_recipe.md
     python -m sparse_xp.recipe show old_recipe.md --args num_epochs=5 --png recipe.png
+    python -m sparse_xp.recipe show old_recipe.md --args num_epochs=5 --png recipe.png --run outputs/RUN
     python -m sparse_xp.recipe show recipe=pruned80 task=squad
     python -m sparse_xp.recipe convert old_recipe.md --name mine > mine/recipe/mine.yaml
 
@@ -27,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         prog="python -m sparse_xp.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="say nothing, or what is wrong and where")
+    check = commands.add_parser("check", help="ok, or what is wrong and where")
     show = commands.add_parser("show", help="the phases on a time line, and what holds in each epoch")
     convert = commands.add_parser("convert", help="the same as a recipe of our own groups, on standard output")
     for command in (check, convert):
@@ -39,9 +40,12 @@ def make_parser() -> argparse.ArgumentParser:
         command.add_argument("--zoo", metavar="FILE", help="places of stubs, before those of conf/zoo.yaml")
     check.add_argument("--strict", action="store_true", help="an argument that reaches nothing is an error")
     show.add_argument("--config-dir", metavar="DIR", help="a directory of recipes and tasks of one's own")
-    show.add_argument("--steps-per-epoch", metavar="N", type=positive, default=100, help="default: 100")
+    show.add_argument(
+        "--steps-per-epoch", metavar="N", type=positive, default=100, help="default: 100, or those of --run"
+    )
     show.add_argument("--json", action="store_true", help="as data")
     show.add_argument("--png", metavar="OUT.png", help="as a picture too")
+    show.add_argument("--run", metavar="DIR", help="into the picture, what a run of it measured: rate, sparsity, loss")
     show.add_argument("--model", metavar="DIR_OR_HUB_ID", help="what the patterns match in this model")
     show.add_argument("--task", metavar="NAME", help="whose head the model has (default: squad)")
     convert.add_argument("--name", metavar="NAME", help="of the recipe (default: that of the file)")

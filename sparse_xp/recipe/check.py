@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from sparse_xp.clock import Clock
@@ -28,6 +29,8 @@ def check(source: str, args: Any, *, strict: bool, anchors: bool, zoo: str | Non
     """Raise UserError, with file, line and column where there are any, if the recipe cannot be run."""
     path, plan = read_plan(source, args, strict=strict, anchors=anchors, zoo=zoo)
     timed(path, plan, Clock.of(plan.epochs or Train().epochs, STEPS_PER_EPOCH))
+    name, length = "recipe" if "\n" in source else source, f"{plan.epochs:g} epochs" if plan.epochs else "no length"
+    print(f"{name}: ok, {len(plan.modifiers)} modifiers, {length}")
 
 
 def timed(path: str, plan: Plan, clock: Clock) -> Recipe:
@@ -35,5 +38,18 @@ def timed(path: str, plan: Plan, clock: Clock) -> Recipe:
     try:
         return Recipe(plan.modifiers, clock)
     except UserError as error:  # it begins with the name of a modifier
-        tagged = plan.sources[str(error).split()[0].rstrip(":")]
-        raise RecipeError(path, tagged.places[""], str(error)) from error
+        name = str(error).split()[0].rstrip(":")
+        said = str(error).replace(f"{name}: {type(plan.modifiers[name]).__name__}: ", f"{name}: ")
+        raise RecipeError(path, plan.sources[name].places[""], f"{said}{say_variables(plan, said)}") from error
+
+
+def say_variables(plan: Plan, message: str) -> str:
+    """The variables of the recipe that the times of the modifiers in ``message`` come from."""
+    found = [
+        f"{name}'s {field} is {' and '.join(tagged.variables[field])}"
+        for name, tagged in plan.sources.items()
+        if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", message)
+        for field in ("start_epoch", "end_epoch", "disable_quantization_observer_epoch")
+        if tagged.variables.get(field)
+    ]
+    return f" In the recipe {', '.join(found)}: change them together (recipe.args)." if found else ""

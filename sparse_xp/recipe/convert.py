@@ -11,9 +11,10 @@ import yaml
 
 from sparse_xp.config import drives_rate
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers import Distillation, PerLayerDistillation, WeightDecay
+from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, WeightDecay
 from sparse_xp.recipe.check import read_plan
-from sparse_xp.recipe.sparseml import Plan
+from sparse_xp.recipe.file import START_SPARSITY
+from sparse_xp.recipe.sparseml import Plan, literal
 from sparse_xp.recipe.text import parse_args
 from sparse_xp.recipe.timeline import changed_fields
 
@@ -40,7 +41,7 @@ def convert(
     lines = [*first, f"  python -m sparse_xp task=squad recipe={name}", *(line for each in others for line in each)]
     comments = "".join(f"# {line}\n" for line in lines)
     sections = [
-        yaml.dump({key: value}, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+        yaml.dump({key: value}, Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
         for key, value in fields_of(plan, name).items()
     ]
     return f"# @package _global_\n{comments}" + "\n".join(sections)
@@ -53,6 +54,8 @@ def fields_of(plan: Plan, name: str) -> dict[str, Any]:
     defaults: list[Any] = [{f"/modifier@recipe.modifiers.{k}": type(each).__name__} for k, each in modifiers.items()]
     defaults += ["_self_", *([{"override /teacher": "dense"}] if distils else [])]  # Hydra wants overrides last
     recipe: dict[str, Any] = {"name": name}
+    if any(isinstance(each, ConstantPruning) and each.min_sparsity for each in modifiers.values()):
+        recipe["start_sparsity"] = START_SPARSITY
     if not any(map(drives_rate, modifiers.values())):
         recipe["learning_rate"] = SEGMENTS
     if any(isinstance(each, WeightDecay) for each in modifiers.values()):
@@ -69,18 +72,7 @@ def fields_of(plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def literal(value: Any) -> Any:
-    """``value`` with what OmegaConf would take for an interpolation escaped."""
-    if isinstance(value, dict):
-        return {key: literal(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [literal(each) for each in value]
-    if isinstance(value, str):
-        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
-    return value
-
-
-class _Dumper(yaml.SafeDumper):
+class Dumper(yaml.SafeDumper):
     """Lists are indented, as in the rest of ``conf/``, and what stands in two places is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from sparse_xp.config import Config, drives_rate
+from sparse_xp.clock import Clock
+from sparse_xp.config import Config, TinyModel, drives_rate
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers import Distillation, PerLayerDistillation, WeightDecay
-from sparse_xp.recipe.sparseml import Plan, plan_of
-from sparse_xp.recipe.text import read_recipe
-from sparse_xp.recipe.zoo import STUB, find_model, find_recipe
+from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, WeightDecay
+from sparse_xp.recipe.check import STEPS_PER_EPOCH, read_plan, timed
+from sparse_xp.recipe.inherit import inherit
+from sparse_xp.recipe.sparseml import Plan
+from sparse_xp.recipe.zoo import STUB, find_model
+
+#: the zeros of the tiny model for a recipe that keeps zeros and does not say how many
+START_SPARSITY = 0.8
 
 
 def resolve(config: Config) -> Config:
@@ -26,11 +31,24 @@ def resolve(config: Config) -> Config:
             raise UserError(
                 "recipe=file needs recipe.path=FILE: a SparseML recipe (.md, .yaml), its text, or a zoo: stub."
             )
-        return config
-    source = find_recipe(config.recipe.path, config.zoo)
-    plan = plan_of(read_recipe(source, config.recipe.args, strict=config.recipe.strict, anchors=config.recipe.anchors))
+        return with_checkpoint(config)
+    recipe = config.recipe
+    source, plan = read_plan(
+        recipe.path or "", recipe.args, strict=recipe.strict, anchors=recipe.anchors, zoo=config.zoo
+    )
+    timed(source, plan, Clock.of(plan.epochs or config.train.epochs, STEPS_PER_EPOCH))  # before data are loaded
     name = "recipe" if "\n" in source else Path(source).stem
-    return with_plan(config, plan, name)
+    return with_checkpoint(with_plan(config, plan, name))
+
+
+def with_checkpoint(config: Config) -> Config:
+    """The configuration with what the recipe of the checkpoint asks of it."""
+    found, remarks = inherit(config.model.checkpoint, config.modifiers().values())
+    if not found and not remarks:
+        return config
+    recipe = config.recipe
+    modifiers, remarks = {**recipe.modifiers, **found}, [*recipe.remarks, *remarks]
+    return replace(config, recipe=replace(recipe, modifiers=modifiers, remarks=remarks))
 
 
 def with_plan(config: Config, plan: Plan, name: str) -> Config:
@@ -48,12 +66,22 @@ def with_plan(config: Config, plan: Plan, name: str) -> Config:
     if teacher.given and not distils:
         remarks.append(f"{name} does not distil: teacher={teacher.source} is not used")
         teacher = replace(teacher, source="none", path=None)
+    model, start = config.model, recipe.start_sparsity
+    if any(isinstance(each, ConstantPruning) and each.min_sparsity for each in modifiers.values()):
+        start = start or START_SPARSITY
+        if isinstance(model, TinyModel) and not model.checkpoint and not model.sparsity:
+            model = replace(model, sparsity=start)
+            remarks.append(
+                f"{name} keeps zeros: the tiny model is made with {start:.0%} of them (recipe.start_sparsity)"
+            )
     if plan.epochs and plan.epochs != config.train.epochs:
         remarks.append(f"{name} sets {plan.epochs:g} epochs, in place of train.epochs={config.train.epochs:g}")
     return replace(
         config,
+        model=model,
         recipe=replace(
             recipe,
+            start_sparsity=start,
             name=name if recipe.name == "file" else recipe.name,
             learning_rate={} if any(map(drives_rate, modifiers.values())) else recipe.learning_rate,
             weight_decay=None if any(isinstance(m, WeightDecay) for m in modifiers.values()) else recipe.weight_decay,

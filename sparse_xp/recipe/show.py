@@ -12,7 +12,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.config import CONF, Config, Train
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, Quantization
+from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, Quantization, StructuredPruning
 from sparse_xp.modifiers.base import OneTime
 from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.modifiers.pruning import Pruning
@@ -27,11 +27,17 @@ if TYPE_CHECKING:
     from sparse_xp.tasks import Task
 
 WIDTH = 60
-STYLES = {DrivesRate: "yellow", Pruning: "red", Quantization: "blue", Distillation: "green"}
+STYLES = {DrivesRate: "yellow", Pruning: "red", StructuredPruning: "red", Quantization: "blue", Distillation: "green"}
 
 
 def show(options: argparse.Namespace) -> None:
     """Do what the command line says."""
+    if options.run:
+        if not options.png:
+            raise UserError(f"--run {options.run}: its curves go into a picture; add --png OUT.png.")
+        from sparse_xp.recipe.picture import steps_per_epoch
+
+        options.steps_per_epoch = steps_per_epoch(Path(options.run))
     native = is_native(options.words[0])
     if native:
         config = compose(options.words, options.config_dir)
@@ -52,7 +58,7 @@ def show(options: argparse.Namespace) -> None:
     if options.png:
         from sparse_xp.recipe.picture import draw
 
-        draw(line, Path(options.png))
+        draw(line, Path(options.png), Path(options.run) if options.run else None)
     if options.json:
         print(json.dumps(as_data(line, matches), indent=2))
         return

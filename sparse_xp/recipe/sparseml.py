@@ -6,13 +6,19 @@ What is done otherwise than SparseML did it is told in ``remarks``; docs/sparsem
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
 from sparse_xp.errors import did_you_mean
 from sparse_xp.modifiers import (
+    MODIFIERS,
     ACDCPruning,
     ConstantPruning,
     Distillation,
@@ -30,6 +36,7 @@ from sparse_xp.modifiers import (
     TrainableParams,
     WeightDecay,
 )
+from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.recipe.text import Document, RecipeError, Tagged, as_number
 
 T = TypeVar("T")
@@ -52,26 +59,39 @@ class Plan:
 def plan_of(document: Document) -> Plan:
     """The modifiers of a recipe by name, in its order. Raises RecipeError for a tag or a field that cannot be."""
     plan = Plan(remarks=list(document.remarks))
-    ends: list[float] = []
+    ends: list[tuple[float, Tagged]] = []
     for tagged in document.modifiers:
         fields = Fields(document.name, tagged)
         if reason := GONE.get(tagged.name):
             raise fields.wrong("", f"!{tagged.name}: {reason}")
-        if tagged.name not in TAGS:
+        if tagged.name not in TAGS and tagged.name not in MODIFIERS:
             raise fields.wrong(
                 "", f"no modifier !{tagged.name}.{did_you_mean(tagged.name, TAGS)} Known: {', '.join(TAGS)}"
             )
         try:
-            made = list(TAGS[tagged.name](fields))
+            made = list(TAGS.get(tagged.name, own)(fields))
         except ValueError as error:
             raise fields.wrong("", f"!{tagged.name}: {error}") from error
         fields.done()
-        ends += [time for time in fields.times if time > -1]
+        ends += [(time, tagged) for time in fields.times if time > -1]
         plan.remarks += [remark for remark in fields.remarks if remark not in plan.remarks]
         for modifier in made:
             name = unused(tagged.name.removesuffix("Modifier"), plan.modifiers)
             plan.modifiers[name], plan.sources[name] = modifier, tagged
-    plan.epochs = float(math.ceil(max(ends))) if ends and max(ends) > 0 else None
+    last, latest = max(ends, key=lambda each: each[0], default=(0.0, None))
+    plan.epochs = float(math.ceil(last)) if last > 0 else None
+    meant = max((time for time, tagged in ends if tagged.name == "EpochRangeModifier"), default=last)
+    if latest and meant < last:
+        plan.remarks.append(
+            f"{Path(document.name).name}: EpochRangeModifier ends at {meant:g}, but {latest.name} is in epoch "
+            f"{last:g}: the run has {math.ceil(last)} epochs, as in SparseML"
+        )
+    # Zeros that are kept from the first step on, and that nothing in the recipe makes, have to be in the checkpoint.
+    makes = any(isinstance(each, Pruning) and not isinstance(each, ConstantPruning) for each in plan.modifiers.values())
+    for name, each in plan.modifiers.items():
+        old = plan.sources[name].name == "ConstantPruningModifier"
+        if isinstance(each, ConstantPruning) and old and (makes or each.start != 0):
+            plan.modifiers[name] = replace(each, min_sparsity=0.0)
     return plan
 
 
@@ -373,7 +393,7 @@ def obs(f: Fields) -> Iterable[Modifier]:
 
 def constant(f: Fields) -> Iterable[Modifier]:
     f.unused("update_frequency", "leave_enabled")
-    yield ConstantPruning(params=f.take("params", selection), start=f.start(), end=f.end(), min_sparsity=0.0, live=True)
+    yield ConstantPruning(params=f.take("params", selection), start=f.start(), end=f.end(), live=True)
 
 
 def acdc(f: Fields) -> Iterable[Modifier]:
@@ -476,6 +496,30 @@ def quantization(f: Fields) -> Iterable[Modifier]:
                 )
     f.remark("LayerNorm and attention's own products stay in floating point, where integers make no engine faster")
     yield Quantization(**values, per_channel=False)
+
+
+def own(f: Fields) -> Iterable[Modifier]:
+    """A modifier under its own name, ``!WeightDecay``: what no tag of SparseML can say (``saved``)."""
+    kind = MODIFIERS[f.tagged.name]
+    f.known |= {each.name for each in dataclass_fields(kind)}
+    values = {name: f.rest.pop(name) for name in list(f.rest) if name in f.known}
+    for name in ("start", "end"):
+        f.times += [time] if (time := as_number(values.get(name))) else []
+    try:
+        yield OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), literal(values)))  # type: ignore[misc]
+    except OmegaConfBaseException as error:
+        raise f.wrong(str(error.key or ""), f"!{f.tagged.name}: {str(error).splitlines()[0]}") from error
+
+
+def literal(value: Any) -> Any:
+    """``value`` with what OmegaConf would take for an interpolation escaped."""
+    if isinstance(value, dict):
+        return {key: literal(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [literal(each) for each in value]
+    if isinstance(value, str):
+        return re.sub(r"(\\*)\$\{", lambda found: found[1] * 2 + r"\${", value)
+    return value
 
 
 def logging(f: Fields) -> Iterable[Modifier]:

@@ -38,11 +38,17 @@ class RecipeError(UserError):
 
 @dataclass(frozen=True)
 class Tagged:
-    """``!name`` with the mapping under it; ``places``: line and column of each value, ``""`` for the tag itself."""
+    """``!name`` with the mapping under it; ``places``: line and column of each value, ``""`` for the tag itself.
+
+    ``variables``: those of the recipe that a value is said by, in ``eval(...)`` or as ``*name``. ``stage``: the one in
+    which it stands.
+    """
 
     name: str
     fields: dict[str, Any]
     places: dict[str, Place]
+    variables: dict[str, list[str]] = field(default_factory=dict, compare=False)
+    stage: str = ""
 
 
 @dataclass
@@ -215,7 +221,10 @@ class _Loader(yaml.SafeLoader):
             raise yaml.MarkedYAMLError(problem=f"!{name} wants 'name: value' lines", problem_mark=node.start_mark)
         items = self.items(node)
         fields = {key: self.construct_object(value, deep=True) for key, value in items.items()}
-        return Tagged(name, fields, {"": self.place(node)} | {key: self.place(value) for key, value in items.items()})
+        places = {"": self.place(node)} | {key: self.place(value) for key, value in items.items()}
+        before = [key for key, value in items.items() if value.start_mark.index < node.start_mark.index]  # by an alias
+        said = {key: [self.homes.get(id(items[key]), "")] for key in before}
+        return Tagged(name, fields, places, said)
 
     def items(self, node: yaml.MappingNode) -> dict[str, yaml.Node]:
         """The values of a mapping by key, merged (``<<``) and the last of equal keys."""
@@ -270,11 +279,12 @@ def _explained(name: str, error: Exception, first_line: int) -> RecipeError:
 
 @dataclass
 class _Section:
-    """The recipe outside of stages, or one stage: its modifiers, and its variables as they are written, and where."""
+    """The recipe outside of stages, or one stage (``name``): modifiers, variables as they are written, and where."""
 
     modifiers: list[Tagged] = field(default_factory=list)
     variables: dict[str, Any] = field(default_factory=dict)
     places: dict[str, Place] = field(default_factory=dict)
+    name: str = ""
 
 
 def _sections(
@@ -304,6 +314,8 @@ def _sections(
             if key in home and loader.homes.get(id(home[key])) == key:
                 loader.constructed_objects[home[key]] = value
     sections = [_section(name, loader, home, arguments) for home in homes]
+    for section, stage in zip(sections[1:], stages, strict=True):
+        section.name = stage
     if arguments:
         document.remarks += _unreached(name, loader, root, homes, sections, arguments, anchors)
     if stages and sections[0].modifiers:
@@ -439,9 +451,20 @@ class _Scope:
     def modifiers(self) -> list[Tagged]:
         """The modifiers of the section, with every expression in them resolved."""
         return [
-            replace(each, fields={key: self.value(value, each.places[key]) for key, value in each.fields.items()})
+            replace(
+                each,
+                fields={key: self.value(value, each.places[key]) for key, value in each.fields.items()},
+                variables={key: self.said(value, each.variables.get(key, [])) for key, value in each.fields.items()},
+                stage=self.section.name,
+            )
             for each in self.section.modifiers
         ]
+
+    def said(self, value: Any, homes: list[str]) -> list[str]:
+        """The variables that a field is said by: those of its eval(...), or the one whose anchor it repeats."""
+        match = _EVAL.fullmatch(value) if isinstance(value, str) else None
+        known = {*self.section.variables, *(self.outer.section.variables if self.outer else ())}
+        return sorted(known & {*homes, *(names_in(match[1]) if match else ())})
 
     def variable(self, key: str, place: Place | None = None) -> Any:
         """The value of a variable: of the stage, or else of the recipe, whose variables know nothing of the stage."""

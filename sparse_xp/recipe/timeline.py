@@ -9,7 +9,7 @@ from math import prod
 from typing import Any
 
 from sparse_xp.clock import Clock
-from sparse_xp.modifiers import ConstantPruning, Distillation, Modifier, Quantization
+from sparse_xp.modifiers import ConstantPruning, Distillation, Modifier, Quantization, StructuredPruning
 from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.modifiers.pruning import GradualPruning, Pruning
 from sparse_xp.recipe import Recipe
@@ -51,7 +51,8 @@ class Timeline:
     @cached_property
     def levels(self) -> dict[str, dict[int, float | None]]:
         """The scheduled sparsity of each pruning modifier, by the step from which it holds."""
-        return {n: m.levels_by_step(self.clock) for n, m in self.modifiers.items() if isinstance(m, Pruning)}
+        pruners = {n: m for n, m in self.modifiers.items() if isinstance(m, Pruning | StructuredPruning)}
+        return {name: modifier.levels_by_step(self.clock) for name, modifier in pruners.items()}
 
     @cached_property
     def changes(self) -> dict[str, list[int]]:
@@ -109,9 +110,13 @@ class Timeline:
         if isinstance(modifier, Quantization) and modifier.observers_end is not None:
             frozen = min(stop, self.clock.at(modifier.observers_end))
             return [(start, frozen, ACTS), (frozen, stop, HOLDS)]
-        if isinstance(modifier, Pruning):
+        if isinstance(modifier, Pruning | StructuredPruning):
             kept = getattr(modifier, "leave_enabled", True)
-            end = stop if isinstance(modifier, GradualPruning) and stop - end <= self.clock.epoch(1) else end
+            end = (
+                stop
+                if isinstance(modifier, GradualPruning | StructuredPruning) and stop - end <= self.clock.epoch(1)
+                else end
+            )
             return [(start, end, ACTS), *([(end, stop, HOLDS)] if kept and end < stop else [])]
         return [(start, end, ACTS)]
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,9 @@ modifiers:
 """
 
 
+OK = "old.yaml: ok, 4 modifiers, 4 epochs\n"
+
+
 @pytest.fixture
 def recipe(tmp_path):
     (tmp_path / "old.yaml").write_text(RECIPE)
@@ -71,13 +76,15 @@ def command(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
-def test_a_good_recipe_is_nothing_to_talk_about(path, command):
-    assert command("check", str(path)) == (0, "", "")
+def test_a_good_recipe_is_ok(path, command):
+    code, out, said = command("check", str(path))
+    assert (code, said) == (0, "")
+    assert re.fullmatch(rf"{re.escape(str(path))}: ok, \d modifiers, \d+ epochs\n", out)
 
 
 def test_a_stub_of_the_zoo_can_be_checked(command, tmp_path, recipe):
     (tmp_path / "zoo.yaml").write_text(f"recipes: {{my/stub: {tmp_path}/{recipe}}}\n")
-    assert command("check", "zoo:my/stub", "--zoo", "zoo.yaml") == (0, "", "")
+    assert command("check", "zoo:my/stub", "--zoo", "zoo.yaml")[0] == 0
     code, out, said = command("check", "zoo:my/stub")
     assert (code, out) == (1, "")
     assert said.startswith("zoo:my/stub: the SparseZoo was switched off")
@@ -114,13 +121,13 @@ def test_a_stub_of_the_zoo_can_be_checked(command, tmp_path, recipe):
 def test_what_is_wrong_is_said_in_one_line_with_its_place(old, new, words, message, command, recipe, tmp_path):
     (tmp_path / recipe).write_text(RECIPE.replace(old, new, 1))
     code, out, said = command("check", recipe, *words)
-    assert (code, out) == (1 if message else 0, "")
+    assert (code, bool(out)) == (1 if message else 0, not message)
     assert said.startswith(message)
     assert said.count("\n") == bool(message)
 
 
 def test_anchors_let_an_argument_reach(command, recipe):
-    assert command("check", recipe, "--args", "decay=0.1", "--strict", "--anchors") == (0, "", "")
+    assert command("check", recipe, "--args", "decay=0.1", "--strict", "--anchors")[:2] == (0, OK)
     [decay] = [m for m in shown(command, recipe, "--args", "decay=0.1", "--anchors") if m["kind"] == "WeightDecay"]
     assert decay["weight_decay"] == 0.1
 
@@ -245,6 +252,8 @@ def test_a_converted_recipe_shows_the_same(command, recipe, tmp_path):
         (["old.yaml", "task=squad"], "task=squad: want one FILE."),
         (["old.md"], "recipe.path=old.md: No such file"),
         (["old.yaml", "--png", "no/such/dir/x.png"], "--png no/such/dir/x.png: No such file or directory."),
+        (["old.yaml", "--run", "."], "--run .: its curves go into a picture; add --png OUT.png."),
+        (["old.yaml", "--run", ".", "--png", "x.png"], "--run .: it has no history.jsonl with a logged step in it."),
         (["old.yaml", "--model", "./nowhere"], "No directory ./nowhere"),
         (["old.yaml", "--model", "bert", "--task", "sqad"], "task=sqad: there is no such task. Did you mean 'squad'?"),
     ],
@@ -270,6 +279,20 @@ def test_a_picture(command, recipe, tmp_path):
         assert out
         assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
         (tmp_path / "x.png").unlink()
+
+
+def test_a_picture_with_what_a_run_measured(command, recipe, tmp_path):
+    lines = [
+        {"step": step, "epoch": step / 7, "loss": 1 / step, "lr": 0.01, "sparsity": 0.5} for step in (1, 10, 20, 28)
+    ]
+    (tmp_path / "history.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    sizes = []
+    for more in ([], ["--run", "."]):
+        code, out, said = command("show", recipe, "--png", "x.png", *more)
+        assert (code, said) == (0, "")
+        sizes.append(struct.unpack(">II", (tmp_path / "x.png").read_bytes()[16:24]))
+    assert "4 epochs of 7 steps" in out
+    assert sizes[1][1] > sizes[0][1]  # the loss has a panel of its own
 
 
 def test_a_picture_without_matplotlib(command, recipe, monkeypatch):
@@ -352,32 +375,31 @@ def test_names_in_short():
 # ---- a process of its own ----
 
 
-@pytest.mark.parametrize(
-    ("words", "code"),
-    [
+def test_without_importing_torch():
+    commands = [
         (["check", PRINTED], 0),
         (["check", "none.md"], 1),
         (["show", PRINTED, "--json"], 0),
         (["show", PRINTED, "--png", "x.png"], 0),
         (["show", "recipe=gradual80", "sparsity=acdc"], 0),
         (["convert", PRINTED], 0),
-    ],
-)
-def test_without_importing_torch(words, code):
+    ]
     script = f"""
 import sys
 from sparse_xp.recipe.__main__ import cli
-sys.argv = ["recipe", *{words!r}]
-code = 0
-try:
-    cli()
-except SystemExit as stop:
-    code = 1
+codes = []
+for words, _ in {commands!r}:
+    sys.argv = ["recipe", *words]
+    try:
+        cli()
+        codes.append(0)
+    except SystemExit as stop:
+        codes.append(1)
 heavy = {{"torch", "transformers", "datasets", "accelerate"}} & set(sys.modules)
-print(code, sorted(heavy), file=sys.stderr)
+print(codes, sorted(heavy), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stderr.splitlines()[-1] == f"{code} []"
+    assert done.stderr.splitlines()[-1] == f"{[code for _, code in commands]} []"
 
 
 def test_as_a_module(tmp_path):

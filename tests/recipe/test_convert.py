@@ -21,7 +21,7 @@ from sparse_xp.recipe.sparseml import TAGS, plan_of
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES
 from sparse_xp.run import run
-from tests.runs import SHORT, configure
+from tests.runs import SHORT, configure, history
 
 pytestmark = pytest.mark.usefixtures("trained_only")
 
@@ -71,6 +71,9 @@ def test_a_converted_recipe_trains_to_the_same_weights(tmp_path):
     one, other = run(old, tmp_path / "one"), run(new, tmp_path / "other")
     assert one.metrics == other.metrics
     assert one.sparsity.prunable == pytest.approx(0.8, abs=0.01)
+    # T30: SparseML's eval_loss had the distillation term in it; no loss is among what runs are compared by.
+    told = [line["metrics"] for line in history(tmp_path / "one") if "metrics" in line]
+    assert [list(each) for each in told] == [["accuracy"]] * 3
     weights, others = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("one", "other"))
     assert weights.keys() == others.keys()
     assert all(bool((weights[name] == others[name]).all()) for name in weights)
@@ -224,7 +227,7 @@ def write_recipe(draw: random.Random) -> str:
     return "\n".join(["variable: 1", "some_modifiers:", *entries, ""])
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(25))
 def test_any_recipe_comes_back_equal(seed, tmp_path):
     text = write_recipe(random.Random(seed))
     plan = plan_of(read_recipe(text))

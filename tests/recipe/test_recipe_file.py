@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from sparse_xp.embedded import build_checkpoint
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import WeightDecay
+from sparse_xp.recipe.sparseml import plan_of
+from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES, find_model, find_recipe
 from tests.runs import SHORT, configure, history
 
@@ -13,6 +16,7 @@ pytestmark = pytest.mark.usefixtures("trained_only")
 
 TRANSFER = f"recipe.path={FILES / 'obert_base_pruned90_quant_squad.yaml'}"
 CLASSES = f"recipe.path={FILES / 'bert_base_pruned80_classes.yaml'}"
+QUICK = "recipe.args={num_epochs: 2, qat_start_epoch: 1, observer_epoch: 1.5}"
 ZOO = "zoo:nlp/question_answering/obert-base/pytorch/huggingface/squad"
 
 
@@ -134,3 +138,65 @@ def test_a_whole_run_lands_where_the_recipe_says(tmp_path):
     assert lines[4]["sparsity"] == pytest.approx(0.0, abs=0.01)
     assert lines[17]["sparsity"] == pytest.approx(0.7, abs=1e-3)
     assert "Quantization" in (tmp_path / "run/recipe.yaml").read_text()
+    saved = plan_of(read_recipe(str(tmp_path / "run/model/recipe.yaml")))  # beside the weights, in the same dialect
+    assert {name: each for name, each in saved.modifiers.items() if name != "WeightDecay"} == config.recipe.modifiers
+    assert saved.epochs == 3
+
+
+SHORTER = "recipe.args={num_epochs: 5, init_lr: 2e-3}"
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        (
+            "obert_base_pruned90_quant_squad.yaml",
+            [SHORTER],
+            r"yaml:33:5: Quantization: start=8.0 is not before end=100% in a run of 8 epochs. In the recipe "
+            "Quantization's start_epoch is qat_start_epoch, Quantization's disable_quantization_observer_epoch is "
+            r"observer_epoch: change them together \(recipe.args\).",
+        ),
+        (
+            "bert-base-12layers_prune70_quant.md",
+            [SHORTER, "recipe.anchors=true"],
+            r"md:51:5: LearningRateFunction_2: start=30.0 is not before end=5.0 in a run of 30 epochs. In the recipe "
+            "LearningRateFunction_2's start_epoch is quantization_start_epoch, LearningRateFunction_2's end_epoch is "
+            "num_epochs: change",
+        ),
+    ],
+)
+def test_times_that_do_not_fit_name_their_variables_before_anything_is_loaded(name, words, message):
+    with pytest.raises(UserError, match=message):
+        configure("recipe=file", f"recipe.path={FILES / name}", "teacher=disable", *words)
+
+
+def test_a_length_that_another_modifier_makes_is_told():
+    args = "recipe.args={num_epochs: 5, qat_start_epoch: 7}"
+    text = "".join((FILES / "obert_base_pruned90_quant_squad.yaml").read_text())
+    text += "  - !SetParamModifier {params: [x], val: 0, start_epoch: 7.5}\n"
+    config = configure(
+        "recipe=file", f"recipe.path='{text}'".replace("['LayerNorm']", "[LayerNorm]"), "teacher=disable", args
+    )
+    assert config.train.epochs == 8
+    assert any("EpochRangeModifier ends at 5, but SetParamModifier is in epoch 7.5" in r for r in config.recipe.remarks)
+
+
+def test_a_recipe_that_keeps_zeros_starts_from_a_sparse_tiny_model():
+    words = ("recipe=file", TRANSFER, "teacher=disable", "profile=embedded")
+    config = configure(*words)
+    assert config.recipe.modifiers["ConstantPruning"].min_sparsity == 0.05
+    assert config.model.sparsity == 0.8
+    assert any("the tiny model is made with 80% of them" in remark for remark in config.recipe.remarks)
+    assert configure(*words, "recipe.start_sparsity=0.9").model.sparsity == 0.9
+    assert configure("recipe=file", CLASSES, "teacher=disable", "model.checkpoint=x").model.checkpoint == "x"
+
+
+def test_a_recipe_that_keeps_zeros_refuses_a_dense_checkpoint(tmp_path):
+    from sparse_xp.run import run
+
+    dense = tmp_path / "dense"
+    build_checkpoint(dense)
+    config = configure(*SHORT, "recipe=file", TRANSFER, "teacher=disable", f"model.checkpoint={dense}", QUICK)
+    with pytest.raises(UserError, match=r"has 0.0% zeros in __ALL_PRUNABLE__, want at least 5%"):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -131,7 +131,7 @@ def only(*tags: str):
         ),
         (
             "ConstantPruningModifier {params: __all_prunable__}",
-            ConstantPruning(params=["__ALL_PRUNABLE__"], min_sparsity=0.0, live=True),
+            ConstantPruning(params=["__ALL_PRUNABLE__"], live=True),
         ),  # T10, T16
         (
             "ACDCPruningModifier {compression_sparsity: 0.9, start_epoch: 0, end_epoch: 10, update_frequency: 2, params: [a]}",
@@ -211,6 +211,18 @@ def test_t11_the_lower_of_two_levels_wins():
         (0.8, ["re:.*weight"], ["0.weight"]),
     ]
     Recipe(found, Clock(4, 12))  # they do not count as overlapping
+
+
+@pytest.mark.parametrize(
+    ("tags", "least"),
+    [
+        (["ConstantPruningModifier {params: [a]}"], 0.05),
+        (["ConstantPruningModifier {params: [a], start_epoch: 1}"], 0.0),
+        (["ConstantPruningModifier {params: [a]}", f"GMPruningModifier {{{GRADUAL}}}"], 0.0),
+    ],
+)
+def test_zeros_that_nothing_makes_have_to_be_there(tags, least):
+    assert plan(*tags).modifiers["ConstantPruning"].min_sparsity == least
 
 
 def test_t7_tiles_are_tiles_and_that_is_said():

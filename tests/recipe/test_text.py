@@ -563,7 +563,10 @@ def test_bombs(text):
             assert time.process_time() - started < SECONDS
 
 
-@pytest.mark.parametrize("name", [name for name in BOMBS if name.startswith(("alias", "merge", "eval"))])
+@pytest.mark.parametrize(
+    "name",  # one for each way to say much in few words; to trace memory takes long
+    ["aliases", "aliases in stages", "aliases of a long expression", "merge of many", "evals and arguments"],
+)
 def test_bombs_take_no_memory(name):
     tracemalloc.start()
     try:
@@ -688,7 +691,7 @@ SOUP = [
 @pytest.mark.parametrize("suffix", [".md", ".yaml"])
 def test_bytes(tmp_path, suffix):
     dice, path = random.Random(2), tmp_path / f"recipe{suffix}"
-    for i in range(400):
+    for i in range(200):
         data = dice.randbytes(dice.randrange(200))
         path.write_bytes(b"---\n" + bytes(byte & 127 for byte in data) + b"\n---\n" if i % 2 else data)
         survives(str(path))
@@ -701,7 +704,7 @@ def test_soup(seed):
         survives(
             "".join(dice.choices(SOUP, k=dice.randrange(30))) + dice.choice(["\n", ONE]), dice.choice([None, "a=3"])
         )
-        for _ in range(700)
+        for _ in range(400)
     )
     assert read > 0
 
@@ -709,9 +712,9 @@ def test_soup(seed):
 @pytest.mark.parametrize("path", FIXTURES, ids=lambda path: path.name)
 def test_cut_short(tmp_path, path):
     data, target = path.read_bytes(), tmp_path / f"recipe{path.suffix}"
-    for size in range(0, len(data), 50):
+    for size in range(0, len(data), 70):
         target.write_bytes(data[:size])
-        survives(str(target), ARGUMENTS[size // 50 % 2])
+        survives(str(target), ARGUMENTS[size // 70 % 2])
 
 
 def mutated(dice: random.Random, text: str) -> str:
@@ -742,5 +745,5 @@ def test_mutations(path):
         text = text[text.index("---") : text.index("---\n\n# INT8") + 4]
     else:
         text = text[text.index("version") :]
-    read = sum(survives(mutated(dice, text) + "\n", ARGUMENTS[i % 2]) for i in range(130))
-    assert 10 < read < 120
+    read = sum(survives(mutated(dice, text) + "\n", ARGUMENTS[i % 2]) for i in range(80))
+    assert 6 < read < 74

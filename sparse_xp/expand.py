@@ -1,0 +1,48 @@
+"""``python -m sparse_xp.expand``: a model that heads and neurons were removed from in its full shape again, with zeros.
+
+    python -m sparse_xp.expand model=RUN/model out=DIR
+
+For libraries that know only the stock shapes: the same logits, as large and as slow as the dense model was. Weights in
+floating point; a ``quantization.json`` is not carried over.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sparse_xp.console import say
+from sparse_xp.errors import UserError
+from sparse_xp.files import whole_directory
+from sparse_xp.words import command, split
+
+#: files of a model directory that are not written anew
+OTHERS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
+
+
+def main(words: list[str]) -> None:
+    """Run the command with these words."""
+    given = split(words, ("model", "out"))
+    for name in ("model", "out"):
+        if name not in given:
+            raise UserError(f"{name}= is missing.")
+    place, out = Path(given["model"]), Path(given["out"])
+    if out.exists():
+        raise UserError(f"out={out} exists already: name a directory that does not.")
+    from sparse_xp.environment import hush_libraries
+    from sparse_xp.structured import expand, load, removed
+
+    hush_libraries()
+    model = load(place)
+    taken = removed(model)
+    if taken is None:
+        raise UserError(f"{place} has its full shape: nothing was removed from it.")
+    expand(model)
+    with whole_directory(out) as draft:
+        model.save_pretrained(draft)
+        for path in {path for pattern in OTHERS for path in place.glob(pattern)}:
+            (draft / path.name).write_bytes(path.read_bytes())
+    say(f"{out}: of {place}, {taken.told()}; zeros stand there now")
+
+
+if __name__ == "__main__":
+    command(main, __doc__)

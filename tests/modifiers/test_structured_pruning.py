@@ -1,0 +1,347 @@
+"""Structured pruning in a run: schedule, choice, targets, errors, and all that comes after the removal."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from sparse_xp.clock import Clock
+from sparse_xp.errors import UserError
+from sparse_xp.latency import write_table
+from sparse_xp.modifiers import MagnitudePruning, Quantization, StructuredPruning
+from sparse_xp.predict import main as predict
+from sparse_xp.recipe import Recipe
+from sparse_xp.recipe.timeline import Timeline
+from sparse_xp.result import Result
+from sparse_xp.run import run
+from sparse_xp.structured import blocks, linear, load, removed, sizes_of
+from tests.runs import SHORT, configure, history
+from tests.test_latency import TABLE
+from tests.test_structure import BATCH, make
+from tests.tiny import make_run
+
+
+def attached(model=None, others=None, **fields):
+    """A modifier over a model with 4 layers of 2 heads and 16 neurons, in a run of 10 steps."""
+    clock = Clock(5, 10)
+    modifier = StructuredPruning(**{"final_sparsity": 0.5, "multiple": 4, "start": 0, "update_frequency": 0.0} | fields)
+    recipe = Recipe({"sparsity": modifier, **(others or {})}, clock)
+    this = make_run(5, 10, model=model or make("Bert"), recipe=recipe, cache=Path("cache"))
+    this.accelerator = SimpleNamespace(scaler=None, num_processes=1, main_process_first=no_wait)
+    modifier.attach(this)
+    return this, modifier
+
+
+class no_wait:
+    def __enter__(self): ...
+    def __exit__(self, *_): ...
+
+
+def step(this, modifier, seed=0):
+    """One optimizer step with gradients and updates that would revive anything."""
+    torch.manual_seed(seed)
+    modifier.before_step(this)
+    this.model.train()(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+    modifier.before_update(this)
+    with torch.no_grad():
+        for parameter in this.model.parameters():
+            parameter.add_(0.01 * torch.ones_like(parameter))
+    modifier.after_update(this)
+    modifier.check(this)
+    for parameter in this.model.parameters():
+        parameter.grad = None
+    this.progress.step += 1
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("score", ["first_order", "second_order", "magnitude"])
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert", "Roberta"])
+def test_it_lands_on_its_target_and_never_goes_back(kind, score, together):
+    this, modifier = attached(make(kind), score=score, global_sparsity=together)
+    gone = []
+    for number in range(10):
+        before = {name: tuple(each.clone() for each in pair) for name, pair in modifier.kept.items()}
+        step(this, modifier, number)
+        gone.append(modifier.logs(this)["removed"])
+        assert all(
+            (now <= old).all() for n, pair in before.items() for now, old in zip(modifier.kept[n], pair, strict=True)
+        )
+    assert gone[0] == 0
+    assert gone == sorted(gone)
+    assert len(set(gone)) > 2
+    assert 0.5 <= gone[-1] < 0.6
+    assert modifier.reached(this)
+    if not together:
+        assert modifier.sizes_now() == [(1, 8)] * 4
+    with torch.no_grad():
+        before = this.model.eval()(**BATCH).logits
+        sizes = modifier.sizes_now()
+        modifier.detach(this)
+        torch.testing.assert_close(this.model(**BATCH).logits, before, atol=1e-5, rtol=0)
+    assert sizes_of(this.model) == sizes
+    assert removed(this.model).share == pytest.approx(gone[-1])
+    modifier.check(this)
+
+
+def test_the_first_order_score_is_a_decayed_sum():
+    this, modifier = attached(decay=0.5)
+    block = blocks(this.model)[0]
+    down = linear(this.model, block.down)
+    expected = torch.zeros(16)
+    for _ in range(3):
+        for parameter in this.model.parameters():
+            parameter.grad = torch.randn_like(parameter)
+        expected = 0.5 * expected + (down.weight * down.weight.grad).sum(0).abs().detach()
+        modifier.before_update(this)
+    torch.testing.assert_close(modifier.gathered[block.down], expected)
+
+
+def test_what_matters_least_goes():
+    model = make("Bert")
+    for block in blocks(model):
+        linear(model, block.output).weight.data[:, :4] *= 1e-3  # the first head
+        linear(model, block.down).weight.data[:, ::2] *= 1e-3  # every second neuron
+    for score in ("first_order", "second_order", "magnitude"):
+        this, modifier = attached(model, score=score)
+        for number in range(10):
+            modifier.before_step(this)
+            this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+            modifier.before_update(this)
+            this.progress.step = number + 1
+        for heads, neurons in modifier.kept.values():
+            assert heads.tolist() == [False, True]
+            if score != "magnitude":  # what writes the neurons counts there, too
+                assert neurons.tolist() == [False, True] * 8
+
+
+def test_multiplications_are_another_measure():
+    _, modifier = attached(final_sparsity=0.49, counted="multiplications", tokens=1000)
+    head, neuron = 1000 * 4 * 4 * 8 + 2 * 1000**2 * 4, 1000 * 2 * 8
+    assert modifier.dense == 4 * (2 * head + 16 * neuron)
+    assert modifier.last == [(1, 16)] * 4  # attention's own products are nearly all of it: neurons can stay
+    _, modifier = attached(final_sparsity=0.49)
+    assert modifier.last == [(1, 8)] * 4
+
+
+def test_masks_of_other_pruning_are_cut_too():
+    other = MagnitudePruning(final_sparsity=0.75, update_frequency=0.0)
+    this, _ = attached(others={"prune": other})
+    other.attach(this)
+    for _ in range(10):
+        this.recipe.before_step(this)
+        this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+        this.recipe.before_update(this)
+        this.recipe.after_update(this)
+        this.progress.step += 1
+    this.recipe.detach(this)
+    this.recipe.check(this)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    assert other.masks[name].shape == other.targets[name].shape == (8, 8)
+    assert (other.targets[name] == 0).float().mean() >= 0.5
+
+
+# By speed
+
+
+def table_for(tmp_path, **changes):
+    """Two milliseconds of attention with both heads, two of 16 neurons, in int8; twice that in fp32."""
+    shape = replace(TABLE.shape, hidden=8, heads=2, head_size=4, neurons=16)
+    points = {"attention": [(1, 1.0), (2, 2.0)], "feed_forward": [(4, 0.5), (16, 2.0)]}
+    table = replace(TABLE, shape=shape, full=(4.0, 4.0, 0.0), embeddings=0.0, **points | changes)
+    write_table(table, tmp_path / "table.json")
+    return str(tmp_path / "table.json")
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_by_speed(tmp_path, together):
+    speed = {"final_sparsity": None, "target_speedup": 4, "latency": table_for(tmp_path), "global_sparsity": together}
+    this, modifier = attached(others={"q": Quantization(start="90%")}, **speed)
+    assert (modifier.dense, modifier.budget) == (32.0, 8.0)
+    for number in range(10):
+        step(this, modifier, number)
+    assert modifier.logs(this)["speedup"] == pytest.approx(4.0)
+    assert modifier.sizes_now() == [(1, 8)] * 4 or together
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        (2, "is reached with nothing removed: some/checkpoint has 2.00 times the speed of dense fp32"),
+        (6, "cannot be reached: with one head and 4 neurons in each of its 4 layers, some/checkpoint has 5.33 times"),
+    ],
+)
+def test_speeds_that_cannot_be(tmp_path, target, message):
+    with pytest.raises(UserError, match=message):
+        attached(
+            others={"q": Quantization(start="90%")},
+            target_speedup=target,
+            latency=table_for(tmp_path),
+            final_sparsity=None,
+        )
+
+
+def test_the_table_is_of_what_is_delivered(tmp_path):
+    with pytest.raises(UserError, match=r"is of a model in int8, and this run delivers one in fp32\. Write quantiz"):
+        attached(target_speedup=4, latency=table_for(tmp_path))
+    place = table_for(tmp_path, spec=replace(TABLE.spec, precision="fp32"))
+    with pytest.raises(UserError, match=r"is of a model in fp32, and this run delivers one in int8"):
+        attached(others={"q": Quantization(start="90%")}, target_speedup=4, latency=place)
+
+
+# Refused
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({}, "final_sparsity=None: want the part of the encoder that goes"),
+        ({"final_sparsity": 0.0}, "final_sparsity=0.0: want the part"),
+        ({"final_sparsity": 1.0}, "final_sparsity=1.0: want the part"),
+        ({"final_sparsity": 0.5, "latency": "onnxruntime:int8:1x128"}, "is used with target_speedup only"),
+        ({"target_speedup": 4}, r"target_speedup=4 needs latency=.*sparsity\.latency=onnxruntime:int8:1x128"),
+        ({"target_speedup": 1, "latency": "x.json"}, "target_speedup=1: want a number above 1"),
+        ({"target_speedup": 4, "latency": "onnx:int8:1x128"}, "latency=onnx:int8:1x128: want ENGINE:PRECISION"),
+        ({"target_speedup": 4, "latency": "x.json"}, r"latency=x\.json: there is no such file"),
+        ({"final_sparsity": 0.5, "score": "firstorder"}, "score=firstorder: want one of .* Did you mean 'first_order'"),
+        ({"final_sparsity": 0.5, "counted": "flops"}, "counted=flops: want one of parameters, multiplications"),
+        ({"final_sparsity": 0.5, "inter_func": "cubix"}, "inter_func=cubix: want one of cubic"),
+        ({"final_sparsity": 0.5, "multiple": 0}, "multiple=0: want at least 1"),
+        ({"final_sparsity": 0.5, "decay": 2}, "decay=2: want a factor from 0"),
+        ({"final_sparsity": 0.5, "update_frequency": "often"}, "update_frequency='often' is not a time"),
+    ],
+)
+def test_values_that_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        StructuredPruning(**fields)
+
+
+def test_a_target_that_would_leave_a_layer_with_nothing():
+    with pytest.raises(UserError, match=r"final_sparsity=0\.9 of the parameters cannot be reached: with one head"):
+        attached(final_sparsity=0.9)
+
+
+def test_a_start_at_which_nothing_is_known():
+    this, modifier = attached(end="1 steps")
+    modifier.before_step(this)  # nothing goes in the first step of a window
+    this, modifier = attached()
+    modifier.window = lambda clock: (0.0, 0.0)  # a window that has shrunk to its first step
+    with pytest.raises(UserError, match=r"nothing is known of heads and neurons at the first step.*score=magnitude"):
+        modifier.before_step(this)
+
+
+def test_diverged_training_is_no_ground_for_a_choice():
+    this, modifier = attached()
+    for number in range(2):
+        step(this, modifier, number)
+    modifier.gathered[modifier.blocks[2].down][3] = torch.nan
+    with pytest.raises(UserError, match=r"scores of bert\.encoder\.layer\.2 are not finite: training has diverged"):
+        modifier.before_step(this)
+
+
+def test_frozen_layers_have_no_gradients():
+    this, modifier = attached()
+    linear(this.model, modifier.blocks[1].down).weight.requires_grad_(False)
+    this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+    with pytest.raises(UserError, match=r"bert\.encoder\.layer\.1\.output\.dense does not train.*score=magnitude"):
+        modifier.before_update(this)
+
+
+def test_a_start_behind_the_last_step():
+    with pytest.raises(UserError, match=r"StructuredPruning: start=99% lies behind the beginning of the last step"):
+        Recipe({"x": StructuredPruning(final_sparsity=0.5, start="99%")}, Clock(5, 10))
+
+
+def test_a_revived_weight_is_found():
+    this, modifier = attached()
+    for number in range(10):
+        step(this, modifier, number)
+    linear(this.model, modifier.blocks[0].up).bias.data.fill_(1.0)
+    with pytest.raises(RuntimeError, match=r"8 removed weights of bert\.encoder\.layer\.0\.intermediate\.dense are no"):
+        modifier.check(this)
+
+
+def test_the_schedule_can_be_drawn():
+    config = configure("recipe=structured50", "task=sst2")
+    clock = Clock(100, 800)
+    line = Timeline("structured50", clock, Recipe(config.modifiers(), clock))
+    assert [line.level("sparsity", step) for step in (0, 79, 80, 480, 799)] == [0.0, 0.0, 0.0, 0.5, 0.5]
+    assert line.level("sparsity", 280) == pytest.approx(0.5 * (1 - 0.5**3))
+    assert [char for *_, char in line.spans("sparsity")] == ["=", "-"]
+    speed = configure("recipe=speedup4", "task=sst2").sparsity
+    assert speed.levels_by_step(clock)[480] is None
+
+
+# Whole runs
+
+QUANT = (
+    *SHORT,
+    "task=sst2",
+    "recipe=structured50_quant",
+    "export.max_metric_diff_int8=10",
+    "model.layers=3",
+    "+modifier@recipe.modifiers.layers=LayerPruning",
+    "recipe.modifiers.layers.layers=[bert.encoder.layer.1]",
+    "+modifier@recipe.modifiers.hidden=PerLayerDistillation",
+    "+modifier@recipe.modifiers.prune=MagnitudePruning",
+    "recipe.modifiers.prune.final_sparsity=0.8",
+    "recipe.modifiers.prune.end=60%",
+)
+
+
+@pytest.fixture(scope="module")
+def delivered(tmp_path_factory):
+    """A dense run, and one with everything at once: groups, weights and a layer go, two losses of a teacher, int8."""
+    place = tmp_path_factory.mktemp("structured")
+    cache = f"data.cache={place}/cache"
+    run(configure(*SHORT, "task=sst2", "recipe=dense", "model.layers=2", cache), place / "dense")
+    words = (*QUANT, "sparsity=structured_global", "teacher=checkpoint", f"teacher.path={place}/dense", cache)
+    return place, run(configure(*words), place / "run")
+
+
+def test_everything_in_one_recipe(delivered):
+    place, result = delivered
+    assert result.sparsity.removed.share >= 0.5
+    assert len(result.sparsity.removed.heads) == 2
+    assert result.sparsity.prunable > 0.3
+    assert result.deployment.max_abs_diff < 0.5
+    assert Result.read(place / "run/result.json") == result
+    model = load(place / "run/model")
+    assert sizes_of(model) == list(zip(result.sparsity.removed.heads, result.sparsity.removed.neurons, strict=True))
+    assert result.deployment.bytes < 0.3 * Result.read(place / "dense/result.json").deployment.bytes
+    for name in ("run/report.md", "run/deployment/model_card.md"):
+        assert "of the encoder removed (heads " in (place / name).read_text()
+    assert {line["removed"] for line in history(place / "run") if "removed" in line} > {0.0}
+
+
+def test_the_file_answers(delivered, capsys):
+    place, _ = delivered
+    predict([f"run={place}/run", "text=A dull film."])
+    assert json.loads(capsys.readouterr().out)["label"] in ("negative", "positive")
+
+
+@pytest.mark.slow
+def test_export_makes_the_same_file_again(delivered, tmp_path):
+    from sparse_xp.export import export_run
+
+    place, result = delivered
+    made = export_run(place / "run", [], tmp_path / "again")
+    assert made.metrics == result.deployment.metrics
+    assert (tmp_path / "again/model.onnx").stat().st_size == result.deployment.bytes
+
+
+def test_a_transfer_run_from_a_reduced_checkpoint(delivered, tmp_path):
+    """Its zeros and its sizes stay; a teacher of another width gives hidden states; more may go."""
+    place, before = delivered
+    words = (
+        *SHORT, "task=sst2", "recipe=structured75", f"model.checkpoint={place}/run/model", "teacher=checkpoint",
+        f"teacher.path={place}/dense", "+modifier@recipe.modifiers.hidden=PerLayerDistillation",
+        "+modifier@recipe.modifiers.locked=ConstantPruning", f"data.cache={place}/cache", "sparsity.multiple=8",
+    )  # fmt: skip
+    result = run(configure(*words), tmp_path / "run")
+    assert result.sparsity.removed.share >= 0.75 > before.sparsity.removed.share
+    assert result.sparsity.prunable >= 0.3

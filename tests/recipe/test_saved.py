@@ -1,0 +1,271 @@
+"""The recipe beside the weights: it reads back equal, comes behind that of its checkpoint, and asks of a run."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from sparse_xp.clock import Clock
+from sparse_xp.errors import UserError
+from sparse_xp.model import load_model
+from sparse_xp.modifiers import (
+    MODIFIERS,
+    ConstantPruning,
+    Distillation,
+    LayerPruning,
+    LearningRate,
+    MagnitudePruning,
+    Quantization,
+    ScheduledLearningRate,
+    SetLearningRate,
+    WeightDecay,
+)
+from sparse_xp.modifiers.base import OneTime
+from sparse_xp.recipe.inherit import inherit, is_inherited, read_base
+from sparse_xp.recipe.saved import TAG_OF, in_epochs, write_recipe
+from sparse_xp.recipe.sparseml import plan_of
+from sparse_xp.recipe.text import read_recipe
+from sparse_xp.recipe.zoo import FILES
+from tests.recipe.test_convert import write_recipe as any_recipe
+from tests.runs import configure
+from tests.tiny import make_bert
+
+CLOCK = Clock(100, 400)
+
+
+def read(text: str):
+    return plan_of(read_recipe(text))
+
+
+def write(plan, base=None) -> str:
+    """What a run of ``plan`` leaves."""
+    return write_recipe(plan.modifiers, Clock(1000, round((plan.epochs or 3) * 1000)), base)
+
+
+def test_every_tag_is_of_a_modifier():
+    assert TAG_OF.keys() <= MODIFIERS.keys()
+
+
+def test_a_modifier_that_sparseml_had_not(monkeypatch):
+    monkeypatch.delitem(TAG_OF, "Distillation")
+    assert "- !Distillation {}\n" in (text := write_recipe({"d": Distillation()}, CLOCK))
+    assert list(read(text).modifiers.values()) == [Distillation()]
+
+
+@pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
+def test_a_shipped_recipe_reads_back_equal_under_the_same_tags(path):
+    plan = plan_of(read_recipe(str(path)))
+    text = write(plan)
+    assert read(text).modifiers == plan.modifiers
+    assert read(text).epochs == plan.epochs
+    assert all(line.rstrip().endswith("Modifier") for line in text.splitlines() if "- !" in line)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_any_recipe_that_can_be_written_reads_back_equal(seed):
+    plan = read(any_recipe(random.Random(1000 + seed)) + "  - !SetParamModifier {params: [z], val: 1}\n")
+    back = read(write(plan))
+    assert list(back.modifiers.values()) == list(plan.modifiers.values())
+    assert [type(each) for each in back.modifiers.values()] == [type(each) for each in plan.modifiers.values()]
+    assert back.epochs == (plan.epochs or 3)
+    assert write(back) == write(plan)
+
+
+NATIVE = {
+    "a": LearningRate(init_lr=0.0, final_lr=5e-5, end="10%"),
+    "b": WeightDecay(weight_decay=0.01),
+    "c": ConstantPruning(min_sparsity=0.8),
+    "d": MagnitudePruning(final_sparsity=0.8, start="10%", end="100%", update_frequency="20 steps", but=["x"]),
+    "e": Quantization(start="70%", observers_end="90%", exclude=["${x}", "LayerNorm"]),
+    "f": Distillation(hardness=1.0),
+}
+
+
+def test_what_no_tag_says_stands_under_its_own_name():
+    text = write_recipe(NATIVE, CLOCK, metadata={"precision": "fp32"})
+    back = read(text)
+    assert list(back.modifiers.values()) == [in_epochs(each, CLOCK) for each in NATIVE.values()]
+    tags = [line.split("!")[1].split()[0] for line in text.splitlines() if "- !" in line]
+    assert tags == [
+        "EpochRangeModifier",
+        "LearningRateFunctionModifier",
+        "WeightDecay",
+        "ConstantPruning",
+        "MagnitudePruning",
+        "Quantization",
+        "DistillationModifier",
+    ]
+    assert yaml.safe_load(text.partition("modifiers:")[0])["__metadata__"] == {"metadata": {"precision": "fp32"}}
+    assert back.modifiers["LearningRateFunction"].end == 0.4
+    assert back.modifiers["MagnitudePruning"].update_frequency == 0.2
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ("{hardnes: 1}", "recipe:2:29: !Distillation has no hardnes. Did you mean 'hardness'?"),
+        ("{hardness: much}", "recipe:2:30: !Distillation: Value 'much'"),
+        ("{hardness: 2}", "recipe:2:5: !Distillation: Distillation.hardness=2.0"),
+        ("{outputs: 5}", "recipe:2:"),
+    ],
+)
+def test_what_is_wrong_under_an_own_name(fields, message):
+    with pytest.raises(UserError) as error:
+        read(f"modifiers:\n  - !Distillation {fields}\n")
+    assert str(error.value).startswith(message)
+
+
+def test_an_own_name_interpolates_nothing():
+    [found] = read("modifiers:\n  - !Quantization {exclude: ['${oc.env:HOME}']}\n").modifiers.values()
+    assert found.exclude == ["${oc.env:HOME}"]
+
+
+# Composition with the recipe of the checkpoint
+
+FIRST = """\
+modifiers:
+  - !EpochRangeModifier {start_epoch: 0, end_epoch: 4}
+  - !LearningRateFunctionModifier {start_epoch: 0, end_epoch: 4, lr_func: linear, init_lr: 0.1, final_lr: 0}
+  - !DistillationModifier {hardness: 0.5}
+  - !QuantizationModifier {start_epoch: 2, submodules: [bert.encoder], disable_quantization_observer_epoch: 3}
+"""
+SECOND = """\
+modifiers:
+  - !LearningRateFunctionModifier {start_epoch: 0, end_epoch: 3, lr_func: linear, init_lr: 0.2, final_lr: 0}
+  - !DistillationModifier {hardness: 1.0}
+  - !ConstantPruningModifier {params: __ALL_PRUNABLE__}
+"""
+
+
+def test_t26_stages_follow_one_another():
+    """SparseML numbered the third stage 3, and wrote an end of quantization with which nothing could be read again."""
+    one, two = read(FIRST), read(SECOND)
+    assert "stage" not in write(one)
+    text = write(two, read(write(one)))
+    assert [line for line in text.splitlines() if line.startswith("stage")] == ["stage_0:", "stage_1:"]
+    both = read(text)
+    assert both.epochs == 7
+    assert list(both.modifiers.values()) == [
+        LearningRate(init_lr=0.1, final_lr=0.0, end=4.0),
+        Distillation(hardness=0.5, end=4.0),
+        Quantization(
+            start=2.0,
+            observers_end=3.0,
+            submodules=["bert.encoder"],
+            linear_outputs=True,
+            embedding_outputs=True,
+            per_channel=False,
+        ),
+        LearningRate(init_lr=0.2, final_lr=0.0, start=4.0, end=7.0),
+        Distillation(hardness=1.0, start=4.0),
+        ConstantPruning(params=["__ALL_PRUNABLE__"], start=4.0, live=True, min_sparsity=0.0),
+    ]
+    three = read(write(two, both))
+    assert three.epochs == 10
+    assert {tagged.stage for tagged in three.sources.values()} == {"stage_0", "stage_1", "stage_2"}
+    assert three.modifiers["LearningRateFunction_3"].start == 7
+    assert [each.end for each in three.modifiers.values() if isinstance(each, Distillation)] == [4.0, 7.0, "100%"]
+
+
+def test_t26_a_third_stage_as_sparseml_numbered_it():
+    text = write(read(SECOND), read(write(read(FIRST)))).replace("stage_1", "stage_3")
+    third = write(read(SECOND), read(text))
+    assert [line for line in third.splitlines() if line.startswith("stage")] == ["stage_0:", "stage_3:", "stage_2:"]
+    assert "stage_3" in write(read(SECOND), read(third.replace("stage_0", "s").replace("stage_3", "t")))
+
+
+def test_t26_the_end_of_quantization_in_a_recipe_composed_by_sparseml():
+    plan = read(FIRST.replace("{start_epoch: 2, ", "{start_epoch: 2, end_epoch: 8, "))
+    assert plan.modifiers["Quantization"].end == "100%"
+    assert any("end_epoch is not used" in remark for remark in plan.remarks)
+
+
+def test_times_of_later_stages():
+    later = {
+        "rate": ScheduledLearningRate(
+            lr_class="MultiStepLR", lr_kwargs={"milestones": [1, 2], "gamma": 0.1}, init_lr=1
+        ),
+        "set": SetLearningRate(learning_rate=0.1, start=1.0),
+        "layers": LayerPruning(layers=["a"]),
+        "q": Quantization(start=1.0, observers_end=2.0),
+        "recipe.modifiers.checkpoint_Quantization": Quantization(),
+    }
+    assert [name for name in later if is_inherited(name)] == ["recipe.modifiers.checkpoint_Quantization"]
+    found = read(write_recipe(later, CLOCK, read(FIRST.replace("Quantization", "SparsificationLogging", 0)))).modifiers
+    new = list(found.values())[3:]
+    assert new[0].lr_kwargs["milestones"] == [5, 6]
+    assert (new[0].start, new[1].start, new[2].start) == (4.0, 5.0, 0.0)
+    assert (new[3].start, new[3].observers_end) == (5.0, 6.0)
+    assert len(new) == 4
+    assert all(each.end == "100%" for each in new if isinstance(each, OneTime))
+
+
+# What it asks of a run
+
+
+@pytest.fixture
+def checkpoint(tmp_path) -> Path:
+    """A small BERT with a recipe beside it."""
+    make_bert().save_pretrained(tmp_path / "old")
+    (tmp_path / "old/recipe.yaml").write_text(FIRST)
+    return tmp_path / "old"
+
+
+def test_a_quantized_checkpoint_stays_quantized(checkpoint):
+    config = configure("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}")
+    name = "checkpoint_Quantization"
+    assert list(config.recipe.modifiers) == [name]
+    assert config.recipe.modifiers[name].submodules == ["bert.encoder"]
+    assert (config.recipe.modifiers[name].start, config.recipe.modifiers[name].observers_end) == (0.0, None)
+    [remark] = config.recipe.remarks
+    assert "recipe.yaml: the checkpoint was made in 8 bits" in remark
+    config = configure("task=sst2", "recipe=dense", "quantization=int8", f"model.checkpoint={checkpoint}")
+    assert not config.recipe.modifiers
+    (checkpoint / "recipe.yaml").unlink()
+    assert not configure("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}").recipe.modifiers
+
+
+def test_a_recipe_of_another_dialect_is_told_and_not_used(checkpoint):
+    (checkpoint / "recipe.yaml").write_text("stage:\n  run_type: train\n  p_modifiers:\n    M: {a: 1}\n")
+    config = configure("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}")
+    assert not config.recipe.modifiers
+    assert "the recipe of the checkpoint is not used" in config.recipe.remarks[0]
+    assert read_base(str(checkpoint))[0] is None
+    assert read_base("bert-base-uncased") == read_base(None) == (None, [])
+
+
+def test_t34_layers_that_a_checkpoint_of_sparseml_lacks_are_left_out(tmp_path):
+    """Its configuration still counts them, and stock ``from_pretrained`` would fill them with random weights."""
+    from transformers import BertConfig, BertForSequenceClassification
+
+    shape = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16, "vocab_size": 20}
+    model = BertForSequenceClassification(BertConfig(num_hidden_layers=3, max_position_embeddings=16, **shape))
+    model.save_pretrained(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("modifiers:\n  - !LayerPruningModifier {layers: [bert.encoder.layer.1]}\n")
+    assert inherit(str(tmp_path), []) == ({}, [])  # they are all there
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if ".layer.1." not in k}, tmp_path / "model.safetensors")
+    found, [remark] = inherit(str(tmp_path), [])
+    assert found == {"checkpoint_LayerPruning": LayerPruning(layers=["bert.encoder.layer.1"])}
+    assert "bert.encoder.layer.1" in remark
+
+
+def test_t25_names_of_a_quantized_checkpoint_of_sparseml(checkpoint):
+    """Its wrappers put ``.module`` into names: without it the matrices would be new ones."""
+    model = make_bert()
+    wrapped = {}
+    for name, value in model.state_dict().items():
+        stem, _, kind = name.rpartition(".")
+        inside = isinstance(model.get_submodule(stem), torch.nn.Linear)
+        wrapped[f"{stem}.module.{kind}" if inside else name] = value
+        wrapped |= {f"{stem}.quant.activation_post_process.scale": torch.ones(1)} if inside else {}
+    (checkpoint / "model.safetensors").unlink()
+    torch.save(wrapped, checkpoint / "pytorch_model.bin")
+    loaded, new = load_model(configure("task=sst2").task, str(checkpoint))
+    assert new == []
+    assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())
