@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run prune-ofa test check clean
+.PHONY: help setup run table prune-ofa test check clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -17,8 +17,12 @@ setup: .venv/ready ## a ready .venv/ with the tested versions
 	touch $@
 
 run: setup ## train, prune, distil, export and check on the embedded data; ends in a table
-	$(BIN)/python -m sparse_xp --config-dir sweeps --config-name embedded
-	$(BIN)/python -m sparse_xp.report outputs/embedded
+	$(BIN)/python -m sparse_xp --multirun --config-dir sweeps --config-name demo
+	$(BIN)/python -m sparse_xp.report outputs/demo
+
+table: setup ## NAME=sparse_transfer [PROFILE=embedded] [ARGS="seed=1 train.threads=1"]: a published table, anew
+	$(BIN)/python -m sparse_xp --multirun --config-dir sweeps --config-name $(NAME) $(if $(PROFILE),profile=$(PROFILE)) \
+		$(ARGS); made=$$?; $(BIN)/python -m sparse_xp.report outputs/$(NAME) && exit $$made
 
 EMBEDDED = $(BIN)/python -m sparse_xp profile=embedded log=none
 OFA := outputs/prune_ofa_embedded

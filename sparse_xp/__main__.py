@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
+import traceback
+from collections.abc import Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -12,12 +15,22 @@ import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import CompactHydraException
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.config import CONF, Config, register, with_teacher
 from sparse_xp.errors import GROUPS, UserError, explain, overrides_nothing, unknown_key, welcome
+from sparse_xp.sweep import (
+    ERROR,
+    Cell,
+    dense_cell,
+    in_sweep,
+    own_command,
+    read_manifest,
+    sources,
+    taught_command,
+    write_error,
+)
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 
@@ -25,10 +38,13 @@ register()
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(cfg: DictConfig) -> None:
-    """One run, and before it the run of its teacher if that is to be made."""
+def main(cfg: DictConfig) -> float:
+    """One run, and before it the run of its teacher if that is to be made. Returns its score, for a search."""
     directory = Path(HydraConfig.get().runtime.output_dir)
+    command = command_of(cfg, HydraConfig.get(), directory)
+    swept = in_sweep(HydraConfig.get())
     try:
+        (directory / ERROR).unlink(missing_ok=True)
         config = to_object(cfg)
         from sparse_xp.console import say
         from sparse_xp.run import run
@@ -40,19 +56,36 @@ def main(cfg: DictConfig) -> None:
                 f"teacher: the dense run of {teacher.task.name} in {place} ({teacher.train.epochs:g} epochs, seed "
                 f"{teacher.seed}), made first if it is not there"
             )
-            run(teacher, place)
+            run(teacher, place, command_of(dense, hydra_config, place))
             keep_composition(dense, hydra_config, place / ".hydra")
             config = with_teacher(config, place)
-        run(config, directory)
+            command = taught_command(command, place) if swept else command
+        result = run(config, directory, command)
         keep_composition(cfg, HydraConfig.get(), directory / ".hydra")
+        return result.metrics[result.metric]
     except KeyboardInterrupt:
         print(f"\ninterrupted: the same command continues {saved_step(directory)}")
         sys.exit(130)
-    except UserError:
+    except Exception as error:
+        if swept:  # where the others that run beside it cannot hide it
+            write_error(directory, traceback.format_exc(), command)
         # Hydra has made the directory before anything was checked; a run that never began leaves none.
-        if directory.is_dir() and not any(directory.iterdir()):
+        elif isinstance(error, UserError) and directory.is_dir() and not any(directory.iterdir()):
             directory.rmdir()
         raise
+
+
+def command_of(cfg: DictConfig, hydra_config: HydraConf | DictConfig, directory: Path) -> str:
+    """The command of one run alone: as typed, or, in a sweep and for a teacher, its own."""
+    words, here = list(hydra_config.overrides.task), HydraConfig.get()
+    if not in_sweep(here) and directory == Path(here.runtime.output_dir):
+        return shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]])
+    return own_command([*sources(here), *words], relative(directory))
+
+
+def relative(directory: Path) -> Path:
+    """The path as seen from here, if it is below."""
+    return directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory
 
 
 def saved_step(directory: Path) -> str:
@@ -113,11 +146,12 @@ def keep_composition(cfg: DictConfig, hydra_config: HydraConf | DictConfig, fold
     OmegaConf.save(hydra_config.overrides.task, folder / "overrides.yaml")
 
 
-def dense_run(config: Config) -> tuple[DictConfig, DictConfig, Path]:
+def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[DictConfig, DictConfig, Path]:
     """The composition (the run's and Hydra's) and the directory that ``recipe=dense`` has for the task of ``config``.
 
     It takes over what the command line says of task, data, profile and log, and of the model if it is the same one;
-    the numbers of training are its own recipe's, changed by ``teacher.overrides``.
+    the numbers of training are its own recipe's, changed by ``teacher.overrides``. In a sweep it is the sweep's own
+    dense cell, if it has one (``cells``: those of the sweep, by default read from its ``sweep.json``).
     """
     hydra_config = HydraConfig.get()
     student = str(hydra_config.runtime.choices["model"])
@@ -127,11 +161,15 @@ def dense_run(config: Config) -> tuple[DictConfig, DictConfig, Path]:
     words = [word for word in words if not word.startswith("model=")]
     words += [f"model={model}", "recipe=dense", *config.teacher.overrides]
     words += [] if config.teacher.seed is None else [f"seed={config.teacher.seed}"]
+    swept = in_sweep(hydra_config)
+    if swept and not config.teacher.overrides:
+        known = read_manifest(Path(hydra_config.sweep.dir)).cells if cells is None else cells
+        if cell := dense_cell(known, model, words, config.teacher.seed):
+            words = list(cell.words)
     words += [word for word in hydra_config.overrides.hydra if word.startswith(("hydra.searchpath=", "hydra.sweep."))]
     composed = hydra.compose(hydra_config.job.config_name, overrides=words, return_hydra_config=True)
-    # In a sweep the teacher is the sweep's own dense cell, if it has one.
     sweep = composed.hydra.sweep
-    place = Path(sweep.dir) / sweep.subdir if hydra_config.mode == RunMode.MULTIRUN else Path(composed.hydra.run.dir)
+    place = Path(sweep.dir) / sweep.subdir if swept else Path(composed.hydra.run.dir)
     settings = composed.hydra
     with open_dict(composed):
         del composed["hydra"]

@@ -287,8 +287,9 @@ class Export:
 class Log:
     """What is told to whom. Nothing here changes a number.
 
-    ``tracker``: wandb, tensorboard or none. ``mode`` (of wandb): offline or online; ``group``: by default the name of
-    the directory that holds the run, which is the sweep. ``every``: optimizer steps between two lines of
+    ``tracker``: wandb, tensorboard, mlflow, trackio or none. ``mode`` (of wandb): offline or online; ``group``: by
+    default the name of the directory that holds the run, which is the sweep. ``artifacts``: give W&B the deployment
+    folder and the report of a finished run, when online. ``every``: optimizer steps between two lines of
     ``history.jsonl`` and of the tracker.
     """
 
@@ -297,10 +298,11 @@ class Log:
     project: str = "sparse_xp"
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    artifacts: bool = True
     every: int = 10
 
     def __post_init__(self) -> None:
-        choose("log.tracker", self.tracker, ("wandb", "tensorboard", "none"))
+        choose("log.tracker", self.tracker, ("wandb", "tensorboard", "mlflow", "trackio", "none"))
         choose("log.mode", self.mode, ("offline", "online"))
         if self.every < 1:
             raise ValueError(f"log.every={self.every}: want at least 1 step.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.config import Data, Train
+from sparse_xp.files import one_at_a_time
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -43,19 +44,19 @@ def make_features(
             *([data.workers] if task.mixes_rows else []),
         ]
     )
-    cache = Path(data.cache) / "features"
-    cache.mkdir(parents=True, exist_ok=True)
-    return rows.map(
-        lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
-        batched=True,
-        batch_size=rows_at_once(len(rows), data.workers) if task.mixes_rows else ROWS_AT_ONCE,
-        with_indices=True,
-        remove_columns=rows.column_names,
-        cache_file_name=str(cache / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}.arrow"),
-        new_fingerprint=fingerprint,
-        num_proc=data.workers if data.workers > 1 else None,
-        desc=f"tokenise {task.name}",
-    )
+    path = Path(data.cache) / "features" / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}.arrow"
+    with one_at_a_time(path):  # of several runs that want them at once the first makes them
+        return rows.map(
+            lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
+            batched=True,
+            batch_size=rows_at_once(len(rows), data.workers) if task.mixes_rows else ROWS_AT_ONCE,
+            with_indices=True,
+            remove_columns=rows.column_names,
+            cache_file_name=str(path),
+            new_fingerprint=fingerprint,
+            num_proc=data.workers if data.workers > 1 else None,
+            desc=f"tokenise {task.name}",
+        )
 
 
 def rows_at_once(rows: int, workers: int = 1) -> int:

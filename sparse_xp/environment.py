@@ -21,6 +21,7 @@ def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelera
     """Device, precision and tracker."""
     import torch
     from accelerate import Accelerator
+    from accelerate.utils import DistributedType
 
     if settings.threads:
         torch.set_num_threads(settings.threads)
@@ -31,6 +32,13 @@ def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelera
         log_with=None if tracker == "none" else tracker,
         project_dir=str(directory),
     )
+    # Of several processes the first one speaks.
+    console.quiet = not accelerator.is_main_process
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
+        raise UserError(
+            f"{accelerator.distributed_type.value} cuts weights into pieces, which masks, checkpoints and export here "
+            "do not know. An encoder fits every device whole: use DDP (accelerate launch --multi_gpu, or torchrun)."
+        )
     if tracker != "none" and not accelerator.log_with:
         raise UserError(
             f"log.tracker={tracker}, but {tracker} is not installed: pip install {tracker}, or write log=none."
@@ -86,15 +94,41 @@ def start_tracker(accelerator: Accelerator, log: Log, directory: Path, config: d
     if log.tracker == "none" or not accelerator.is_main_process:
         return
     options: dict[str, Any] = {}
+    group = log.group or directory.parent.name
     if log.tracker == "wandb":
         os.environ.setdefault("WANDB_SILENT", "true")
         known = directory / "wandb_id"
-        if not known.exists():
+        if given := os.environ.get("WANDB_RUN_ID"):  # a W&B agent has named the run
+            write_text(known, given)
+        elif not known.exists():
             write_text(known, os.urandom(8).hex())
         options["wandb"] = {
-            "mode": log.mode, "id": known.read_text(), "name": directory.name, "tags": log.tags,
-            "group": log.group or directory.parent.name,
+            "mode": log.mode, "id": known.read_text(), "name": directory.name, "tags": log.tags, "group": group,
             "dir": str(directory), **({"resume": "allow"} if log.mode == "online" else {}),
         }  # fmt: skip
-    flat = {"config": yaml.safe_dump(config)} if log.tracker == "tensorboard" else config
-    accelerator.init_trackers(log.project, config=flat, init_kwargs=options)
+    elif log.tracker == "mlflow":
+        # One store for all runs of the sweep, beside them, unless a server is named.
+        os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{directory.parent.resolve()}/mlflow.db")
+        options["mlflow"] = {"run_name": directory.name, "tags": {"group": group, **dict.fromkeys(log.tags, "")}}
+    elif log.tracker == "trackio":
+        os.environ.setdefault("TRACKIO_DIR", str(directory.parent.resolve() / "trackio"))
+        options["trackio"] = {"name": directory.name, "group": group, "resume": "allow", "embed": False}
+    text = log.tracker in ("tensorboard", "mlflow")  # they take plain values only
+    accelerator.init_trackers(
+        log.project, config={"config": yaml.safe_dump(config)} if text else config, init_kwargs=options
+    )
+
+
+def log_artifacts(accelerator: Accelerator, log: Log, directory: Path, line: dict[str, str]) -> None:
+    """Give W&B the row of the table, and online the deployment folder and the report too."""
+    if log.tracker != "wandb":
+        return
+    import wandb
+
+    run = accelerator.get_tracker("wandb", unwrap=True)
+    run.log({"result": wandb.Table(columns=list(line), data=[list(line.values())])})
+    if log.artifacts and log.mode == "online":
+        kept = wandb.Artifact(f"deployment-{run.id}", type="model")
+        kept.add_dir(str(directory / "deployment"))
+        kept.add_file(str(directory / "report.md"))
+        run.log_artifact(kept)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from sparse_xp.errors import UserError
 
@@ -57,6 +59,24 @@ def whole_directory(path: Path) -> Iterator[Path]:
                 os.rename(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def one_at_a_time(path: Path, tell: Callable[[str], None] | None = None) -> Iterator[None]:
+    """Hold ``path`` against other processes until the block ends, or the process does; ``tell`` of waiting for one."""
+    folder = path.parent / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{path.name}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        if tell:
+            tell(f"{path}: another process is at work on it; waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextmanager

@@ -104,6 +104,7 @@ def train(run: Run) -> None:
                 progress.seconds += time.perf_counter() - began
                 bar.advance(progress.step, clock.epoch(progress.step))
                 if run.history.due(progress.step, clock.total_steps):
+                    loss = accelerator.reduce(loss, "mean")  # each process has only seen its own batches
                     bar.tell(run.history.log(progress.step, clock, loss.item(), norm.item(), run.recipe.logs(run)))
                 if due(run, run.train.eval_every):
                     consider(run, bar)

@@ -11,6 +11,7 @@ from sparse_xp.config import Model, TinyModel
 from sparse_xp.console import say
 from sparse_xp.data import digest
 from sparse_xp.errors import UserError
+from sparse_xp.files import one_at_a_time
 from sparse_xp.hub import unavailable
 from sparse_xp.tasks import Task
 
@@ -61,8 +62,9 @@ def locate(model: Model, cache: Path) -> str:
 
     shape = {name: getattr(model, name) for name in ("sparsity", "layers", "hidden", "heads", "intermediate")}
     directory = cache / f"tiny-{digest([shape, model.init_seed, vocabulary()])}"
-    if not directory.is_dir():
-        build_checkpoint(directory, seed=model.init_seed, **shape)
+    with one_at_a_time(directory):
+        if not directory.is_dir():
+            build_checkpoint(directory, seed=model.init_seed, **shape)
     return str(directory)
 
 

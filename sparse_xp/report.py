@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
+from sparse_xp.published import locate_published, read_published
 from sparse_xp.result import Result
+from sparse_xp.sweep import MANIFEST, read_manifest
 
 
 def row(result: Result) -> dict[str, str]:
@@ -65,12 +68,25 @@ def table(results: list[Result]) -> str:
 
 def find(places: list[Path]) -> list[Result]:
     """The results in the given run directories, or anywhere below the given directories."""
+    return [result for _, result in find_with_places(places)]
+
+
+def find_with_places(places: list[Path]) -> list[tuple[Path, Result]]:
+    """The same with the directory of each. Raises UserError for a file of another version."""
     paths = {
         p
         for place in places
         for p in ([place / "result.json"] if (place / "result.json").exists() else place.rglob("result.json"))
     }
-    return [Result.read(path) for path in sorted(paths)]
+    found = []
+    for path in sorted(paths):
+        try:
+            found.append((path.parent, Result.read(path)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{path} is not of this version of sparse_xp ({error}). Move its run away, or name other directories."
+            ) from error
+    return found
 
 
 def write_report(directory: Path, result: Result, history: list[dict[str, Any]]) -> None:
@@ -161,7 +177,11 @@ def evaluations(lines: list[dict[str, Any]], best_step: int) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Print the table of all finished runs below the given directories."""
+    """Print the table of all runs below the given directories.
+
+    Of a sweep the runs that differ only in their seed are one line, beside the published number, and the table is
+    written too: table.md, table.csv, table.tex and report.html, in the directory of the sweep or --out.
+    """
     parser = argparse.ArgumentParser(prog="python -m sparse_xp.report", description=main.__doc__)
     parser.add_argument(
         "places",
@@ -170,10 +190,46 @@ def main(arguments: list[str] | None = None) -> None:
         default=[Path("outputs")],
         help="run directories, or directories of them (outputs)",
     )
-    results = find(parser.parse_args(arguments).places)
-    if not results:
+    parser.add_argument("--sweep", help="published numbers of sweeps/SWEEP.csv (or of the file of that path)")
+    parser.add_argument("--out", type=Path, help="write table.md, table.csv, table.tex and report.html here")
+    parser.add_argument(
+        "--curves", nargs="*", type=Path, help="runs whose curves the page shows (the first seed of each line)"
+    )
+    asked = parser.parse_args(arguments)
+    try:
+        swept = [place for place in asked.places if (place / MANIFEST).exists()]
+        if not (swept or asked.sweep or asked.out):
+            results = find(asked.places)
+            if not results:
+                sys.exit("No finished run there: nothing holds a result.json.")
+            print(table(results))
+            return
+        write_tables(asked.places, asked.sweep, asked.out or (swept or asked.places)[0], asked.curves)
+    except UserError as error:
+        sys.exit(str(error))
+
+
+def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[Path] | None) -> None:
+    """Print the table of sweeps, and write it in four formats."""
+    from sparse_xp import page, table
+
+    plans = [read_manifest(place) for place in places if (place / MANIFEST).exists()]
+    published = (
+        read_published(locate_published(sweep)) if sweep else [line for plan in plans for line in plan.published]
+    )
+    cells = [(plan.place / cell.directory, cell) for plan in plans for cell in plan.cells]
+    made = table.lines(find_with_places(places), cells, published)
+    if not made:
         sys.exit("No finished run there: nothing holds a result.json.")
-    print(table(results))
+    title = ", ".join(plan.name for plan in plans) or sweep or out.name
+    out.mkdir(parents=True, exist_ok=True)
+    text = table.markdown_table(title, made)
+    write_text(out / "table.md", text)
+    write_text(out / "table.csv", table.csv_table(made))
+    write_text(out / "table.tex", table.latex_table(title, made))
+    write_text(out / "report.html", page.page(title, made, curves))
+    print(text.partition("\n## Commands")[0])
+    print(f"{out}/table.md, table.csv, table.tex, report.html")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
@@ -162,10 +163,10 @@ def in_short(numbers: list[int]) -> str:
     return f"{numbers[0]} in {len(numbers)} layers" if len(set(numbers)) == 1 else " ".join(map(str, numbers))
 
 
-def provenance(config_hash: str, data_fingerprint: str) -> Provenance:
-    """Where a result made now comes from."""
+def provenance(config_hash: str, data_fingerprint: str, command: str | None = None) -> Provenance:
+    """Where a result made now comes from; ``command`` by default as it was typed."""
     return Provenance(
-        command=" ".join(["python -m sparse_xp", *sys.argv[1:]]),
+        command=command or shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]]),
         git=git_revision(),
         versions={name: installed for name in LIBRARIES if (installed := _version(name))},
         config_hash=config_hash,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,9 +14,16 @@ import yaml
 from sparse_xp.clock import Clock
 from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config
-from sparse_xp.environment import device_name, hush_libraries, make_accelerator, precision_name, start_tracker
+from sparse_xp.environment import (
+    device_name,
+    hush_libraries,
+    log_artifacts,
+    make_accelerator,
+    precision_name,
+    start_tracker,
+)
 from sparse_xp.errors import UserError
-from sparse_xp.files import explain_full_disk, whole_directory, write_text
+from sparse_xp.files import explain_full_disk, one_at_a_time, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable
 from sparse_xp.modifiers.pruning import Pruning
@@ -28,8 +37,20 @@ if TYPE_CHECKING:
     from sparse_xp.loop import Run
 
 
-def run(config: Config, directory: Path) -> Result:
-    """Train, evaluate, export and record one run in ``directory``, or continue it, or return it if it is finished."""
+def run(config: Config, directory: Path, command: str | None = None) -> Result:
+    """Train, evaluate, export and record one run in ``directory``, or continue it, or return it if it is finished.
+
+    ``command``: what to record as the command of this run, by default that of this process. Two processes that are
+    asked for the same run make it once: the second waits, and finds it finished.
+    """
+    # The processes of one run with several devices hold it together: the first of them for all.
+    alone = one_at_a_time(directory, say) if os.environ.get("RANK", "0") == "0" else nullcontext()
+    with alone:
+        return run_alone(config, directory, command)
+
+
+def run_alone(config: Config, directory: Path, command: str | None) -> Result:
+    """The run, with nobody else at work in ``directory``."""
     config_hash = result_hash(config)
     if finished := find_finished(directory, config_hash):
         say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
@@ -39,11 +60,12 @@ def run(config: Config, directory: Path) -> Result:
     )
     if needs_hub:
         go_offline_if_unreachable()
-    show_config(asdict(config))
+    if os.environ.get("RANK", "0") == "0":
+        show_config(asdict(config))
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         with explain_full_disk(directory):
-            return execute(config, directory, accelerator, config_hash)
+            return execute(config, directory, accelerator, config_hash, command)
     finally:
         accelerator.end_training()
         # Accelerate keeps its settings in the process: the next run of a sweep may want others.
@@ -54,7 +76,7 @@ def run(config: Config, directory: Path) -> Result:
         GradientState._reset_state()
 
 
-def execute(config: Config, directory: Path, accelerator: Accelerator, config_hash: str) -> Result:
+def execute(config: Config, directory: Path, accelerator: Accelerator, config_hash: str, command: str | None) -> Result:
     """The straight line of one run."""
     # Imported here: a configuration is refused, and a finished run recognised, without waiting for torch.
     import torch
@@ -65,7 +87,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     from sparse_xp.deployment import export
     from sparse_xp.evaluation import evaluate
     from sparse_xp.loop import Run, Shell, train
-    from sparse_xp.report import write_report
+    from sparse_xp.report import row, write_report
     from sparse_xp.rows import load_rows
     from sparse_xp.teacher import make_teacher
 
@@ -168,10 +190,11 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         metrics = this.progress.best if settings.keep_best and not changed else evaluate(this)
         save_model(this)
         deployment = export(this, directory / "deployment", config.export, metrics)
-        origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]))
+        origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]), command)
         result = make_result(config, this, metrics, deployment, origin, (loaded.total, examined.total))
         bundle.complete(directory / "deployment", run_card(config.task, config.data, result), directory / "recipe.yaml")
         write_report(directory, result, this.history.read())
+        log_artifacts(accelerator, config.log, directory, row(result))
         result.write(directory / "result.json")
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
         shutil.rmtree(directory / "best", ignore_errors=True)

@@ -75,4 +75,5 @@ def test_shown_command_composes(line):
 
 def test_every_sweep_shows_its_command():
     for path in sorted((ROOT / "sweeps").glob("*.yaml")):
-        assert f"--config-dir sweeps --config-name {path.stem}" in commands(path.read_text(encoding="utf-8")), path
+        shown = commands(path.read_text(encoding="utf-8"))
+        assert f"--multirun --config-dir sweeps --config-name {path.stem}" in shown, path

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -210,6 +212,29 @@ def test_an_explained_error_is_not_explained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_free", lambda path: 0)
     with pytest.raises(UserError, match=r"^a bad value$"), whole_directory(tmp_path / "model"):
         raise UserError("a bad value")
+
+
+def test_only_one_process_is_at_work_on_a_directory(tmp_path):
+    """The other one says that it waits, and goes on when the first is done, or dead."""
+    holder = "import sys, time; from pathlib import Path; from sparse_xp.files import one_at_a_time\n"
+    holder += "with one_at_a_time(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    other = subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])},
+    )
+    assert other.stdout.readline() == "held\n"
+    said = []
+
+    def told(text):
+        said.append(text)
+        other.kill()
+
+    with files.one_at_a_time(tmp_path / "run", told):
+        pass
+    assert said == [f"{tmp_path}/run: another process is at work on it; waiting"]
+    other.wait()
 
 
 def test_files_are_as_readable_as_their_directory(tmp_path):

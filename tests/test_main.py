@@ -18,6 +18,8 @@ import sparse_xp.run
 from sparse_xp.__main__ import cli
 from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import GROUPS
+from sparse_xp.result import Result
+from tests.tiny import make_result
 
 
 @dataclass
@@ -57,7 +59,12 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
     """The runs that the command starts, noted down instead of made."""
     calls: list[tuple[Config, Path]] = []
-    monkeypatch.setattr(sparse_xp.run, "run", lambda config, directory: calls.append((config, directory)))
+
+    def note(config: Config, directory: Path, command: str) -> Result:
+        calls.append((config, directory))
+        return make_result()
+
+    monkeypatch.setattr(sparse_xp.run, "run", note)
     return calls
 
 
@@ -94,7 +101,7 @@ def test_help_names_groups_and_options(command):
     assert answer.code == 0
     for group in GROUPS:
         assert f"\n{group}: " in answer.out
-    assert "recipe: dense, file, gradual80, prune70_quant, pruned80" in answer.out
+    assert "recipe: dense, file, gradual80, obert80, obert80_pairs, prune70_quant, prune80, pruned80" in answer.out
 
 
 @pytest.mark.parametrize(
@@ -316,7 +323,7 @@ def test_dashes_are_not_for_values(command, started):
 
 @pytest.mark.parametrize(("saved", "where"), [((), "from the beginning"), ((50, 100), "at step 100")])
 def test_an_interrupted_run_says_where_it_continues(saved, where, command, monkeypatch):
-    def interrupt(config, directory):
+    def interrupt(config, directory, command):
         for step in saved:
             (directory / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
         raise KeyboardInterrupt
@@ -399,7 +406,7 @@ def test_the_runs_of_a_sweep_share_the_teacher_that_the_sweep_makes(command, sta
 def test_make_run_trains_the_dense_model_once(command, started):
     """The sweep has a directory of its own; its teacher is its own dense run."""
     sweeps = Path(sparse_xp.run.__file__).parents[1] / "sweeps"
-    assert command("--config-dir", str(sweeps), "--config-name", "embedded").code == 0
+    assert command("--multirun", "--config-dir", str(sweeps), "--config-name", "demo").code == 0
     dense, *others = started
     assert dense[0].recipe.name == "dense"
     assert {directory.resolve() for config, directory in others if config.recipe.name == "dense"} == {

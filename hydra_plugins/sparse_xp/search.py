@@ -1,0 +1,63 @@
+"""``hydra/sweeper=search``: Optuna picks the values (extra ``optuna``)."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+
+@dataclass
+class SearchSweeperConf:
+    """``params``: ``interval(a,b)``, ``tag(log,interval(a,b))``, ``choice(a,b)``, ``range(a,b)``, or a fixed value.
+
+    ``objectives``: ``score`` (the task's, of the exported file), ``compressed_bytes``, ``bytes``, ``sparsity``,
+    ``seconds``. ``n_trials``: how many in all, those of earlier calls included; ``n_jobs``: so many at a time.
+    ``storage``: where Optuna keeps the study (a file below the sweep's directory by default). ``sampler``: ``tpe`` or
+    ``random``.
+    """
+
+    _target_: str = "hydra_plugins.sparse_xp.search.SearchSweeper"
+    params: dict[str, Any] = field(default_factory=dict)
+    objectives: list[str] = field(default_factory=lambda: ["score"])
+    n_trials: int = 20
+    n_jobs: int = 1
+    storage: str | None = None
+    sampler: str = "tpe"
+    seed: int = 0
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchSweeperConf, provider="sparse_xp")
+
+
+class SearchSweeper(Sweeper):
+    """Asks Optuna for values, hands the runs to the launcher, and tells it what came of them."""
+
+    def __init__(self, params: Any, **settings: Any):
+        self.params: dict[str, Any] = OmegaConf.to_container(params) if OmegaConf.is_config(params) else params  # type: ignore[assignment]
+        self.settings = settings
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.hydra_context, self.config = hydra_context, config
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        from sparse_xp import search
+
+        settings = search.Settings(**self.settings)
+        words = [search.word(key, value) for key, value in self.params.items()]
+        assert self.hydra_context is not None
+        assert self.config is not None
+        space = search.parse_space([*words, *arguments], self.hydra_context.config_loader)
+
+        def run(jobs: list[list[str]], first: int) -> Any:
+            self.validate_batch_is_legal(jobs)
+            assert self.launcher is not None
+            return self.launcher.launch(jobs, initial_job_idx=first)
+
+        return search.search(settings, space, str(self.config.hydra.sweep.dir), run)
