@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from sparse_xp.model import locate
-from sparse_xp.modifiers import Modifier
+from sparse_xp.modifiers import MODIFIERS, Modifier
 from sparse_xp.run import run
 from tests.runs import SHORT, configure
 
@@ -37,11 +37,12 @@ class Recorder(Modifier):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_hooks_in_order(tmp_path, accumulation):
+def test_hooks_in_order(tmp_path, monkeypatch, accumulation):
     config = configure(
         *SHORT, "task=sst2", "recipe=dense", "data.embedded_train_rows=64", "train.epochs=1",
         f"train.gradient_accumulation_steps={accumulation}", "train.save_every=100%",
     )  # fmt: skip
+    monkeypatch.setitem(MODIFIERS, "Recorder", Recorder)
     recorder = Recorder()
     run(replace(config, quantization=recorder), tmp_path / "run")
     steps = 4 // accumulation
@@ -58,12 +59,13 @@ def test_hooks_in_order(tmp_path, accumulation):
     assert recorder.calls.count(("check", steps)) == 3  # the best model, the last checkpoint, the delivered model
 
 
-def test_the_loss_of_a_modifier_is_what_is_minimised(tmp_path):
+def test_the_loss_of_a_modifier_is_what_is_minimised(tmp_path, monkeypatch):
     @dataclass(kw_only=True)
     class Nothing(Modifier):
         def loss(self, run, rows, batch, outputs, loss):
             return loss * 0
 
+    monkeypatch.setitem(MODIFIERS, "Nothing", Nothing)
     config = configure(*SHORT, "task=sst2", "recipe=dense", "train.epochs=0.2")
     run(replace(config, quantization=Nothing()), tmp_path / "run")
     before = load_file(f"{locate(config.model, tmp_path / 'outputs/.cache/models')}/model.safetensors")
