@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.config import CONF, Config, register, with_teacher
-from sparse_xp.errors import GROUPS, UserError, explain, overrides_nothing, unknown_key, welcome
+from sparse_xp.errors import GROUPS, UserError, explain, overrides_nothing, quick_help, unknown_key, welcome
 from sparse_xp.sweep import (
     ERROR,
     Cell,
@@ -180,6 +180,9 @@ def cli() -> None:
     """The command: help for no arguments, one short message for an error that the user can mend."""
     if len(sys.argv) == 1:
         print(welcome(CONF))
+        return
+    if sys.argv[1:] in (["--help"], ["-h"]):
+        print(quick_help(CONF))
         return
     sys.argv[1:] = as_written(sys.argv[1:])
     for word in sys.argv[1:]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
+from hydra.core.config_store import ConfigStore
 from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -81,3 +83,25 @@ Choose one of each with GROUP=OPTION:
 
 Change any number with KEY=VALUE (train.epochs=4 recipe.sparsity=0.9), sweep with -m and commas (recipe=dense,pruned80).
 `--cfg job` prints the configuration a command would run with, `--help` all groups; README.md has the rest."""
+
+
+def quick_help(conf: Path) -> str:
+    """What ``--help`` prints, at once: Hydra copies every schema for every group to list its options."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(conf.glob("*/*.yaml")):
+        found.setdefault(path.parent.name, []).append(path.stem)
+    for place, kinds in _stored(ConfigStore.instance().repo):
+        found.setdefault(place, []).extend(kinds)
+    listed = "\n".join(f"{group}: {', '.join(found[group])}" for group in sorted(found) if "hydra" not in group)
+    template = yaml.safe_load((conf / "config.yaml").read_text(encoding="utf-8"))["hydra"]["help"]["template"]
+    return str(template).replace("$APP_CONFIG_GROUPS", f"{listed}\n")
+
+
+def _stored(repo: dict[str, Any], place: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The groups of the ConfigStore with the names that they hold."""
+    for name, child in repo.items():
+        if isinstance(child, dict):
+            inner = f"{place}/{name}".strip("/")
+            if kinds := sorted(key.removesuffix(".yaml") for key, node in child.items() if not isinstance(node, dict)):
+                yield inner, kinds
+            yield from _stored(child, inner)

@@ -104,6 +104,11 @@ def test_help_names_groups_and_options(command):
     assert "recipe: dense, file, gradual80, obert80, obert80_pairs, prune70_quant, prune80, pruned80" in answer.out
 
 
+def test_help_is_what_hydra_would_say(command):
+    """Only at once; with words beside it Hydra says it."""
+    assert command("--help").out == command("-h").out == command("--config-dir", ".", "--help").out
+
+
 @pytest.mark.parametrize(
     ("line", "code"),
     [
