@@ -37,7 +37,7 @@ prune-ofa: setup ## Prune Once for All on the embedded data: prepare, prune at 9
 	$(BIN)/python -m sparse_xp.report $(OFA)
 
 test: setup ## the test suite (offline, CPU, a few minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

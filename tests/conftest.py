@@ -19,6 +19,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 
 @pytest.fixture(autouse=True)
@@ -53,14 +54,18 @@ def deployed(tmp_path_factory):
     from sparse_xp.run import run
     from tests.runs import SHORT, configure
 
-    made = {}
+    # The processes of pytest-xdist share them: the folder above is that of the whole session.
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
     def get(kind):
-        if kind not in made:
-            made[kind] = tmp_path_factory.mktemp(kind) / "run"
-            words = (*KINDS[kind], "recipe=gradual80", "teacher=none", f"data.cache={made[kind].parent}/cache")
-            run(configure(*SHORT, *words), made[kind])
-        return made[kind]
+        place = base / "deployed" / kind
+        place.mkdir(parents=True, exist_ok=True)
+        with FileLock(str(place / "lock")):
+            if not (place / "run/result.json").exists():
+                words = (*KINDS[kind], "recipe=gradual80", "teacher=none", f"data.cache={place}/cache")
+                run(configure(*SHORT, *words), place / "run")
+        return place / "run"
 
     return get
 

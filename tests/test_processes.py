@@ -33,6 +33,9 @@ import torch
 import sparse_xp.run, sparse_xp.loop
 from tests.runs import configure, without_export
 
+# tests/test_several_devices.py holds in the default suite that two processes do what one does.
+pytestmark = pytest.mark.slow
+
 place, *words = sys.argv[1:]
 real = sparse_xp.loop.train
 

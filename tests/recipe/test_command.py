@@ -193,6 +193,8 @@ def test_show_as_data(command, recipe):
         "mask_type": [1, 4],
         "global_sparsity": False,
         "leave_enabled": True,
+        "refresh_until": None,
+        "regrowth": False,
     }
 
 

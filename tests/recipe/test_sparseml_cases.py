@@ -93,7 +93,7 @@ def test_t29_what_is_distilled_and_from_whom():
     logits = [{name: torch.tensor(value) for name, value in each.items()} for each in (same, other)]
     run.teacher = lambda rows, batch: logits[1]
     nothing = {"class_mask": lambda batch: None, "token_mask": lambda batch: None, "logits_are": "classes"}
-    run.task = SimpleNamespace(outputs=("start_logits", "end_logits"), **nothing)
+    run.task = SimpleNamespace(outputs=("start_logits", "end_logits"), sums_outputs=False, **nothing)
     loss = torch.tensor(5.0)
     both, ends, starts = (
         Distillation(hardness=1.0, temperature=1.0, outputs=names).loss(run, [0], {}, logits[0], loss).item()
