@@ -57,22 +57,35 @@ def markdown(rows: list[dict[str, str]]) -> str:
     return "\n".join([line({c: c for c in columns}), rule, *map(line, rows)])
 
 
-def table(results: list[Result]) -> str:
-    """All runs, one row each, the columns in which every row is equal moved into a line above."""
-    rows = [row(result) for result in sorted(results, key=lambda r: (r.task, r.model, r.recipe, not r.teacher, r.seed))]
+def table(found: list[tuple[Path, Result]]) -> str:
+    """All runs, one row each, the columns in which every row is equal moved into a line above.
+
+    Where rows differ in what no column tells (``sparsity=obert``), the names of the directories are a column too.
+    """
+    found = sorted(found, key=lambda pair: told(pair[1]))
+    rows = [row(result) for _, result in found]
+    if len({told(result) for _, result in found}) < len(found):
+        rows = [{"run": place.resolve().name} | each for (place, _), each in zip(found, rows, strict=True)]
     might = ("task", "model", "quantization", "seed", "train rows", "epochs")
     same = [c for c in might if len({r[c] for r in rows}) == 1]
     head = ", ".join(f"{c} {rows[0][c]}" for c in same if (c, rows[0][c]) != ("quantization", "none"))
     return f"{head}\n\n" * bool(head) + markdown([{c: v for c, v in r.items() if c not in same} for r in rows])
 
 
-def find(places: list[Path]) -> list[Result]:
-    """The results in the given run directories, or anywhere below the given directories."""
-    return [result for _, result in find_with_places(places)]
+def told(result: Result) -> tuple[Any, ...]:
+    """What the columns of the table tell of how a run was made, in the order of its rows."""
+    made = result.training
+    return (
+        *(result.task, result.model, result.recipe, not result.teacher, result.seed),
+        *(result.quantization or "", made.train_rows, made.epochs),
+    )
 
 
 def find_with_places(places: list[Path]) -> list[tuple[Path, Result]]:
-    """The same with the directory of each. Raises UserError for a file of another version."""
+    """The results in the given run directories, or anywhere below the given ones, each with its directory.
+
+    Raises UserError for a file of another version.
+    """
     paths = {
         p
         for place in places
@@ -199,10 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
     try:
         swept = [place for place in asked.places if (place / MANIFEST).exists()]
         if not (swept or asked.sweep or asked.out):
-            results = find(asked.places)
-            if not results:
+            found = find_with_places(asked.places)
+            if not found:
                 sys.exit("No finished run there: nothing holds a result.json.")
-            print(table(results))
+            print(table(found))
             return
         write_tables(asked.places, asked.sweep, asked.out or (swept or asked.places)[0], asked.curves)
     except UserError as error:

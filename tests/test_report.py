@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sparse_xp.report import course, evaluations, find, main, markdown, report, spark, table, write_report
+from sparse_xp.report import course, evaluations, find_with_places, main, markdown, report, spark, write_report
+from sparse_xp.report import table as table_of
 from sparse_xp.result import Deployment, Result, Sparsity
 from tests.tiny import make_result
 
@@ -16,6 +18,15 @@ PRUNED = make_result()
 def sst2(accuracy: float, **changes: Any) -> Result:
     deployment = Deployment({"accuracy": accuracy}, 1e-6, 12_345_678, 4_500_000, compression="zstd")
     return make_result(**{"task": "sst2", "metric": "accuracy", "deployment": deployment} | changes)
+
+
+def find(places: list[Path]) -> list[Result]:
+    return [result for _, result in find_with_places(places)]
+
+
+def table(results: list[Result]) -> str:
+    """The table of results that stand in directories of their own."""
+    return table_of([(Path(f"outputs/run{number}"), result) for number, result in enumerate(results)])
 
 
 ROWS = [
@@ -35,6 +46,13 @@ task sst2, model minilm, train rows 1,536, epochs 2.5
 
 def test_table():
     assert table(ROWS) == TABLE
+
+
+def test_runs_that_no_column_tells_apart_are_named():
+    """As those of ``sparsity=gradual`` and ``sparsity=obert``."""
+    _, _, names, _, *lines = table([sst2(90.0), sst2(91.0)]).splitlines()
+    assert names.startswith("| run  | recipe ")
+    assert [line.split("|")[1].strip() for line in lines] == ["run0", "run1"]
 
 
 def test_a_table_names_what_is_of_integers_and_what_gzip_compressed():
@@ -199,7 +217,7 @@ def test_results_are_found_in_runs_and_below_directories(outputs):
     assert find([outputs / "a" / "dense"]) == [dense]
     assert find([outputs / "a"]) == [pruned, dense]
     assert find([outputs / "distilled", outputs / "a" / "b"]) == [pruned, distilled]
-    assert find([outputs / "unfinished"]) == []
+    assert find_with_places([outputs / "unfinished"]) == []
 
 
 def test_a_run_that_is_named_twice_is_one_row(outputs):
