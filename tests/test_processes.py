@@ -10,6 +10,9 @@ import torch
 
 from tests.runs import SHORT
 
+# tests/test_several_devices.py holds in the default suite that two processes do what one does.
+pytestmark = pytest.mark.slow
+
 #: without dropout, which every process draws for itself; batches of two processes follow each other as those of one do
 WORDS = (
     *SHORT,
@@ -32,9 +35,6 @@ from pathlib import Path
 import torch
 import sparse_xp.run, sparse_xp.loop
 from tests.runs import configure, without_export
-
-# tests/test_several_devices.py holds in the default suite that two processes do what one does.
-pytestmark = pytest.mark.slow
 
 place, *words = sys.argv[1:]
 real = sparse_xp.loop.train
