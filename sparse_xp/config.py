@@ -356,8 +356,12 @@ def choose(key: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def result_hash(config: Config) -> str:
-    """Ten hex digits over all that can change a number of the result: everything but ``log`` and the cache's place."""
+    """Ten hex digits over all that can change a number of the result.
+
+    Not the log, the cache's place, and what the gate of the export allows: a run that it stopped may be given more.
+    """
     fields = asdict(config)
+    fields["export"] = {name: value for name, value in fields["export"].items() if not name.startswith("max_")}
     del fields["log"]
     del fields["zoo"]
     del fields["data"]["cache"]
@@ -376,7 +380,7 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
     extra = []
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
-        if key not in named and not key.startswith("log."):
+        if key not in named and not key.startswith(("log.", "export.max_")):
             value = value.strip("'\"")
             if value.count("/") > 1 or value[:1] in "./":
                 last = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml

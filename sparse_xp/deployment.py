@@ -27,6 +27,9 @@ from sparse_xp.files import whole_directory
 from sparse_xp.integer_graph import integer_copy, translations
 from sparse_xp.result import Deployment
 
+#: what to do about a limit that is too low
+AGAIN = " A run keeps its weights: its command with a higher limit exports again and trains no more."
+
 
 class Logits(torch.nn.Module):
     """The model with positional inputs and a tuple of logits, which is what a graph has."""
@@ -71,7 +74,7 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
             if not lost <= metric_limit:
                 raise UserError(
                     f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {lost:.2f} apart, "
-                    f"export.max_metric_diff{suffix} allows {metric_limit:g}."
+                    f"export.max_metric_diff{suffix} allows {metric_limit:g}.{AGAIN}"
                 )
         inputs = ordered_inputs(subject)
         write_bundle(draft, subject, inputs, lambda batch: infer(session, batch), fixed_shape(session))
@@ -193,7 +196,7 @@ class Distance:
             how = "logits differ by {} of their spread" if integers else "a logit differs by {}"
             raise UserError(
                 f"The {name} file does not compute what the model computes: {how.format(f'{value:.3g}')}, "
-                f"export.{key} allows {limit:.3g}."
+                f"export.{key} allows {limit:.3g}.{AGAIN}"
             )
 
 
