@@ -59,7 +59,7 @@ def test_stock_transformers_and_the_deployment_tag_a_sentence(dense):
     assert set(tags[4:-1]) == {"O"}
 
 
-@pytest.mark.parametrize("recipe", ["gradual80", "pruned80"])
+@pytest.mark.parametrize("recipe", [pytest.param("gradual80", marks=pytest.mark.slow), "pruned80"])
 def test_a_sparse_student_learns_from_a_teacher(dense, recipe, tmp_path):
     directory, _ = dense
     config = with_teacher(configure(*SHORT, "task=conll2003", f"recipe={recipe}"), directory)
