@@ -59,8 +59,16 @@ def test_groups_are_the_folders_of_conf():
     assert sorted(GROUPS) == sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 
-@pytest.mark.parametrize("profile", PROFILES)
-@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize(
+    ("option", "profile"),
+    [
+        pytest.param(
+            option, profile, marks=[] if (number + other) % 2 else pytest.mark.slow
+        )  # with one of the profiles
+        for number, option in enumerate(OPTIONS)
+        for other, profile in enumerate(PROFILES)
+    ],
+)
 def test_every_option_becomes_a_config(option, profile):
     group, name = option.split("=")
     words = [option, f"profile={profile}", *COMPANIONS.get(option, [])]
@@ -75,7 +83,9 @@ def test_every_option_becomes_a_config(option, profile):
 @pytest.mark.parametrize(
     ("task", "recipe", "profile"),
     [
-        pytest.param(*each, marks=[] if number % 5 == 0 else pytest.mark.slow)  # one of five, of each task and recipe
+        pytest.param(
+            *each, marks=[] if number % 11 == 0 else pytest.mark.slow
+        )  # one of eleven, of each task and recipe
         for number, each in enumerate(
             itertools.product(
                 sorted(path.stem for path in (CONF / "task").glob("*.yaml")),
@@ -109,6 +119,7 @@ def sweep_points(name: str) -> list[list[str]]:
 @pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))
 def test_every_run_of_every_sweep_becomes_a_config(name):
     points = sweep_points(name)
+    points = points[:: max(1, len(points) // 12)]  # a dozen of each
     configs = []
     for words in (words for words in points if not {"seed=2", "seed=3", "seed=5144"} & set(words)):
         configs.append(to_object(compose(*words, f"hydra.searchpath=[file://{CONF}]", name=name, folder=SWEEPS)))

@@ -71,10 +71,14 @@ class Power(Exception):
 @pytest.mark.parametrize(
     ("accumulation", "words"),
     [
-        (1, ("task=sst2", "recipe=dense")),
+        pytest.param(1, ("task=sst2", "recipe=dense"), marks=pytest.mark.slow),
         (1, ("task=squad", "recipe=pruned80", "train.group_by_length=false")),
         (3, ("task=squad", "recipe=gradual80", "sparsity=gradual_global")),
-        (1, ("task=sst2", "recipe=gradual80", "sparsity=gradual_block4", "recipe.weight_decay.weight_decay=0.1")),
+        pytest.param(
+            1,
+            ("task=sst2", "recipe=gradual80", "sparsity=gradual_block4", "recipe.weight_decay.weight_decay=0.1"),
+            marks=pytest.mark.slow,
+        ),
         (
             1,
             (
@@ -118,7 +122,7 @@ class Power(Exception):
                 "recipe.modifiers.bias.start=8 steps",
             ),
         ),
-        (1, ("task=sst2", "recipe=gradual80", "sparsity=acdc")),
+        pytest.param(1, ("task=sst2", "recipe=gradual80", "sparsity=acdc"), marks=pytest.mark.slow),
         (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
         (1, ("task=sst2", "recipe=structured50", "sparsity=structured_global", "sparsity.update_frequency=0")),
         (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),

@@ -28,25 +28,35 @@ def place(tmp_path_factory):
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.fixture(scope="module")
-def cells(place):
-    """The results of both tasks under four recipes; full length where a test asks what was learnt."""
-    found = {}
-    for task in ("squad", "sst2"):
-        words = (f"task={task}", "profile=embedded", "log=none", f"data.cache={place}/cache")
-        dense = run(configure(*words, "recipe=dense"), place / task / "dense")
-        for name, more in {
+class Cells:
+    """The results of both tasks under four recipes, each made when it is asked for; full length where learning counts."""
+
+    def __init__(self, place):
+        self.place, self.found = place, {}
+
+    def __getitem__(self, cell):
+        if cell not in self.found:
+            self.found[cell] = self.make(*cell)
+        return self.found[cell]
+
+    def make(self, task, name):
+        more = {
+            "dense": ["recipe=dense"],
             "gradual80": ["recipe=gradual80", "train.epochs=2"],
             "gradual80-alone": ["recipe=gradual80", "teacher=none", *SHORTER[task]],
             "pruned80": ["recipe=pruned80", "train.epochs=1"],
-        }.items():
-            config = configure(*words, *more)
-            if config.teacher.source == "dense":
-                config = with_teacher(config, place / task / "dense")
-            with nullcontext() if name == "gradual80" else without_export():
-                found[task, name] = run(config, place / task / name)
-        found[task, "dense"] = dense
-    return found
+        }[name]
+        config = configure(f"task={task}", "profile=embedded", "log=none", f"data.cache={self.place}/cache", *more)
+        if config.teacher.source == "dense":
+            assert self[task, "dense"]
+            config = with_teacher(config, self.place / task / "dense")
+        with nullcontext() if name in ("dense", "gradual80") else without_export():
+            return run(config, self.place / task / name)
+
+
+@pytest.fixture(scope="module")
+def cells(place):
+    return Cells(place)
 
 
 @pytest.mark.parametrize("task", ["squad", "sst2"])
@@ -62,7 +72,9 @@ def test_dense_learns_and_untrained_does_not(cells, place, task):
     assert untrained.metrics[untrained.metric] < CHANCE[task]
 
 
-@pytest.mark.parametrize(("task", "cost"), [("squad", 1), ("sst2", 0)])  # three words are soon put together
+@pytest.mark.parametrize(
+    ("task", "cost"), [pytest.param("squad", 1, marks=pytest.mark.slow), ("sst2", 0)]
+)  # three words are soon put together
 def test_pruning_costs(cells, task, cost):
     dense, alone = cells[task, "dense"], cells[task, "gradual80-alone"]
     assert alone.metrics[dense.metric] <= dense.metrics[dense.metric] - cost
@@ -72,6 +84,8 @@ def test_pruning_costs(cells, task, cost):
 @pytest.mark.parametrize("task", ["squad", "sst2"])
 @pytest.mark.parametrize("recipe", ["gradual80", "gradual80-alone", "pruned80"])
 def test_sparsity_lands_on_the_target(cells, place, task, recipe):
+    if (task, recipe) == ("squad", "gradual80-alone"):
+        pytest.skip("its long run is made under -m slow, in test_pruning_costs")
     found = cells[task, recipe].sparsity
     assert found.prunable == pytest.approx(0.8, abs=1e-4)
     assert all(share == pytest.approx(0.8, abs=2e-4) for share in found.layers.values())
@@ -86,6 +100,7 @@ def test_sparsity_lands_on_the_target(cells, place, task, recipe):
 
 
 def test_run_directory(cells, place):
+    expected = cells["squad", "gradual80"]
     directory = place / "squad/gradual80"
     assert {path.name for path in directory.iterdir()} == {
         "config.yaml", "recipe.yaml", "history.jsonl", "model", "deployment", "report.md", "result.json",
@@ -96,7 +111,7 @@ def test_run_directory(cells, place):
     assert recipe["modifiers"]["sparsity"]["kind"] == "MagnitudePruning"
     assert recipe["modifiers"]["sparsity"]["final_sparsity"] == 0.8
     result = Result.read(directory / "result.json")
-    assert result == cells["squad", "gradual80"]
+    assert result == expected
     raw = json.loads((directory / "result.json").read_text())
     assert {
         "task",
@@ -117,12 +132,12 @@ def test_run_directory(cells, place):
 
 
 def test_best_is_chosen_among_models_that_satisfy_the_recipe(cells, place):
-    result = cells["squad", "gradual80-alone"]
-    evaluations = [line for line in history(place / "squad/gradual80-alone") if "metrics" in line]
+    result = cells["sst2", "gradual80-alone"]
+    evaluations = [line for line in history(place / "sst2/gradual80-alone") if "metrics" in line]
     assert not evaluations[0]["valid"]
     kept = next(line for line in evaluations if line["step"] == result.training.best_step)
     assert kept["valid"]
-    assert kept["metrics"]["f1"] == max(line["metrics"]["f1"] for line in evaluations if line["valid"])
+    assert kept["metrics"]["accuracy"] == max(line["metrics"]["accuracy"] for line in evaluations if line["valid"])
 
 
 @pytest.mark.parametrize("task", ["squad", "sst2"])
@@ -130,6 +145,7 @@ def test_model_loads_with_stock_transformers_and_agrees_with_the_deployment(cell
     import onnxruntime
     import transformers
 
+    assert cells[task, "gradual80"]
     directory = place / task / "gradual80"
     config = configure(f"task={task}", "profile=embedded")
     model = getattr(transformers, config.task.model_class).from_pretrained(directory / "model").eval()

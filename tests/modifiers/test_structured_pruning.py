@@ -334,6 +334,7 @@ def test_export_makes_the_same_file_again(delivered, tmp_path):
     assert (tmp_path / "again/model.onnx").stat().st_size == result.deployment.bytes
 
 
+@pytest.mark.slow
 def test_a_transfer_run_from_a_reduced_checkpoint(delivered, tmp_path):
     """Its zeros and its sizes stay; a teacher of another width gives hidden states; more may go."""
     place, before = delivered
