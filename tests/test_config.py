@@ -62,9 +62,7 @@ def test_groups_are_the_folders_of_conf():
 @pytest.mark.parametrize(
     ("option", "profile"),
     [
-        pytest.param(
-            option, profile, marks=[] if (number + other) % 2 else pytest.mark.slow
-        )  # with one of the profiles
+        pytest.param(option, profile, marks=[] if (number + other) % 2 else pytest.mark.slow)
         for number, option in enumerate(OPTIONS)
         for other, profile in enumerate(PROFILES)
     ],
@@ -83,9 +81,7 @@ def test_every_option_becomes_a_config(option, profile):
 @pytest.mark.parametrize(
     ("task", "recipe", "profile"),
     [
-        pytest.param(
-            *each, marks=[] if number % 11 == 0 else pytest.mark.slow
-        )  # one of eleven, of each task and recipe
+        pytest.param(*each, marks=[] if number % 11 == 0 else pytest.mark.slow)
         for number, each in enumerate(
             itertools.product(
                 sorted(path.stem for path in (CONF / "task").glob("*.yaml")),
