@@ -91,6 +91,7 @@ def test_what_ratios_mean(ratio, inside, against, told):
     assert told in verdict("onnxruntime", [made(ratio), made(9.0, "openvino")], inside, against)
 
 
+@pytest.mark.slow
 def test_the_command(deployed, tmp_path, capsys):
     run = deployed("squad")
     benchmark.main([f"run={run}", *FEW, "engine=onnxruntime", f"out={tmp_path / 'out'}"])

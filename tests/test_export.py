@@ -51,6 +51,7 @@ def test_a_run_is_exported_again_as_it_was(copy):
     assert opset(copy / "deployment") == 20
 
 
+@pytest.mark.slow
 def test_another_opset_replaces_the_file_and_its_figures(copy):
     before = json.loads((copy / "result.json").read_text())
     main([f"run={copy}", "export.opset=18"])
@@ -108,6 +109,7 @@ def test_openvino_that_is_not_installed(copy, monkeypatch):
         main([f"run={copy}", "export.openvino=true"])
 
 
+@pytest.mark.slow
 def test_other_rows_go_elsewhere(copy, tmp_path, capsys):
     with pytest.raises(UserError, match=r"other rows than the run's\. Give out=DIR"):
         main([f"run={copy}", "task.max_eval_samples=10"])
@@ -119,6 +121,7 @@ def test_other_rows_go_elsewhere(copy, tmp_path, capsys):
     assert "on 10 of 32 rows" in (tmp_path / "out/model_card.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_gate_holds_here_too(copy):
     before = (copy / "result.json").read_text()
     with pytest.raises(UserError, match=r"a logit differs by .*allows 0"):

@@ -72,8 +72,15 @@ def test_the_page_shows_what_it_promises():
     assert len([words for words in COMMANDS if words.startswith("sparse_xp.export")]) == 8
 
 
-@pytest.mark.parametrize("exported", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["trained", "exported"])
-@pytest.mark.parametrize("words", TRAINING)
+# Trained in the default suite: every other one. -m slow: the rest, and all of them with their exported file.
+@pytest.mark.parametrize(
+    ("words", "exported"),
+    [
+        pytest.param(words, exported, marks=pytest.mark.slow if exported or number % 2 else [])
+        for number, words in enumerate(TRAINING)
+        for exported in (False, True)
+    ],
+)
 def test_a_training_command_runs(words, exported, place, dense, monkeypatch, tmp_path):
     monkeypatch.chdir(place)
     said = [*tiny(words), f"data.cache={place}/cache"]

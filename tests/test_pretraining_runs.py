@@ -85,6 +85,7 @@ def test_transfer_keeps_the_zeros(student):
     assert torch.equal(before["bert.pooler.dense.weight"] == 0, after["bert.pooler.dense.weight"] == 0)
 
 
+@pytest.mark.slow
 class Power(Exception):
     """The plug is pulled."""
 

@@ -79,7 +79,7 @@ class Power(Exception):
             ("task=sst2", "recipe=gradual80", "sparsity=gradual_block4", "recipe.weight_decay.weight_decay=0.1"),
             marks=pytest.mark.slow,
         ),
-        (
+        pytest.param(
             1,
             (
                 "task=sst2",
@@ -87,6 +87,7 @@ class Power(Exception):
                 "+modifier@recipe.modifiers.layers=LayerPruning",
                 "recipe.modifiers.layers.layers=[bert.encoder.layer.1]",
             ),
+            marks=pytest.mark.slow,
         ),
         (
             2,

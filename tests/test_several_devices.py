@@ -17,6 +17,9 @@ from sparse_xp.result import Result
 from sparse_xp.run import run
 from tests.runs import configure
 
+# Two processes take as long as twenty other tests; tests/test_data.py has what each of them is given.
+pytestmark = pytest.mark.slow
+
 WORDS = (
     "profile=embedded", "log=none", "task=sst2", "recipe=gradual80", "teacher=none", "model.dropout=0",
     "data.embedded_train_rows=96", "data.embedded_eval_rows=32", "train.epochs=3", "train.batch_size=8",

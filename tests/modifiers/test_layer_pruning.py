@@ -111,6 +111,7 @@ def test_the_delivered_model_has_fewer_layers(straight):
         assert (weight == 0).float().mean().item() == pytest.approx(found) == pytest.approx(0.8, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_the_export_passes_its_gate(straight):
     place, result = straight
     assert result.deployment.max_abs_diff < 1e-3

@@ -51,6 +51,7 @@ def compose_from(folder: Path, *words: str) -> Config:
         return to_object(compose("config", overrides=[*words, f"hydra.searchpath=['file://{folder}']"]))
 
 
+@pytest.mark.slow
 def converted(folder: Path, source: str, name: str = "mine", **options: Any) -> Path:
     """A directory with the converted recipe in it."""
     (folder / "recipe").mkdir(parents=True, exist_ok=True)
