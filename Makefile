@@ -36,8 +36,8 @@ prune-ofa: setup ## Prune Once for All on the embedded data: prepare, prune at 9
 	$(EMBEDDED) task=sst2 recipe=gradual80 recipe.sparsity=0.9 model.checkpoint=$(OFA)/teacher teacher=checkpoint teacher.path=$(OFA)/dense hydra.run.dir=$(OFA)/downstream
 	$(BIN)/python -m sparse_xp.report $(OFA)
 
-test: setup ## the test suite (offline, CPU, a few minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+test: setup ## [ARGS="-m slow"]: the test suite (offline, CPU, a few minutes)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

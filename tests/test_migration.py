@@ -72,11 +72,11 @@ def test_the_page_shows_what_it_promises():
     assert len([words for words in COMMANDS if words.startswith("sparse_xp.export")]) == 8
 
 
-# Trained in the default suite: every other one. -m slow: the rest, and all of them with their exported file.
+# Trained in the default suite: every third one. -m slow: the rest, and all of them with their exported file.
 @pytest.mark.parametrize(
     ("words", "exported"),
     [
-        pytest.param(words, exported, marks=pytest.mark.slow if exported or number % 2 else [])
+        pytest.param(words, exported, marks=pytest.mark.slow if exported or number % 3 else [])
         for number, words in enumerate(TRAINING)
         for exported in (False, True)
     ],

@@ -42,12 +42,13 @@ def same(one, other, exported=True):
     assert results[0] == results[1]
 
 
-def test_sigkill_at_random_steps(tmp_path, teacher):
-    """A real process, killed three times at steps drawn at random, the first two at least a checkpoint apart."""
+@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_sigkill_at_random_steps(tmp_path, teacher, times):
+    """A real process, killed at steps drawn at random."""
     words = (*WORDS, "teacher=checkpoint", f"teacher.path={teacher}", f"data.cache={teacher.parent / 'cache'}")
     straight = start(tmp_path / "straight", *words)
     chance = random.Random(20261121)
-    kills = sorted(chance.sample(range(2, 22), 3))
+    kills = sorted(chance.sample(range(2, 22), times))
     for at in kills:
         process = start(tmp_path / "broken", *words)
         deadline = time.monotonic() + 120

@@ -59,7 +59,7 @@ def cells(place):
     return Cells(place)
 
 
-@pytest.mark.parametrize("task", ["squad", "sst2"])
+@pytest.mark.parametrize("task", ["squad", pytest.param("sst2", marks=pytest.mark.slow)])
 def test_dense_learns_and_untrained_does_not(cells, place, task):
     dense = cells[task, "dense"]
     assert dense.metrics[dense.metric] > PASS[task]
@@ -72,9 +72,8 @@ def test_dense_learns_and_untrained_does_not(cells, place, task):
     assert untrained.metrics[untrained.metric] < CHANCE[task]
 
 
-@pytest.mark.parametrize(
-    ("task", "cost"), [pytest.param("squad", 1, marks=pytest.mark.slow), ("sst2", 0)]
-)  # three words are soon put together
+@pytest.mark.slow
+@pytest.mark.parametrize(("task", "cost"), [("squad", 1), ("sst2", 0)])  # three words are soon put together
 def test_pruning_costs(cells, task, cost):
     dense, alone = cells[task, "dense"], cells[task, "gradual80-alone"]
     assert alone.metrics[dense.metric] <= dense.metrics[dense.metric] - cost
@@ -85,8 +84,11 @@ def test_pruning_costs(cells, task, cost):
     ("task", "recipe"),
     [
         *(("squad", "gradual80"), ("squad", "pruned80")),
-        *(("sst2", "gradual80"), ("sst2", "gradual80-alone"), ("sst2", "pruned80")),
         pytest.param("squad", "gradual80-alone", marks=pytest.mark.slow),
+        *(
+            pytest.param("sst2", recipe, marks=pytest.mark.slow)
+            for recipe in ("gradual80", "gradual80-alone", "pruned80")
+        ),
     ],
 )
 def test_sparsity_lands_on_the_target(cells, place, task, recipe):
@@ -218,7 +220,7 @@ def test_export_gate(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "infer", lambda s, b: {k: v * 0 for k, v in real(s, b).items()})
     monkeypatch.setattr(export, "distance", lambda *_: export.Distance(0.0, 0.0))
     with pytest.raises(UserError, match=r"exported file scores accuracy .* apart"):
-        run(replace(config, export=replace(config.export, max_metric_diff=-1.0)), tmp_path / "other")
+        run(replace(config, export=replace(config.export, max_metric_diff=-1.0)), tmp_path / "run")
     monkeypatch.setattr(export, "infer", real)
     monkeypatch.setattr(export, "distance", measured)
     # the weights are there: with the cause gone, the same command only exports

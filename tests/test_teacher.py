@@ -51,7 +51,7 @@ def seen(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("task", ["squad", "sst2"])
+@pytest.mark.parametrize("task", ["squad", pytest.param("sst2", marks=pytest.mark.slow)])
 def test_stored_is_live(dense, tmp_path, seen, capsys, task):
     more = ("recipe=gradual80", "teacher=checkpoint", f"teacher.path={dense / task}", f"data.cache={tmp_path}")
     run(configure(*words(dense, task, *more)), tmp_path / "run")

@@ -20,7 +20,11 @@ NUMBERS = ("task=sst2", "task.problem=regression", "task.classes=[]")
 
 @pytest.mark.parametrize(
     ("words", "metrics"),
-    [(SEVERAL, ["f1_micro", "accuracy"]), (NUMBERS, ["pearson"]), (("task=mnli",), None)],
+    [
+        (SEVERAL, ["f1_micro", "accuracy"]),
+        pytest.param(NUMBERS, ["pearson"], marks=pytest.mark.slow),
+        pytest.param(("task=mnli",), None, marks=pytest.mark.slow),
+    ],
     ids=["several", "numbers", "splits"],
 )
 def test_teacher_student_and_deployment(tmp_path, words, metrics):
@@ -42,6 +46,7 @@ def test_teacher_student_and_deployment(tmp_path, words, metrics):
         assert stored["problem_type"] == config.task.model_options["problem_type"]
 
 
+@pytest.mark.slow
 def test_classes_read_from_the_data_stay_with_the_run(tmp_path):
     with without_export():
         run(configure(*SHORT, "task=qnli", "recipe=dense", "train.epochs=1", "task.classes=[]"), tmp_path / "run")

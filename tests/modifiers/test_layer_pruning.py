@@ -121,6 +121,7 @@ def test_the_export_passes_its_gate(straight):
     assert recipe["recipe.modifiers.layers"]["layers"] == ["bert.encoder.layer.1"]
 
 
+@pytest.mark.slow
 def test_the_survivors_come_from_the_checkpoint_by_their_own_numbers(tmp_path):
     """Trained with a rate of almost nothing, the second of two layers is the checkpoint's third."""
     words = (

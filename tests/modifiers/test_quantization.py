@@ -300,6 +300,7 @@ def test_the_saved_model_is_stock_and_becomes_integers_again(finished):
     assert near < min(0.05, far)
 
 
+@pytest.mark.slow
 def test_exported_again_it_is_the_same(finished):
     before = json.loads((finished.place / "result.json").read_text())
     data = (finished.place / "deployment/model.onnx").read_bytes()
