@@ -20,17 +20,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.config import CONF, Config, register, with_teacher
 from sparse_xp.errors import GROUPS, UserError, explain, overrides_nothing, quick_help, unknown_key, welcome
-from sparse_xp.sweep import (
-    ERROR,
-    Cell,
-    dense_cell,
-    in_sweep,
-    own_command,
-    read_manifest,
-    sources,
-    taught_command,
-    write_error,
-)
+from sparse_xp.sweep.cells import Cell
+from sparse_xp.sweep.commands import in_sweep, own_command, sources, taught_command
+from sparse_xp.sweep.manifest import read_manifest
+from sparse_xp.sweep.state import ERROR, write_error
+from sparse_xp.sweep.teachers import dense_cell
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 

@@ -12,7 +12,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
 from sparse_xp.published import locate_published, read_published
 from sparse_xp.result import Result
-from sparse_xp.sweep import MANIFEST, read_manifest
+from sparse_xp.sweep.manifest import MANIFEST, read_manifest
 
 
 def row(result: Result) -> dict[str, str]:

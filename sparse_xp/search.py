@@ -15,7 +15,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.result import Result
-from sparse_xp.sweep import word
+from sparse_xp.sweep.grid import word
 
 __all__ = ["Settings", "parse_space", "search", "word"]
 

@@ -18,7 +18,8 @@ from pathlib import Path
 from sparse_xp.published import Published
 from sparse_xp.report import markdown, rows_used
 from sparse_xp.result import Result
-from sparse_xp.sweep import ERROR, Cell, last_line, state
+from sparse_xp.sweep.cells import Cell
+from sparse_xp.sweep.state import ERROR, last_line, state
 
 
 @dataclass

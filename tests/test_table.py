@@ -14,7 +14,9 @@ from sparse_xp import report
 from sparse_xp.page import page
 from sparse_xp.published import Published
 from sparse_xp.result import Deployment, Result, Sparsity
-from sparse_xp.sweep import Cell, Plan, write_error, write_manifest
+from sparse_xp.sweep.cells import Cell, Plan
+from sparse_xp.sweep.manifest import write_manifest
+from sparse_xp.sweep.state import write_error
 from sparse_xp.table import Line, csv_table, latex_table, lines, markdown_table, read_latency
 from tests.tiny import make_result
 

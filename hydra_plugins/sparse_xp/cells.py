@@ -39,22 +39,25 @@ class CellSweeper(BasicSweeper):
         self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        from sparse_xp import sweep
+        from sparse_xp.sweep.dry_run import show
+        from sparse_xp.sweep.manifest import write_manifest
+        from sparse_xp.sweep.plan import make_plan, waves
+        from sparse_xp.sweep.state import conclude, tell
 
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.launcher is not None
         loader = self.hydra_context.config_loader
-        plan = sweep.make_plan(self.config, loader, self.all, self.cells, arguments, self.jobs)
+        plan = make_plan(self.config, loader, self.all, self.cells, arguments, self.jobs)
         if self.dry_run:
-            sweep.show(plan)
+            show(plan)
             return []
-        sweep.write_manifest(plan)
-        sweep.tell(plan)
+        write_manifest(plan)
+        tell(plan)
         returns: list[Sequence[JobReturn]] = []
-        for wave in sweep.waves(plan, self.max_batch_size):
+        for wave in waves(plan, self.max_batch_size):
             # The number goes with the words, for a launcher that starts a process of its own for it.
             jobs = [[*cell.words, f"hydra.sweeper.jobs=[{cell.number}]"] for cell in wave]
             returns.append(self.launcher.launch(jobs, initial_job_idx=sum(len(batch) for batch in returns)))
-        sweep.conclude(plan, [result for batch in returns for result in batch])
+        conclude(plan, [result for batch in returns for result in batch])
         return returns

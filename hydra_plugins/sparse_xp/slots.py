@@ -56,7 +56,8 @@ class SlotLauncher(Launcher):
         """One cell: its output goes to ``log.txt`` in its folder."""
         from sparse_xp.console import say
         from sparse_xp.result import Result
-        from sparse_xp.sweep import CELL, ERROR, write_error
+        from sparse_xp.sweep.commands import CELL
+        from sparse_xp.sweep.state import ERROR, write_error
 
         composed = self.context.config_loader.load_sweep_config(self.config, words)
         with open_dict(composed):

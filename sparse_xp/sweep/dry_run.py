@@ -1,4 +1,4 @@
-"""What a sweep will take, going by runs that are finished."""
+"""The dry run: what a sweep would do, and what that would take, going by runs that are finished."""
 
 from __future__ import annotations
 
@@ -6,9 +6,45 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_xp.console import say
+from sparse_xp.sweep.cells import Cell, Plan
+from sparse_xp.sweep.state import counts
+
 if TYPE_CHECKING:
     from sparse_xp.result import Result
-    from sparse_xp.sweep import Cell, Plan
+
+
+def show(plan: Plan) -> None:
+    """The dry run: every cell, what there is of it, who teaches it, and what the rest will take."""
+    from sparse_xp.report import markdown
+
+    guesses = estimate(plan)
+
+    rows = [
+        {
+            "job": str(cell.number),
+            "cell": cell.name,
+            "task": cell.task,
+            "model": cell.model,
+            "recipe": cell.recipe,
+            "seed": str(cell.seed),
+            "state": plan.states[cell.directory],
+            "teacher": teacher_of(plan, cell),
+            "time": guesses[cell.directory].time,
+            "disk": guesses[cell.directory].disk,
+        }
+        for cell in plan.cells
+    ]
+    say(f"sweep {plan.name} in {plan.place}, nothing is run\n\n{markdown(rows)}\n")
+    say(f"{counts(plan)}\n{total(plan, guesses)}")
+
+
+def teacher_of(plan: Plan, cell: Cell) -> str:
+    """The teacher as the dry run shows it."""
+    if cell.teacher is None:
+        return ""
+    own = next((other for other in plan.cells if other.directory == cell.teacher), None)
+    return f"job {own.number}" if own else f"made first: {cell.teacher}"
 
 
 @dataclass

@@ -1,0 +1,79 @@
+"""The file of a sweep, runs that take no time, and the command."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+import sparse_xp.run
+from sparse_xp.__main__ import cli
+from tests.sweep.cells import GRID, HEADER
+from tests.tiny import make_result
+
+
+@pytest.fixture
+def grid(tmp_path):
+    """The file of a sweep, and its published numbers."""
+
+    def write(text=GRID, published=None):
+        (tmp_path / "sweeps").mkdir(exist_ok=True)
+        (tmp_path / "sweeps/mine.yaml").write_text(text)
+        if published is not None:
+            (tmp_path / "sweeps/mine.csv").write_text(HEADER + published)
+        return ["--multirun", "--config-dir", "sweeps", "--config-name", "mine"]
+
+    return write
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Runs that take no time: what was asked for, by directory; ``made.broken`` are the recipes that fail."""
+
+    class Made(dict):
+        broken: tuple = ()
+
+    calls = Made()
+    calls.commands = {}
+
+    def run(config, directory, command=None):
+        if config.recipe.name in calls.broken:
+            raise RuntimeError(f"{config.recipe.name} is broken")
+        config_hash = sparse_xp.run.result_hash(config)
+        if finished := sparse_xp.run.find_finished(directory, config_hash):
+            return finished
+        calls[Path(directory).name] = config
+        calls.commands[Path(directory).name] = command
+        directory.mkdir(parents=True, exist_ok=True)
+        sparse_xp.run.write_config(config, directory, config_hash)
+        names = {"task": config.task.name, "model": config.model.name, "recipe": config.recipe.name}
+        result = make_result(**names, seed=config.seed, profile="embedded")
+        result.provenance.command = command
+        result.write(directory / "result.json")
+        return result
+
+    monkeypatch.setattr(sparse_xp.run, "run", run)
+    return calls
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Exit code and all that is said."""
+
+    def run(*words):
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", ["sparse_xp", *words])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        monkeypatch.delenv("HYDRA_FULL_ERROR")
+        capsys.readouterr()
+        try:
+            cli()
+            code, said = 0, ""
+        except SystemExit as stop:
+            code, said = (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
+        printed = capsys.readouterr()
+        return code, printed.out + printed.err + said
+
+    return run

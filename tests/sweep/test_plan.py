@@ -1,0 +1,64 @@
+"""The plan: what is launched when, and what is refused before anything is begun."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from sparse_xp.sweep.cells import Plan
+from sparse_xp.sweep.plan import waves
+from tests.sweep.cells import GRID, make_cell
+
+
+def test_teachers_are_launched_before_those_they_teach():
+    cells = [
+        make_cell(number=i, directory=d, teacher=t) for i, (d, t) in enumerate([("s", "t"), ("t", None), ("u", "t")])
+    ]
+    plan = Plan("p", Path("p"), cells, states={"s": "to do", "t": "interrupted", "u": "finished"})
+    assert [[cell.directory for cell in wave] for wave in waves(plan, None)] == [["t"], ["s"]]
+    plan.states["u"] = "failed"
+    assert [[cell.directory for cell in wave] for wave in waves(plan, 1)] == [["t"], ["s"], ["u"]]
+
+
+def test_some_of_the_jobs(grid, made, command):
+    assert command(*grid(), "hydra.sweeper.jobs=[1]")[0] == 0
+    assert list(made) == ["sst2,tiny,dense,embedded,seed=2"]
+    code, said = command(*grid(), "hydra.sweeper.jobs=[4]")
+    assert code == 1
+    assert "there is no 4, the sweep has jobs 0 to 3" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "published", "parts"),
+    [
+        (("task: sst2", "task: sst"), None, ["task=sst: there is no such task.", "Did you mean 'sst2'?"]),
+        (("recipe.sparsity: 0.7", "recipe.sparsity: 70"), None, ["Cell sparse", "recipe.sparsity=70)", "such as 0.8"]),
+        (("recipe: gradual80, recipe.sparsity: 0.7", "recipe: dense"), None, ["dense and sparse are the same run"]),
+        (("sparse:", "dense:"), None, ["duplicate key", "dense"]),
+        (("", ""), "sst2,spares,accuracy,91,,,,x,\n", ["cell 'spares' of task 'sst2'", "mean 'sst2 sparse'?"]),
+        (("", ""), "sst2,dense,accuracy,91\n", ["mine.csv, line 2: want 9 values"]),
+        (("", ""), "sst2,dense,accuracy,high,,,,x,\n", ["mine.csv, line 2: published=high: want a number"]),
+        (("", ""), "sst2,dense,accuracy,91,,,,,\n", ["line 2: a published number needs its source"]),
+        (("", ""), "sst2,dense,accuracy,91,,,,x,\n" * 2, ["line 3: sst2 dense accuracy stands in line 2 already"]),
+    ],
+)  # fmt: skip
+def test_a_wrong_sweep_is_refused(change, published, parts, grid, made, command):
+    code, said = command(*grid(GRID.replace(*change) if change[0] else GRID, published))
+    assert code == 1
+    for part in parts:
+        assert part in said, said
+    assert made == {}
+    assert not list(Path("outputs/mine").glob("*/*"))
+
+
+def test_runs_of_another_configuration_are_not_touched(grid, made, command):
+    command(*grid(), "seed=2", "recipe=dense", "hydra.sweeper.jobs=[0]")
+    stored = Path("outputs/mine/sst2,tiny,dense,embedded,seed=2/config.yaml")
+    stored.write_text(re.sub("config_hash: .*", "config_hash: of-another-version", stored.read_text()))
+    code, said = command(*grid())
+    assert code == 1
+    assert (
+        "holds runs of another configuration or another version of sparse_xp: sst2,tiny,dense,embedded,seed=2." in said
+    )
