@@ -18,13 +18,14 @@ h1 { font-size: 1.6rem; margin: 0 0 .3rem } h2 { font-size: 1.15rem; margin: 2.2
 p.soft, figcaption { color: var(--soft); margin: .2rem 0 }
 .wide { overflow-x: auto }
 table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabular-nums; white-space: nowrap }
-th { text-align: left; font-weight: 600; border-bottom: 2px solid var(--ink); padding: .35rem .7rem .35rem 0 }
+th { text-align: left; vertical-align: bottom; white-space: normal; font-weight: 600;
+     border-bottom: 2px solid var(--ink); padding: .35rem .7rem .35rem 0 }
 td { border-bottom: 1px solid var(--rule); padding: .35rem .7rem .35rem 0 }
 tr.marked td:nth-child(2) { color: var(--mark) } tr.group td { border-top: 1px solid var(--soft) }
 td.pass { color: var(--good); font-weight: 600 } td.fail, td.failed { color: var(--bad); font-weight: 600 }
 ul { padding-left: 1.2rem; font-size: .88rem } li.mark { color: var(--mark) } li.bad { color: var(--bad) }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(380px, 1fr)); gap: 1rem }
-figure { margin: 0 } figure svg { width: 100%; height: auto }
+figure { margin: 0 } figure svg { width: 100%; height: auto } .wide svg { max-width: 900px }
 code, pre { font: .78rem/1.5 ui-monospace, "DejaVu Sans Mono", monospace }
 pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; margin: .3rem 0 }
 """
@@ -110,18 +111,18 @@ def html_plots(made: Sequence[Line], curves: list[Path] | None) -> str:
         else [(place.name, place) for place in curves]
     )
     parts = []
-    for heading, drawn in (
-        ("Score against zeros", plots.against(lines, "zeros")),
-        ("Score against size", plots.against(lines, "size")),
-        ("Score against latency", plots.against(lines, "latency")),
-        ("Course", plots.courses(chosen[: plots.MOST])),
-        ("Zeros by weight", plots.layers([(name_of(line), line.results[0]) for line in lines][: plots.MOST])),
+    for heading, drawn, kind in (
+        ("Score against zeros", plots.against(lines, "zeros"), "plots"),
+        ("Score against size", plots.against(lines, "size"), "plots"),
+        ("Score against latency", plots.against(lines, "latency"), "plots"),
+        ("Course", plots.courses(chosen[: plots.MOST]), "plots"),
+        ("Zeros by weight", plots.layers([(name_of(line), line.results[0]) for line in lines][: plots.MOST]), "wide"),
     ):
         if drawn:
             figures = "".join(
                 f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in drawn
             )
-            parts.append(f"<h2>{heading}</h2><div class=plots>{figures}</div>")
+            parts.append(f"<h2>{heading}</h2><div class={kind}>{figures}</div>")
     return "\n".join(parts)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def svg_of(figure: Figure) -> str:
     plt.close(figure)
     drawn = text.getvalue()
     # Several figures stand in one page, where ids are shared: each gets its own.
-    mark = f"f{abs(hash(drawn)) % 10**8}"
+    mark = f"f{zlib.crc32(drawn.encode())}"
     drawn = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{mark}-", drawn)
     return drawn[drawn.index("<svg") :]
 

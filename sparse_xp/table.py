@@ -113,7 +113,7 @@ class Line:
 def lines(
     runs: Sequence[tuple[Path, Result]], cells: Sequence[tuple[Path, Cell]], published: Sequence[Published]
 ) -> list[Line]:
-    """The lines of a table: of cells in their order, then of runs that are no cell of a sweep.
+    """The lines of a table, task by task: of cells in their order, then of runs that are no cell of a sweep.
 
     A published number stands at the line of its task and cell (of a run that is no cell: its recipe), in a line of its
     own where it is in another metric than the task's first.
@@ -138,7 +138,8 @@ def lines(
             )
             line.commands.append(result.provenance.command)
             add(line, place, result)
-    all_lines = list(made.values())
+    tasks = list(dict.fromkeys(line.task for line in made.values()))
+    all_lines = sorted(made.values(), key=lambda line: tasks.index(line.task))
     for line in all_lines:
         line.metric = line.results[0].metric if line.results else line.metric
     set_dense(all_lines)
@@ -248,7 +249,8 @@ def cells_of(line: Line) -> dict[str, str]:
         "zeros (prunable / encoder / model)": sparsity,
         "quantization": line.quantization,
         "ONNX MB": megabytes(line.average("bytes")),
-        "compressed MB": megabytes(line.average("compressed_bytes")),
+        "zstd MB": megabytes(line.average("compressed_bytes"))
+        + (" (gzip)" if any(result.deployment.compression == "gzip" for result in line.results) else ""),
         "latency ratio": "" if line.latency is None else f"{line.latency.ratio:.2f}",
     }
 
@@ -271,22 +273,27 @@ def shown(made: Sequence[Line]) -> list[dict[str, str]]:
 
 def notes(made: Sequence[Line]) -> list[str]:
     """What the marks mean, what failed, and where the numbers come from; a sentence each."""
+    found: list[str] = []
     marked: dict[str, list[str]] = {}
     for line in made:
         if line.marks:
             marked.setdefault("; ".join(line.marks), []).append(f"{line.task} {line.cell}")
-    found = [f"* {', '.join(dict.fromkeys(names))}: {mark}." for mark, names in marked.items()]
+    everything = len({f"{line.task} {line.cell}" for line in made})
+    for mark, names in marked.items():
+        those = list(dict.fromkeys(names))
+        found.append(f"* {'all lines' if 1 < len(those) == everything else ', '.join(those)}: {mark}.")
     for line in made:
         found += [
             f"{line.task} {line.cell}: {status}{f': {why}' if why else ''}"
             for status, why in line.missing
             if status != "to do"
         ]
+    cited: dict[str, list[str]] = {}
     for line in made:
-        number = line.published
-        if number:
-            note = f" ({number.note})" if number.note else ""
-            found.append(f"{number.task} {number.cell} {number.metric} {number.published:g}: {number.source}{note}.")
+        if number := line.published:
+            source = number.source + (f" ({number.note})" if number.note else "")
+            cited.setdefault(source, []).append(f"{number.task} {number.cell} {number.metric} {number.published:g}")
+    found += [f"Published: {', '.join(dict.fromkeys(numbers))}: {source}." for source, numbers in cited.items()]
     measured = {(line.latency.engine, line.latency.tokens) for line in made if line.latency}
     found += [
         f"Latency ratio: one row of {tokens} tokens, {engine}, against the reference of benchmark.json."

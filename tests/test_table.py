@@ -17,7 +17,7 @@ from sparse_xp.result import Deployment, Result, Sparsity
 from sparse_xp.sweep.cells import Cell, Plan
 from sparse_xp.sweep.manifest import write_manifest
 from sparse_xp.sweep.state import write_error
-from sparse_xp.table import Line, csv_table, latex_table, lines, markdown_table, read_latency
+from sparse_xp.table import Line, csv_table, latex_table, lines, markdown_table, notes, read_latency
 from tests.tiny import make_result
 
 
@@ -125,6 +125,35 @@ def test_a_cell_that_failed_shows_in_the_table(tmp_path):
     assert "sst2 sparse: failed: ValueError: too bad" in text
     assert "failed" in csv_table([line])
     assert 'class="failed">failed' in page("t", [line])
+
+
+def test_the_lines_of_a_task_stand_together():
+    cells = [cell("dense", 1), cell("dense", 1, task="qqp", directory="q"), cell("sparse", 1)]
+    assert [(line.task, line.cell) for line in lines([], [(Path(each.directory), each) for each in cells], [])] == [
+        ("sst2", "dense"),
+        ("sst2", "sparse"),
+        ("qqp", "dense"),
+    ]
+
+
+def test_notes_say_a_thing_once():
+    cells = [cell("dense", 1, profile="embedded"), cell("sparse", 1, profile="embedded")]
+    made = lines([], [(Path(each.directory), each) for each in cells], [number(92, cell="dense"), number(91)])
+    assert notes(made) == [
+        "* all lines: embedded profile: generated data, a tiny model.",
+        "Published: sst2 dense accuracy 92, sst2 sparse accuracy 91: a paper.",
+    ]
+
+
+def test_sizes_say_what_compressed_them():
+    old = Deployment({"accuracy": 90.0}, 1e-6, 400_000_000, 100_000_000, compression="gzip")
+    new = Deployment({"accuracy": 90.0}, 1e-6, 400_000_000, 100_000_000, compression="zstd")
+    text = markdown_table(
+        "t", lines([(Path("a"), run(90, 1, deployment=old)), (Path("b"), run(90, 1, deployment=new))], [], [])
+    )
+    assert "zstd MB" in text
+    assert text.count("100.00 (gzip)") == 1
+    assert text.count("100.00") == 2
 
 
 def test_int8_shows():
