@@ -1,14 +1,18 @@
-"""The installed package finds its own conf/: build the wheel, install it, compose from another directory."""
+"""The installed package finds its own conf/ from another directory, and what it and its extras ask for is pinned."""
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ["-m", "sparse_xp", "--cfg", "job", "profile=embedded", "recipe=gradual80"]
@@ -78,3 +82,13 @@ def test_an_empty_environment_with_nothing_but_the_wheel_composes(wheel, tmp_pat
     assert "name: gradual80" in run(python, *COMPOSE, cwd=tmp_path)
     script = tmp_path / "venv" / "bin" / "sparse-xp"
     assert "Choose one of each" in run(script, cwd=tmp_path)
+
+
+def test_what_every_extra_asks_for_is_pinned_within_its_range():
+    asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    pinned = {canonicalize_name(name): version for name, version in (line.split("==") for line in lines)}
+    assert len(pinned) == len(lines)
+    for text in itertools.chain(asked["dependencies"], *asked["optional-dependencies"].values()):
+        wanted = Requirement(text)
+        assert wanted.specifier.contains(pinned[canonicalize_name(wanted.name)], prereleases=True), text
