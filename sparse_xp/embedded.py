@@ -161,6 +161,10 @@ def vocabulary() -> list[str]:
     return [*SPECIAL_TOKENS, *characters, *(f"##{c}" for c in characters), *sorted(words - set(characters))]
 
 
+#: what of a generated checkpoint is sparse: the pooler too, as in those of Prune Once for All
+SPARSE = "__BODY__"
+
+
 def build_checkpoint(
     directory: Path,
     sparsity: float = 0.0,
@@ -172,9 +176,9 @@ def build_checkpoint(
 ) -> None:
     """Write a BERT of random weights with its tokenizer, as stock ``from_pretrained`` reads it, whole or not at all.
 
-    Each weight matrix of the encoder has round(n * ``sparsity``) zeros in place of its smallest weights. The same
-    arguments give the same bytes; the caller's random state is left as it was. Raises
-    ValueError for a sparsity outside [0, 1).
+    Each weight matrix of encoder and pooler has round(n * ``sparsity``) zeros in place of its smallest weights. The
+    same arguments give the same bytes; the caller's random state is left as it was. Raises ValueError for a sparsity
+    outside [0, 1).
     """
     if not 0 <= sparsity < 1:
         raise ValueError(f"sparsity={sparsity}; want a fraction in [0, 1)")
@@ -199,7 +203,7 @@ def build_checkpoint(
         torch.manual_seed(seed)
         model = BertModel(config)
     with torch.no_grad():
-        for weight in select_parameters(model, ["__ENCODER__"]).values():
+        for weight in select_parameters(model, [SPARSE]).values():
             weight.mul_(mask_from_scores(magnitude_scores(weight), sparsity, Pattern()))
     tokenizer = BertTokenizer(
         vocab={word: i for i, word in enumerate(words)},

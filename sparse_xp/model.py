@@ -58,10 +58,10 @@ def locate(model: Model, cache: Path) -> str:
         return checkpoint
     if not isinstance(model, TinyModel):
         raise UserError(f"model={model.name} has no checkpoint: give model.checkpoint=, a hub id or a local directory.")
-    from sparse_xp.embedded import build_checkpoint, vocabulary
+    from sparse_xp.embedded import SPARSE, build_checkpoint, vocabulary
 
     shape = {name: getattr(model, name) for name in ("sparsity", "layers", "hidden", "heads", "intermediate")}
-    directory = cache / f"tiny-{digest([shape, model.init_seed, vocabulary()])}"
+    directory = cache / f"tiny-{digest([shape, SPARSE, model.init_seed, vocabulary()])}"
     with one_at_a_time(directory):
         if not directory.is_dir():
             build_checkpoint(directory, seed=model.init_seed, **shape)

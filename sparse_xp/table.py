@@ -21,6 +21,9 @@ from sparse_xp.result import Result
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.state import ERROR, last_line, state
 
+#: the mark of a run that trained on nothing real
+EMBEDDED = "embedded profile: generated data, a tiny model"
+
 
 @dataclass
 class Latency:
@@ -153,7 +156,7 @@ def key_of(place: Path) -> tuple[str, str]:
 
 def empty_line(cell: Cell) -> Line:
     """The line of a cell before any result."""
-    marks = ["embedded profile: generated data, a tiny model"] if cell.profile == "embedded" else []
+    marks = [EMBEDDED] if cell.profile == "embedded" else []
     changed = [word for word in cell.changed if not (cell.profile == "embedded" and word.startswith("profile="))]
     marks += [f"changed: {' '.join(changed)}"] if changed else []
     return Line(cell.task, cell.name, cell.model, cell.recipe, cell.profile, "", marks=marks)
@@ -165,8 +168,8 @@ def add(line: Line, place: Path, result: Result) -> None:
     line.results.append(result)
     trained = result.training
     marks = []
-    if result.profile != "full" and not any(mark.startswith("embedded") for mark in line.marks):
-        marks.append(f"{result.profile} profile")
+    if result.profile == "embedded":
+        marks.append(EMBEDDED)
     if trained.train_rows < trained.train_rows_of:
         marks.append(f"trained on {rows_used(trained.train_rows, trained.train_rows_of)} rows")
     if trained.eval_rows < trained.eval_rows_of:
@@ -200,7 +203,9 @@ def set_dense(all_lines: list[Line]) -> None:
 def with_published(line: Line, published: Sequence[Published]) -> list[Line]:
     """The line with its number; and one more for every other metric that has one."""
     mine = [number for number in published if (number.task, number.cell) == (line.task, line.cell)]
-    mine = [number for number in mine if number.model == line.model] or mine
+    models = {number.model for number in mine}
+    if line.model in models or len(models) > 1:  # of several other models none is beside this line
+        mine = [number for number in mine if number.model == (line.model if line.model in models else None)]
     line.metric = line.metric or (mine[0].metric if mine else "")
     line.published = next((number for number in mine if number.metric == line.metric), None)
     wanted = next((number.model for number in mine if number.model), None)
@@ -292,7 +297,8 @@ def notes(made: Sequence[Line]) -> list[str]:
     for line in made:
         if number := line.published:
             source = number.source + (f" ({number.note})" if number.note else "")
-            cited.setdefault(source, []).append(f"{number.task} {number.cell} {number.metric} {number.published:g}")
+            name = f"{number.task} {number.cell}" + (f" of {number.model}" if number.model else "")
+            cited.setdefault(source, []).append(f"{name} {number.metric} {number.published:g}")
     found += [f"Published: {', '.join(dict.fromkeys(numbers))}: {source}." for source, numbers in cited.items()]
     measured = {(line.latency.engine, line.latency.tokens) for line in made if line.latency}
     found += [

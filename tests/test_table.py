@@ -92,6 +92,11 @@ def test_the_number_of_the_same_model_is_taken():
     assert (sparse.published.published, sparse.verdict) == (91, "pass")
 
 
+def test_of_several_models_that_are_others_no_number_is_taken():
+    _, sparse = lines(RUNS, PLACES, [number(80, model="other"), number(91, model="another")])
+    assert (sparse.published, sparse.verdict) == (None, "")
+
+
 def test_fewer_rows_are_a_mark():
     some = run(90.0, 1)
     some.training.train_rows, some.training.train_rows_of = 100, 1000
