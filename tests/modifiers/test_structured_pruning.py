@@ -424,6 +424,27 @@ def test_the_file_answers(delivered, capsys):
 
 
 @pytest.mark.slow
+def test_a_run_in_which_layers_go(tmp_path):
+    """Of three layers less than half of one may be left; the file of integers is that of the shorter model."""
+    words = (
+        *SHORT, "task=sst2", "recipe=structured75_quant", "teacher=none", "recipe.sparsity=0.85", "model.layers=3",
+        "sparsity=structured_global", "sparsity.layers=true", "export.max_metric_diff_int8=10",
+        f"data.cache={tmp_path}/cache",
+    )  # fmt: skip
+    result = run(configure(*words), tmp_path / "run")
+    gone = result.sparsity.removed.layers
+    assert 1 <= len(gone) <= 2
+    assert result.sparsity.removed.share >= 0.85
+    assert Result.read(tmp_path / "run/result.json") == result
+    model = load(tmp_path / "run/model")
+    assert model.config.num_hidden_layers == len(result.sparsity.removed.heads) == 3 - len(gone)
+    assert result.deployment.max_abs_diff < 0.5
+    assert {line["layers"] for line in history(tmp_path / "run") if "layers" in line} == set(range(3 - len(gone), 4))
+    card = (tmp_path / "run/deployment/model_card.md").read_text()
+    assert f"; without layers {' '.join(map(str, gone))})" in card
+
+
+@pytest.mark.slow
 def test_export_makes_the_same_file_again(delivered, tmp_path):
     from sparse_xp.export import export_run
 
