@@ -7,7 +7,7 @@ parameters, of multiplications, or milliseconds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 Size = tuple[int, int]
@@ -38,6 +38,15 @@ class Costs:
     def total(self, sizes: Sequence[Size]) -> float:
         """Of an encoder with layers of these sizes."""
         return self.rest + sum(self.heads[h] + self.neurons[n] for h, n in sizes)
+
+    def with_map(self, dimensions: int) -> Costs:
+        """The same with a matrix from factored embeddings to the hidden states in what is paid in any case.
+
+        It multiplies as much as half so many neurons, between the two matrices of theirs.
+        """
+        most = len(self.neurons) - 1
+        neuron = (self.neurons[most] - self.neurons[most // 2]) / (most - most // 2)
+        return replace(self, rest=self.rest + neuron * dimensions / 2)
 
 
 def parameter_costs(shape: Shape) -> Costs:

@@ -50,19 +50,22 @@ class Deployment:
 class Removed:
     """What structured pruning took: ``share`` of the weights of the encoder's matrices; what each layer has left.
 
-    ``layers``: those that went whole, by their numbers in the full model, from 0.
+    ``layers``: those that went whole, by their numbers in the full model, from 0. ``embeddings``: the dimensions that
+    the word embeddings' factor has left, None if they are one table.
     """
 
     share: float
     heads: list[int]
     neurons: list[int]
     layers: list[int] = field(default_factory=list)
+    embeddings: int | None = None
 
     def told(self) -> str:
         """In words: 50.0% of the encoder removed (heads 6 in 6 layers; neurons 768 in 6 layers)."""
         left = f"heads {in_short(self.heads)}; neurons {in_short(self.neurons)}"
         gone = f"; without layers {' '.join(map(str, self.layers))}" if self.layers else ""
-        return f"{self.share:.1%} of the encoder removed ({left}{gone})"
+        words = f"; embeddings of {self.embeddings} dimensions" if self.embeddings else ""
+        return f"{self.share:.1%} of the encoder removed ({left}{gone}{words})"
 
 
 @dataclass

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sparse_xp import factor
 from sparse_xp.costs import Costs, Shape, Size, parameter_costs
 from sparse_xp.errors import UserError
 from sparse_xp.result import Removed
@@ -240,12 +241,18 @@ def note(model: Any, shape: Shape, gone: list[int]) -> None:
 
 def removed(model: Any) -> Removed | None:
     """What structured pruning has taken from ``model``, in this run and before; None: nothing."""
-    if not getattr(model.config, KEY, None):
+    if not reduced(model.config):
         return None
     sizes, shape, gone = sizes_of(model), full_shape(model), gone_layers(model)
     costs: Costs = parameter_costs(shape)
     full = costs.total([(shape.heads, shape.neurons)] * (len(sizes) + len(gone)))
-    return Removed(1 - costs.total(sizes) / full, [h for h, _ in sizes], [n for _, n in sizes], gone)
+    return Removed(
+        1 - costs.total(sizes) / full,
+        [h for h, _ in sizes],
+        [n for _, n in sizes],
+        gone,
+        getattr(model.config, factor.KEY, None),
+    )
 
 
 # Loading and saving
@@ -269,14 +276,23 @@ def resize(model: Any, sizes: Sequence[Size]) -> None:
                 setattr(model.get_submodule(parent), child, made)
 
 
+def reduced(config: PreTrainedConfig) -> bool:
+    """Whether something was removed from the model that ``config`` is of."""
+    return bool(getattr(config, KEY, None) or getattr(config, factor.KEY, None))
+
+
 def fitting(cls: type[M], config: PreTrainedConfig) -> type[M]:
-    """``cls``, or where ``config`` tells of removed heads and neurons a subclass that builds its layers accordingly."""
-    known = getattr(config, KEY, None)
-    if not known:
+    """``cls``, or where ``config`` tells of what was removed a subclass that builds its modules accordingly."""
+    if not reduced(config):
         return cls
+    known, dimensions = getattr(config, KEY, None), getattr(config, factor.KEY, None)
 
     def __init__(self: Any, config: PreTrainedConfig, *more: Any, **options: Any) -> None:
         cls.__init__(self, config, *more, **options)
+        if dimensions:
+            factor.resize(self, dimensions)
+        if not known:
+            return
         try:
             resize(self, list(zip(known["heads"], known["neurons"], strict=True)))
         except (KeyError, ValueError) as error:
@@ -304,8 +320,11 @@ def expand(model: Any) -> None:
     """Undo removal in place: zeros where heads and neurons were (the last of each layer), the same logits.
 
     The layers have their full shape, which stock ``from_pretrained`` loads, and are no faster than that. Those that
-    went whole stay away: no weights make a layer with LayerNorms pass on what it is given.
+    went whole stay away: no weights make a layer with LayerNorms pass on what it is given. Embeddings are one table.
     """
+    factor.merge(model)
+    if not getattr(model.config, KEY, None):
+        return
     shape = full_shape(model)
     old = {name: value.clone() for name, value in model.state_dict().items()}
     resize(model, [(shape.heads, shape.neurons)] * len(blocks(model)))

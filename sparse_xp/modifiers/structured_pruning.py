@@ -171,6 +171,7 @@ class StructuredPruning(Modifier):
             costs = multiplication_costs(shape, self.tokens) if counting else parameter_costs(shape)
             dense = costs.total([(shape.heads, shape.neurons)] * layers)
             return costs, (1 - self.final_sparsity) * dense, dense
+        from sparse_xp.factor import find
         from sparse_xp.latency import find_table
 
         assert self.latency is not None
@@ -184,7 +185,9 @@ class StructuredPruning(Modifier):
                 f"in {delivers}. Write quantization={other}, or another latency."
             )
         dense = table.dense(layers)
-        return table.costs(), dense / self.target_speedup, dense
+        factored = find(run.model)
+        costs = table.costs() if factored is None else table.costs().with_map(factored.last)
+        return costs, dense / self.target_speedup, dense
 
     @property
     def wanted(self) -> str:
