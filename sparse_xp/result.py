@@ -167,7 +167,8 @@ def summary(result: Result) -> str:
 
 def in_short(numbers: list[int]) -> str:
     """``6 in 6 layers``, or each of them where they differ: ``6 5 4``."""
-    return f"{numbers[0]} in {len(numbers)} layers" if len(set(numbers)) == 1 else " ".join(map(str, numbers))
+    same = len(numbers) > 1 and len(set(numbers)) == 1
+    return f"{numbers[0]} in {len(numbers)} layers" if same else " ".join(map(str, numbers))
 
 
 def provenance(config_hash: str, data_fingerprint: str, command: str | None = None) -> Provenance:

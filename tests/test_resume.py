@@ -133,7 +133,8 @@ class Power(Exception):
                 "recipe=structured50",
                 "model.layers=3",
                 "sparsity=structured_global",
-                "sparsity.layers=true",  # one is gone at the save, and scores are gathered on
+                "sparsity.layers=true",
+                "sparsity.score=first_order",  # by which one is gone at the save, and scores are gathered on
                 "recipe.sparsity=0.85",
                 "sparsity.end=40%",
                 "sparsity.update_frequency=0",

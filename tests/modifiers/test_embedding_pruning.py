@@ -140,9 +140,7 @@ def test_targets_that_cannot_be():
     for number in range(10):
         step(this, modifier, number)
     modifier.detach(this)
-    with pytest.raises(
-        UserError, match=r"reached with nothing removed: the embeddings of some/checkpoint have 4 of 8"
-    ):
+    with pytest.raises(UserError, match=r"reached with nothing removed: the embeddings of some/checkpoint have 4 of 8"):
         attached(this.model)
     _, more = attached(this.model, final_sparsity=0.75)
     assert (more.first, more.last) == (4, 2)
