@@ -42,7 +42,7 @@ def same(one, other, exported=True):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_sigkill_at_random_steps(tmp_path, teacher, times):
     """A real process, killed at steps drawn at random."""
     words = (*WORDS, "teacher=checkpoint", f"teacher.path={teacher}", f"data.cache={teacher.parent / 'cache'}")
