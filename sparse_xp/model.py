@@ -138,10 +138,10 @@ def model_class(task: Task, config: PreTrainedConfig) -> Any:
     """The class for ``task`` of the checkpoint's architecture, with layers of the sizes that ``config`` tells of."""
     import transformers
 
-    from sparse_xp.structured import KEY, fitting
+    from sparse_xp.structured import fitting, reduced
 
     auto = getattr(transformers, task.model_class)
-    if not getattr(config, KEY, None):
+    if not reduced(config):
         return auto
     return fitting(auto._model_mapping[type(config)], config)
 
