@@ -6,8 +6,8 @@ parameters, of multiplications, or milliseconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
 Size = tuple[int, int]
@@ -27,7 +27,8 @@ class Shape:
 class Costs:
     """``heads[h]``: of an attention block with h heads; ``neurons[n]``: of a feed-forward block with n neurons.
 
-    ``rest``: what is paid whatever the layers have. Neither list ever falls.
+    ``rest``: what is paid whatever the layers have. Neither list ever falls, and both begin with 0: a layer that has
+    nothing left is not there.
     """
 
     heads: Sequence[float]
@@ -37,6 +38,15 @@ class Costs:
     def total(self, sizes: Sequence[Size]) -> float:
         """Of an encoder with layers of these sizes."""
         return self.rest + sum(self.heads[h] + self.neurons[n] for h, n in sizes)
+
+    def with_map(self, dimensions: int) -> Costs:
+        """The same with a matrix from factored embeddings to the hidden states in what is paid in any case.
+
+        It multiplies as much as half so many neurons, between the two matrices of theirs.
+        """
+        most = len(self.neurons) - 1
+        neuron = (self.neurons[most] - self.neurons[most // 2]) / (most - most // 2)
+        return replace(self, rest=self.rest + neuron * dimensions / 2)
 
 
 def parameter_costs(shape: Shape) -> Costs:
@@ -54,7 +64,13 @@ def multiplication_costs(shape: Shape, tokens: int) -> Costs:
 
 def least(sizes: Sequence[Size], multiple: int) -> list[Size]:
     """What has to be left of layers of these sizes: one head, and ``multiple`` neurons (or all, if they are fewer)."""
-    return [(1, min(multiple, neurons)) for _, neurons in sizes]
+    return [(min(1, heads), min(multiple, neurons)) for heads, neurons in sizes]
+
+
+def least_cost(costs: Costs, sizes: Sequence[Size], multiple: int, layers: bool) -> float:
+    """The least that an encoder of these sizes can come to; with ``layers`` one that has a single layer left."""
+    smallest = least(sizes, multiple)
+    return min(costs.total([size]) for size in smallest if any(size)) if layers else costs.total(smallest)
 
 
 def share_of(size: Size, share: float, multiple: int) -> Size:
@@ -103,14 +119,20 @@ def chosen_sizes(
     neurons: Sequence[Sequence[float]],
     budget: float,
     multiple: int,
+    layers: Sequence[float] | None = None,
+    target: float | None = None,
 ) -> list[Size]:
     """The sizes within ``budget`` when heads and runs of ``multiple`` neurons go one by one, anywhere in the encoder.
 
     ``heads``, ``neurons``: for each layer the scores of those that it has, ascending. That goes next which has the
-    least score for what it saves (the greedy rule for a knapsack). Raises ValueError for a budget that the least sizes
-    exceed.
+    least score for what it saves (the greedy rule for a knapsack).
+
+    ``layers``: the score of each layer as a whole, by which it goes under the same rule; its size is (0, 0), then, and
+    one layer stays. As it is much at once, it may go before the ``budget`` of a moment wants so much, but not where
+    less than ``target`` (the last budget; None: this one) would be left, unless there is nothing else to go.
+    Raises ValueError for a budget that cannot be met.
     """
-    check_budget(costs, sizes, budget, multiple)
+    check_budget(costs, sizes, budget, multiple, layers is not None)
     sums = [
         ([0.0, *accumulate(h)], [0.0, *accumulate(n)], size) for h, n, size in zip(heads, neurons, sizes, strict=True)
     ]
@@ -118,34 +140,48 @@ def chosen_sizes(
     tables = (costs.heads, costs.neurons)
     floors = least(sizes, multiple)
     total = costs.total(sizes)
+    target = budget if target is None else target
 
     def smaller(layer: int, kind: int) -> int:
         """The next size down: one head, or down to a whole multiple of neurons."""
         now = left[layer][kind]
         return max(floors[layer][kind], now - 1 if kind == 0 else (now - 1) // multiple * multiple)
 
-    while total > budget:
-        best = None
-        for layer, kind in ((layer, kind) for layer in range(len(left)) for kind in (0, 1)):
+    def groups() -> Iterator[tuple[float, float, int, Size]]:
+        """What may go of single layers: the score for what it saves, that saving, the layer, and its size after it."""
+        for layer, kind in ((layer, kind) for layer in range(len(left)) if any(left[layer]) for kind in (0, 1)):
             now, then = left[layer][kind], smaller(layer, kind)
             if then == now:
                 continue
             gone = len(sums[layer][kind]) - 1 - now  # of this layer so many are out already, the least first
             lost = sums[layer][kind][gone + now - then] - sums[layer][kind][gone]
             saved = tables[kind][now] - tables[kind][then]
-            worth = lost / saved if saved > 0 else float("inf")
-            if best is None or worth < best[0]:
-                best = worth, layer, kind, then, saved
-        if best is None:  # rounding: the least sizes are within the budget, and sums of differences are not
+            size = (then, left[layer][1]) if kind == 0 else (left[layer][0], then)
+            yield lost / saved if saved > 0 else float("inf"), saved, layer, size
+
+    def whole() -> Iterator[tuple[float, float, int, Size]]:
+        """The same of layers as a whole."""
+        there = [layer for layer, size in enumerate(left) if any(size)]
+        if layers is None or len(there) == 1:
+            return
+        for layer in there:
+            saved = tables[0][left[layer][0]] + tables[1][left[layer][1]]
+            yield layers[layer] / saved, saved, layer, (0, 0)
+
+    while total > budget:
+        fitting = [each for each in whole() if total - each[1] >= target]
+        moves = [*groups(), *fitting] or list(whole())
+        if not moves:  # rounding: the least sizes are within the budget, and sums of differences are not
             break
-        _, layer, kind, then, saved = best
-        left[layer][kind] = then
+        _, saved, layer, size = min(moves, key=lambda move: move[0])
+        left[layer] = list(size)
         total -= saved
     return [(h, n) for h, n in left]
 
 
-def check_budget(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int) -> None:
+def check_budget(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int, layers: bool = False) -> None:
     """Raise ValueError if even the least sizes cost more than ``budget``."""
-    smallest = costs.total(least(sizes, multiple))
+    smallest = least_cost(costs, sizes, multiple, layers)
     if smallest > budget:
-        raise ValueError(f"one head and {multiple} neurons in each layer cost {smallest:g}, more than {budget:g}")
+        where = "a single layer" if layers else "each layer"
+        raise ValueError(f"one head and {multiple} neurons in {where} cost {smallest:g}, more than {budget:g}")

@@ -99,3 +99,9 @@ def _free(path: Path) -> int:
     while not path.exists():
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def of_run(place: str) -> str:
+    """The model directory of a finished run's directory; any other place as it is."""
+    run = Path(place)
+    return str(run / "model") if (run / "model").is_dir() and (run / "result.json").is_file() else place

@@ -62,10 +62,10 @@ class Table:
     embeddings: float
 
     def costs(self) -> Costs:
-        """For every number of heads and neurons: linear between those that were measured, and never falling."""
+        """For every number of heads and neurons: linear between those that were measured, and never falling; 0 of 0."""
         return Costs(
-            heads=interpolated(self.attention, self.shape.heads),
-            neurons=interpolated(self.feed_forward, self.shape.neurons),
+            heads=[0.0, *interpolated(self.attention, self.shape.heads)[1:]],
+            neurons=[0.0, *interpolated(self.feed_forward, self.shape.neurons)[1:]],
             rest=self.embeddings,
         )
 
@@ -219,7 +219,7 @@ def main(words: list[str]) -> None:
     """Run the command with these words."""
     from sparse_xp.config import Model
     from sparse_xp.model import locate
-    from sparse_xp.structured import full_shape
+    from sparse_xp.structured import full_shape, gone_layers
 
     given = split(words, ("model", "latency", "out"))
     for name in ("model", "latency", "out"):
@@ -238,7 +238,7 @@ def main(words: list[str]) -> None:
         model = AutoModel.from_config(config)
     table = measure(spec, full_shape(model))
     write_table(table, Path(given["out"]))
-    layers = int(config.num_hidden_layers)
+    layers = int(config.num_hidden_layers) + len(gone_layers(model))
     costs, shape, dense = table.costs(), table.shape, table.dense(layers)
     say(f"{given['out']}: {given['latency']} on {table.machine}, {layers} layers; dense fp32 {dense:.2f} ms")
     for kept in (1.0, 0.75, 0.5, 0.25):

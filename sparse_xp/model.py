@@ -11,7 +11,7 @@ from sparse_xp.config import Model, TinyModel
 from sparse_xp.console import say
 from sparse_xp.data import digest
 from sparse_xp.errors import UserError
-from sparse_xp.files import one_at_a_time
+from sparse_xp.files import of_run, one_at_a_time
 from sparse_xp.hub import unavailable
 from sparse_xp.tasks import Task
 
@@ -66,12 +66,6 @@ def locate(model: Model, cache: Path) -> str:
         if not directory.is_dir():
             build_checkpoint(directory, seed=model.init_seed, **shape)
     return str(directory)
-
-
-def of_run(place: str) -> str:
-    """The model directory of a finished run's directory; any other place as it is."""
-    run = Path(place)
-    return str(run / "model") if (run / "model").is_dir() and (run / "result.json").is_file() else place
 
 
 def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTokenizerBase:
@@ -144,10 +138,10 @@ def model_class(task: Task, config: PreTrainedConfig) -> Any:
     """The class for ``task`` of the checkpoint's architecture, with layers of the sizes that ``config`` tells of."""
     import transformers
 
-    from sparse_xp.structured import KEY, fitting
+    from sparse_xp.structured import fitting, reduced
 
     auto = getattr(transformers, task.model_class)
-    if not getattr(config, KEY, None):
+    if not reduced(config):
         return auto
     return fitting(auto._model_mapping[type(config)], config)
 

@@ -6,7 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,17 +48,24 @@ class Deployment:
 
 @dataclass
 class Removed:
-    """What structured pruning took: ``share`` of the weights of the encoder's matrices; what each layer has left."""
+    """What structured pruning took: ``share`` of the weights of the encoder's matrices; what each layer has left.
+
+    ``layers``: those that went whole, by their numbers in the full model, from 0. ``embeddings``: the dimensions that
+    the word embeddings' factor has left, None if they are one table.
+    """
 
     share: float
     heads: list[int]
     neurons: list[int]
+    layers: list[int] = field(default_factory=list)
+    embeddings: int | None = None
 
     def told(self) -> str:
         """In words: 50.0% of the encoder removed (heads 6 in 6 layers; neurons 768 in 6 layers)."""
-        return (
-            f"{self.share:.1%} of the encoder removed (heads {in_short(self.heads)}; neurons {in_short(self.neurons)})"
-        )
+        left = f"heads {in_short(self.heads)}; neurons {in_short(self.neurons)}"
+        gone = f"; without layers {' '.join(map(str, self.layers))}" if self.layers else ""
+        words = f"; embeddings of {self.embeddings} dimensions" if self.embeddings else ""
+        return f"{self.share:.1%} of the encoder removed ({left}{gone}{words})"
 
 
 @dataclass
@@ -160,7 +167,8 @@ def summary(result: Result) -> str:
 
 def in_short(numbers: list[int]) -> str:
     """``6 in 6 layers``, or each of them where they differ: ``6 5 4``."""
-    return f"{numbers[0]} in {len(numbers)} layers" if len(set(numbers)) == 1 else " ".join(map(str, numbers))
+    same = len(numbers) > 1 and len(set(numbers)) == 1
+    return f"{numbers[0]} in {len(numbers)} layers" if same else " ".join(map(str, numbers))
 
 
 def provenance(config_hash: str, data_fingerprint: str, command: str | None = None) -> Provenance:

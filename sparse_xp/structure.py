@@ -1,4 +1,4 @@
-"""The layers of an encoder, found by name, bypassed, and removed."""
+"""The layers of an encoder, found by name, weighed by a gate, bypassed, and removed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from sparse_xp.errors import UserError, did_you_mean
@@ -26,6 +27,36 @@ class Bypass(nn.Module):
         in modeling_bert, modeling_distilbert and modeling_roberta).
         """
         return hidden_states
+
+
+class Gate:
+    """A factor g before what a layer changes: x + g * (layer(x) - x) leaves it, until ``remove``.
+
+    ``open``: g is 1, which changes no bit of what the layer gives; otherwise 0: the hidden states leave as they came,
+    as from a ``Bypass``. ``weighs``: ``value.grad`` is dL/dg, while the layer is open and trains.
+    """
+
+    def __init__(self, layer: nn.Module):
+        self.open, self.weighs = True, False
+        self.value = torch.ones(())
+        # First of the hooks: what others hear is what the next layer gets.
+        self.remove = layer.register_forward_hook(self, prepend=True).remove
+
+    def set(self, open: bool, weighs: bool) -> None:
+        """Open or close it; its gradient begins anew."""
+        self.open, self.weighs = open, open and weighs
+        self.value = torch.full((), float(open), device=self.value.device, requires_grad=self.weighs)
+
+    def __call__(self, layer: nn.Module, given: tuple[Tensor, ...], found: Tensor) -> Tensor | None:
+        """The output of the layer, behind the gate; None leaves it as it is."""
+        if not torch.is_grad_enabled():
+            return None if self.open else given[0]
+        if self.open and not self.weighs:
+            return None
+        if self.value.device != found.device:
+            self.value = self.value.detach().to(found.device).requires_grad_(self.weighs)
+        # A closed layer computes nevertheless: its gradients are zeros, and not missing, which DDP would wait for.
+        return torch.lerp(given[0].to(found.dtype), found, self.value.to(found.dtype))
 
 
 def encoder_layers(model: nn.Module) -> dict[str, nn.Module]:

@@ -1,7 +1,8 @@
-"""Attention heads and feed-forward neurons: found, scored, silenced, removed, and loaded again.
+"""Attention heads, feed-forward neurons and whole layers: found, scored, silenced, removed, and loaded again.
 
 A head or a neuron is a *group* of weights. It is silenced by zeros in all of them, which changes no shape, and removed
-by cutting them out. The functions are for encoders whose layers have the parts in ``PARTS``: BERT, RoBERTa, DistilBERT.
+by cutting them out. A layer that has neither left is silenced by a gate (``sparse_xp.structure``). The
+functions are for encoders whose layers have the parts in ``PARTS``: BERT, RoBERTa, DistilBERT.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from sparse_xp import factor
 from sparse_xp.costs import Costs, Shape, Size, parameter_costs
 from sparse_xp.errors import UserError
 from sparse_xp.result import Removed
-from sparse_xp.structure import encoder_layers
+from sparse_xp.structure import bypass, encoder_layers, remove_bypassed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -41,7 +43,7 @@ PARTS = (
         "ffn.lin2",
     ),
 )
-#: in config.json: the heads and neurons of every layer, and those of the full shape
+#: in config.json: the heads and neurons of every layer, those of the full shape, and the numbers of layers that went
 KEY = "structure"
 #: which rows (outputs) and which columns (inputs) of a Linear are meant; None: all
 Cut = tuple[Tensor | None, Tensor | None]
@@ -103,6 +105,11 @@ def full_shape(model: Any) -> Shape:
     hidden = linear(model, block.down).out_features
     heads, neurons = known["full"] if known else (hidden // block.head_size, neurons_in(model.config))
     return Shape(hidden, heads, block.head_size, neurons)
+
+
+def gone_layers(model: Any) -> list[int]:
+    """The layers that went whole, now or in an earlier run, by their numbers among those of the full model."""
+    return list((getattr(model.config, KEY, None) or {}).get("gone", ()))
 
 
 def neurons_in(config: PreTrainedConfig) -> int:
@@ -201,34 +208,51 @@ def shrink(module: nn.Linear, cut: Cut) -> None:
 
 
 def remove(model: Any, kept: Mapping[str, tuple[Tensor, Tensor]]) -> None:
-    """Remove what is not ``kept`` (heads and neurons by the name of the layer), and say so in the configuration."""
-    shape = full_shape(model)
-    for block in blocks(model):
+    """Remove what is not ``kept`` (heads and neurons by the name of the layer), and say so in the configuration.
+
+    A layer that keeps nothing goes whole; those behind it are numbered anew.
+    """
+    shape, gone, there = full_shape(model), gone_layers(model), blocks(model)
+    numbers = [number for number in range(len(there) + len(gone)) if number not in gone]
+    for number, block in zip(numbers, there, strict=True):
+        if went(kept[block.name]):
+            bypass(model, [block.name])
+            gone.append(number)
+            continue
         for name, cut in block.cuts(*kept[block.name]).items():
             shrink(linear(model, name), cut)
-    note(model, shape)
+    note(model, shape, sorted(gone))
+    remove_bypassed(model)
 
 
-def note(model: Any, shape: Shape) -> None:
+def went(kept: tuple[Tensor, Tensor]) -> bool:
+    """Whether nothing of a layer is left."""
+    return not any(bool(each.any()) for each in kept)
+
+
+def note(model: Any, shape: Shape, gone: list[int]) -> None:
     """Write the sizes into the configuration; where stock classes can build this model from it, they do."""
     sizes, config = sizes_of(model), model.config
-    setattr(
-        config,
-        KEY,
-        {"heads": [h for h, _ in sizes], "neurons": [n for _, n in sizes], "full": [shape.heads, shape.neurons]},
-    )
+    known = {"heads": [h for h, _ in sizes], "neurons": [n for _, n in sizes], "full": [shape.heads, shape.neurons]}
+    setattr(config, KEY, {**known, "gone": gone} if gone else known)
     if len({neurons for _, neurons in sizes}) == 1:
         setattr(config, neurons_key(config), sizes[0][1])
 
 
 def removed(model: Any) -> Removed | None:
     """What structured pruning has taken from ``model``, in this run and before; None: nothing."""
-    if not getattr(model.config, KEY, None):
+    if not reduced(model.config):
         return None
-    sizes, shape = sizes_of(model), full_shape(model)
+    sizes, shape, gone = sizes_of(model), full_shape(model), gone_layers(model)
     costs: Costs = parameter_costs(shape)
-    full = costs.total([(shape.heads, shape.neurons)] * len(sizes))
-    return Removed(1 - costs.total(sizes) / full, [h for h, _ in sizes], [n for _, n in sizes])
+    full = costs.total([(shape.heads, shape.neurons)] * (len(sizes) + len(gone)))
+    return Removed(
+        1 - costs.total(sizes) / full,
+        [h for h, _ in sizes],
+        [n for _, n in sizes],
+        gone,
+        getattr(model.config, factor.KEY, None),
+    )
 
 
 # Loading and saving
@@ -252,14 +276,23 @@ def resize(model: Any, sizes: Sequence[Size]) -> None:
                 setattr(model.get_submodule(parent), child, made)
 
 
+def reduced(config: PreTrainedConfig) -> bool:
+    """Whether something was removed from the model that ``config`` is of."""
+    return bool(getattr(config, KEY, None) or getattr(config, factor.KEY, None))
+
+
 def fitting(cls: type[M], config: PreTrainedConfig) -> type[M]:
-    """``cls``, or where ``config`` tells of removed heads and neurons a subclass that builds its layers accordingly."""
-    known = getattr(config, KEY, None)
-    if not known:
+    """``cls``, or where ``config`` tells of what was removed a subclass that builds its modules accordingly."""
+    if not reduced(config):
         return cls
+    known, dimensions = getattr(config, KEY, None), getattr(config, factor.KEY, None)
 
     def __init__(self: Any, config: PreTrainedConfig, *more: Any, **options: Any) -> None:
         cls.__init__(self, config, *more, **options)
+        if dimensions:
+            factor.resize(self, dimensions)
+        if not known:
+            return
         try:
             resize(self, list(zip(known["heads"], known["neurons"], strict=True)))
         except (KeyError, ValueError) as error:
@@ -286,8 +319,12 @@ def load(directory: str | Path) -> PreTrainedModel:
 def expand(model: Any) -> None:
     """Undo removal in place: zeros where heads and neurons were (the last of each layer), the same logits.
 
-    The result is of the full shape, which stock ``from_pretrained`` loads, and no faster than that.
+    The layers have their full shape, which stock ``from_pretrained`` loads, and are no faster than that. Those that
+    went whole stay away: no weights make a layer with LayerNorms pass on what it is given. Embeddings are one table.
     """
+    factor.merge(model)
+    if not getattr(model.config, KEY, None):
+        return
     shape = full_shape(model)
     old = {name: value.clone() for name, value in model.state_dict().items()}
     resize(model, [(shape.heads, shape.neurons)] * len(blocks(model)))

@@ -13,6 +13,7 @@ from sparse_xp.costs import (
     chosen_sizes,
     even_sizes,
     least,
+    least_cost,
     multiplication_costs,
     parameter_costs,
     share_of,
@@ -105,3 +106,39 @@ def test_what_went_before_is_not_counted_again():
 def test_a_last_block_that_is_no_multiple_goes_first():
     costs = Costs([0, 0], list(range(101)))
     assert chosen_sizes(costs, [(1, 100)], [[1.0]], [[1.0] * 100], 99, 16) == [(1, 96)]
+
+
+# Whole layers
+
+
+def test_what_has_to_be_left_of_an_encoder_whose_layers_may_go():
+    sizes = [(4, 64), (2, 8), (0, 0)]
+    assert least(sizes, 16) == [(1, 16), (1, 8), (0, 0)]
+    assert least_cost(SIMPLE, sizes, 16, layers=False) == 3 + 26 + 18
+    assert least_cost(SIMPLE, sizes, 16, layers=True) == 3 + 18
+    with pytest.raises(ValueError, match="one head and 16 neurons in a single layer cost 21, more than 20"):
+        chosen_sizes(SIMPLE, sizes, [[0.0] * 4, [0.0] * 2, []], [[0.0] * 64, [0.0] * 8, []], 20, 16, [1.0] * 3)
+
+
+def test_a_layer_goes_by_what_it_is_worth_as_a_whole():
+    # Two layers cost 104 each. For a unit of cost: heads 1, neurons 2, the layers 0.5 and 10.
+    heads, neurons, total = [[10.0] * 4] * 2, [[2.0] * 64] * 2, SIMPLE.total([(4, 64)] * 2)
+
+    def left(saved, target, layers=(52.0, 1040.0), sizes=((4, 64), (4, 64))):
+        return chosen_sizes(SIMPLE, sizes, heads, neurons, total - saved, 16, layers, total - target)
+
+    assert left(1, 104) == [(0, 0), (4, 64)]  # ahead of its time, as the last budget wants so much
+    assert left(1, 103) == [(3, 64), (4, 64)]  # not if it never does
+    assert left(1, 104, (1040.0, 52.0)) == [(4, 64), (0, 0)]
+    assert left(1, 104, (109.2, 1040.0)) == [(3, 64), (4, 64)]  # 1.05 a unit: heads first, for what is left costs less
+    assert left(105, 178) == [(0, 0), (3, 64)]  # the last layer stays, whatever it is worth
+    assert left(105, 178, (52.0, 0.0)) == [(3, 64), (0, 0)]
+    assert left(106, 178, sizes=((0, 0), (4, 64))) == [(0, 0), (3, 64)]  # gone before
+
+
+def test_a_layer_goes_for_want_of_anything_else():
+    # The least of two layers costs 26 each; 26 of the 52 that are left would be too much, and there is no other way.
+    found = chosen_sizes(
+        SIMPLE, [(1, 16), (1, 16)], [[9.0], [9.0]], [[9.0] * 16, [9.0] * 16], 3 + 45, 16, [7.0, 6.0], 3 + 45
+    )
+    assert found == [(1, 16), (0, 0)]

@@ -71,6 +71,7 @@ def test_a_table_is_costs():
     assert costs.total([(2, 32), (4, 48)]) == pytest.approx(0.5 + 1.0 + 1.5 + 2.0 + 2.0)
     assert TABLE.dense(2) == 4 * 2 + 6 * 2 + 1
     assert (len(costs.heads), len(costs.neurons)) == (5, 65)
+    assert costs.total([(2, 32), (0, 0)]) == pytest.approx(0.5 + 1.0 + 1.5)  # a layer that is not there
 
 
 def test_it_is_measured_once(tmp_path, monkeypatch, capsys):

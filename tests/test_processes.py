@@ -52,12 +52,33 @@ with without_export():
 """
 
 
-def launched(folder, processes, batch):
+#: what goes as a whole, by scores that each process has of its own rows
+STRUCTURED = (
+    *(word for word in WORDS if not word.startswith(("task", "recipe="))),
+    "task=sst2",
+    "recipe=structured50",
+    "model.layers=3",
+    "sparsity=structured_global",
+    "sparsity.layers=true",
+    "sparsity.score=first_order",
+    "recipe.sparsity=0.85",
+    "+modifier@recipe.modifiers.embeddings=EmbeddingPruning",
+    "recipe.modifiers.embeddings.final_sparsity=0.5",
+)
+KEPT = """
+    [words] = [m for m in run.recipe.modifiers.values() if type(m).__name__ == "EmbeddingPruning"]
+    state["masks"] = {f"{name}.{kind}": each for name, pair in pruner.kept.items() for kind, each in enumerate(pair)}
+    state["masks"]["embeddings"] = words.kept
+    state["steps"] = run.progress.step
+"""
+
+
+def launched(folder, processes, batch, words=WORDS, driver=DRIVER):
     """The states of a run in so many processes."""
     folder.mkdir()
-    (folder / "driver.py").write_text(DRIVER)
+    (folder / "driver.py").write_text(driver)
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    words = [str(folder / "driver.py"), str(folder), *WORDS, f"train.batch_size={batch}", f"data.cache={folder}/cache"]
+    words = [str(folder / "driver.py"), str(folder), *words, f"train.batch_size={batch}", f"data.cache={folder}/cache"]
     command = [sys.executable, *(launch if processes > 1 else []), *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -89,3 +110,20 @@ def test_two_processes_make_what_one_makes(states):
     assert sum(int((~mask).sum()) for mask in one["masks"].values()) / total == pytest.approx(0.9, abs=1e-3)
     apart = max((two["weights"][name] - weight).abs().median().item() for name, weight in one["weights"].items())
     assert apart < 1e-5
+
+
+def test_heads_layers_and_dimensions_are_the_same_in_every_process(tmp_path):
+    """Another batch order would be another choice: the scores of two processes are those of one, to rounding."""
+    driver = DRIVER.replace('{"masks": pruner.masks, ', "{").replace(
+        """    state["steps"] = run.progress.step\n""", KEPT.lstrip("\n")
+    )
+    first, second = launched(tmp_path / "two", 2, 8, STRUCTURED, driver)
+    [one] = launched(tmp_path / "one", 1, 16, STRUCTURED, driver)
+    for kind in ("masks", "weights"):
+        assert first[kind].keys() == second[kind].keys()
+        assert all(torch.equal(first[kind][name], second[kind][name]) for name in first[kind])
+    layers = [name.removesuffix(".0") for name in first["masks"] if name.endswith(".0")]
+    gone = [[name for name in layers if not state["masks"][f"{name}.0"].any()] for state in (first, one)]
+    assert gone[0] == gone[1]
+    assert gone[0]
+    assert int(first["masks"]["embeddings"].sum()) == 32

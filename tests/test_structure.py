@@ -1,4 +1,4 @@
-"""Encoder layers found, bypassed and removed, in the three kinds of encoder that have another loop each."""
+"""Encoder layers found, weighed, bypassed and removed, in the three kinds of encoder that have another loop each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from sparse_xp.errors import UserError
 from sparse_xp.sparsity import select_parameters
-from sparse_xp.structure import Bypass, bypass, encoder_layers, remove_bypassed, select_modules
+from sparse_xp.structure import Bypass, Gate, bypass, encoder_layers, remove_bypassed, select_modules
 
 torch.set_num_threads(1)
 
@@ -90,6 +90,51 @@ def test_a_bypass_has_no_parameters_and_gradients_go_through(kind):
     model.train()(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
     assert all(weight.grad is not None for weight in model.get_submodule(f"{where}.1").parameters())
     assert not any(name.startswith((f"{where}.0.", f"{where}.2.")) for name in model.state_dict())
+
+
+class Twice(nn.Module):
+    def forward(self, values, mask=None):
+        return 2 * values
+
+
+def test_a_gate_by_hand():
+    """dL/dg of x + g * (2 x - x) under the loss 3 a + 5 b is 3 x + 5 y."""
+    layer, values, heard = Twice(), torch.tensor([[1.0, 10.0]], requires_grad=True), []
+    layer.register_forward_hook(lambda *given: heard.append(given[2]))
+    gate = Gate(layer)
+    gate.set(open=True, weighs=True)
+    found = layer(values, None)
+    (found @ torch.tensor([3.0, 5.0])).sum().backward()
+    assert (found.tolist(), gate.value.grad.item(), values.grad.tolist()) == ([[2.0, 20.0]], 53.0, [[6.0, 10.0]])
+    gate.set(open=False, weighs=True)
+    assert layer(values).tolist() == [[1.0, 10.0]]
+    with torch.no_grad():
+        assert layer(values).tolist() == [[1.0, 10.0]]
+    assert [each.tolist() for each in heard] == [[[2.0, 20.0]], [[1.0, 10.0]], [[1.0, 10.0]]]
+    gate.remove()
+    assert layer(values).tolist() == [[2.0, 20.0]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_open_gate_changes_no_bit_and_a_closed_one_is_a_bypass(kind):
+    torch.manual_seed(0)
+    model, other, where = make(kind), make(kind), KINDS[kind][0]
+    labels = torch.tensor([0, 1])
+    gates = [Gate(layer) for layer in encoder_layers(model).values()]
+    for gate in gates:
+        gate.set(open=True, weighs=True)
+    for each in (model, other):
+        each(**BATCH, labels=labels).loss.backward()
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(one.grad, two.grad) for one, two in pairs)
+    assert all(gate.value.grad != 0 for gate in gates)
+    model.zero_grad()
+    gates[1].set(open=False, weighs=True)
+    model(**BATCH, labels=labels).loss.backward()
+    assert gates[1].value.grad is None
+    assert all((weight.grad == 0).all() for weight in model.get_submodule(f"{where}.1").parameters())
+    bypass(other, [f"{where}.1"])
+    assert torch.equal(model(**BATCH).logits, other(**BATCH).logits)
 
 
 @pytest.mark.parametrize(

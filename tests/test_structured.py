@@ -12,6 +12,8 @@ from sparse_xp.costs import Shape
 from sparse_xp.errors import UserError
 from sparse_xp.expand import main as expand_command
 from sparse_xp.fake_quant import Settings, freeze, prepare
+from sparse_xp.result import Removed
+from sparse_xp.structure import Gate
 from sparse_xp.structured import (
     blocks,
     cut_out,
@@ -19,6 +21,7 @@ from sparse_xp.structured import (
     fitting,
     full_shape,
     gate_gradients,
+    gone_layers,
     linear,
     load,
     loud,
@@ -201,6 +204,54 @@ def test_expanded_a_stock_model_has_the_same_logits(tmp_path, kind):
         expand_command([f"model={tmp_path}/whole", f"out={tmp_path}/again"])
     with pytest.raises(UserError, match=r"is no model directory: it has no config\.json"):
         expand_command([f"model={tmp_path}", f"out={tmp_path}/again"])
+
+
+def without(model, *gone):
+    """``model`` with the gates of some layers closed, and what it keeps."""
+    kept = {}
+    for number, block in enumerate(blocks(model)):
+        gate = Gate(model.get_submodule(block.name))
+        gate.set(open=number not in gone, weighs=False)
+        kept[block.name] = tuple(torch.full((n,), number not in gone) for n in sizes_of(model)[number])
+    return kept
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_layer_that_keeps_nothing_goes_whole(tmp_path, kind):
+    model = make(kind)
+    kept = without(model, 1, 2)
+    before = logits(model)
+    remove(model, kept)
+    torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
+    assert (sizes_of(model), gone_layers(model), full_shape(model)) == ([(2, 16)] * 2, [1, 2], Shape(8, 2, 4, 16))
+    assert removed(model).share == pytest.approx(0.5)
+    assert (
+        removed(model).told()
+        == "50.0% of the encoder removed (heads 2 in 2 layers; neurons 16 in 2 layers; without layers 1 2)"
+    )
+    model.save_pretrained(tmp_path)
+    stock, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    for loaded in (stock, load(tmp_path)):
+        torch.testing.assert_close(logits(loaded), before, atol=1e-6, rtol=0)
+        assert removed(loaded) == removed(model)
+
+
+def test_layers_are_counted_in_the_full_model_by_a_second_removal():
+    model = make("Bert")
+    remove(model, without(model, 1))
+    kept = without(model, 1)  # the third of the first four
+    block = blocks(model)[2]
+    kept[block.name] = T([True, False]), torch.arange(16) < 8
+    for name, cut in block.cuts(*kept[block.name]).items():
+        silence(linear(model, name), cut)
+    before = logits(model)
+    remove(model, kept)
+    torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
+    assert removed(model) == Removed(1 - (1 + 0.5) / 4, [2, 1], [16, 8], [1, 2])
+    expand(model)
+    torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
+    assert (sizes_of(model), removed(model)) == ([(2, 16)] * 2, None)
 
 
 def test_removal_twice():

@@ -3,6 +3,7 @@
 from sparse_xp.modifiers.acdc import ACDCPruning
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.distillation import Distillation
+from sparse_xp.modifiers.embedding_pruning import EmbeddingPruning
 from sparse_xp.modifiers.layer_pruning import LayerPruning
 from sparse_xp.modifiers.learning_rate import LearningRate, ScheduledLearningRate, SetLearningRate
 from sparse_xp.modifiers.movement import MovementPruning
@@ -21,6 +22,7 @@ MODIFIERS: dict[str, type[Modifier]] = {
         ACDCPruning,
         ConstantPruning,
         Distillation,
+        EmbeddingPruning,
         LayerPruning,
         LearningRate,
         MagnitudePruning,

@@ -187,13 +187,18 @@ class PerLayerDistillation(Modifier):
 
 
 def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dict[str, nn.Module]:
-    """The modules of ``model`` by name: all Linear ones if ``names`` is None. Raises UserError."""
+    """The modules of ``model`` by name: all Linear ones if ``names`` is None. Raises UserError.
+
+    But that of factored embeddings, which no other model need have.
+    """
     from torch import nn
 
+    from sparse_xp.factor import Factored
     from sparse_xp.structure import select_modules
 
     if names is None:
-        return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+        inside = {id(module.map) for module in model.modules() if isinstance(module, Factored)}
+        return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m) not in inside}
     return select_modules({n: m for n, m in model.named_modules() if n}, names, f"module of {whose}")
 
 

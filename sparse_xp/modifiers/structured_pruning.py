@@ -1,4 +1,4 @@
-"""Removing attention heads and feed-forward neurons gradually: fewer multiplications, on any engine.
+"""Removing attention heads, feed-forward neurons and layers gradually: fewer multiplications, on any engine.
 
 The tensor functions are in ``sparse_xp.structured``, the arithmetic of sizes in ``sparse_xp.costs``, the measuring of
 an engine in ``sparse_xp.latency``.
@@ -17,7 +17,7 @@ from sparse_xp.costs import (
     between,
     chosen_sizes,
     even_sizes,
-    least,
+    least_cost,
     multiplication_costs,
     parameter_costs,
 )
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparse_xp.loop import Run
+    from sparse_xp.structure import Gate
     from sparse_xp.structured import Block
 
 COUNTED = ("parameters", "multiplications")
@@ -55,6 +56,10 @@ class StructuredPruning(Modifier):
     ``global_sparsity``: whatever is worth least for what it saves goes, anywhere; otherwise every layer keeps the same
     share of heads and of neurons. A layer keeps at least one head and ``multiple`` neurons, and a multiple of that: the
     width of the vectors that engines compute with. What is silenced stays silenced.
+
+    ``layers``: with ``global_sparsity``, a layer may go whole, too, down to the last one, and at once. What it is worth
+    is the same derivative, by a gate on what it changes of the hidden states (with ``magnitude`` the sum of what it has
+    left); its heads and neurons do not tell, for without them its LayerNorms are still there.
     """
 
     final_sparsity: float | None = None
@@ -65,6 +70,7 @@ class StructuredPruning(Modifier):
     score: str = "first_order"
     decay: float = 0.99
     global_sparsity: bool = False
+    layers: bool = False
     multiple: int = 16
     inter_func: str = "cubic"
     update_frequency: When = 0.05
@@ -83,11 +89,17 @@ class StructuredPruning(Modifier):
             raise ValueError(
                 f"{kind}.decay={self.decay}: want a factor from 0 (the last step alone) to 1 (a plain sum)."
             )
+        if self.layers and not self.global_sparsity:
+            raise ValueError(
+                f"{kind}.layers=true weighs layers against heads and neurons, which global_sparsity=true does: write "
+                "sparsity=structured_global."
+            )
         parse_when(self.update_frequency, f"{kind}.update_frequency")
         self.check_target(kind)
         self.blocks: list[Block] = []
         self.kept: dict[str, tuple[Tensor, Tensor]] = {}  # heads and neurons by the name of the layer, True keeps
-        self.gathered: dict[str, Tensor] = {}  # scores by the name of the Linear that reads the groups
+        self.gathered: dict[str, Tensor] = {}  # scores by the name of the Linear that reads the groups, or of the layer
+        self.gates: dict[str, Gate] = {}  # with ``layers``, by the name of the layer
         self.last_update = -1.0
 
     def check_target(self, kind: str) -> None:
@@ -125,33 +137,41 @@ class StructuredPruning(Modifier):
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.structured import blocks, full_shape, sizes_of
+        from sparse_xp.structure import Gate
+        from sparse_xp.structured import blocks, full_shape, gone_layers, sizes_of
 
         self.blocks, self.kept, self.gathered, self.last_update = blocks(run.model), {}, {}, -1.0
         self.first = sizes_of(run.model)
-        self.costs, self.budget, self.dense = self.target(run, full_shape(run.model))
-        now, smallest = self.costs.total(self.first), self.costs.total(least(self.first, self.multiple))
+        whole = len(self.first) + len(gone_layers(run.model))
+        self.costs, self.budget, self.dense = self.target(run, full_shape(run.model), whole)
+        now = self.costs.total(self.first)
+        smallest = least_cost(self.costs, self.first, self.multiple, self.layers)
         if now <= self.budget:
             raise UserError(
                 f"{self.wanted} is reached with nothing removed: {run.source} has {self.told(now)}. Want more."
             )
         if smallest > self.budget:
             raise UserError(
-                f"{self.wanted} cannot be reached: with one head and {self.multiple} neurons in each of its "
-                f"{len(self.first)} layers, {run.source} has {self.told(smallest)}. Want less"
-                + (", or a smaller multiple." if self.multiple > 1 else ".")
+                f"{self.wanted} cannot be reached: with one head and {self.multiple} neurons in "
+                f"{'one' if self.layers else 'each'} of its {len(self.first)} layers, {run.source} has "
+                f"{self.told(smallest)}. Want less" + (", or a smaller multiple." if self.multiple > 1 else ".")
             )
         if not self.global_sparsity:
             self.last = even_sizes(self.costs, self.first, self.budget, self.multiple)
+        if self.layers:
+            self.gates = {block.name: Gate(run.model.get_submodule(block.name)) for block in self.blocks}
+        self.until = self.window(run.clock)[1]
+        self.set_gates()
 
-    def target(self, run: Run, shape: Any) -> tuple[Costs, float, float]:
-        """What sizes cost, what may be left of that, and the cost of the dense model of the full shape."""
+    def target(self, run: Run, shape: Any, layers: int) -> tuple[Costs, float, float]:
+        """What sizes cost, what may be left of that, and the cost of the dense model: so many layers of that shape."""
         if self.target_speedup is None:
             assert self.final_sparsity is not None
             counting = self.counted == "multiplications"
             costs = multiplication_costs(shape, self.tokens) if counting else parameter_costs(shape)
-            dense = costs.total([(shape.heads, shape.neurons)] * len(self.first))
+            dense = costs.total([(shape.heads, shape.neurons)] * layers)
             return costs, (1 - self.final_sparsity) * dense, dense
+        from sparse_xp.factor import find
         from sparse_xp.latency import find_table
 
         assert self.latency is not None
@@ -164,8 +184,10 @@ class StructuredPruning(Modifier):
                 f"sparsity.latency={self.latency} is of a model in {table.spec.precision}, and this run delivers one "
                 f"in {delivers}. Write quantization={other}, or another latency."
             )
-        dense = table.dense(len(self.first))
-        return table.costs(), dense / self.target_speedup, dense
+        dense = table.dense(layers)
+        factored = find(run.model)
+        costs = table.costs() if factored is None else table.costs().with_map(factored.last)
+        return costs, dense / self.target_speedup, dense
 
     @property
     def wanted(self) -> str:
@@ -187,6 +209,7 @@ class StructuredPruning(Modifier):
             self.choose(run, progress(now, start, end))
             self.last_update = now
             self.enforce(run)
+            self.set_gates()
 
     def choose(self, run: Run, done: float) -> None:
         """Silence what has to go when ``done`` of the window is over."""
@@ -213,16 +236,24 @@ class StructuredPruning(Modifier):
             return
         scores = {block.name: self.scores(run, block) for block in self.blocks}
         for name, pair in scores.items():
-            if not all(bool(torch.isfinite(score).all()) for score in pair):
+            known = (*pair, *([self.gathered[name]] if name in self.gathered else []))
+            if not all(bool(torch.isfinite(score).all()) for score in known):
                 raise UserError(f"StructuredPruning: scores of {name} are not finite: training has diverged.")
-        sizes = self.sizes(scores, share)
+        whole = [self.layer_score(name, pair) for name, pair in scores.items()] if self.layers else None
+        sizes = self.sizes(scores, share, whole)
         for (name, pair), size in zip(self.kept.items(), sizes, strict=True):
             heads, neurons = (
                 without_lowest(score, alive, keep) for score, alive, keep in zip(scores[name], pair, size, strict=True)
             )
             self.kept[name] = heads, neurons
 
-    def sizes(self, scores: dict[str, tuple[Tensor, Tensor]], share: float) -> list[Size]:
+    def layer_score(self, name: str, scores: tuple[Tensor, Tensor]) -> float:
+        """What a layer is worth as a whole, given the scores of its heads and neurons."""
+        if self.score != "magnitude":
+            return self.gathered[name].item()
+        return sum(score[alive].sum().item() for score, alive in zip(scores, self.kept[name], strict=True))
+
+    def sizes(self, scores: dict[str, tuple[Tensor, Tensor]], share: float, layers: list[float] | None) -> list[Size]:
         """What each layer keeps when ``share`` of all that is to go is gone."""
         if not self.global_sparsity:
             pairs = zip(self.first, self.last, strict=True)
@@ -239,6 +270,8 @@ class StructuredPruning(Modifier):
             [neurons for _, neurons in ranked],
             self.budget if share == 1 else now + (self.budget - now) * share,
             self.multiple,
+            layers,
+            self.budget,
         )
 
     def sizes_now(self) -> list[Size]:
@@ -279,6 +312,11 @@ class StructuredPruning(Modifier):
                         "it reads. Let it train, or take score=magnitude."
                     )
                 terms[name] = gate_gradients(module.weight, module.weight.grad, size)
+        for name, gate in self.gates.items():
+            if gate.weighs and gate.value.grad is not None:
+                found, gate.value.grad = gate.value.grad, None
+                # No part of what DDP wraps: it takes the mean over processes, and so do they.
+                terms[name] = run.accelerator.reduce(found, "mean") if run.accelerator.num_processes > 1 else found
         if scaler := run.accelerator.scaler:  # fp16: gradients are scaled still, and infinite ones make no step
             if not all(bool(torch.isfinite(term).all()) for term in terms.values()):
                 return
@@ -286,6 +324,14 @@ class StructuredPruning(Modifier):
         for name, term in terms.items():
             term = term.square() if self.score == "second_order" else term.abs()
             self.gathered[name] = term if name not in self.gathered else self.decay * self.gathered[name] + term
+
+    def set_gates(self) -> None:
+        """Close those of layers that have nothing left; the others weigh as long as scores are gathered."""
+        from sparse_xp.structured import went
+
+        weighs = self.score != "magnitude" and self.last_update < self.until
+        for name, gate in self.gates.items():
+            gate.set(name not in self.kept or not went(self.kept[name]), weighs)
 
     def after_update(self, run: Run) -> None:
         # Adam's momentum and weight decay may move a silenced weight, so the zero is put back after every update.
@@ -310,17 +356,24 @@ class StructuredPruning(Modifier):
                     )
 
     def detach(self, run: Run) -> None:
-        from sparse_xp.structured import cut_out, remove
+        from sparse_xp.structured import cut_out, remove, went
 
         self.check(run)
+        for gate in self.gates.values():
+            gate.remove()
+        self.gates = {}
         if not self.kept:
             return
         cuts = {n: cut for b in self.blocks for n, cut in b.cuts(*self.kept[b.name]).items()}
+        gone = tuple(f"{name}." for name, pair in self.kept.items() if went(pair))
         for other in run.recipe.modifiers.values():  # their masks are of the weights that are there
             if isinstance(other, Pruning):
-                for name, mask in other.masks.items():
-                    if cut := cuts.get(name.rpartition(".")[0]):
-                        other.masks[name] = cut_out(mask, cut)
+                other.targets = {n: weight for n, weight in other.targets.items() if not n.startswith(gone)}
+                other.masks = {
+                    n: cut_out(mask, cuts[module]) if (module := n.rpartition(".")[0]) in cuts else mask
+                    for n, mask in other.masks.items()
+                    if not n.startswith(gone)
+                }
         remove(run.model, self.kept)
         self.blocks, self.kept = [], {}
 
@@ -340,8 +393,10 @@ class StructuredPruning(Modifier):
         return found
 
     def logs(self, run: Run) -> dict[str, float]:
-        cost = self.costs.total(self.sizes_now())
-        return {"speedup": self.dense / cost} if self.target_speedup else {"removed": 1 - cost / self.dense}
+        sizes = self.sizes_now()
+        cost = self.costs.total(sizes)
+        found = {"speedup": self.dense / cost} if self.target_speedup else {"removed": 1 - cost / self.dense}
+        return {**found, "layers": float(sum(map(any, sizes)))} if self.layers else found
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -361,3 +416,4 @@ class StructuredPruning(Modifier):
         self.costs, self.budget, self.dense = Costs(**state["costs"]), state["budget"], state["dense"]
         if not self.global_sparsity:
             self.last = even_sizes(self.costs, self.first, self.budget, self.multiple)
+        self.set_gates()

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparse_xp.errors import UserError
+from sparse_xp.files import of_run
 from sparse_xp.modifiers import LayerPruning, Modifier, Quantization
 from sparse_xp.recipe.sparseml import Plan, plan_of
 from sparse_xp.recipe.text import read_recipe
@@ -40,6 +41,7 @@ def inherit(checkpoint: str | None, taken: Iterable[Modifier]) -> tuple[dict[str
     As in SparseML they are those of its structure: 8 bits, from the first step on, unless the run has quantization of
     its own; and the layers that it lacks. Pruning, learning rates and distillation of the earlier run are over.
     """
+    checkpoint = of_run(checkpoint or "")
     base, remarks = read_base(checkpoint)
     found: dict[str, Modifier] = {}
     quantized = any(isinstance(each, Quantization) for each in taken)
@@ -50,7 +52,7 @@ def inherit(checkpoint: str | None, taken: Iterable[Modifier]) -> tuple[dict[str
                 f"{checkpoint}/{FILE}: the checkpoint was made in 8 bits, and so is this run, from its first step and "
                 "with new ranges. Remove that file to train in floating point"
             )
-        if isinstance(each, LayerPruning) and lacks_layers(Path(str(checkpoint))):
+        if isinstance(each, LayerPruning) and lacks_layers(Path(checkpoint)):
             found[INHERITED + name] = each
             remarks.append(
                 f"{checkpoint}/{FILE}: without the layers that the checkpoint lacks ({', '.join(each.layers)})"

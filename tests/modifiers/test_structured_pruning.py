@@ -19,6 +19,7 @@ from sparse_xp.recipe import Recipe
 from sparse_xp.recipe.timeline import Timeline
 from sparse_xp.result import Result
 from sparse_xp.run import run
+from sparse_xp.structure import encoder_layers
 from sparse_xp.structured import blocks, linear, load, removed, sizes_of
 from tests.runs import SHORT, configure, history
 from tests.test_latency import TABLE
@@ -145,6 +146,98 @@ def test_masks_of_other_pruning_are_cut_too():
     assert (other.targets[name] == 0).float().mean() >= 0.5
 
 
+# Whole layers
+
+
+@pytest.mark.parametrize("score", ["first_order", "second_order", "magnitude"])
+@pytest.mark.parametrize("kind", ["Bert", pytest.param("DistilBert", marks=pytest.mark.slow)])
+def test_layers_go_and_come_not_back(kind, score):
+    """Two of four at least: what is wanted leaves 0.9 of a layer, and the least of one is 0.375."""
+    this, modifier = attached(make(kind), score=score, final_sparsity=0.775, global_sparsity=True, layers=True)
+    there = []
+    for number in range(10):
+        step(this, modifier, number)
+        there.append(modifier.logs(this)["layers"])
+    assert there[0] == 4
+    assert there == sorted(there, reverse=True)
+    assert 1 <= there[-1] <= 2
+    assert modifier.reached(this)
+    assert modifier.logs(this)["removed"] >= 0.775
+    with torch.no_grad():
+        before = this.model.eval()(**BATCH).logits
+        left = [size for size in modifier.sizes_now() if any(size)]
+        gone = [number for number, size in enumerate(modifier.sizes_now()) if not any(size)]
+        modifier.detach(this)
+        torch.testing.assert_close(this.model(**BATCH).logits, before, atol=1e-5, rtol=0)
+    assert sizes_of(this.model) == left
+    assert removed(this.model).layers == gone
+    assert not any(layer._forward_hooks for layer in encoder_layers(this.model).values())
+
+
+def test_the_layer_that_matters_least_goes():
+    """The third one passes on nearly what it is given; its heads and neurons are like the others'."""
+    model = make("Bert")
+    layer = model.bert.encoder.layer[2]
+    for part in (layer.attention.output, layer.output):
+        part.dense.weight.data *= 1e-3
+    for score in ("first_order", "second_order"):
+        this, modifier = attached(model, score=score, final_sparsity=0.3, global_sparsity=True, layers=True)
+        weak = modifier.blocks[2]
+        for number in range(5):
+            modifier.before_step(this)
+            this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+            modifier.before_update(this)
+            this.progress.step = number + 1
+        scores = {block.name: modifier.gathered[block.name].item() for block in modifier.blocks}
+        assert min(scores, key=scores.get) == weak.name
+        for gate in modifier.gates.values():
+            gate.remove()
+
+
+def test_gates_are_restored_with_the_rest():
+    this, modifier = attached(score="magnitude", final_sparsity=0.775, global_sparsity=True, layers=True)
+    for number in range(10):
+        step(this, modifier, number)
+    again, other = attached(score="magnitude", final_sparsity=0.775, global_sparsity=True, layers=True)
+    again.model.load_state_dict(this.model.state_dict())
+    other.load_state_dict(modifier.state_dict())
+    assert {gate.open for gate in other.gates.values()} == {True, False}
+    with torch.no_grad():
+        assert torch.equal(again.model.eval()(**BATCH).logits, this.model.eval()(**BATCH).logits)
+
+
+def test_masks_of_layers_that_went_go_too():
+    other = MagnitudePruning(final_sparsity=0.9, update_frequency=0.0)
+    fields = {"score": "magnitude", "final_sparsity": 0.775, "global_sparsity": True, "layers": True}
+    this, modifier = attached(others={"prune": other}, **fields)
+    other.attach(this)
+    for _ in range(10):
+        this.recipe.before_step(this)
+        this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+        this.recipe.before_update(this)
+        this.recipe.after_update(this)
+        this.progress.step += 1
+    gone = sum(not any(size) for size in modifier.sizes_now())
+    assert (len(other.targets), gone > 0) == (24, True)
+    this.recipe.detach(this)
+    this.recipe.check(this)
+    assert len(other.targets) == len(other.masks) == 24 - 6 * gone
+
+
+def test_a_layer_of_a_table_by_speed(tmp_path):
+    """4 layers of 4 ms, of which 2 ms are to be left: less than the least, 1.5 ms, of two."""
+    speed = {"final_sparsity": None, "target_speedup": 16, "latency": table_for(tmp_path), "score": "magnitude"}
+    this, modifier = attached(others={"q": Quantization(start="90%")}, global_sparsity=True, layers=True, **speed)
+    for number in range(10):
+        step(this, modifier, number)
+    [size] = [size for size in modifier.sizes_now() if any(size)]
+    assert modifier.logs(this) == {"speedup": 32 / modifier.costs.total([size]), "layers": 1.0}
+    modifier.detach(this)
+    this.recipe = Recipe({"sparsity": modifier, "q": Quantization(start="90%")}, this.clock)
+    with pytest.raises(UserError, match=r"is reached with nothing removed: some/checkpoint has 21\.33 times"):
+        modifier.attach(this)  # of the four layers that the full model has
+
+
 # By speed
 
 
@@ -211,6 +304,7 @@ def test_the_table_is_of_what_is_delivered(tmp_path):
         ({"final_sparsity": 0.5, "counted": "flops"}, "counted=flops: want one of parameters, multiplications"),
         ({"final_sparsity": 0.5, "inter_func": "cubix"}, "inter_func=cubix: want one of cubic"),
         ({"final_sparsity": 0.5, "multiple": 0}, "multiple=0: want at least 1"),
+        ({"final_sparsity": 0.5, "layers": True}, r"layers=true weighs layers .* write sparsity=structured_global\."),
         ({"final_sparsity": 0.5, "decay": 2}, "decay=2: want a factor from 0"),
         ({"final_sparsity": 0.5, "update_frequency": "often"}, "update_frequency='often' is not a time"),
     ],
@@ -223,6 +317,11 @@ def test_values_that_cannot_be(fields, message):
 def test_a_target_that_would_leave_a_layer_with_nothing():
     with pytest.raises(UserError, match=r"final_sparsity=0\.9 of the parameters cannot be reached: with one head"):
         attached(final_sparsity=0.9)
+
+
+def test_a_target_beyond_the_last_layer():
+    with pytest.raises(UserError, match=r"with one head and 4 neurons in one of its 4 layers, .* has 90\.6% fewer"):
+        attached(final_sparsity=0.95, global_sparsity=True, layers=True)
 
 
 def test_a_start_at_which_nothing_is_known():
@@ -322,6 +421,27 @@ def test_the_file_answers(delivered, capsys):
     place, _ = delivered
     predict([f"run={place}/run", "text=A dull film."])
     assert json.loads(capsys.readouterr().out)["label"] in ("negative", "positive")
+
+
+@pytest.mark.slow
+def test_a_run_in_which_layers_go(tmp_path):
+    """Of three layers less than half of one may be left; the file of integers is that of the shorter model."""
+    words = (
+        *SHORT, "task=sst2", "recipe=structured75_quant", "teacher=none", "recipe.sparsity=0.85", "model.layers=3",
+        "sparsity=structured_global", "sparsity.layers=true", "export.max_metric_diff_int8=10",
+        f"data.cache={tmp_path}/cache",
+    )  # fmt: skip
+    result = run(configure(*words), tmp_path / "run")
+    gone = result.sparsity.removed.layers
+    assert 1 <= len(gone) <= 2
+    assert result.sparsity.removed.share >= 0.85
+    assert Result.read(tmp_path / "run/result.json") == result
+    model = load(tmp_path / "run/model")
+    assert model.config.num_hidden_layers == len(result.sparsity.removed.heads) == 3 - len(gone)
+    assert result.deployment.max_abs_diff < 0.5
+    assert {line["layers"] for line in history(tmp_path / "run") if "layers" in line} == set(range(3 - len(gone), 4))
+    card = (tmp_path / "run/deployment/model_card.md").read_text()
+    assert f"; without layers {' '.join(map(str, gone))})" in card
 
 
 @pytest.mark.slow

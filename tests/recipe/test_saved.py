@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -226,6 +227,15 @@ def test_a_quantized_checkpoint_stays_quantized(checkpoint):
     assert "recipe.yaml: the checkpoint was made in 8 bits" in remark
     config = configure("task=sst2", "recipe=dense", "quantization=int8", f"model.checkpoint={checkpoint}")
     assert not config.recipe.modifiers
+    # a run's own recipe.yaml is of another form; what counts is the one beside its weights
+    place = checkpoint.parent / "run"
+    place.mkdir()
+    shutil.copytree(checkpoint, place / "model")
+    (place / "recipe.yaml").write_text("recipe: dense\nmodifiers: {}\n")
+    (place / "result.json").write_text("{}")
+    config = configure("task=sst2", "recipe=dense", f"model.checkpoint={place}")
+    assert list(config.recipe.modifiers) == [name]
+    assert config.recipe.remarks == [remark.replace(str(checkpoint), str(place / "model"))]
     (checkpoint / "recipe.yaml").unlink()
     assert not configure("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}").recipe.modifiers
 
