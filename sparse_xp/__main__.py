@@ -158,7 +158,7 @@ def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[Dict
     swept = in_sweep(hydra_config)
     if swept and not config.teacher.overrides:
         known = read_manifest(Path(hydra_config.sweep.dir)).cells if cells is None else cells
-        if cell := dense_cell(known, model, words, config.teacher.seed):
+        if cell := dense_cell(known, model, list(hydra_config.overrides.task), config.teacher.seed):
             words = list(cell.words)
     words += [word for word in hydra_config.overrides.hydra if word.startswith(("hydra.searchpath=", "hydra.sweep."))]
     composed = hydra.compose(hydra_config.job.config_name, overrides=words, return_hydra_config=True)

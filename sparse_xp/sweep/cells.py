@@ -36,10 +36,14 @@ class Cell:
 
 @dataclass
 class Plan:
-    """A sweep before it runs. ``states`` by the directory of the cell."""
+    """A sweep before it runs. ``states`` by the directory of the cell.
+
+    ``teachers``: cells that are not to be made themselves (``hydra.sweeper.jobs``), but teach one that is.
+    """
 
     name: str
     place: Path
     cells: list[Cell]
     published: list[Published] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)
+    teachers: list[Cell] = field(default_factory=list)

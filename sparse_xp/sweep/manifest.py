@@ -18,22 +18,26 @@ VERSION = 1
 def write_manifest(plan: Plan) -> None:
     """``sweep.json``: the cells of this and of earlier calls (other seeds, say) that have left something."""
     plan.place.mkdir(parents=True, exist_ok=True)
-    now = {cell.directory: cell for cell in plan.cells}
-    earlier = [cell for cell in read_manifest(plan.place).cells if (plan.place / cell.directory).is_dir()]
-    kept = {cell.directory: cell for cell in earlier} | now
+    kept = with_earlier(plan.place, sorted([*plan.cells, *plan.teachers], key=lambda cell: cell.number))
     write_text(
         plan.place / MANIFEST,
         json.dumps(
             {
                 "version": VERSION,
                 "name": plan.name,
-                "cells": [asdict(cell) for cell in kept.values()],
+                "cells": [asdict(cell) for cell in kept],
                 "published": [asdict(line) for line in plan.published],
             },
             indent=1,
         )
         + "\n",
     )
+
+
+def with_earlier(place: Path, cells: list[Cell]) -> list[Cell]:
+    """The cells of earlier calls that have left something, then these; one that is both stands where it stood."""
+    earlier = [cell for cell in read_manifest(place).cells if (place / cell.directory).is_dir()]
+    return list(({cell.directory: cell for cell in earlier} | {cell.directory: cell for cell in cells}).values())
 
 
 def read_manifest(place: Path) -> Plan:

@@ -14,6 +14,7 @@ from sparse_xp.published import check_published, find_published
 from sparse_xp.sweep.cells import Cell, Plan
 from sparse_xp.sweep.commands import own_command, sources
 from sparse_xp.sweep.grid import changes, expand, sweep_file
+from sparse_xp.sweep.manifest import with_earlier
 from sparse_xp.sweep.state import state
 from sparse_xp.sweep.teachers import link_teachers
 
@@ -40,17 +41,21 @@ def make_plan(
         raise UserError(
             f"hydra.sweeper.jobs={jobs}: there is no {wrong[0]}, the sweep has jobs 0 to {len(listed) - 1}."
         )
-    drafts = [make_cell(number, *listed[number], config, loader, place, source) for number in numbers]
-    made = [cell for cell, *_ in drafts]
-    for cell in made:
+    # All of them, also where few are asked for: which cell teaches must not depend on that.
+    drafts = [make_cell(number, *listed[number], config, loader, place, source) for number in range(len(listed))]
+    whole = [cell for cell, *_ in drafts]
+    for cell in whole:
         cell.changed = changes(arguments, bool(cells)) if own else []
-    refuse_twins(made)
-    link_teachers(drafts)
+    refuse_twins(whole)
+    link_teachers(drafts, with_earlier(place, whole))
+    made = [whole[number] for number in numbers]
+    taught = {cell.teacher for cell in made}
     published = find_published(own)
     if published and own:
-        whole = expand(params, cells, [], parser)
-        check_published(published, own.with_suffix(".csv"), whole, config.hydra.runtime.choices)
+        runs = expand(params, cells, [], parser)
+        check_published(published, own.with_suffix(".csv"), runs, config.hydra.runtime.choices)
     plan = Plan(name, place, made, published)
+    plan.teachers = [cell for cell in whole if cell.directory in taught and cell not in made]
     plan.states = {cell.directory: state(place / cell.directory, cell.config_hash) for cell in made}
     refuse_foreign(plan)
     return plan

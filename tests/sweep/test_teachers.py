@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
+
+from sparse_xp.sweep.manifest import read_manifest
 from sparse_xp.sweep.teachers import dense_cell
 from tests.sweep.cells import make_cell
 
@@ -18,3 +23,29 @@ def test_the_dense_cell_of_the_same_data_teaches():
     assert dense_cell(cells, "tiny", ["task=sst2"], 2) is cells[4]
     assert dense_cell(cells, "bert_base", ["task=sst2"], None) is None
     assert dense_cell(cells, "tiny", ["task=sst2", "data.root=here"], None) is None
+
+
+@pytest.mark.parametrize(
+    "calls",
+    [
+        (["seed=1"], ["seed=2"]),
+        pytest.param((["seed=1"], ["seed=2"], []), marks=pytest.mark.slow),
+        pytest.param(([], ["train.epochs=3"], []), marks=pytest.mark.slow),
+        pytest.param((["train.epochs=3"], [], ["train.epochs=3"]), marks=pytest.mark.slow),
+        pytest.param((["hydra.sweeper.jobs=[3]"], ["hydra.sweeper.jobs=[2]"], []), marks=pytest.mark.slow),
+    ],
+)
+def test_calls_of_one_sweep_agree_on_who_teaches(calls, grid, made, command):
+    """What is planned is what is run, in whatever parts a sweep is made: nothing is found to be of another teacher."""
+    for words in calls:
+        code, said = command(*grid(), *words)
+        assert (code, "foreign" in said) == (0, False), said
+    for words in calls:
+        made.clear()
+        assert command(*grid(), *words)[0] == 0
+        assert made == {}
+    sparse = [each for each in read_manifest(Path("outputs/mine")).cells if each.recipe != "dense"]
+    for variant in {"train.epochs=3" in each.words for each in sparse}:
+        assert len({each.teacher for each in sparse if ("train.epochs=3" in each.words) == variant}) == 1
+        teacher = next(each.teacher for each in sparse if ("train.epochs=3" in each.words) == variant)
+        assert ("train.epochs=3" in teacher) == variant
