@@ -50,11 +50,11 @@ def main(cfg: DictConfig) -> float:
                 f"teacher: the dense run of {teacher.task.name} in {place} ({teacher.train.epochs:g} epochs, seed "
                 f"{teacher.seed}), made first if it is not there"
             )
-            run(teacher, place, command_of(dense, hydra_config, place))
+            run(teacher, place, command_of(dense, hydra_config, place), show=not swept)
             keep_composition(dense, hydra_config, place / ".hydra")
             config = with_teacher(config, place)
             command = taught_command(command, place) if swept else command
-        result = run(config, directory, command)
+        result = run(config, directory, command, show=not swept)
         keep_composition(cfg, HydraConfig.get(), directory / ".hydra")
         return result.metrics[result.metric]
     except KeyboardInterrupt:

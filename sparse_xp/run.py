@@ -37,19 +37,20 @@ if TYPE_CHECKING:
     from sparse_xp.loop import Run
 
 
-def run(config: Config, directory: Path, command: str | None = None) -> Result:
+def run(config: Config, directory: Path, command: str | None = None, show: bool = True) -> Result:
     """Train, evaluate, export and record one run in ``directory``, or continue it, or return it if it is finished.
 
     ``command``: what to record as the command of this run, by default that of this process. Two processes that are
-    asked for the same run make it once: the second waits, and finds it finished.
+    asked for the same run make it once: the second waits, and finds it finished. ``show``: whether to print the
+    configuration, which is in config.yaml in any case; otherwise the directory alone.
     """
     # The processes of one run with several devices hold it together: the first of them for all.
     alone = one_at_a_time(directory, say) if os.environ.get("RANK", "0") == "0" else nullcontext()
     with alone:
-        return run_alone(config, directory, command)
+        return run_alone(config, directory, command, show)
 
 
-def run_alone(config: Config, directory: Path, command: str | None) -> Result:
+def run_alone(config: Config, directory: Path, command: str | None, show: bool) -> Result:
     """The run, with nobody else at work in ``directory``."""
     config_hash = result_hash(config)
     if finished := find_finished(directory, config_hash):
@@ -61,7 +62,7 @@ def run_alone(config: Config, directory: Path, command: str | None) -> Result:
     if needs_hub:
         go_offline_if_unreachable()
     if os.environ.get("RANK", "0") == "0":
-        show_config(asdict(config))
+        show_config(asdict(config)) if show else say(f"\n{directory}")
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         with explain_full_disk(directory):
