@@ -60,7 +60,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
     """The runs that the command starts, noted down instead of made."""
     calls: list[tuple[Config, Path]] = []
 
-    def note(config: Config, directory: Path, command: str) -> Result:
+    def note(config: Config, directory: Path, command: str, show: bool) -> Result:
         calls.append((config, directory))
         return make_result()
 
@@ -328,7 +328,7 @@ def test_dashes_are_not_for_values(command, started):
 
 @pytest.mark.parametrize(("saved", "where"), [((), "from the beginning"), ((50, 100), "at step 100")])
 def test_an_interrupted_run_says_where_it_continues(saved, where, command, monkeypatch):
-    def interrupt(config, directory, command):
+    def interrupt(config, directory, command, show):
         for step in saved:
             (directory / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
         raise KeyboardInterrupt

@@ -38,7 +38,7 @@ def made(monkeypatch):
     calls = Made()
     calls.commands = {}
 
-    def run(config, directory, command=None):
+    def run(config, directory, command=None, show=True):
         if config.recipe.name in calls.broken:
             raise RuntimeError(f"{config.recipe.name} is broken")
         config_hash = sparse_xp.run.result_hash(config)
