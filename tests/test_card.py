@@ -44,6 +44,7 @@ def test_a_model_without_a_run():
         assert part in text, part
 
 
+@pytest.mark.slow
 def test_the_calls_of_the_card_work(deployed):
     from sparse_xp import Pipeline
     from sparse_xp.card import asked_of

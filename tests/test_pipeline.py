@@ -69,6 +69,7 @@ def test_several_labels(deployed):
     assert scores.label_set_scores(said, golds)["f1_micro"] == wanted["f1_micro"]
 
 
+@pytest.mark.slow
 def test_numbers(deployed):
     pipeline, rows, wanted = evaluation(deployed("numbers"))
     values = [answer["value"] for answer in pipeline(rows)]

@@ -90,6 +90,7 @@ class Power(Exception):
     """The plug is pulled."""
 
 
+@pytest.mark.slow
 def test_pruning_upstream_resumes_exactly(prepared, tmp_path, monkeypatch):
     """Masks of tokens, masks of weights with what is behind them, drawn tokens, and rewound rates, in mid-epoch."""
     config = pruning(

@@ -42,7 +42,7 @@ def same(one, other, exported=True):
     assert results[0] == results[1]
 
 
-@pytest.mark.parametrize("times", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_sigkill_at_random_steps(tmp_path, teacher, times):
     """A real process, killed at steps drawn at random."""
     words = (*WORDS, "teacher=checkpoint", f"teacher.path={teacher}", f"data.cache={teacher.parent / 'cache'}")
@@ -74,7 +74,7 @@ class Power(Exception):
     [
         pytest.param(1, ("task=sst2", "recipe=dense"), marks=pytest.mark.slow),
         (1, ("task=squad", "recipe=pruned80", "train.group_by_length=false")),
-        (3, ("task=squad", "recipe=gradual80", "sparsity=gradual_global")),
+        pytest.param(3, ("task=squad", "recipe=gradual80", "sparsity=gradual_global"), marks=pytest.mark.slow),
         pytest.param(
             1,
             ("task=sst2", "recipe=gradual80", "sparsity=gradual_block4", "recipe.weight_decay.weight_decay=0.1"),

@@ -81,6 +81,7 @@ def test_pruning_costs(seed, tmp_path):
     assert 40 < scores[1] < scores[0] - 1
 
 
+@pytest.mark.slow
 def test_classes_read_from_the_data_stay_with_the_run(tmp_path):
     config = configure(*SHORT, "task=conll2003", "recipe=dense", "train.epochs=1", "task.classes=[]")
     with without_export():
