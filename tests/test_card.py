@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sparse_xp.card import model_card, run_card
 from sparse_xp.config import Data
 from sparse_xp.result import Deployment, Sparsity

@@ -130,6 +130,7 @@ def test_the_gate_holds_here_too(copy):
     assert opset(copy / "deployment") == 20
 
 
+@pytest.mark.slow
 def test_a_model_that_no_run_has_made(finished, tmp_path):
     words = ["task=squad", "model=tiny", f"model.checkpoint={finished / 'model'}", "data.embedded=true"]
     main([*words, "data.embedded_eval_rows=32", f"data.cache={tmp_path}/cache", f"out={tmp_path / 'out'}"])

@@ -311,6 +311,7 @@ def test_exported_again_it_is_the_same(finished):
         assert trace.encode() not in data
 
 
+@pytest.mark.slow
 def test_calibration_changes_nothing_until_all_is_trained(tmp_path, monkeypatch):
     seen = []
     real = Quantization.calibrate
