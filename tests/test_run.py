@@ -146,7 +146,7 @@ def test_best_is_chosen_among_models_that_satisfy_the_recipe(cells, place):
     assert kept["metrics"]["accuracy"] == max(line["metrics"]["accuracy"] for line in evaluations if line["valid"])
 
 
-@pytest.mark.parametrize("task", ["squad", "sst2"])
+@pytest.mark.parametrize("task", ["squad", pytest.param("sst2", marks=pytest.mark.slow)])
 def test_model_loads_with_stock_transformers_and_agrees_with_the_deployment(cells, place, task):
     import onnxruntime
     import transformers
