@@ -71,7 +71,13 @@ def parts_of_run(directory: Path, words: list[str]) -> tuple[Task, Data, Export,
     for word in words:
         if (group := word.split("=")[0].split(".")[0]) not in PARTS:
             raise UserError(f"{word}: {group} is settled once a run is finished; {', '.join(PARTS)} can be changed.")
-    kind = stored["task"].pop("kind")
+    missing = [name for name in ("task", "data", "export", "train") if name not in stored]
+    kind = stored.get("task", {}).pop("kind", None)
+    if missing or kind is None:
+        raise UserError(
+            f"{directory}/config.yaml has no {', '.join(missing) or 'task.kind'}: the run is of another version. Its "
+            f"model can be exported: task=NAME model.checkpoint={directory}/model out=DIR."
+        )
     if kind not in TASKS:
         raise UserError(f"{directory}/config.yaml has a task of kind {kind}; there are {', '.join(TASKS)}.")
     schema = {"task": TASKS[kind], "data": Data, "export": Export}

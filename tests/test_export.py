@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import yaml
 
 from sparse_xp import Pipeline, benchmark
 from sparse_xp.bundle import verify
@@ -200,6 +201,17 @@ def test_refused_in_one_short_message(finished, tmp_path, words, message, monkey
 def test_an_unfinished_run(copy):
     (copy / "result.json").unlink()
     with pytest.raises(UserError, match="holds an unfinished run: issue its command again first"):
+        main([f"run={copy}"])
+
+
+def test_a_run_of_another_version(copy):
+    path = copy / "config.yaml"
+    stored = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**stored, "task": {"name": "squad"}}))
+    with pytest.raises(UserError, match=r"config\.yaml has no task\.kind: the run is of another version"):
+        main([f"run={copy}"])
+    path.write_text(yaml.safe_dump({"task": stored["task"]}))
+    with pytest.raises(UserError, match=r"config\.yaml has no data, export, train"):
         main([f"run={copy}"])
 
 
