@@ -53,7 +53,8 @@ def draw(line: Timeline, path: Path, run: Path | None = None) -> None:
     for name in line.levels:
         levels = [line.level(name, step) for step in steps]
         shown = [float("nan") if level is None else level for level in levels]  # decided by the weights: no curve
-        right.plot(epochs, shown, drawstyle="steps-post", label=f"sparsity: {name.rpartition('.')[2]}")
+        if any(level is not None for level in levels):
+            right.plot(epochs, shown, drawstyle="steps-post", label=f"sparsity: {name.rpartition('.')[2]}")
     for kind, color in SPANS.items():
         for name in line.of(kind):
             for start, end, char in line.spans(name):
