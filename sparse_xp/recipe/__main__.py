@@ -31,8 +31,8 @@ def make_parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="ok, or what is wrong and where")
     show = commands.add_parser("show", help="the phases on a time line, and what holds in each epoch")
     convert = commands.add_parser("convert", help="the same as a recipe of our own groups, on standard output")
-    for command in (check, convert):
-        command.add_argument("file", metavar="FILE", help="a recipe of SparseML, or a stub of the zoo")
+    check.add_argument("files", metavar="FILE", nargs="+", help="a recipe of SparseML, or a stub of the zoo")
+    convert.add_argument("file", metavar="FILE", help="the same")
     show.add_argument("words", metavar="FILE", nargs="+", help="the same, or what python -m sparse_xp would be told")
     for command in (check, show, convert):
         command.add_argument("--args", metavar="ARGS", help="values for its variables: a=1,b=2 or JSON")
@@ -41,7 +41,12 @@ def make_parser() -> argparse.ArgumentParser:
     check.add_argument("--strict", action="store_true", help="an argument that reaches nothing is an error")
     show.add_argument("--config-dir", metavar="DIR", help="a directory of recipes and tasks of one's own")
     show.add_argument(
-        "--steps-per-epoch", metavar="N", type=positive, default=100, help="default: 100, or those of --run"
+        "--steps-per-epoch",
+        "--epochs-steps",
+        metavar="N",
+        type=positive,
+        default=100,
+        help="default: 100, or those of --run",
     )
     show.add_argument("--json", action="store_true", help="as data")
     show.add_argument("--png", metavar="OUT.png", help="as a picture too")
@@ -66,7 +71,7 @@ def main(words: list[str]) -> None:
     if options.command == "check":
         from sparse_xp.recipe.check import check
 
-        check(options.file, options.args, strict=options.strict, anchors=options.anchors, zoo=options.zoo)
+        check(options.files, options.args, strict=options.strict, anchors=options.anchors, zoo=options.zoo)
     elif options.command == "show":
         from sparse_xp.recipe.show import show
 

@@ -25,12 +25,21 @@ def read_plan(
     return path, plan_of(read_recipe(path, args, strict=strict, anchors=anchors))
 
 
-def check(source: str, args: Any, *, strict: bool, anchors: bool, zoo: str | None) -> None:
-    """Raise UserError, with file, line and column where there are any, if the recipe cannot be run."""
-    path, plan = read_plan(source, args, strict=strict, anchors=anchors, zoo=zoo)
-    timed(path, plan, Clock.of(plan.epochs or Train().epochs, STEPS_PER_EPOCH))
-    name, length = "recipe" if "\n" in source else source, f"{plan.epochs:g} epochs" if plan.epochs else "no length"
-    print(f"{name}: ok, {len(plan.modifiers)} modifiers, {length}")
+def check(sources: list[str], args: Any, *, strict: bool, anchors: bool, zoo: str | None) -> None:
+    """Say of each recipe that it can be run. Raises UserError after the last, with file, line and column of those that
+    cannot."""
+    wrong = []
+    for source in sources:
+        try:
+            path, plan = read_plan(source, args, strict=strict, anchors=anchors, zoo=zoo)
+            timed(path, plan, Clock.of(plan.epochs or Train().epochs, STEPS_PER_EPOCH))
+        except UserError as error:
+            wrong.append(str(error))
+            continue
+        length = f"{plan.epochs:g} epochs" if plan.epochs else "no length"
+        print(f"{'recipe' if chr(10) in source else source}: ok, {len(plan.modifiers)} modifiers, {length}")
+    if wrong:
+        raise UserError("\n".join(wrong))
 
 
 def timed(path: str, plan: Plan, clock: Clock) -> Recipe:

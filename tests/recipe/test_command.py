@@ -132,6 +132,14 @@ def test_anchors_let_an_argument_reach(command, recipe):
     assert decay["weight_decay"] == 0.1
 
 
+def test_several_files_are_all_checked(command, recipe, tmp_path):
+    (tmp_path / "bad.yaml").write_text(RECIPE.replace("GMPruningModifier", "GMPruningModifer", 1))
+    code, out, said = command("check", "bad.yaml", recipe, "none.yaml")
+    assert (code, out) == (1, OK)
+    assert said.splitlines()[0].startswith("bad.yaml:12:5: no modifier !GMPruningModifer.")
+    assert "none.yaml: No such file" in said
+
+
 def test_no_such_file(command):
     code, out, said = command("check", "none.yaml")
     assert (code, out) == (1, "")
@@ -149,7 +157,8 @@ def shown(command, *words: str) -> list[dict]:
 
 
 def test_show(command, recipe):
-    code, out, said = command("show", recipe, "--steps-per-epoch", "10")
+    code, out, said = command("show", recipe, "--epochs-steps", "10")
+    assert command("show", recipe, "--steps-per-epoch", "10") == (code, out, said)
     assert (code, said) == (0, "")
     full, three, one = "=" * 60, "=" * 45, "=" * 15
     expected = f"""\
