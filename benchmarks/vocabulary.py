@@ -24,6 +24,7 @@ from typing import Any
 
 import torch
 
+from sparse_xp.clock import Clock
 from sparse_xp.corpus import documents_of
 from sparse_xp.data import collate
 from sparse_xp.loop import Shell
@@ -78,10 +79,7 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
                 if WAYS[way] is not None:
                     with torch.no_grad():
                         taught = teacher(**{name: batch[name] for name in tokenizer.model_input_names})
-                    clock = SimpleNamespace(
-                        epoch=float, at=lambda *_: 1.0, exactly=lambda w, *_: float(w != 0), end=1.0
-                    )
-                    run = SimpleNamespace(clock=clock, progress=SimpleNamespace(step=0), task=task)
+                    run = SimpleNamespace(clock=Clock(1, 1), progress=SimpleNamespace(step=0), task=task)
                     run.teacher = lambda *_, taught=taught: {name: taught[name].float() for name in task.outputs}
                     loss = modifier.loss(run, rows, batch, outputs, loss)
             loss.backward()
@@ -120,7 +118,7 @@ def main() -> None:
         path.unlink()
         exact = exact or gradients
         near = statistics.mean(
-            torch.cosine_similarity(a, b, dim=0).item() for a, b in zip(exact, gradients, strict=True)
+            torch.cosine_similarity(a.double(), b.double(), dim=0).item() for a, b in zip(exact, gradients, strict=True)
         )
         rows.append((way, f"{found['seconds']:.2f}", f"{found['megabytes']:.0f}", f"{near:.4f}"))
     for row in [("way", "CPU s a step", "peak MB", "cosine"), ("---",) * 4, *rows]:
