@@ -95,6 +95,7 @@ def courses(runs: Sequence[tuple[str, Path]]) -> list[tuple[str, str]]:
     read = [
         (name, [line for line in History(place / "history.jsonl", 1).read() if "loss" in line]) for name, place in runs
     ]
+    color = {name: f"C{number % 10}" for number, (name, _) in enumerate(read)}  # a run's, in every picture
     found = []
     for key, caption in (("loss", "loss"), ("lr", "learning rate"), ("sparsity", "zeros of what is pruned")):
         drawn = [(name, [(s["epoch"], s[key]) for s in steps if key in s]) for name, steps in read]
@@ -104,7 +105,7 @@ def courses(runs: Sequence[tuple[str, Path]]) -> list[tuple[str, str]]:
         with plt.rc_context(SETTINGS):
             figure, axes = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
             for name, points in drawn:
-                axes.plot(*zip(*points, strict=True), lw=1.2, label=name)
+                axes.plot(*zip(*points, strict=True), lw=1.2, color=color[name], label=name)
             axes.set_xlabel("epoch")
             axes.set_ylabel(caption)
             axes.legend(fontsize=7, frameon=False)
