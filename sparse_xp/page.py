@@ -21,6 +21,7 @@ table { border-collapse: collapse; font-size: .86rem; font-variant-numeric: tabu
 th { text-align: left; vertical-align: bottom; white-space: normal; font-weight: 600;
      border-bottom: 2px solid var(--ink); padding: .35rem .7rem .35rem 0 }
 td { border-bottom: 1px solid var(--rule); padding: .35rem .7rem .35rem 0 }
+td:nth-child(2) { white-space: normal; min-width: 8rem; overflow-wrap: anywhere }
 tr.marked td:nth-child(2) { color: var(--mark) } tr.group td { border-top: 1px solid var(--soft) }
 td.pass { color: var(--good); font-weight: 600 } td.fail, td.failed { color: var(--bad); font-weight: 600 }
 ul { padding-left: 1.2rem; font-size: .88rem } li.mark { color: var(--mark) } li.bad { color: var(--bad) }

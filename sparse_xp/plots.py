@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import textwrap
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,11 @@ def svg_of(figure: Figure) -> str:
     return drawn[drawn.index("<svg") :]
 
 
+def short(name: str) -> str:
+    """As much of a name as a figure has room for: whole words."""
+    return textwrap.shorten(name, 32, placeholder=" ...")
+
+
 def pareto(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     """Of (cost, score) the points that no other beats in both, by cost."""
     front: list[tuple[float, float]] = []
@@ -77,7 +83,7 @@ def against(lines: Sequence[Line], axis: str) -> list[tuple[str, str]]:
             figure, axes = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
             for number, (line, x, y) in enumerate(points):
                 axes.errorbar(x, y, yerr=line.std or 0.0, fmt="o", color=f"C{number % 10}", capsize=3, ms=5)
-                note = line.cell + (" *" if line.marks else "")
+                note = short(line.cell) + (" *" if line.marks else "")
                 axes.annotate(note, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
                 if line.published and axis == "zeros" and not line.marks:
                     axes.plot(x, line.published.published, "x", color=f"C{number % 10}", ms=6)
@@ -106,7 +112,7 @@ def courses(runs: Sequence[tuple[str, Path]]) -> list[tuple[str, str]]:
         with plt.rc_context(SETTINGS):
             figure, axes = plt.subplots(figsize=(4.6, 3.2), layout="constrained")
             for name, points in drawn:
-                axes.plot(*zip(*points, strict=True), lw=1.2, color=color[name], label=name)
+                axes.plot(*zip(*points, strict=True), lw=1.2, color=color[name], label=short(name))
             axes.set_xlabel("epoch")
             axes.set_ylabel(caption)
             axes.legend(fontsize=7, frameon=False)
@@ -124,7 +130,7 @@ def layers(runs: Sequence[tuple[str, Result]]) -> list[tuple[str, str]]:
     with plt.rc_context(SETTINGS | {"axes.grid": False}):
         figure, axes = plt.subplots(figsize=(9.4, 0.9 + 0.28 * len(rows)), layout="constrained")
         image = axes.imshow(rows, aspect="auto", cmap="viridis", vmin=0, vmax=100)
-        axes.set_yticks(range(len(drawn)), [name for name, _ in drawn])
+        axes.set_yticks(range(len(drawn)), [short(name) for name, _ in drawn])
         axes.set_xlabel("matrices of the encoder, from the first layer to the last")
         figure.colorbar(image, label="per cent zero")
         return [("per cent of zeros of each matrix", svg_of(figure))]

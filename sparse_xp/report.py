@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,9 @@ def table(found: list[tuple[Path, Result]]) -> str:
     found = sorted(found, key=lambda pair: told(pair[1]))
     rows = [row(result) for _, result in found]
     if len({told(result) for _, result in found}) < len(found):
-        rows = [{"run": place.resolve().name} | each for (place, _), each in zip(found, rows, strict=True)]
+        places = [place.resolve() for place, _ in found]
+        top = os.path.commonpath([place.parent for place in places])
+        rows = [{"run": os.path.relpath(place, top)} | each for place, each in zip(places, rows, strict=True)]
     might = ("task", "model", "quantization", "seed", "train rows", "epochs")
     same = [c for c in might if len({r[c] for r in rows}) == 1]
     head = ", ".join(f"{c} {rows[0][c]}" for c in same if (c, rows[0][c]) != ("quantization", "none"))
@@ -231,10 +234,11 @@ def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[
         read_published(locate_published(sweep)) if sweep else [line for plan in plans for line in plan.published]
     )
     cells = [(plan.place / cell.directory, cell) for plan in plans for cell in plan.cells]
-    made = table.lines(find_with_places(places), cells, published)
+    found, others = beside_cells(find_with_places(places), places, [plan.place for plan in plans])
+    made = table.lines(found, cells, published)
     if not made:
         sys.exit("No finished run there: nothing holds a result.json.")
-    title = ", ".join(plan.name for plan in plans) or sweep or out.name
+    title = ", ".join(plan.name for plan in plans) or sweep or out.resolve().name
     out.mkdir(parents=True, exist_ok=True)
     text = table.markdown_table(title, made)
     write_text(out / "table.md", text)
@@ -243,6 +247,25 @@ def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[
     write_text(out / "report.html", page.page(title, made, curves))
     print(text.partition("\n## Commands")[0])
     print(f"{out}/table.md, table.csv, table.tex, report.html")
+    if others:
+        print(f"Not in it: the runs further below, in {', '.join(others)}.")
+
+
+def beside_cells(
+    found: list[tuple[Path, Result]], places: list[Path], swept: list[Path]
+) -> tuple[list[tuple[Path, Result]], list[str]]:
+    """The runs that were named or stand beside the cells of a sweep, and the directories of those further below.
+
+    A sweep into ``outputs`` has other sweeps below it, whose runs are of other tables.
+    """
+    near = {place.resolve() for place in [*places, *swept]}
+    above = [place.resolve() for place in swept]
+    inner = [
+        (place, result)
+        for place, result in found
+        if not near & {place.resolve(), place.resolve().parent} and any(a in place.resolve().parents for a in above)
+    ]
+    return [pair for pair in found if pair not in inner], sorted({str(place.parent) for place, _ in inner})
 
 
 if __name__ == "__main__":

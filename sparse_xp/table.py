@@ -141,6 +141,7 @@ def lines(
             )
             line.commands.append(result.provenance.command)
             add(line, place, result)
+    name_apart(made, {key_of(place) for place, _ in cells})
     tasks = list(dict.fromkeys(line.task for line in made.values()))
     all_lines = sorted(made.values(), key=lambda line: tasks.index(line.task))
     for line in all_lines:
@@ -152,6 +153,20 @@ def lines(
 def key_of(place: Path) -> tuple[str, str]:
     """What runs that differ only in their seed have in common."""
     return str(place.parent), re.sub(r",seed=\d+$", "", place.name)
+
+
+def name_apart(made: dict[tuple[str, str], Line], swept: set[tuple[str, str]]) -> None:
+    """Lines of one name are named after their directories, but for the cell of a sweep with the fewest words."""
+    for rename in (lambda place, name: name, lambda place, name: f"{Path(place).name}/{name}"):
+        alike: dict[tuple[str, str, str], list[tuple[str, str]]] = {}
+        for key, line in made.items():
+            alike.setdefault((line.task, line.model, line.cell), []).append(key)
+        for keys in alike.values():
+            keeps = min((key for key in keys if key in swept), key=lambda key: len(key[1]), default=None)
+            for place, name in keys if len(keys) > 1 else []:
+                line = made[place, name]
+                if (place, name) != keeps:
+                    line.cell = rename(place, name.removeprefix(f"{line.task},{line.model},").replace(",", ", "))
 
 
 def empty_line(cell: Cell) -> Line:
@@ -240,6 +255,8 @@ def cells_of(line: Line) -> dict[str, str]:
         if line.results
         else ""
     )
+    removed = [result.sparsity.removed.share for result in line.results if result.sparsity.removed]
+    sparsity += f"  [{statistics.fmean(removed):.1%} of the encoder removed]" if removed else ""
     return {
         "task": line.task,
         "cell": line.cell + (" *" if line.marks else ""),

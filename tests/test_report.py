@@ -48,6 +48,13 @@ def test_table():
     assert table(ROWS) == TABLE
 
 
+def test_runs_of_one_name_are_told_apart_by_their_directories(tmp_path):
+    found = [(tmp_path / where / "sst2,seed=1", sst2(90.0)) for where in (".", "demo")]
+    shown = table_of(found)
+    assert "| sst2,seed=1 " in shown
+    assert "| demo/sst2,seed=1 " in shown
+
+
 def test_runs_that_no_column_tells_apart_are_named():
     """As those of ``sparsity=gradual`` and ``sparsity=obert``."""
     _, _, names, _, *lines = table([sst2(90.0), sst2(91.0)]).splitlines()

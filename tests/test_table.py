@@ -132,6 +132,22 @@ def test_a_cell_that_failed_shows_in_the_table(tmp_path):
     assert 'class="failed">failed' in page("t", [line])
 
 
+def test_lines_of_one_name_are_named_after_their_directories():
+    alone = [
+        (Path("out/sst2,bert_base,sparse,embedded,teacher=none,seed=1"), run(80.0, 1, "sparse")),
+        (Path("out/sst2,bert_base,other,seed=1"), run(70.0, 1, "other")),
+        (Path("more/sst2,bert_base,other,seed=1"), run(60.0, 1, "other")),
+    ]
+    made = lines([*RUNS, *alone], PLACES, [number(90.0)])
+    assert [(line.cell, line.mean, line.published is not None) for line in made] == [
+        ("dense", 92.0, False),
+        ("sparse", 90.5, True),
+        ("sparse, embedded, teacher=none", 80.0, False),
+        ("out/other", 70.0, False),
+        ("more/other", 60.0, False),
+    ]
+
+
 def test_the_lines_of_a_task_stand_together():
     cells = [cell("dense", 1), cell("dense", 1, task="qqp", directory="q"), cell("sparse", 1)]
     assert [(line.task, line.cell) for line in lines([], [(Path(each.directory), each) for each in cells], [])] == [
@@ -259,6 +275,22 @@ def test_the_command_writes_four_files(tmp_path, capsys, monkeypatch):
     report.main([str(place), "--out", "elsewhere", "--sweep", "sparse_transfer"])
     assert Path("elsewhere/report.html").exists()
     assert "91.2" in capsys.readouterr().out
+
+
+def test_runs_further_below_a_sweep_are_of_other_tables(tmp_path, capsys):
+    for name in ("sst2,tiny,dense,seed=1", "demo/sst2,tiny,dense,seed=1", "sst2,tiny,sparse,seed=1"):
+        (tmp_path / name).mkdir(parents=True)
+        run(90.0, 1, name.split(",")[2]).write(tmp_path / name / "result.json")
+    write_manifest(Plan("mine", tmp_path, [cell("dense", 1, directory="sst2,tiny,dense,seed=1")]))
+    report.main([str(tmp_path)])
+    shown = capsys.readouterr().out
+    assert [line.split("|")[2].strip() for line in shown.splitlines() if line.startswith("| sst2")] == [
+        "dense",
+        "sparse",
+    ]
+    assert f"Not in it: the runs further below, in {tmp_path}/demo." in shown
+    report.main([str(tmp_path), f"{tmp_path}/demo"])
+    assert "Not in it" not in capsys.readouterr().out
 
 
 def test_a_result_of_another_version_is_named(tmp_path, capsys):

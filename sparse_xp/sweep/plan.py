@@ -32,8 +32,8 @@ def make_plan(
 ) -> Plan:
     """Compose every run, refuse what cannot be, and look what there is of it already."""
     parser = OverridesParser.create(config_loader=loader)
-    place, name = Path(config.hydra.sweep.dir), str(config.hydra.job.config_name)
-    own = sweep_file(config.hydra)
+    place, own = Path(config.hydra.sweep.dir), sweep_file(config.hydra)
+    name = own.stem if own else place.resolve().name
     source = sources(config.hydra)
     listed = expand(params, cells, arguments, parser)
     numbers = range(len(listed)) if jobs is None else jobs
