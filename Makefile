@@ -21,6 +21,7 @@ run: setup ## train, prune, distil, export and check on the embedded data; ends 
 	$(BIN)/python -m sparse_xp.report outputs/demo
 
 table: setup ## NAME=sparse_transfer [PROFILE=embedded] [ARGS="seed=1 train.threads=1"]: a published table, anew
+	@test -f 'sweeps/$(NAME).yaml' || { echo 'NAME=$(NAME): want one of $(basename $(notdir $(wildcard sweeps/*.yaml)))'; exit 2; }
 	$(BIN)/python -m sparse_xp --multirun --config-dir sweeps --config-name $(NAME) $(if $(PROFILE),profile=$(PROFILE)) \
 		$(ARGS); made=$$?; $(BIN)/python -m sparse_xp.report outputs/$(NAME) && exit $$made
 

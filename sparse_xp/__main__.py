@@ -19,7 +19,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.config import CONF, Config, register, with_teacher
-from sparse_xp.errors import GROUPS, UserError, explain, overrides_nothing, quick_help, unknown_key, welcome
+from sparse_xp.errors import (
+    UserError,
+    explain,
+    no_such_sweep,
+    overrides_nothing,
+    quick_help,
+    unknown_key,
+    welcome,
+    wrong_form,
+)
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.commands import in_sweep, own_command, sources, taught_command
 from sparse_xp.sweep.manifest import read_manifest
@@ -179,9 +188,8 @@ def cli() -> None:
         print(quick_help(CONF))
         return
     sys.argv[1:] = as_written(sys.argv[1:])
-    for word in sys.argv[1:]:
-        if word.startswith("--") and "=" in word and word[2:].split("=")[0].split(".")[0] in (*GROUPS, "seed", "data"):
-            sys.exit(f"{word}: values are given without dashes: {word[2:]}")
+    if wrong := wrong_form(sys.argv[1:]) or no_such_sweep(sys.argv[1:]):
+        sys.exit(wrong)
     asked = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
     # Hydra would print and exit by itself; with this it raises, and every error goes through the lines below.
     os.environ["HYDRA_FULL_ERROR"] = "1"

@@ -220,8 +220,8 @@ def verdict(engine: str, cells: list[Cell], inside: Inside, against: Path | None
         return f"{engine}: {told} times as fast as {reference}: here it gains nothing, from integers or from zeros."
     if same and inside.zeros > 0.05:
         return (
-            f"{engine}: {told} times as fast as {reference}: it gains nothing from {inside.zeros:.1%} zeros, "
-            "it multiplies by them like by any number."
+            f"{engine}: {told} times as fast as {reference}: it gains nothing from zeros ({inside.zeros:.1%} of "
+            "what it multiplies by): it multiplies by them like by any number."
         )
     return f"{engine}: {told} times as fast as {reference}."
 

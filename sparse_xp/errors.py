@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +52,9 @@ def explain(error: BaseException) -> str:
     known = [str(name) for name in parent.keys()] if isinstance(parent, DictConfig) else [key]  # noqa: SIM118
     if key not in known:
         return unknown_key(where, key, known)
-    return f"{where}: {(cause.msg or str(cause)).splitlines()[0]}"
+    told = (cause.msg or str(cause)).splitlines()[0]
+    percent = re.match(r"Value '(\d+(?:\.\d+)?)%'.* could not be converted to Float", told)
+    return f"{where}: {told}" + (f". Write {float(percent[1]) / 100:g}." if percent else "")
 
 
 def unknown_key(where: str, key: str, known: list[str]) -> str:
@@ -64,6 +68,32 @@ def overrides_nothing(error: BaseException) -> bool:
 
 
 GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "recipe", "train", "log", "profile")
+
+
+def no_such_sweep(words: list[str]) -> str | None:
+    """What a ``--config-name`` that is no file of ``--config-dir`` should have been; None if it is one."""
+    given = dict(pairwise(words))
+    given |= dict(word.split("=", 1) for word in words if word.startswith("--config-") and "=" in word)
+    name, folder = given.get("--config-name", given.get("-cn")), given.get("--config-dir", given.get("-cd"))
+    there = sorted(path.stem for path in Path(folder or ".").glob("*.yaml"))
+    if not (name and folder) or name.removesuffix(".yaml") in (*there, "config"):
+        return None
+    known = f" There are: {', '.join(there)}." if there else ""
+    return f"--config-name {name}: there is no {folder}/{name}.yaml.{did_you_mean(name, there)}{known}"
+
+
+def wrong_form(words: list[str]) -> str | None:
+    """What to write in place of ``--task=squad``, ``--task squad`` or ``task squad``, if a word is of that kind."""
+    for word, before, after in zip(words, ["", *words], [*words[1:], ""], strict=False):
+        key, equals, value = word.lstrip("-").partition("=")
+        value = value if equals else after if after and "=" not in after else "VALUE"
+        if key.split(".")[0] not in (*GROUPS, "seed", "data", "export"):
+            continue
+        if word.startswith("--"):
+            return f"{word}: values are given without dashes: {key}={value}"
+        if not equals and not before.startswith(("--", "-c", "-p")):  # those of Hydra's options that take a word
+            return f"{word}: want KEY=VALUE, as in {key}={value}."
+    return None
 
 
 def welcome(conf: Path) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ from sparse_xp.console import say
 from sparse_xp.data import digest
 from sparse_xp.errors import UserError
 from sparse_xp.files import of_run, one_at_a_time
-from sparse_xp.hub import unavailable
+from sparse_xp.hub import is_local, unavailable
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -20,34 +19,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-#: NAME or OWNER/NAME. What starts with a dot or a slash, or has a comma, an equals sign or more slashes, is a path.
-HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
-
 #: SparseML saved the matrices of a quantized model inside of wrappers, ``query.module.weight`` for ``query.weight``
 SPARSEML_NAMES = {r"\.module\.(weight|bias)$": r".\1"}
 
 #: what a class of transformers is for, where its head was trained on a task and not in pretraining
 TRAINED_HEADS = ("QuestionAnswering", "SequenceClassification", "TokenClassification", "MultipleChoice")
 NEW_HEAD = "To train a new head on its encoder, write model.new_head=true; or choose another model.checkpoint."
-
-
-def is_local(checkpoint: str) -> bool:
-    """Whether a checkpoint is a directory rather than a hub id.
-
-    Raises UserError for a directory without a model, and for a name that no hub id has but that is no directory.
-    """
-    path = Path(checkpoint)
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            there = ", ".join(sorted(p.name for p in path.iterdir())) or "nothing"
-            hint = f" Its model is {path / 'model'}." if (path / "model").is_dir() else ""
-            raise UserError(f"{checkpoint} is not a model directory: it has no config.json.{hint} It holds {there}.")
-        return True
-    if not HUB_ID.fullmatch(checkpoint):
-        raise UserError(
-            f"No directory {checkpoint}: a checkpoint is a local directory or a hub id such as bert-base-uncased."
-        )
-    return False
 
 
 def locate(model: Model, cache: Path) -> str:

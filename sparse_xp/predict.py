@@ -29,6 +29,8 @@ from sparse_xp.readers import read_records
 from sparse_xp.tasks import Pretraining, TextClassification
 from sparse_xp.words import check_known, command, split, whole
 
+#: what the tasks of this package call their texts
+TEXTS = ("question", "context", "text", "second", "tokens")
 OURS = ("run", "model", "file", "out", "batch", "top", "threads", "max_length")
 
 
@@ -39,6 +41,8 @@ def main(words: list[str]) -> None:
     pipeline = Pipeline(locate(given), threads=numbers.get("threads"), max_length=numbers.get("max_length"))
     names = dict.fromkeys(name for alike in pipeline.texts for name in alike)
     for key in given:
+        if key in TEXTS and key not in names:
+            raise UserError(f"{key}=: the task {pipeline.task.name} takes {pipeline.wanted}.")
         check_known(key, [*names, *OURS])
     if "top" in given and not isinstance(pipeline.task, TextClassification | Pretraining):
         raise UserError(f"top=: the task {pipeline.task.name} has no classes of a text.")

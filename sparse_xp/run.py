@@ -22,10 +22,10 @@ from sparse_xp.environment import (
     precision_name,
     start_tracker,
 )
-from sparse_xp.errors import UserError
-from sparse_xp.files import explain_full_disk, one_at_a_time, whole_directory, write_text
+from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files import explain_full_disk, of_run, one_at_a_time, whole_directory, write_text
 from sparse_xp.history import History
-from sparse_xp.hub import go_offline_if_unreachable
+from sparse_xp.hub import go_offline_if_unreachable, is_local
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe, inherit
@@ -56,6 +56,7 @@ def run_alone(config: Config, directory: Path, command: str | None, show: bool) 
     if finished := find_finished(directory, config_hash):
         say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
         return finished
+    check_places(config)
     needs_hub = config.data.source == "hub" or any(
         place and not Path(place).is_dir() for place in (config.model.checkpoint, config.teacher.path)
     )
@@ -75,6 +76,19 @@ def run_alone(config: Config, directory: Path, command: str | None, show: bool) 
         accelerator.free_memory()
         AcceleratorState._reset_state(reset_partial_state=True)
         GradientState._reset_state()
+
+
+def check_places(config: Config) -> None:
+    """Raise UserError for a file or directory that is named and not there, without waiting for torch."""
+    for name in ("root", "train", "validation"):
+        place = getattr(config.data, name)
+        if place and not Path(place).exists():
+            there = sorted(each.name for each in Path(place).parent.glob("*"))
+            near = did_you_mean(Path(place).name, there)
+            raise UserError(f"data.{name}={place}: there is no such {'directory' if name == 'root' else 'file'}.{near}")
+    for checkpoint in (config.model.checkpoint, config.teacher.path):
+        if checkpoint:
+            is_local(of_run(checkpoint))
 
 
 def execute(config: Config, directory: Path, accelerator: Accelerator, config_hash: str, command: str | None) -> Result:

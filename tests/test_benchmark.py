@@ -80,7 +80,7 @@ def test_a_batch_has_real_tokens_of_the_vocabulary():
             None,
             "1.04 (1.04 to 1.04) times as fast as the same graph without zeros: it",
         ),
-        (0.95, Inside(0.8, False), Path("a"), "as fast as the file of a: it gains nothing from 80.0% zeros"),
+        (0.95, Inside(0.8, False), Path("a"), "as fast as the file of a: it gains nothing from zeros (80.0% of"),
         (1.0, Inside(0.8, True), Path("a"), "the file of a: here it gains nothing, from integers or from zeros."),
         (2.5, Inside(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a."),
         (1.01, Inside(0.0, False), None, "the file has no zeros, this is itself against itself"),

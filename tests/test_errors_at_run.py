@@ -34,6 +34,7 @@ from transformers import (
     BertModel,
 )
 
+import sparse_xp.run
 from sparse_xp import hub
 from sparse_xp.__main__ import cli
 from sparse_xp.modifiers import Modifier
@@ -147,7 +148,25 @@ def test_missing_mirror_file(command, tmp_path):
 
 
 def test_missing_mirror_directory(command):
-    assert_refused(command(*LOCAL, "data.root=miror"), "miror/sst2/train.parquet", "no such directory")
+    answer = command(*LOCAL, "data.root=miror")
+    assert_refused(answer, "data.root=miror: there is no such directory. Did you mean 'mirror'?")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["data.root=null", "data.train=fiel.csv"],
+            "data.train=fiel.csv: there is no such file. Did you mean 'file.csv'?",
+        ),
+        (["model.checkpoint=./nowhere"], "No directory ./nowhere"),
+        (["recipe=gradual80", "teacher=checkpoint", "teacher.path=./nowhere"], "No directory ./nowhere"),
+    ],
+)
+def test_a_place_that_is_not_there_is_refused_before_the_work_begins(words, message, command, monkeypatch):
+    Path("file.csv").write_text("sentence,label\n")
+    monkeypatch.setattr(sparse_xp.run, "execute", None)
+    assert_refused(command(*LOCAL, *words), message)
 
 
 def test_wrong_columns(command, tmp_path):

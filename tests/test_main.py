@@ -21,6 +21,8 @@ from sparse_xp.errors import GROUPS
 from sparse_xp.result import Result
 from tests.tiny import make_result
 
+ROOT = Path(__file__).parents[1]
+
 
 @dataclass
 class Answer:
@@ -157,8 +159,9 @@ MISSPELT = {
 WRONG_TYPE = {
     "words for a number": (["train.epochs=many"], ["train.epochs", "many"]),
     "null for a number": (["train.batch_size=null"], ["train.batch_size"]),
+    "per cent for a fraction": (["recipe=gradual80", "recipe.sparsity=80%"], ["recipe.sparsity", "Write 0.8."]),
     "a word for the seed": (["seed=abc"], ["seed", "abc"]),
-    "a bare word": (["train"], ["train"]),
+    "a bare word": (["batch"], ["batch"]),
 }
 
 IMPOSSIBLE = {
@@ -320,9 +323,20 @@ def test_the_name_of_a_run_is_taken_as_it_is(command, started):
     assert directory.resolve() == Path("outputs/new,seed=1").resolve()
 
 
-def test_dashes_are_not_for_values(command, started):
-    answer = command("task=sst2", "--profile=embedded")
-    assert "--profile=embedded: values are given without dashes: profile=embedded" in answer.message
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["task=sst2", "--profile=embedded"], "--profile=embedded: values are given without dashes: profile=embedded"),
+        (["--task", "sst2"], "--task: values are given without dashes: task=sst2"),
+        (["-m", "task", "sst2"], "task: want KEY=VALUE, as in task=sst2."),
+        (
+            ["--multirun", "--config-dir", str(ROOT / "sweeps"), "--config-name", "dmo"],
+            f"--config-name dmo: there is no {ROOT / 'sweeps'}/dmo.yaml. Did you mean 'demo'?",
+        ),
+    ],
+)
+def test_words_of_a_wrong_form(words, message, command, started):
+    assert message in command(*words).message
     assert not started
 
 

@@ -67,7 +67,12 @@ def positive(text: str) -> int:
 
 def main(words: list[str]) -> None:
     """Run the command with these words."""
-    options = make_parser().parse_args(words)
+    parser = make_parser()
+    options, rest = parser.parse_known_args(words)
+    if rest and (options.command != "show" or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if options.command == "show":
+        options.words += rest  # words that stand behind an option
     if options.command == "check":
         from sparse_xp.recipe.check import check
 

@@ -36,8 +36,9 @@ def check(sources: list[str], args: Any, *, strict: bool, anchors: bool, zoo: st
         except UserError as error:
             wrong.append(str(error))
             continue
+        count = f"{len(plan.modifiers)} modifier{'s' * (len(plan.modifiers) != 1)}"
         length = f"{plan.epochs:g} epochs" if plan.epochs else "no length"
-        print(f"{'recipe' if chr(10) in source else source}: ok, {len(plan.modifiers)} modifiers, {length}")
+        print(f"{'recipe' if chr(10) in source else source}: ok, {count}, {length}")
     if wrong:
         raise UserError("\n".join(wrong))
 

@@ -90,7 +90,8 @@ def build(task: Task, checkpoint: str, weights: bool) -> nn.Module:
     import transformers
 
     from sparse_xp.environment import hush_libraries
-    from sparse_xp.model import is_local, load_model, read_config
+    from sparse_xp.hub import is_local
+    from sparse_xp.model import load_model, read_config
 
     hush_libraries()
     is_local(checkpoint)

@@ -62,6 +62,8 @@ def show(options: argparse.Namespace) -> None:
     if options.json:
         print(json.dumps(as_data(line, matches), indent=2))
         return
+    if options.png:
+        console.print(f"picture: {options.png}", markup=False, highlight=False)
     for text, style in [*bars(line), *((row, "") for row in table(line))]:
         console.print(text, style=style, markup=False)
     for text in [*(["", *matches.lines()] if matches else []), *(["", *line.remarks] if line.remarks else [])]:

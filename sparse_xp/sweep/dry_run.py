@@ -44,7 +44,9 @@ def teacher_of(plan: Plan, cell: Cell) -> str:
     if cell.teacher is None:
         return ""
     own = next((other for other in plan.cells if other.directory == cell.teacher), None)
-    return f"job {own.number}" if own else f"made first: {cell.teacher}"
+    if own:
+        return f"job {own.number}"
+    return f"{'finished' if (plan.place / cell.teacher / 'result.json').exists() else 'made first'}: {cell.teacher}"
 
 
 @dataclass
