@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from sparse_xp.card import model_card, run_card
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean, explain
-from sparse_xp.result import Deployment, Result, Sparsity, summary
+from sparse_xp.result import Deployment, Result, Sparsity, summary, summary_of
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 
@@ -107,7 +107,7 @@ def export_model(words: list[str], out: Path | None) -> Deployment:
     settings = config.train.eval_batch_size
     made = deploy(config.task, config.data, config.export, settings, checkpoint, revision, out)
     complete(out, model_card(made.task, config.data, checkpoint, made.rows, made.deployment, made.zeros), None)
-    say(f"{out}\n  {json.dumps(asdict(made.deployment))}")
+    say(f"{out}\n  {summary_of(made.deployment, made.zeros, 'int8' if made.deployment.integers else None)}")
     return made.deployment
 
 

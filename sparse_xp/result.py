@@ -155,12 +155,16 @@ class Result:
 
 def summary(result: Result) -> str:
     """The row in one line."""
-    deployed = result.deployment
+    return summary_of(result.deployment, result.sparsity, result.quantization)
+
+
+def summary_of(deployed: Deployment, sparsity: Sparsity, quantization: str | None = None) -> str:
+    """An exported file in one line."""
     scores = "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
-    taken = f"  {result.sparsity.removed.told()}" if result.sparsity.removed else ""
+    taken = f"  {sparsity.removed.told()}" if sparsity.removed else ""
     return (
-        f"exported file: {scores}{taken}  sparsity {result.sparsity.prunable:.1%}  "
-        + (f"{result.quantization}  " if result.quantization else "")
+        f"exported file: {scores}{taken}  sparsity {sparsity.prunable:.1%}  "
+        + (f"{quantization}  " if quantization else "")
         + f"{deployed.bytes / 1e6:.2f} MB ({deployed.compressed_bytes / 1e6:.2f} MB under {deployed.compression})"
     )
 
