@@ -51,6 +51,8 @@ def place(tmp_path, monkeypatch):
     """A directory that has all that the commands name."""
     (tmp_path / "sparse_xp" / "recipe").mkdir(parents=True)
     (tmp_path / "sparse_xp" / "recipe" / "files").symlink_to(FILES)
+    (tmp_path / "tests" / "recipe").mkdir(parents=True)
+    (tmp_path / "tests" / "recipe" / "data").symlink_to(Path(__file__).parent / "data")
     text = PRINTED.read_text(encoding="utf-8")
     (tmp_path / "typo.md").write_text(text.replace("inter_func", "inter_fun"), encoding="utf-8")
     BertConfig().save_pretrained(tmp_path / "bert-base")
