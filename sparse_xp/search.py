@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
@@ -20,7 +20,7 @@ from sparse_xp.sweep.grid import word
 __all__ = ["Settings", "parse_space", "search", "word"]
 
 #: how to read each objective from a result, and which way is better
-OBJECTIVES: dict[str, tuple[Callable[[Result], float], str]] = {
+OBJECTIVES: dict[str, tuple[Callable[[Result], float], Literal["maximize", "minimize"]]] = {
     "score": (lambda result: result.deployment.metrics[result.metric], "maximize"),
     "sparsity": (lambda result: result.sparsity.model, "maximize"),
     "bytes": (lambda result: float(result.deployment.bytes), "minimize"),
@@ -122,11 +122,13 @@ def search(
     study.sampler = samplers[settings.sampler](seed=settings.seed + len(study.trials))
     states = optuna.trial.TrialState
     if list(study.metric_names or settings.objectives) != list(settings.objectives):
-        raise UserError(f"{place} has a study of {', '.join(study.metric_names)}: give hydra.sweep.dir= another place.")
+        raise UserError(
+            f"{place} has a study of {', '.join(study.metric_names or [])}: give hydra.sweep.dir= another place."
+        )
     study.set_metric_names(list(settings.objectives))
-    for trial in study.get_trials(states=(states.RUNNING,)):  # killed on their way: the same values again
-        study.tell(trial.number, state=states.FAIL)
-        study.enqueue_trial(trial.params)
+    for killed in study.get_trials(states=(states.RUNNING,)):  # on their way: the same values again
+        study.tell(killed.number, state=states.FAIL)
+        study.enqueue_trial(killed.params)
     returns: list[JobReturn] = []
     while (left := settings.n_trials - len(study.get_trials(states=(states.COMPLETE,)))) > 0:
         trials = [study.ask() for _ in range(min(left, settings.n_jobs))]
@@ -141,7 +143,7 @@ def search(
         returns += done
         if all(job.status == JobStatus.FAILED for job in done):
             _ = done[0].return_value  # raises: what fails for all values is not worth going on with
-    for trial in study.best_trials:
-        scores = "  ".join(f"{name} {value:.6g}" for name, value in zip(settings.objectives, trial.values, strict=True))
-        say(f"best: {scores}  with {' '.join(f'{key}={value}' for key, value in trial.params.items())}")
+    for best in study.best_trials:
+        scores = "  ".join(f"{name} {value:.6g}" for name, value in zip(settings.objectives, best.values, strict=True))
+        say(f"best: {scores}  with {' '.join(f'{key}={value}' for key, value in best.params.items())}")
     return returns
