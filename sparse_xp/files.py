@@ -101,6 +101,11 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+def neighbours(path: Path) -> list[str]:
+    """The names beside ``path``, which may not be there itself."""
+    return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+
+
 def of_run(place: str) -> str:
     """The model directory of a finished run's directory; any other place as it is."""
     run = Path(place)

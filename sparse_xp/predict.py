@@ -22,15 +22,13 @@ from rich.console import Console
 from rich.progress import track
 
 from sparse_xp.bundle import locate
-from sparse_xp.errors import UserError
+from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files import write_text
 from sparse_xp.pipeline import Pipeline
 from sparse_xp.readers import read_records
 from sparse_xp.tasks import Pretraining, TextClassification
-from sparse_xp.words import check_known, command, split, whole
+from sparse_xp.words import command, split, whole
 
-#: what the tasks of this package call their texts
-TEXTS = ("question", "context", "text", "second", "tokens")
 OURS = ("run", "model", "file", "out", "batch", "top", "threads", "max_length")
 
 
@@ -41,9 +39,12 @@ def main(words: list[str]) -> None:
     pipeline = Pipeline(locate(given), threads=numbers.get("threads"), max_length=numbers.get("max_length"))
     names = dict.fromkeys(name for alike in pipeline.texts for name in alike)
     for key in given:
-        if key in TEXTS and key not in names:
-            raise UserError(f"{key}=: the task {pipeline.task.name} takes {pipeline.wanted}.")
-        check_known(key, [*names, *OURS])
+        if key not in (known := [*names, *OURS]):
+            near = did_you_mean(key, known)
+            raise UserError(
+                f"There is no '{key}='.{near} The task {pipeline.task.name} takes {pipeline.wanted}; there are: "
+                f"{', '.join(known)}."
+            )
     if "top" in given and not isinstance(pipeline.task, TextClassification | Pretraining):
         raise UserError(f"top=: the task {pipeline.task.name} has no classes of a text.")
     texts: dict[str, Any] = {name: given[name] for name in names if name in given}

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files import neighbours
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +34,7 @@ def read_file(path: Path) -> Dataset:
 def read_records(path: Path) -> list[Record]:
     """The same rows as plain objects, without the library datasets."""
     if not path.is_file():
-        raise UserError(f"No file {path}.{did_you_mean(path.name, _neighbours(path))}")
+        raise UserError(f"No file {path}.{did_you_mean(path.name, neighbours(path))}")
     suffix = path.suffix.lower()
     if suffix not in READERS:
         raise UserError(f"{path}: no way to read '{suffix}' files; want one of {' '.join(READERS)}.")
@@ -167,10 +168,6 @@ def _conll(path: Path, text: str) -> list[Record]:
             words.append(fields[0])
             tags.append(fields[-1])
     return records
-
-
-def _neighbours(path: Path) -> list[str]:
-    return [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
 
 
 READERS: dict[str, Callable[[Path, str], list[Record]]] = {

@@ -258,14 +258,14 @@ def beside_cells(
 
     A sweep into ``outputs`` has other sweeps below it, whose runs are of other tables.
     """
-    near = {place.resolve() for place in [*places, *swept]}
-    above = [place.resolve() for place in swept]
-    inner = [
-        (place, result)
-        for place, result in found
-        if not near & {place.resolve(), place.resolve().parent} and any(a in place.resolve().parents for a in above)
-    ]
-    return [pair for pair in found if pair not in inner], sorted({str(place.parent) for place, _ in inner})
+    named, above = {place.resolve() for place in places}, [place.resolve() for place in swept]
+
+    def further_below(place: Path) -> bool:
+        place = place.resolve()
+        return not named & {place, place.parent} and any(top in place.parents for top in above)
+
+    near = [(place, result) for place, result in found if not further_below(place)]
+    return near, sorted({str(place.parent) for place, _ in found if further_below(place)})
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from sparse_xp.environment import (
     start_tracker,
 )
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.files import explain_full_disk, of_run, one_at_a_time, whole_directory, write_text
+from sparse_xp.files import explain_full_disk, neighbours, of_run, one_at_a_time, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable, is_local
 from sparse_xp.modifiers.pruning import Pruning
@@ -83,8 +83,7 @@ def check_places(config: Config) -> None:
     for name in ("root", "train", "validation"):
         place = getattr(config.data, name)
         if place and not Path(place).exists():
-            there = sorted(each.name for each in Path(place).parent.glob("*"))
-            near = did_you_mean(Path(place).name, there)
+            near = did_you_mean(Path(place).name, neighbours(Path(place)))
             raise UserError(f"data.{name}={place}: there is no such {'directory' if name == 'root' else 'file'}.{near}")
     for checkpoint in (config.model.checkpoint, config.teacher.path):
         if checkpoint:

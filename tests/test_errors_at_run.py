@@ -12,9 +12,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,6 @@ import pytest
 import torch
 import yaml
 from datasets import ClassLabel, Dataset, Features, Value
-from hydra.core.global_hydra import GlobalHydra
 from transformers import (
     BertForMaskedLM,
     BertForPreTraining,
@@ -36,8 +34,8 @@ from transformers import (
 
 import sparse_xp.run
 from sparse_xp import hub
-from sparse_xp.__main__ import cli
 from sparse_xp.modifiers import Modifier
+from tests.in_process import Answer, Command, command_of
 from tests.runs import configure
 from tests.tiny import WORDS, make_bert, make_tokenizer
 
@@ -52,17 +50,6 @@ LOCAL = [
 EMBEDDED = ["profile=embedded", "log=none", "data.embedded_train_rows=16", "data.embedded_eval_rows=16"]
 
 
-@dataclass
-class Answer:
-    """What the command left: exit code and all that it said about an error."""
-
-    code: int
-    message: str
-
-
-Command = Callable[..., Answer]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the command in this process."""
@@ -70,20 +57,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
 
-    def run(*words: str) -> Answer:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["sparse_xp", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # cli() sets it; here it is taken back after the test
-        monkeypatch.delenv("HYDRA_FULL_ERROR")
-        capsys.readouterr()
-        try:
-            cli()
-            code, said = 0, ""
-        except SystemExit as stop:
-            code, said = (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
-        return Answer(code, capsys.readouterr().err + said)
-
-    return run
+    return command_of(monkeypatch, capsys)
 
 
 def write_rows(path: Path, **columns: list[Any]) -> None:
@@ -233,7 +207,7 @@ def test_unreachable_hub_is_noticed_within_seconds(tmp_path):
         [sys.executable, "-m", "sparse_xp", *words], capture_output=True, text=True, env=env, check=False, timeout=60
     )
     assert time.monotonic() - began < 60  # seconds on a quiet machine; importing transformers is most of them
-    assert_refused(Answer(done.returncode, done.stderr), "hub is unreachable", *WAYS_OUT)
+    assert_refused(Answer(done.returncode, "", done.stderr), "hub is unreachable", *WAYS_OUT)
 
 
 def test_data_set_that_cannot_be_had(command):

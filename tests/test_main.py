@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf.errors import OmegaConfBaseException
 
 import sparse_xp.run
@@ -19,42 +16,16 @@ from sparse_xp.__main__ import cli
 from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import GROUPS
 from sparse_xp.result import Result
+from tests.in_process import Command, command_of
 from tests.tiny import make_result
 
 ROOT = Path(__file__).parents[1]
 
 
-@dataclass
-class Answer:
-    """What the command left: exit code, standard output, and all that it said about an error."""
-
-    code: int
-    out: str
-    message: str
-
-
-Command = Callable[..., Answer]
-
-
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the command in this process."""
-
-    def run(*words: str) -> Answer:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["sparse_xp", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # cli() sets it; here it is taken back after the test
-        monkeypatch.delenv("HYDRA_FULL_ERROR")
-        capsys.readouterr()
-        try:
-            cli()
-            code, said = 0, ""
-        except SystemExit as stop:
-            code, said = (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
-        printed = capsys.readouterr()
-        return Answer(code, printed.out, printed.err + said)
-
-    return run
+    return command_of(monkeypatch, capsys)
 
 
 @pytest.fixture

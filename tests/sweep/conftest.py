@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
 
 import sparse_xp.run
-from sparse_xp.__main__ import cli
+from tests.in_process import command_of
 from tests.sweep.cells import GRID, HEADER
 from tests.tiny import make_result
 
@@ -62,18 +60,10 @@ def made(monkeypatch):
 def command(monkeypatch, capsys):
     """Exit code and all that is said."""
 
+    call = command_of(monkeypatch, capsys)
+
     def run(*words):
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["sparse_xp", *words])
-        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
-        monkeypatch.delenv("HYDRA_FULL_ERROR")
-        capsys.readouterr()
-        try:
-            cli()
-            code, said = 0, ""
-        except SystemExit as stop:
-            code, said = (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
-        printed = capsys.readouterr()
-        return code, printed.out + printed.err + said
+        answer = call(*words)
+        return answer.code, answer.out + answer.message
 
     return run
