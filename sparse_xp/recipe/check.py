@@ -9,8 +9,9 @@ from sparse_xp.clock import Clock
 from sparse_xp.config import Train
 from sparse_xp.errors import UserError
 from sparse_xp.recipe import Recipe
+from sparse_xp.recipe.loader import RecipeError
 from sparse_xp.recipe.sparseml import Plan, plan_of
-from sparse_xp.recipe.text import RecipeError, read_recipe
+from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import find_recipe
 
 #: enough that no schedule of a real recipe falls between two steps

@@ -164,3 +164,13 @@ def _check(value: Number, where: str) -> Number:
     if isinstance(value, complex) or not abs(value) <= MAX_VALUE:  # nan is not either
         raise ExpressionError(f"{where}: the result is no number up to {MAX_VALUE:g}")
     return value
+
+
+def as_number(value: object) -> int | float | None:
+    """A number, or text that is one; None for anything else. True and False are 1 and 0, as in SparseML."""
+    if isinstance(value, bool | int | float):
+        return value
+    try:
+        return float(value) if isinstance(value, str) else None
+    except ValueError:
+        return None

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sparse_xp.errors import UserError
-from sparse_xp.recipe.text import MAX_BYTES, Tagged, parse_args, read_recipe
+from sparse_xp.recipe.loader import MAX_BYTES, Tagged
+from sparse_xp.recipe.text import parse_args, read_recipe
 
 DATA = Path(__file__).parent / "data"
 PRUNED70, PRUNED90, TEACHER = (
