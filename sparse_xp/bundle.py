@@ -15,6 +15,7 @@ import numpy as np
 from sparse_xp.engines import fill
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
+from sparse_xp.result import TRAINED
 from sparse_xp.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -161,6 +162,8 @@ def deployment_of(place: Path, run: bool = False) -> Path:
         return place / "deployment"
     if (place / "result.json").is_file():
         raise UserError(f"{place}/deployment has no model.onnx: python -m sparse_xp.export run={place} makes it again.")
+    if (place / TRAINED).is_file():
+        raise UserError(f"{place} is trained and has no deployment: python -m sparse_xp.export run={place} makes it.")
     if (place / "config.yaml").is_file():
         raise UserError(f"{place} holds an unfinished run: issue its command again first.")
     raise UserError(f"{place} holds no {'run' if run else 'model.onnx'}{'' if place.is_dir() else ': no such folder'}.")

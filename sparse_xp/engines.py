@@ -1,7 +1,12 @@
-"""The engines that the benchmark knows: each opens a file and gives a function that computes."""
+"""The engines that run exported files: each opens a file and gives a function that computes.
+
+Every session computes what the file's integers say, on every CPU. By default neither engine does: without VNNI both add
+two 8-bit products in 16 bits, which saturate (``saturation``).
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
@@ -9,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparse_xp.cpu import KINDS, this_cpu
 from sparse_xp.errors import UserError, did_you_mean
 
 if TYPE_CHECKING:
@@ -22,14 +28,30 @@ Call = Callable[[Batch], Any]
 #: without the second 1.01 to 1.02 (12x768, int8, 1x128).
 DISABLED = ["SkipLayerNormFusion", "BiasGeluFusion"]
 
+#: onnxruntime's setting against saturation. On a CPU that saturates it makes unsigned weights of signed ones that go
+#: beyond 7 bits, for which there is an exact kernel; on other CPUs, and for files of 7 bits, it changes nothing.
+EXACT = ("session.x64quantprecision", "1")
+#: the same for OpenVINO: no integer kernels, the products are computed in fp32, which is not slower on such a CPU
+EXACT_OPENVINO = ("LP_TRANSFORMS_MODE", "NO")
 
-def open_session(path: Path, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """A session on ``threads`` cores of the CPU, by default all of them."""
+
+def open_session(
+    path: Path, threads: int | None = None, exact: bool = True, optimized: bool = True
+) -> onnxruntime.InferenceSession:
+    """A session on ``threads`` cores of the CPU, by default all of them.
+
+    ``exact=False``: with the engine's default kernels, to measure what exactness costs. ``optimized=False``: the graph
+    node by node, to find out what an optimization changes.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
+    if exact:
+        options.add_session_config_entry(*EXACT)
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(
         str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
     )
@@ -73,12 +95,20 @@ def onnxruntime_call(path: Path, threads: int) -> Call:
     return lambda batch: session.run(None, {name: batch[name] for name in names})
 
 
-def openvino_call(path: Path, threads: int | None) -> Call:
-    """One stream on ``threads`` cores of the CPU, fp32 computed as fp32."""
+def openvino_saturates() -> bool:
+    """Whether OpenVINO's integer kernels saturate here: on this CPU, or by what ``ONEDNN_MAX_CPU_ISA`` keeps it to."""
+    without_vnni = ("SSE41", "AVX", "AVX2", "AVX512_CORE")
+    lowered = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in without_vnni
+    return KINDS[this_cpu().kind].saturates or lowered
+
+
+def openvino_call(path: Path, threads: int | None, exact: bool = True) -> Call:
+    """One stream on ``threads`` cores of the CPU, fp32 computed as fp32. ``exact``: as of ``open_session``."""
     import openvino
 
     settings = {
         **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
+        **(dict([EXACT_OPENVINO]) if exact and openvino_saturates() else {}),
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",

@@ -1,10 +1,12 @@
-"""``python -m sparse_xp.export``: export a finished run, or any trained model, and check the file again.
+"""``python -m sparse_xp.export``: export a trained run, or any trained model, and check the file again.
 
     python -m sparse_xp.export run=outputs/squad,bert_base,pruned80,seed=27942
+    python -m sparse_xp.export run=DIR export.max_metric_diff_int8=1     (a run whose file was refused)
     python -m sparse_xp.export task=squad model.checkpoint=DIR_OR_HUB_ID out=DIR
 
 A run is examined with its own task, data and tolerances, which words such as ``export.opset=18`` or ``data.root=DIR``
-change; its ``deployment/`` and the figures in ``result.json`` are replaced. With ``out=DIR`` the run stays as it is and
+change; its ``deployment/`` and the figures in ``result.json`` are replaced. A run whose file was refused is finished by
+it. With ``out=DIR`` the run stays as it is and
 ``task.max_eval_samples=100`` and the like may be changed too. A model takes every word that ``python -m sparse_xp``
 takes; nothing is trained.
 """
@@ -30,7 +32,8 @@ from sparse_xp.card import model_card, run_card
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean, explain
-from sparse_xp.result import Deployment, Result, Sparsity, summary, summary_of
+from sparse_xp.result import TRAINED, Deployment, Result, Sparsity, summary, summary_of
+from sparse_xp.run import clear
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 
@@ -39,15 +42,16 @@ PARTS = ("task", "data", "export", "eval_batch_size")
 
 
 def export_run(directory: Path, words: list[str], out: Path | None) -> Deployment:
-    """Export the finished run in ``directory`` again. Raises UserError for a run that is not finished."""
+    """Export the run in ``directory``, finished or only trained. Raises UserError for one that is neither."""
     from sparse_xp.report import write_report
 
-    if not (directory / "result.json").is_file():
+    stored = next((directory / name for name in ("result.json", TRAINED) if (directory / name).is_file()), None)
+    if stored is None:
         begun = (directory / "config.yaml").is_file()
         state = "an unfinished run: issue its command again first" if begun else "no run"
         raise UserError(f"{directory} holds {state}. A model without a run: task=NAME model.checkpoint=DIR out=DIR.")
     task, data, settings, batch = parts_of_run(directory, words)
-    result = Result.read(directory / "result.json")
+    result = Result.read(stored)
     if not out and (other := next((word for word in words if word.startswith("task.")), None)):
         raise UserError(f"{other} would score other rows than the run's. Give out=DIR to leave its result as it is.")
     place = out or directory / "deployment"
@@ -62,6 +66,7 @@ def export_run(directory: Path, words: list[str], out: Path | None) -> Deploymen
     lines = (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()
     write_report(directory, result, [json.loads(line) for line in lines])
     result.write(directory / "result.json")
+    clear(directory)
     return made.deployment
 
 

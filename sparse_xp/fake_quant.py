@@ -86,15 +86,24 @@ class Range:
 
 @dataclass
 class Settings:
-    """What the modules of one model share, and what changes while it trains."""
+    """What the modules of one model share, and what changes while it trains.
+
+    ``reduce_range``: matrices that are multiplied use at most 7 bits, -63 to 63; tables that are looked up keep theirs.
+    """
 
     weight_bits: int = 8
     activation_bits: int = 8
     per_channel: bool = True
     dynamic: bool = False  # the range of an activation is that of its own batch, in training as in the engine
+    reduce_range: bool = False
     active: bool = False
     observing: bool = True
     calibrating: bool = False  # ranges are settled by rows that are not trained on
+
+    @property
+    def matrix_bits(self) -> int:
+        """Bits of a matrix that is multiplied."""
+        return min(self.weight_bits, 7) if self.reduce_range else self.weight_bits
 
     def activation(self, values: Tensor, seen: Range, training: bool, leads: bool = True) -> Tensor:
         """``values`` as integers can say them; in training their range is taken into account first.
@@ -115,9 +124,10 @@ class Settings:
 
 @dataclass
 class Quant:
-    """Of one module: its ranges, the scale of its weight once that is frozen, whether it leads a shared range."""
+    """Of one module: its bits, its ranges, the scale of its weight once that is frozen, whether it leads a range."""
 
     settings: Settings
+    bits: int
     inputs: Range | None = None
     outputs: Range | None = None
     scale: Tensor | None = None
@@ -127,7 +137,7 @@ class Quant:
         """The frozen scale of ``weight``, or the one that fits it now."""
         if self.scale is not None:
             return self.scale.to(weight.device)
-        return weight_scale(weight, self.settings.weight_bits, per_channel)
+        return weight_scale(weight, self.bits, per_channel)
 
     def freeze(self, weight: Tensor, per_channel: bool) -> None:
         """From now on the scale of ``weight`` is what it is now."""
@@ -146,7 +156,7 @@ class QuantLinear(nn.Linear):
             return super().forward(input)
         if quant.inputs is not None:
             input = settings.activation(input, quant.inputs, self.training, quant.leads)
-        weight = fake_weight(self.weight, quant.scale_of(self.weight, settings.per_channel), settings.weight_bits)
+        weight = fake_weight(self.weight, quant.scale_of(self.weight, settings.per_channel), quant.bits)
         found = linear(input, weight, self.bias)
         return found if quant.outputs is None else settings.activation(found, quant.outputs, self.training)
 
@@ -162,7 +172,7 @@ class QuantEmbedding(nn.Embedding):
         if not settings.active:
             return super().forward(input)
         found = embedding(input, self.weight, self.padding_idx)
-        found = fake_weight(found, quant.scale_of(self.weight, per_channel=False), settings.weight_bits)
+        found = fake_weight(found, quant.scale_of(self.weight, per_channel=False), quant.bits)
         return found if quant.outputs is None else settings.activation(found, quant.outputs, self.training)
 
 
@@ -200,10 +210,13 @@ def prepare(
             leads = (parent, together) not in shared
             inputs = shared.setdefault((parent, together), Range())
             module.__class__ = QuantLinear
-            module.quant = cast(Any, Quant(settings, inputs, Range() if linear_outputs else None, leads=leads))
+            outputs = Range() if linear_outputs else None
+            module.quant = cast(Any, Quant(settings, settings.matrix_bits, inputs, outputs, leads=leads))
         elif type(module) is nn.Embedding and embeddings and module.weight.numel():
             module.__class__ = QuantEmbedding
-            module.quant = cast(Any, Quant(settings, None, Range() if embedding_outputs else None))
+            module.quant = cast(
+                Any, Quant(settings, settings.weight_bits, None, Range() if embedding_outputs else None)
+            )
         else:
             continue
         prepared[name] = cast(Any, module)
@@ -259,7 +272,8 @@ def save_integers(model: nn.Module, directory: Path) -> None:
         }
         for name, module in modules.items()
     }
-    shared = {name: getattr(settings, name) for name in ("weight_bits", "activation_bits", "per_channel", "dynamic")}
+    names = ("weight_bits", "activation_bits", "per_channel", "dynamic", "reduce_range")
+    shared = {name: getattr(settings, name) for name in names}
     write_text(directory / FILE, json.dumps({"settings": shared, "modules": known}))
 
 
@@ -279,7 +293,8 @@ def load_integers(model: nn.Module, directory: Path) -> bool:
         if not isinstance(module, kind[0]):
             raise UserError(f"{directory / FILE} is of another model: this one has no {known['kind']} {name}.")
         module.__class__ = kind[1]
-        module.quant = Quant(settings, scale=torch.tensor(known["scale"]))
+        bits = settings.matrix_bits if known["kind"] == "linear" else settings.weight_bits
+        module.quant = Quant(settings, bits, scale=torch.tensor(known["scale"]))
         for which in ("inputs", "outputs"):
             if which in known:
                 numbers = [torch.tensor(number) for number in known[which]]  # none of a dynamic range

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparse_xp.saturation import can_saturate, largest_pair
+
 if TYPE_CHECKING:
     from onnx import GraphProto, TensorProto
 
@@ -16,10 +18,19 @@ INTEGER = ("QLinearMatMul", "MatMulInteger", "QuantizeLinear", "DynamicQuantizeL
 
 @dataclass
 class Inside:
-    """``zeros``: the share of exact zeros of the matrices that are multiplied, embeddings not among them."""
+    """``zeros``: the share of exact zeros of the matrices that are multiplied, embeddings not among them.
+
+    ``pair``: the largest |w1| + |w2| of two int8 weights of one output, None if no matrix is of int8.
+    """
 
     zeros: float
     integers: bool
+    pair: int | None = None
+
+    @property
+    def portable(self) -> bool:
+        """Whether no two products can overflow 16 bits: every session on every CPU computes the same."""
+        return self.pair is None or not can_saturate(self.pair)
 
 
 def look(path: Path) -> Inside:
@@ -33,6 +44,7 @@ def look(path: Path) -> Inside:
     return Inside(
         zeros=1 - nonzero / total if total else 0.0,
         integers=any(node.op_type in INTEGER for node in graph.node),
+        pair=max((largest_pair(weight) for weight in weights if weight.dtype == np.int8), default=None),
     )
 
 

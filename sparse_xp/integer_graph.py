@@ -92,7 +92,7 @@ class IntegerLinear(nn.Module):
         super().__init__()
         quant, settings = module.quant, module.quant.settings
         scale = quant.scale_of(module.weight, settings.per_channel)
-        self.register_buffer("weight", integers(module.weight, scale, settings.weight_bits).t().contiguous().cpu())
+        self.register_buffer("weight", integers(module.weight, scale, quant.bits).t().contiguous().cpu())
         self.register_buffer("scale", scale.cpu())
         self.register_buffer("bias", None if module.bias is None else module.bias.detach().cpu())
         self.inputs = conversion(module, quant.inputs)
@@ -117,7 +117,7 @@ class IntegerEmbedding(nn.Module):
     def __init__(self, module: QuantEmbedding):
         super().__init__()
         scale = module.quant.scale_of(module.weight, per_channel=False)
-        self.register_buffer("weight", integers(module.weight, scale, module.quant.settings.weight_bits).cpu())
+        self.register_buffer("weight", integers(module.weight, scale, module.quant.bits).cpu())
         self.register_buffer("scale", scale.cpu())
         self.outputs = conversion(module, module.quant.outputs)
 

@@ -33,7 +33,8 @@ class Deployment:
     ``nonzero_bytes``: of the elements of its weights that are not zero; None in results of earlier versions.
     ``compression``: zstd at level 3; results of earlier versions do not name theirs, which was gzip.
     ``integers``: whether its matrices are of int8. ``openvino_max_abs_diff``: the distance of ``model.xml`` beside it,
-    None if there is none.
+    None if there is none. ``largest_pair``: the largest |w1| + |w2| of two int8 weights of one output; ``portable``:
+    whether 255 times that stays within 16 bits, so that the file computes the same in every session on every CPU.
     """
 
     metrics: dict[str, float]
@@ -44,6 +45,13 @@ class Deployment:
     compression: str = "gzip"
     integers: bool = False
     openvino_max_abs_diff: float | None = None
+    largest_pair: int | None = None
+    portable: bool | None = None
+
+
+#: the result of a run that is trained and not exported yet, which result.json replaces, and its deployment
+TRAINED = "trained.json"
+NO_DEPLOYMENT = Deployment(metrics={}, max_abs_diff=0.0, bytes=0, compressed_bytes=0)
 
 
 @dataclass

@@ -29,7 +29,7 @@ from sparse_xp.hub import go_offline_if_unreachable, is_local
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe, inherit
-from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training, provenance, summary
+from sparse_xp.result import NO_DEPLOYMENT, TRAINED, Provenance, Result, Sparsity, Training, provenance, summary
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -203,15 +203,15 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         changed = any(modifier.late for modifier in this.recipe.modifiers.values())
         metrics = this.progress.best if settings.keep_best and not changed else evaluate(this)
         save_model(this)
-        deployment = export(this, directory / "deployment", config.export, metrics)
         origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]), command)
-        result = make_result(config, this, metrics, deployment, origin, (loaded.total, examined.total))
+        trained = make_result(config, this, metrics, origin, (loaded.total, examined.total))
+        trained.write(directory / TRAINED)  # what the gate may stop; sparse_xp.export can finish it
+        result = replace(trained, deployment=export(this, directory / "deployment", config.export, metrics))
         bundle.complete(directory / "deployment", run_card(config.task, config.data, result), directory / "recipe.yaml")
         write_report(directory, result, this.history.read())
         log_artifacts(accelerator, config.log, directory, row(result))
         result.write(directory / "result.json")
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-        shutil.rmtree(directory / "best", ignore_errors=True)
+        clear(directory)
         kept = result.training.best_step
         say(f"{directory}\n  of step {kept}/{clock.total_steps} (epoch {clock.epoch(kept):g}), {summary(result)}")
     accelerator.wait_for_everyone()
@@ -222,11 +222,10 @@ def make_result(
     config: Config,
     run: Run,
     metrics: dict[str, float],
-    deployment: Deployment,
     origin: Provenance,
     totals: tuple[int, int],
 ) -> Result:
-    """The row of the table."""
+    """The row of the table, but for its deployment."""
     from sparse_xp.sparsity import measure
     from sparse_xp.structured import removed
 
@@ -240,7 +239,7 @@ def make_result(
         seed=config.seed,
         metric=config.task.metric,
         metrics=metrics,
-        deployment=deployment,
+        deployment=NO_DEPLOYMENT,
         sparsity=Sparsity(measured.prunable, measured.encoder, measured.model, measured.layers, removed(run.model)),
         training=Training(
             epochs=run.clock.end,
@@ -259,6 +258,13 @@ def make_result(
         provenance=origin,
         quantization=quantization(run),
     )
+
+
+def clear(directory: Path) -> None:
+    """Remove what only an unfinished run needs."""
+    for name in ("checkpoints", "best"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / TRAINED).unlink(missing_ok=True)
 
 
 def find_finished(directory: Path, config_hash: str) -> Result | None:

@@ -61,12 +61,12 @@ def _quoted(word: str) -> str:
     return f"{key}='{escaped}'"
 
 
-def command(main: Callable[[list[str]], None], how: str | None) -> None:
+def command(main: Callable[[list[str]], None], how: str | None, bare: bool = False) -> None:
     """Run ``main`` with the words of the command line; without any, say ``how``. Errors that the user can mend: a line.
 
-    ``HYDRA_FULL_ERROR=1`` shows them with where they happened.
+    ``bare``: the command means something without words. ``HYDRA_FULL_ERROR=1`` shows errors with where they happened.
     """
-    if len(sys.argv) == 1 or sys.argv[1] in ("-h", "--help"):
+    if (len(sys.argv) == 1 and not bare) or sys.argv[1:2] in (["-h"], ["--help"]):
         print(how)
         return
     try:

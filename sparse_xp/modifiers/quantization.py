@@ -28,6 +28,10 @@ class Quantization(Modifier):
     activations unsigned and asymmetric in ``activation_bits``, with one range from a moving average over batches, or
     (``dynamic``) that of the batch itself. The step at ``start`` and all after it are float32, whatever
     ``train.precision`` says.
+
+    ``reduce_range``: matrices that are multiplied use at most 7 bits, -63 to 63. CPUs without VNNI add two products in
+    16 bits, which 8-bit weights overflow and these cannot: such a file computes the same in every session on every CPU
+    (``saturation``).
     """
 
     observers_end: When = None
@@ -41,6 +45,7 @@ class Quantization(Modifier):
     activation_bits: int = 8
     per_channel: bool = True
     dynamic: bool = False
+    reduce_range: bool = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -97,7 +102,9 @@ class Quantization(Modifier):
     def attach(self, run: Run) -> None:
         from sparse_xp.fake_quant import Settings, prepare
 
-        self.settings = Settings(self.weight_bits, self.activation_bits, self.per_channel, self.dynamic)
+        self.settings = Settings(
+            self.weight_bits, self.activation_bits, self.per_channel, self.dynamic, self.reduce_range
+        )
         self.modules = prepare(
             run.model,
             self.settings,

@@ -70,7 +70,7 @@ TAG_OF: dict[str, tuple[str, dict[str, str]]] = {
     "Quantization": (
         "QuantizationModifier",
         says(
-            "submodules weight_bits activation_bits",
+            "submodules weight_bits activation_bits reduce_range",
             start="start_epoch",
             observers_end="disable_quantization_observer_epoch",
             embeddings="quantize_embeddings",

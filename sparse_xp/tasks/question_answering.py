@@ -184,6 +184,11 @@ class QuestionAnswering(Task):
             return squad_v2_scores(texts, margins, golds, self.null_threshold)
         return squad_scores(dict(zip(ids, texts, strict=True)), dict(zip(ids, golds, strict=True)))
 
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int:
+        if not metric.startswith(("HasAns_", "NoAns_")):
+            return len(rows)
+        return sum(bool(answer["text"]) == metric.startswith("HasAns_") for answer in rows[self.answers])
+
     def embedded(self, split: str, rows: int) -> Rows:
         from sparse_xp.embedded import question_answering_rows
 

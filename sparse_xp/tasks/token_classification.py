@@ -142,14 +142,24 @@ class TokenClassification(Task):
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
         from sparse_xp.metrics.scores import entity_scores
 
-        table = {name: list(rows[name]) for name in self.columns()}
-        golds = [[self.classes[number] for number in self.numbers(table, i, 0)] for i in range(len(rows))]
+        golds = self.golds(rows)
         predictions = [["O"] * len(gold) for gold in golds]
         for said, words, logits in zip(predictions, features["words"], outputs["logits"], strict=True):
             for word, number in zip(words, logits.argmax(-1), strict=True):
                 if word >= 0:
                     said[word] = self.classes[number]
         return entity_scores(predictions, golds)
+
+    def golds(self, rows: Dataset) -> list[list[str]]:
+        """The tags of each row's words."""
+        table = {name: list(rows[name]) for name in self.columns()}
+        return [[self.classes[number] for number in self.numbers(table, i, 0)] for i in range(len(rows))]
+
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int:
+        golds = self.golds(rows)
+        if metric == "accuracy":
+            return sum(map(len, golds))
+        return sum(tag.startswith("B-") for tags in golds for tag in tags)  # entities
 
     def embedded(self, split: str, rows: int) -> Rows:
         """Generated rows. Kinds of entity that ``classes`` does not have stand for its own, in order, or are ``O``."""
