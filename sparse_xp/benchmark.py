@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -27,9 +25,10 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from sparse_xp.bundle import deployment_of, locate, max_tokens, verify
+from sparse_xp.bundle import check_files, deployment_of, locate, max_tokens
 from sparse_xp.chart import Bar, bar_chart
 from sparse_xp.console import say
+from sparse_xp.cpu import this_cpu
 from sparse_xp.engines import ENGINES, Batch, Call, choose, versions
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
@@ -111,7 +110,7 @@ def read(given: dict[str, str]) -> Asked:
     directory, against = locate(given), deployment_of(Path(given["against"])) if "against" in given else None
     places = [directory, *([against] if against else [])]
     for place in places:
-        verify(place)
+        check_files(place)
     most = min(map(max_tokens, places))
     for place in places:
         for key, size in zip(("batch", "lengths"), fixed_shape(place / "model.onnx"), strict=True):
@@ -212,18 +211,19 @@ def verdict(engine: str, cells: list[Cell], inside: Inside, against: Path | None
     """What the ratios of ``engine`` mean, in a sentence or two."""
     ratios = [each.ratio for each in cells if each.engine == engine]
     told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    where = f" on {this_cpu().short}"
     if not against and inside.zeros == 0:
         return f"{engine}: {told}; the file has no zeros, this is itself against itself: what differs is noise."
     reference = f"the file of {against}" if against else "the same graph without zeros"
     same = SAME[0] <= statistics.median(ratios) <= SAME[1]
     if same and inside.integers:
-        return f"{engine}: {told} times as fast as {reference}: here it gains nothing, from integers or from zeros."
+        return f"{engine}: {told} times as fast as {reference}{where}: it gains nothing there from integers or zeros."
     if same and inside.zeros > 0.05:
         return (
-            f"{engine}: {told} times as fast as {reference}: it gains nothing from zeros ({inside.zeros:.1%} of "
+            f"{engine}: {told} times as fast as {reference}{where}: it gains nothing from zeros ({inside.zeros:.1%} of "
             "what it multiplies by): it multiplies by them like by any number."
         )
-    return f"{engine}: {told} times as fast as {reference}."
+    return f"{engine}: {told} times as fast as {reference}{where}."
 
 
 def write(asked: Asked, inside: Inside, cells: list[Cell], says: list[str]) -> None:
@@ -235,7 +235,7 @@ def write(asked: Asked, inside: Inside, cells: list[Cell], says: list[str]) -> N
         "against": against,
         **asdict(inside),
         "rounds": asked.rounds,
-        "machine": machine(),
+        "machine": str(this_cpu()),
         "versions": versions(asked.engines),
         "cells": [asdict(each) for each in cells],
         "says": says,
@@ -245,9 +245,10 @@ def write(asked: Asked, inside: Inside, cells: list[Cell], says: list[str]) -> N
         Bar(f"{name_of(each)}, batch {each.batch}, {each.length} tokens", each.ratio, note(each), name_of(each))
         for each in cells
     ]
-    title = f"Times as fast as {'another file' if asked.against else 'dense fp32'}; {inside.zeros:.0%} zeros"
+    than = "another file" if asked.against else "dense fp32"
+    title = f"Times as fast as {than} on {this_cpu().short}; {inside.zeros:.0%} zeros"
     write_text(asked.out / "benchmark.svg", bar_chart(title, bars, 1.0, "1.0"))
-    say(f"{told['file']} against {against}, {machine()}, {asked.rounds} rounds\n")
+    say(f"{told['file']} against {against}, {this_cpu()}, {asked.rounds} rounds\n")
     say(markdown([row(each) for each in cells]))
     say("\n" + "\n".join(says) + f"\n\n{asked.out}/benchmark.json, {asked.out}/benchmark.svg")
 
@@ -276,16 +277,6 @@ def note(each: Cell) -> str:
     """Latency for one row, throughput for several."""
     speed = f"{each.ms:.1f} ms" if each.batch == 1 else f"{each.rows_per_second:.0f} rows/s"
     return f"{each.ratio:.2f}x, {speed}"
-
-
-def machine() -> str:
-    """The processor by name, with its cores."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-        name = next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {os.cpu_count()} cores"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What travels with ``model.onnx``: the task, samples, a card, the recipe, and checksums of all of it."""
+"""What travels with ``model.onnx``: the task, samples, where it was made, a card, the recipe, and checksums of all."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from sparse_xp.cpu import this_cpu
 from sparse_xp.engines import fill
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
@@ -71,6 +73,46 @@ def read_task(directory: Path) -> tuple[Task, int]:
         raise UserError(f"{path} is not what this version of sparse_xp writes ({error}){AGAIN}") from error
 
 
+@dataclass(frozen=True)
+class Limits:
+    """How far logits may be from those recorded: any of them, or the root mean square of all over their spread."""
+
+    max_abs_diff: float | None
+    max_rms_diff: float | None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """``deployment.json``: the CPU and the onnxruntime that computed ``samples/``, and what another may differ by.
+
+    ``portable``: whether the integers of the file compute the same in every session (``saturation``).
+    """
+
+    cpu: str
+    onnxruntime: str
+    integers: bool
+    portable: bool
+    limits: Limits
+
+
+def write_deployment(directory: Path, integers: bool, portable: bool, limits: Limits) -> None:
+    """``deployment.json``, for this CPU."""
+    origin = Origin(str(this_cpu()), version("onnxruntime"), integers, portable, limits)
+    write_text(directory / "deployment.json", json.dumps(asdict(origin), indent=2) + "\n")
+
+
+def read_deployment(directory: Path) -> Origin:
+    """What ``write_deployment`` wrote. Raises UserError for a folder without it, or with another file."""
+    path = directory / "deployment.json"
+    if not path.is_file():
+        raise UserError(f"{directory} has no deployment.json{AGAIN}")
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        return Origin(**{**told, "limits": Limits(**told["limits"])})
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} is not what this version of sparse_xp writes ({error}){AGAIN}") from error
+
+
 def max_tokens(directory: Path) -> int:
     """How many tokens the model has places for. Raises UserError for a folder without ``config.json``."""
     path = directory / "config.json"
@@ -122,7 +164,7 @@ def write_checksums(directory: Path) -> None:
     write_text(directory / CHECKSUMS, "".join(lines))
 
 
-def verify(directory: Path) -> None:
+def check_files(directory: Path) -> None:
     """Raise UserError for the first file that ``checksums.txt`` names and that is missing or another."""
     listed = directory / CHECKSUMS
     if not listed.is_file():

@@ -17,6 +17,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from sparse_xp.clock import When, parse_when
+from sparse_xp.cpu import KINDS
 from sparse_xp.errors import did_you_mean
 from sparse_xp.modifiers import (
     MODIFIERS,
@@ -253,6 +254,8 @@ class Export:
     the root mean square of all differences as a share of the logits' standard deviation.
     ``batch``, ``sequence``: rows and tokens of a file of one shape; by default it takes any number of them.
     ``openvino``: write ``model.xml`` and ``model.bin`` too, OpenVINO's own format.
+    ``target_cpu``: the kind of CPU that the file is for (``python -m sparse_xp.cpu`` has them), null for this one. It
+    decides what the run says about 8 bits, and that a speed is not measured on a CPU of another kind.
     """
 
     max_abs_diff: float = 1e-3
@@ -263,8 +266,11 @@ class Export:
     batch: int | None = None
     sequence: int | None = None
     openvino: bool = False
+    target_cpu: str | None = None
 
     def __post_init__(self) -> None:
+        if self.target_cpu is not None:
+            choose("export.target_cpu", self.target_cpu, tuple(KINDS))
         for name, least in (("batch", 1), ("sequence", 8)):
             value = getattr(self, name)
             if value is not None and value < least:

@@ -119,6 +119,22 @@ def openvino_call(path: Path, threads: int | None, exact: bool = True) -> Call:
     return lambda batch: request.infer({name: batch[name] for name in names})
 
 
+def openvino_forward(path: Path, shape: tuple[int | None, int | None]) -> Callable[[Batch], Batch]:
+    """What computes the outputs by name, for arrays by name that are filled up to ``shape``."""
+    call = openvino_call(path, None)
+
+    def forward(batch: Batch) -> Batch:
+        portion = shape[0] or len(batch["input_ids"])
+        found = [
+            {key.get_any_name(): value.copy() for key, value in call(fill(part, shape)).items()}
+            for begin in range(0, len(batch["input_ids"]), portion)
+            for part in [{name: array[begin : begin + portion] for name, array in batch.items()}]
+        ]
+        return {name: np.concatenate([part[name] for part in found]) for name in found[0]}
+
+    return forward
+
+
 ENGINES: dict[str, Callable[[Path, int], Call]] = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
 
 

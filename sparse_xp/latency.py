@@ -2,25 +2,29 @@
 
     python -m sparse_xp.latency model=DIR_OR_HUB_ID latency=onnxruntime:int8:1x128 out=FILE.json
 
-``latency``: ENGINE:PRECISION:ROWSxTOKENS, one thread. A run with ``sparsity.target_speedup=`` measures such a table
+``latency``: ENGINE:PRECISION:ROWSxTOKENS, one thread. PRECISION is fp32, int8, or auto for both, between which the run
+chooses (``target_cpu``). A run with ``sparsity.target_speedup=`` measures such a table
 itself, once, and keeps it under ``data.cache``; one that was measured elsewhere, where the model is to be used, is
 named: ``sparsity.latency=FILE.json``.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from sparse_xp.benchmark import WARM, machine
+from sparse_xp.benchmark import WARM
 from sparse_xp.console import say
 from sparse_xp.costs import Costs, Shape
+from sparse_xp.cpu import this_cpu
 from sparse_xp.engines import ENGINES, Batch, Call, choose, versions
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
@@ -75,18 +79,20 @@ class Table:
         return layers * (attention + feed_forward) + embeddings
 
 
-def parse_spec(text: str) -> Spec:
-    """``onnxruntime:int8:1x128`` as what it says. Raises ValueError for another text."""
+def parse_specs(text: str) -> list[Spec]:
+    """``onnxruntime:int8:1x128`` as what it says, ``auto`` as both. Raises ValueError for another text."""
     found = _SPEC.fullmatch(text.strip())
-    if not found or found["engine"] not in ENGINES or found["precision"] not in PRECISIONS:
+    if not found or found["engine"] not in ENGINES or found["precision"] not in (*PRECISIONS, "auto"):
         raise ValueError(
             f"latency={text}: want ENGINE:PRECISION:ROWSxTOKENS, such as onnxruntime:int8:1x128 (engines "
-            f"{', '.join(ENGINES)}; {' or '.join(PRECISIONS)}), or FILE.json, which python -m sparse_xp.latency wrote."
+            f"{', '.join(ENGINES)}; {', '.join(PRECISIONS)} or auto), or FILE.json, which python -m sparse_xp.latency "
+            "wrote."
         )
     rows, tokens = int(found["rows"]), int(found["tokens"])
     if rows < 1 or tokens < 2:
         raise ValueError(f"latency={text}: want at least 1 row of 2 tokens.")
-    return Spec(found["engine"], found["precision"], rows, tokens)
+    precisions = PRECISIONS if found["precision"] == "auto" else (found["precision"],)
+    return [Spec(found["engine"], precision, rows, tokens) for precision in precisions]
 
 
 def is_file(text: str) -> bool:
@@ -100,67 +106,76 @@ def interpolated(points: list[tuple[int, float]], most: int) -> list[float]:
     return [float(x) for x in np.maximum.accumulate(np.interp(range(most + 1), numbers, values))]
 
 
-def find_table(latency: str, shape: Shape, cache: Path) -> Table:
-    """The table that ``latency`` names, or the one kept in ``cache``, or a new one, kept there.
+def find_tables(latency: str, shape: Shape, cache: Path) -> list[Table]:
+    """The tables that ``latency`` names: of a file, or kept in ``cache``, or measured now and kept there.
 
-    Raises UserError for a table of another shape, and for a kept one that another machine measured.
+    Raises UserError for a table of another shape.
     """
     if is_file(latency):
-        table = read_table(Path(latency))
-        if table.shape != shape:
-            raise UserError(f"{latency} is of layers of another shape: {table.shape}, and the model has {shape}.")
-        if table.machine != machine():
-            say(f"latency: {latency} was measured on {table.machine}; that is where the speed-up holds")
-        return table
-    spec = parse_spec(latency)
-    choose([spec.engine])
+        tables = read_tables(Path(latency))
+        for table in tables:
+            if table.shape != shape:
+                raise UserError(f"{latency} is of layers of another shape: {table.shape}, and the model has {shape}.")
+            if table.machine != str(this_cpu()):
+                say(f"latency: {latency} was measured on {table.machine}; that is where the speed-up holds")
+        return tables
+    specs = parse_specs(latency)
+    choose([specs[0].engine])
+    paths = {spec: cache / kept_name(spec, shape) for spec in specs}
+    missing = [spec for spec, path in paths.items() if not path.is_file()]
+    began = time.perf_counter()
+    for table in measure(missing, shape) if missing else ():
+        paths[table.spec].parent.mkdir(parents=True, exist_ok=True)
+        write_tables([table], paths[table.spec])
+    for spec, path in paths.items():
+        how = f"measured in {time.perf_counter() - began:.0f} s" if spec in missing else "measured before"
+        say(f"latency: {path}, {how}")
+    return [read_tables(path)[0] for path in paths.values()]
+
+
+def kept_name(spec: Spec, shape: Shape) -> str:
+    """The name of a table in the cache: what was measured, with which version of the engine, on which CPU."""
     version = versions([spec.engine])[spec.engine]
     sizes = f"{shape.hidden}-{shape.heads}x{shape.head_size}-{shape.neurons}"
-    path = cache / f"{spec.engine}-{version}-{spec.precision}-{spec.rows}x{spec.tokens}-{sizes}.json"
-    if path.is_file():
-        table = read_table(path)
-        if table.machine != machine():
-            raise UserError(
-                f"{path} was measured on another machine ({table.machine}; this one is {machine()}). To prune for that "
-                f"one, name the file: sparsity.latency={path}. To measure here, remove it or give data.cache=DIR."
-            )
-        say(f"latency: {path}, measured before")
-        return table
-    began = time.perf_counter()
-    table = measure(spec, shape)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_table(table, path)
-    say(f"latency: {latency} measured in {time.perf_counter() - began:.0f} s ({path})")
-    return table
+    cpu = f"{this_cpu().kind}-{hashlib.sha256(str(this_cpu()).encode()).hexdigest()[:8]}"
+    return f"{spec.engine}-{version}-{spec.precision}-{spec.rows}x{spec.tokens}-{sizes}-{cpu}.json"
 
 
-def write_table(table: Table, path: Path) -> None:
-    """As JSON."""
-    write_text(path, json.dumps(asdict(table), indent=1) + "\n")
+def write_tables(tables: list[Table], path: Path) -> None:
+    """As JSON: a table, or a list of several."""
+    told = [asdict(table) for table in tables]
+    write_text(path, json.dumps(told[0] if len(told) == 1 else told, indent=1) + "\n")
 
 
-def read_table(path: Path) -> Table:
-    """Raises UserError for a file that is not there or not a table."""
+def read_tables(path: Path) -> list[Table]:
+    """Raises UserError for a file that is not there or has no table."""
     try:
         raw = json.loads(path.read_text(encoding="utf-8"))
-        raw |= {"spec": Spec(**raw["spec"]), "shape": Shape(**raw["shape"]), "full": tuple(raw["full"])}
-        raw |= {name: [(int(n), float(ms)) for n, ms in raw[name]] for name in ("attention", "feed_forward")}
-        return Table(**raw)
+        tables = [table_of(each) for each in (raw if isinstance(raw, list) else [raw])]
+        if not tables:
+            raise ValueError("an empty list")
+        return tables
     except OSError as error:
         raise UserError(f"latency={path}: no such file. python -m sparse_xp.latency makes one.") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no latency table ({error}). python -m sparse_xp.latency makes one.") from error
 
 
-def measure(spec: Spec, shape: Shape) -> Table:
-    """Time graphs of one block each, in turn.
+def table_of(raw: Any) -> Table:
+    """A table from its fields. Raises ValueError, KeyError or TypeError for others."""
+    raw |= {"spec": Spec(**raw["spec"]), "shape": Shape(**raw["shape"]), "full": tuple(raw["full"])}
+    raw |= {name: [(int(n), float(ms)) for n, ms in raw[name]] for name in ("attention", "feed_forward")}
+    return Table(**raw)
+
+
+def measure(specs: list[Spec], shape: Shape) -> list[Table]:
+    """Time graphs of one block each, in turn; ``specs`` differ in their precision alone.
 
     It is the time of the processor: on one thread that is the latency, but for what else runs on the machine.
     """
     from sparse_xp.latency_graph import attention, embeddings, feed_forward, save
 
-    rows, tokens, hidden = spec.rows, spec.tokens, shape.hidden
-    int8 = spec.precision == "int8"
+    engine, rows, tokens, hidden = specs[0].engine, specs[0].rows, specs[0].tokens, shape.hidden
     states = np.random.default_rng(0).normal(0, 1, (rows, tokens, hidden)).astype(np.float32)
     numbers = np.random.default_rng(0).integers(0, 1000, (rows, tokens))
     heads, neurons = points(shape.heads, 1), points(shape.neurons, min(16, shape.neurons))
@@ -170,9 +185,13 @@ def measure(spec: Spec, shape: Shape) -> Table:
         "feed_forward": lambda count, int8: feed_forward(hidden, count, COPIES, int8),
         "embeddings": lambda count, int8: embeddings(hidden, tokens, int8),
     }
-    cases = [("attention", h, int8) for h in heads] + [("feed_forward", n, int8) for n in neurons]
-    cases += [("embeddings", 0, int8)]
     dense = [("attention", shape.heads, False), ("feed_forward", shape.neurons, False), ("embeddings", 0, False)]
+    cases = [
+        (kind, count, spec.precision == "int8")
+        for spec in specs
+        for kind, counts in (("attention", heads), ("feed_forward", neurons), ("embeddings", [0]))
+        for count in counts
+    ]
     with tempfile.TemporaryDirectory() as place:
         calls: dict[tuple[str, int, bool], tuple[Call, Batch]] = {}
         for key in dict.fromkeys([*cases, *dense]):
@@ -180,20 +199,23 @@ def measure(spec: Spec, shape: Shape) -> Table:
             path = Path(place) / "block.onnx"
             save(graphs[kind](count, integers), path)
             inputs = {"numbers": numbers} if kind == "embeddings" else {"states": states}
-            calls[key] = ENGINES[spec.engine](path, 1), inputs
+            calls[key] = ENGINES[engine](path, 1), inputs
             path.unlink()
         ms = {key: value * 1e3 for key, value in shortest(calls).items()}
     ms = {key: value if key[0] == "embeddings" else value / COPIES for key, value in ms.items()}
-    return Table(
-        spec=spec,
-        shape=shape,
-        machine=machine(),
-        version=versions([spec.engine])[spec.engine],
-        full=(ms[dense[0]], ms[dense[1]], ms[dense[2]]),
-        attention=[(h, ms["attention", h, int8]) for h in heads],
-        feed_forward=[(n, ms["feed_forward", n, int8]) for n in neurons],
-        embeddings=ms["embeddings", 0, int8],
-    )
+    return [
+        Table(
+            spec=spec,
+            shape=shape,
+            machine=str(this_cpu()),
+            version=versions([engine])[engine],
+            full=(ms[dense[0]], ms[dense[1]], ms[dense[2]]),
+            attention=[(h, ms["attention", h, spec.precision == "int8"]) for h in heads],
+            feed_forward=[(n, ms["feed_forward", n, spec.precision == "int8"]) for n in neurons],
+            embeddings=ms["embeddings", 0, spec.precision == "int8"],
+        )
+        for spec in specs
+    ]
 
 
 def points(most: int, least: int) -> list[int]:
@@ -226,25 +248,30 @@ def main(words: list[str]) -> None:
         if name not in given:
             raise UserError(f"{name}= is missing.")
     try:
-        spec = parse_spec(given["latency"])
+        specs = parse_specs(given["latency"])
     except ValueError as error:
         raise UserError(str(error)) from error
-    choose([spec.engine])
+    choose([specs[0].engine])
     import torch
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(locate(Model(name="model", checkpoint=given["model"]), Path()))
     with torch.device("meta"):
         model = AutoModel.from_config(config)
-    table = measure(spec, full_shape(model))
-    write_table(table, Path(given["out"]))
+    tables = measure(specs, full_shape(model))
+    write_tables(tables, Path(given["out"]))
     layers = int(config.num_hidden_layers) + len(gone_layers(model))
-    costs, shape, dense = table.costs(), table.shape, table.dense(layers)
-    say(f"{given['out']}: {given['latency']} on {table.machine}, {layers} layers; dense fp32 {dense:.2f} ms")
-    for kept in (1.0, 0.75, 0.5, 0.25):
-        size = max(1, round(kept * shape.heads)), max(1, round(kept * shape.neurons))
-        total = costs.total([size] * layers)
-        say(f"  {size[0]} heads, {size[1]} neurons: {total:.2f} ms, {dense / total:.2f} times as fast")
+    shape, dense = tables[0].shape, tables[0].dense(layers)
+    say(f"{given['out']}: {given['latency']} on {tables[0].machine}, {layers} layers; dense fp32 {dense:.2f} ms")
+    for table in tables:
+        costs = table.costs()
+        for kept in (1.0, 0.75, 0.5, 0.25):
+            size = max(1, round(kept * shape.heads)), max(1, round(kept * shape.neurons))
+            total = costs.total([size] * layers)
+            say(
+                f"  {table.spec.precision}, {size[0]} heads, {size[1]} neurons: {total:.2f} ms, {dense / total:.2f} "
+                "times as fast"
+            )
 
 
 if __name__ == "__main__":

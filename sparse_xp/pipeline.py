@@ -12,10 +12,11 @@ from tokenizers import Tokenizer
 
 from sparse_xp import answers
 from sparse_xp.answers import Answer, Asked, Outputs
-from sparse_xp.bundle import deployment_of, max_tokens, read_task, verify
+from sparse_xp.bundle import check_files, deployment_of, max_tokens, read_task
 from sparse_xp.engines import fixed_shape, infer, open_session
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.tasks import Pretraining, QuestionAnswering, TextClassification, TokenClassification
+from sparse_xp.verify import check_samples
 
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -32,21 +33,30 @@ class Pipeline:
         pipeline([{"question": ..., "context": ...}, ...])
 
     ``threads``: of onnxruntime, None for all cores. ``max_length``: tokens, None for the task's own. ``check``: compare
-    the files with ``checksums.txt``. Raises UserError for a folder that is incomplete or corrupted.
+    the files with ``checksums.txt``. ``verify``: compute the samples, and compare them with those recorded where the
+    folder was made. Raises UserError for a folder that is incomplete or corrupted, and for samples that differ.
     """
 
     def __init__(
-        self, place: str | Path, *, threads: int | None = None, max_length: int | None = None, check: bool = True
+        self,
+        place: str | Path,
+        *,
+        threads: int | None = None,
+        max_length: int | None = None,
+        check: bool = True,
+        verify: bool = False,
     ):
         self.directory = deployment_of(Path(place))
         if check:
-            verify(self.directory)
+            check_files(self.directory)
         self.task, pad = read_task(self.directory)
         self.max_length = self.task.max_length if max_length is None else max_length
         check_length(self.directory, self.max_length)
         self.tokenizer = Tokenizer.from_file(str(self.directory / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.session = open_session(self.directory / "model.onnx", threads)
+        if verify:
+            check_samples(self.directory, lambda batch: infer(self.session, batch))
         tokens = fixed_shape(self.session)[1]
         if max_length and tokens and max_length > tokens:
             raise UserError(f"max_length={max_length}: the file was exported for {tokens} tokens (export.sequence).")

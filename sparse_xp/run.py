@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from sparse_xp import target_cpu
 from sparse_xp.clock import Clock
 from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config
@@ -64,6 +65,8 @@ def run_alone(config: Config, directory: Path, command: str | None, show: bool) 
         go_offline_if_unreachable()
     if os.environ.get("RANK", "0") == "0":
         show_config(asdict(config)) if show else say(f"\n{directory}")
+    if note := target_cpu.start_note(config):
+        say(note)
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         with explain_full_disk(directory):
@@ -145,6 +148,8 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
             f"{source} has no head for {', '.join(heads)}: a new one is trained (its matrix over the vocabulary is "
             "that of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
         )
+    with accelerator.main_process_first():
+        config = target_cpu.settled(config, student, cache / "latency", made_integers(directory, config_hash))
     per_epoch = data.steps_per_epoch(len(train_features), settings, accelerator.num_processes)
     clock = Clock(per_epoch, settings.steps) if settings.steps else Clock.of(settings.epochs, per_epoch)
     this = Run(
@@ -280,6 +285,15 @@ def find_finished(directory: Path, config_hash: str) -> Result | None:
             )
     path = directory / "result.json"
     return Result.read(path) if path.exists() else None
+
+
+def made_integers(directory: Path, config_hash: str) -> bool | None:
+    """Whether the run of this configuration that was begun in ``directory`` makes integers, None if there is none."""
+    stored = directory / "config.yaml"
+    if not stored.is_file() or yaml.safe_load(stored.read_text(encoding="utf-8"))["config_hash"] != config_hash:
+        return None
+    recipe = yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8"))
+    return any(modifier["kind"] == Quantization.__name__ for modifier in recipe["modifiers"].values())
 
 
 def write_config(config: Config, directory: Path, config_hash: str) -> None:

@@ -48,7 +48,7 @@ def test_checksums_are_those_of_sha256sum_and_of_every_other_file(deployed):
     assert checked.returncode == 0, checked.stderr
     files = [path for path in folder.rglob("*") if path.is_file()]
     assert len(checked.stdout.splitlines()) == len(files) - 1
-    bundle.verify(folder)
+    bundle.check_files(folder)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "samples/out-0001.npz"])
@@ -57,15 +57,15 @@ def test_a_file_that_is_missing_or_another(folder, name):
     whole = (place / name).read_bytes()
     (place / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UserError, match=rf"{name} is not what was exported"):
-        bundle.verify(place)
+        bundle.check_files(place)
     (place / name).unlink()
     with pytest.raises(UserError, match=rf"{name} is missing"):
-        bundle.verify(place)
+        bundle.check_files(place)
 
 
 def test_a_folder_of_an_earlier_version(folder):
     place = folder("sst2")
-    for name, read in (("checksums.txt", bundle.verify), ("task.json", bundle.read_task)):
+    for name, read in (("checksums.txt", bundle.check_files), ("task.json", bundle.read_task)):
         (place / name).unlink()
         with pytest.raises(UserError, match=rf"has no {name}: it is incomplete or of an earlier version"):
             read(place)

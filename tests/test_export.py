@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from sparse_xp import Pipeline, benchmark
-from sparse_xp.bundle import verify
+from sparse_xp.bundle import check_files
 from sparse_xp.config import Export
 from sparse_xp.deployment import Distance
 from sparse_xp.errors import UserError
@@ -46,7 +46,7 @@ def test_a_run_is_exported_again_as_it_was(copy):
     before = json.loads((copy / "result.json").read_text())
     shutil.rmtree(copy / "deployment")
     main([f"run={copy}"])
-    verify(copy / "deployment")
+    check_files(copy / "deployment")
     assert (copy / "deployment/recipe.yaml").is_file()
     assert json.loads((copy / "result.json").read_text()) == before
     assert opset(copy / "deployment") == 20
@@ -98,7 +98,7 @@ def test_the_limits_of_the_gate():
 def test_the_format_of_openvino(copy, tmp_path):
     pytest.importorskip("openvino")
     main([f"run={copy}", "export.openvino=true"])
-    verify(copy / "deployment")
+    check_files(copy / "deployment")
     assert (copy / "deployment/model.bin").stat().st_size > 1000
     assert "OpenVINO's own format" in (copy / "deployment/model_card.md").read_text()
     assert 0 < Result.read(copy / "result.json").deployment.openvino_max_abs_diff < 1e-3
@@ -143,7 +143,7 @@ def test_a_model_that_no_run_has_made(finished, tmp_path):
         "samples",
         "task.json",
     ]
-    verify(tmp_path / "out")
+    check_files(tmp_path / "out")
     assert "Exported from" in (tmp_path / "out/model_card.md").read_text()
     stored = json.loads((finished / "result.json").read_text())["deployment"]
     assert (tmp_path / "out/model.onnx").stat().st_size == stored["bytes"]

@@ -46,7 +46,8 @@ class StructuredPruning(Modifier):
     its six matrices) or ``multiplications`` (for a row of ``tokens``, both products of attention among them). Or it is
     ``target_speedup``, and then ``final_sparsity`` does not count: how many times as fast as the dense fp32 model of
     the full shape, by a latency table of the engine. ``latency``: ENGINE:PRECISION:ROWSxTOKENS, measured on this
-    machine once and kept, or a table FILE.json (``sparse_xp.latency``).
+    machine once and kept, or a table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or
+    int8, whichever reaches the target with more left (``target_cpu.settled``).
 
     The lowest scores go. ``score``: ``first_order``: |dL/dg| for a gate g before each head and neuron, summed over
     steps with a ``decay`` (Michel et al. 2019, arXiv:1905.10650; Molchanov et al. 2017, arXiv:1611.06440);
@@ -120,10 +121,10 @@ class StructuredPruning(Modifier):
                 f"{kind}.target_speedup={self.target_speedup:g} needs latency=, the engine and shape that it is for: "
                 "sparsity.latency=onnxruntime:int8:1x128."
             )
-        from sparse_xp.latency import is_file, parse_spec
+        from sparse_xp.latency import is_file, parse_specs
 
         if not is_file(self.latency):
-            parse_spec(self.latency)
+            parse_specs(self.latency)
         elif not Path(self.latency).is_file():
             raise ValueError(
                 f"{kind}.latency={self.latency}: there is no such file. python -m sparse_xp.latency makes one."
@@ -172,18 +173,19 @@ class StructuredPruning(Modifier):
             dense = costs.total([(shape.heads, shape.neurons)] * layers)
             return costs, (1 - self.final_sparsity) * dense, dense
         from sparse_xp.factor import find
-        from sparse_xp.latency import find_table
+        from sparse_xp.latency import find_tables
 
         assert self.latency is not None
         with run.accelerator.main_process_first():
-            table = find_table(self.latency, shape, run.cache / "latency")
+            tables = {table.spec.precision: table for table in find_tables(self.latency, shape, run.cache / "latency")}
         quantized = any(isinstance(modifier, Quantization) for modifier in run.recipe.modifiers.values())
-        if (table.spec.precision == "int8") != quantized:
-            delivers, other = ("int8", "none") if quantized else ("fp32", "int8")
+        delivers, other = ("int8", "none") if quantized else ("fp32", "int8")
+        if delivers not in tables:
             raise UserError(
-                f"sparsity.latency={self.latency} is of a model in {table.spec.precision}, and this run delivers one "
+                f"sparsity.latency={self.latency} is of a model in {', '.join(tables)}, and this run delivers one "
                 f"in {delivers}. Write quantization={other}, or another latency."
             )
+        table = tables[delivers]
         dense = table.dense(layers)
         factored = find(run.model)
         costs = table.costs() if factored is None else table.costs().with_map(factored.last)

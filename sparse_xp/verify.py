@@ -1,0 +1,88 @@
+"""``python -m sparse_xp.verify``: does this machine answer as the one that made a deployment folder?
+
+    python -m sparse_xp.verify DEPLOYMENT [DEPLOYMENT ...]
+    python -m sparse_xp.verify RUN
+
+Checks every file against ``checksums.txt``, computes ``samples/`` and compares the logits with those recorded. One line
+for each folder; the exit code is 1 if any differs. Where ``model.xml`` is there and OpenVINO is installed, that is
+computed too. Needs neither torch nor transformers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from sparse_xp.bundle import check_files, deployment_of, read_deployment
+from sparse_xp.cpu import KINDS, this_cpu
+from sparse_xp.engines import EXACT, Batch, fixed_shape, infer, installed, open_session, openvino_forward
+from sparse_xp.errors import UserError
+from sparse_xp.words import command
+
+
+def check_samples(directory: Path, forward: Callable[[Batch], Batch]) -> str:
+    """How near ``forward`` comes to the recorded samples, in words. Raises UserError past the limit.
+
+    ``forward``: the session to check, int64 arrays [rows, tokens] by name to outputs by name.
+    """
+    origin = read_deployment(directory)
+    paths = sorted((directory / "samples").glob("inp-*.npz"))
+    if not paths:
+        raise UserError(f"{directory} has no samples/: copy the whole folder, or export it again.")
+    gaps, logits = [], []
+    for path in paths:
+        recorded = np.load(path.with_name(path.name.replace("inp", "out")), allow_pickle=False)
+        computed = forward(dict(np.load(path, allow_pickle=False)))
+        for name, values in recorded.items():
+            gaps.append((computed[name] - values).ravel())
+            logits.append(values.ravel())
+    gap, spread = np.concatenate(gaps), float(np.concatenate(logits).std())
+    highest, rms = float(np.abs(gap).max()), float(np.sqrt(np.square(gap).mean())) / max(spread, 1e-9)
+    limits = origin.limits
+    if limits.max_rms_diff is not None:
+        same, told = rms <= limits.max_rms_diff, f"{rms:.2g} of their spread (limit {limits.max_rms_diff:.2g})"
+    else:
+        same, told = highest <= (limits.max_abs_diff or 0.0), f"{highest:.2g} (limit {limits.max_abs_diff or 0.0:g})"
+    if not same:  # also for nan
+        raise UserError(
+            f"{directory}: this machine, {this_cpu().short}, does not answer as {origin.cpu} did: the logits of "
+            f"{len(paths)} samples differ by {told}. Made with onnxruntime {origin.onnxruntime}; try that version."
+        )
+    return f"logits of {len(paths)} samples within {told}"
+
+
+def verify(place: Path) -> str:
+    """The line for one folder. Raises UserError if anything differs."""
+    directory = deployment_of(place)
+    check_files(directory)
+    session = open_session(directory / "model.onnx")
+    found = [f"onnxruntime {check_samples(directory, lambda batch: infer(session, batch))}"]
+    if (directory / "model.xml").is_file() and installed("openvino"):
+        forward = openvino_forward(directory / "model.xml", fixed_shape(session))
+        found.append(f"OpenVINO {check_samples(directory, forward)}")
+    origin = read_deployment(directory)
+    own = ""
+    if not origin.portable and KINDS[this_cpu().kind].saturates:
+        own = f" Sessions of your own need {'='.join(EXACT)} here: the card has the line."
+    return f"{directory}: {this_cpu().short} answers as {origin.cpu} did: {'; '.join(found)}.{own}"
+
+
+def main(words: list[str]) -> None:
+    """Run the command with these words."""
+    failed = False
+    for word in words:
+        place = Path(word.removeprefix("model=").removeprefix("run="))
+        try:
+            print(verify(place))
+        except UserError as error:
+            failed = True
+            print(error, file=sys.stderr)
+    if failed:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command(main, __doc__)
