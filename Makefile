@@ -38,7 +38,7 @@ prune-ofa: setup ## Prune Once for All on the embedded data: prepare, prune at 9
 	$(BIN)/python -m sparse_xp.report $(OFA)
 
 test: setup ## [ARGS="-m slow"]: the test suite (offline, CPU, a few minutes)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 $(ARGS)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

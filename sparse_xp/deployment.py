@@ -61,9 +61,8 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
             apart["OpenVINO"] = distance(subject, openvino_forward(draft / "model.xml", fixed_shape(session)))
         for name, each in apart.items():
             if excess := each.excess(settings, integers):
-                raise UserError(
-                    f"The {name} file does not compute what the model computes: {excess}{cause(path, subject)}"
-                )
+                told = f"The {name} file does not compute what the model computes: {excess}"
+                raise UserError(f"{told} {cause(path, subject)}")
         metrics = subject.task.score(
             subject.rows, subject.eval_features, predict(subject, lambda batch: infer(session, batch))
         )
@@ -119,13 +118,13 @@ def check_metrics(
         count = max(1, subject.task.counted(name, subject.rows, subject.eval_features))
         flips = flips_by_rounding(count, rms)
         if not lost <= max(limit, 100 * flips / count):
+            enough = math.ceil(lost * 10) / 10 if math.isfinite(lost) else lost
             raise UserError(
                 f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {lost:.2f} apart. One "
                 f"answer of {count} is {100 / count:.2f}. Logits that differ by {rms:.2g} of their spread explain "
                 f"{flips:.1f} answers. A model that is near a tie everywhere needs more training; few rows need more "
-                f"rows (task.max_eval_samples). To take this file all the same: export.{key}="
-                f"{math.ceil(lost * 10) / 10:g} (now {limit:g}), with the same command or with python -m "
-                "sparse_xp.export run=DIR. Neither trains again."
+                f"rows (task.max_eval_samples). To take this file all the same: export.{key}={enough:g} (now "
+                f"{limit:g}), with the same command or with python -m sparse_xp.export run=DIR. Neither trains again."
             )
 
 

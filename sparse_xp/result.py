@@ -188,7 +188,7 @@ def provenance(config_hash: str, data_fingerprint: str, command: str | None = No
     return Provenance(
         command=command or shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]]),
         git=git_revision(),
-        versions={name: installed for name in LIBRARIES if (installed := _version(name))},
+        versions={name: installed for name in LIBRARIES if (installed := version_of(name))},
         config_hash=config_hash,
         data_fingerprint=data_fingerprint,
     )
@@ -206,7 +206,8 @@ def git_revision() -> str | None:
     return done.stdout.strip() or None
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The installed version of a package, None if there is none."""
     try:
         return version(name)
     except PackageNotFoundError:

@@ -21,6 +21,16 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from sparse_xp.cpu import this_cpu
+from sparse_xp.result import version_of
+
+
+def pytest_report_header() -> str:
+    """What a failure may depend on: CPU, cores and versions."""
+    names = ("torch", "transformers", "onnxruntime", "openvino", "numpy")
+    installed = [f"{name} {found}" for name in names if (found := version_of(name))]
+    return f"CPU: {this_cpu()}; kind {this_cpu().kind}\nversions: {', '.join(installed)}"
+
 
 @pytest.fixture(autouse=True)
 def _own_directory(tmp_path, monkeypatch):

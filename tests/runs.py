@@ -17,6 +17,9 @@ from sparse_xp.__main__ import to_object
 from sparse_xp.config import CONF, Config
 from sparse_xp.result import Deployment
 
+#: seconds after which a process is taken to hang, on a machine however slow and busy
+HANGS = 900
+
 #: small enough for a test, long enough for every schedule to have a beginning, a middle and an end
 SHORT = (
     "profile=embedded",

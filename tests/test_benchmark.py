@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import onnx
@@ -15,6 +16,7 @@ import pytest
 from sparse_xp import benchmark
 from sparse_xp.benchmark import Cell, cell, make_batch, take_turns, verdict
 from sparse_xp.bundle import write_checksums
+from sparse_xp.cpu import this_cpu
 from sparse_xp.graph import Inside
 from sparse_xp.words import command
 
@@ -78,16 +80,22 @@ def test_a_batch_has_real_tokens_of_the_vocabulary():
             1.04,
             Inside(0.8, False),
             None,
-            "1.04 (1.04 to 1.04) times as fast as the same graph without zeros: it",
+            "1.04 (1.04 to 1.04) times as fast as the same graph without zeros on a CPU: it gains",
         ),
-        (0.95, Inside(0.8, False), Path("a"), "as fast as the file of a: it gains nothing from zeros (80.0% of"),
-        (1.0, Inside(0.8, True), Path("a"), "the file of a: here it gains nothing, from integers or from zeros."),
-        (2.5, Inside(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a."),
+        (
+            0.95,
+            Inside(0.8, False),
+            Path("a"),
+            "the file of a on a CPU: it gains nothing from zeros (80.0% of",
+        ),
+        (1.0, Inside(0.8, True), Path("a"), "the file of a on a CPU: it gains nothing there from integers or zeros."),
+        (2.5, Inside(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a on a CPU."),
         (1.01, Inside(0.0, False), None, "the file has no zeros, this is itself against itself"),
-        (1.5, Inside(0.0, False), Path("a"), "1.50 (1.50 to 1.50) times as fast as the file of a."),
+        (1.5, Inside(0.0, False), Path("a"), "1.50 (1.50 to 1.50) times as fast as the file of a on a CPU."),
     ],
 )
-def test_what_ratios_mean(ratio, inside, against, told):
+def test_what_ratios_mean(monkeypatch, ratio, inside, against, told):
+    monkeypatch.setattr(benchmark, "this_cpu", lambda: SimpleNamespace(short="a CPU"))
     assert told in verdict("onnxruntime", [made(ratio), made(9.0, "openvino")], inside, against)
 
 
@@ -139,7 +147,9 @@ def test_an_int8_file_needs_one_to_compare_with(deployed, int8, tmp_path, capsys
     assert "Give against=DIR" in refused(f"model={int8}")
     words = [f"model={int8}", *FEW, "engine=onnxruntime", f"against={deployed('sst2')}", f"out={tmp_path / 'out'}"]
     benchmark.main(words)
-    assert f"times as fast as the file of {deployed('sst2')}/deployment" in capsys.readouterr().out
+    assert (
+        f"times as fast as the file of {deployed('sst2')}/deployment on {this_cpu().short}" in capsys.readouterr().out
+    )
     assert json.loads((tmp_path / "out/benchmark.json").read_text())["integers"] is True
 
 

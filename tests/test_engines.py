@@ -1,14 +1,19 @@
-"""Which engines there are, and that they compute the same."""
+"""Which engines there are, that they compute the same, and that it is what the integers say."""
 
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from sparse_xp.engines import choose, fill, onnxruntime_call, openvino_call, versions
+from sparse_xp import engines
+from sparse_xp.engines import choose, fill, onnxruntime_call, open_session, openvino_call, versions
 from sparse_xp.errors import UserError
+from sparse_xp.saturation import saturating_product
 
 
 def test_names_that_there_are_not():
@@ -44,3 +49,62 @@ def test_both_compute_what_the_samples_say(deployed):
         values = list(found.values() if hasattr(found, "values") else found)
         for value, each in zip(values, wanted.values(), strict=True):
             np.testing.assert_allclose(value, each, atol=1e-4)
+
+
+# What the integers say, on every CPU
+
+
+def pairs_that_overflow(path, most=127):
+    """A product of uint8 and int8 whose neighbouring pairs go beyond 16 bits, and what it is exactly."""
+    chance = np.random.default_rng(0)
+    weights = chance.choice([-most, most], (64, 48)).astype(np.int8)
+    one, zero, scale = np.float32(1), np.uint8(0), np.ones(48, np.float32)
+    names = {"one": one, "zero": zero, "weights": weights, "scale": scale}
+    nodes = [
+        helper.make_node("QuantizeLinear", ["values", "one", "zero"], ["whole"]),
+        helper.make_node("DequantizeLinear", ["whole", "one", "zero"], ["rounded"]),
+        helper.make_node("DequantizeLinear", ["weights", "scale"], ["matrix"], axis=1),
+        helper.make_node("MatMul", ["rounded", "matrix"], ["product"]),
+    ]
+    shapes = {"values": ["rows", 3, 64], "product": ["rows", 3, 48]}
+    given, found = (helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n, shape in shapes.items())
+    constants = [numpy_helper.from_array(np.asarray(value), name) for name, value in names.items()]
+    graph = helper.make_graph(nodes, "product", [given], [found], constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), path)
+    values = chance.choice([0, 254, 255], (2, 3, 64)).astype(np.uint8)
+    exact = values.astype(np.int64) @ weights.astype(np.int64)
+    return {"values": values.astype(np.float32)}, exact, saturating_product(values, weights)
+
+
+def test_a_session_of_ours_is_exact_on_every_cpu(tmp_path):
+    batch, exact, saturated = pairs_that_overflow(tmp_path / "product.onnx")
+    assert (exact != saturated).mean() > 0.3
+    assert (open_session(tmp_path / "product.onnx").run(None, batch)[0] == exact).all()
+    # The engine's default is one or the other, by the CPU: the model of the saturating product is that of its kernel.
+    default = open_session(tmp_path / "product.onnx", exact=False).run(None, batch)[0]
+    assert any((default == known).all() for known in (exact, saturated))
+    assert (open_session(tmp_path / "product.onnx", optimized=False).run(None, batch)[0] == exact).all()
+
+
+def test_with_7_bits_any_session_is_exact(tmp_path):
+    batch, exact, saturated = pairs_that_overflow(tmp_path / "product.onnx", most=63)
+    assert (exact == saturated).all()
+    assert (open_session(tmp_path / "product.onnx", exact=False).run(None, batch)[0] == exact).all()
+
+
+@pytest.mark.parametrize(("most", "exact_call"), [(127, True), (63, False)])
+def test_openvino_is_exact_too(tmp_path, most, exact_call):
+    pytest.importorskip("openvino")
+    batch, exact, _ = pairs_that_overflow(tmp_path / "product.onnx", most)
+    found = openvino_call(tmp_path / "product.onnx", 1, exact=exact_call)(batch)
+    assert (next(iter(found.values())) == exact).all()
+
+
+@pytest.mark.parametrize(
+    ("kind", "highest", "kept"),
+    [("avx2", "", True), ("avx512", "", True), ("vnni", "", False), ("vnni", "AVX2", True), ("arm_dot", "", False)],
+)
+def test_openvino_keeps_integers_where_they_are_exact(monkeypatch, kind, highest, kept):
+    monkeypatch.setattr(engines, "this_cpu", lambda: SimpleNamespace(kind=kind))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", highest)
+    assert engines.openvino_saturates() == kept

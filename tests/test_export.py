@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -14,9 +15,9 @@ import pytest
 import yaml
 
 from sparse_xp import Pipeline, benchmark
-from sparse_xp.bundle import check_files
+from sparse_xp.bundle import Limits, check_files
 from sparse_xp.config import Export
-from sparse_xp.deployment import Distance
+from sparse_xp.deployment import Distance, check_metrics, flips_by_rounding
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
 from sparse_xp.result import Result
@@ -83,16 +84,114 @@ def test_a_file_of_one_shape_answers_as_one_of_any(copy, tmp_path, capsys):
     assert f"| 3     | {length} " in capsys.readouterr().out
 
 
-def test_the_limits_of_the_gate():
+def test_the_limits_on_logits():
     near, far, none = Distance(1.2, 0.05), Distance(0.2, 0.15), Distance(float("nan"), float("nan"))
-    near.check("exported", Export(), True)
-    with pytest.raises(UserError, match=r"logits differ by 0.15 of their spread, export.max_rms_diff_int8 allows 0.1"):
-        far.check("exported", Export(), True)
-    with pytest.raises(UserError, match=r"The OpenVINO file .*: a logit differs by 1.2, export.max_abs_diff allows"):
-        near.check("OpenVINO", Export(), False)
+    assert near.excess(Export(), integers=True) == ""
+    assert far.excess(Export(), True) == "logits differ by 0.15 of their spread, export.max_rms_diff_int8 allows 0.1."
+    assert near.excess(Export(), False) == "a logit differs by 1.2, export.max_abs_diff allows 0.001."
+    assert Distance(1e-3, 9.0).excess(Export(), False) == ""
     for integers in (True, False):
-        with pytest.raises(UserError, match=r"differs? by nan"):
-            none.check("exported", Export(), integers)
+        assert "by nan" in none.excess(Export(), integers)
+
+
+@pytest.mark.parametrize(
+    ("rms", "allowed"), [(0.001, 0.03), (0.02, 0.06), (0.09, 0.1)]
+)  # three times what was seen here, at least 0.03, at most what the gate allows
+def test_what_the_samples_may_differ_by_elsewhere(rms, allowed):
+    assert Distance(1.0, rms).limits(Export(), integers=True) == Limits(None, pytest.approx(allowed))
+    assert Distance(1e-5, rms).limits(Export(), integers=False) == Limits(1e-3, None)
+
+
+@pytest.mark.parametrize(
+    ("count", "rms", "flips"), [(32, 0.0, 1.0), (100, 0.01, 2.0), (10_000, 0.01, 11.0), (1, 0.0, 1.0)]
+)
+def test_how_many_answers_rounding_flips(count, rms, flips):
+    assert flips_by_rounding(count, rms) == pytest.approx(flips)
+
+
+def of_rows(rows, counted=None):
+    task = SimpleNamespace(counted=lambda metric, rows, features: counted or len(rows))
+    return SimpleNamespace(task=task, rows=[None] * rows, eval_features=None)
+
+
+@pytest.mark.parametrize(
+    ("rows", "rms", "value", "allowed"),
+    [
+        (32, 0.004, 50.0 + 100 / 32, True),  # one row
+        (32, 0.004, 50.0 + 200 / 32, False),  # two
+        (20, 0.0, 55.0, True),
+        (20, 0.0, 60.0, False),
+        (384, 0.004, 50.0 + 200 / 384, True),  # two of 384 are explained by logits that far apart
+        (384, 0.004, 50.0 + 400 / 384, False),
+        (10_000, 0.004, 50.5, True),  # the limit itself
+        (10_000, 0.004, 50.6, False),
+        (10_000, 0.0, float("nan"), False),
+    ],
+)
+def test_the_limit_on_a_metric_knows_how_many_rows_there_are(rows, rms, value, allowed):
+    words = of_rows(rows), {"accuracy": value}, {"accuracy": 50.0}, rms, Export(), True
+    if allowed:
+        check_metrics(*words)
+        return
+    with pytest.raises(UserError, match="The exported file scores accuracy") as refused:
+        check_metrics(*words)
+    told = str(refused.value)
+    assert f"One answer of {rows} is {100 / rows:.2f}" in told
+    assert told.index("explain") < told.index("more rows") < told.index("export.max_metric_diff_int8=")
+
+
+def test_the_limit_is_lower_without_integers_and_thresholds_are_none():
+    plain = 0.0, Export(), False
+    check_metrics(of_rows(10_000), {"f1_threshold": 9.0, "f1": 50.09}, {"f1_threshold": 1.0, "f1": 50.0}, *plain)
+    with pytest.raises(UserError, match=r"export\.max_metric_diff=0\.2 \(now 0\.1\)"):
+        check_metrics(of_rows(10_000), {"f1": 50.15}, {"f1": 50.0}, *plain)
+
+
+def test_a_metric_of_fewer_answers_than_there_are_rows():
+    words = {"f1": 50.0 + 100 / 20}, {"f1": 50.0}, 0.0, Export(), True
+    check_metrics(of_rows(100, counted=20), *words)
+    with pytest.raises(UserError, match="One answer of 100"):
+        check_metrics(of_rows(100), *words)
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """A run that is trained and whose file was refused."""
+    words = (*SHORT, "task=sst2", "recipe=dense", "train.epochs=1", f"data.cache={tmp_path}/cache")
+    config = configure(*words, "export.max_abs_diff=0")
+    with pytest.raises(
+        UserError, match=r"a logit differs by .*allows 0\. With onnxruntime's optimizations off a logit"
+    ):
+        run(config, tmp_path / "run")
+    assert not (tmp_path / "run/deployment").exists()
+    return tmp_path / "run"
+
+
+def test_a_run_that_was_refused_is_exported_with_another_limit(stopped, capsys):
+    with pytest.raises(UserError, match=r"is trained and has no deployment: python -m sparse_xp\.export run="):
+        Pipeline(stopped)
+    with pytest.raises(UserError, match="a logit differs by"):
+        main([f"run={stopped}"])
+    assert (stopped / "trained.json").is_file()
+    main([f"run={stopped}", f"out={stopped.parent / 'out'}", "export.max_abs_diff=0.001"])
+    check_files(stopped.parent / "out")
+    assert not (stopped / "result.json").exists()
+    main([f"run={stopped}", "export.max_abs_diff=0.001"])
+    check_files(stopped / "deployment")
+    assert not {"trained.json", "best", "checkpoints"} & {path.name for path in stopped.iterdir()}
+    result = Result.read(stopped / "result.json")
+    assert result.deployment.bytes == (stopped / "deployment/model.onnx").stat().st_size
+    assert result.training.steps == 8
+    assert result.metrics == pytest.approx(result.deployment.metrics)
+
+
+def test_the_same_command_with_another_limit_trains_no_more(stopped, capsys):
+    words = (*SHORT, "task=sst2", "recipe=dense", "train.epochs=1", f"data.cache={stopped.parent}/cache")
+    capsys.readouterr()
+    run(configure(*words), stopped)
+    assert "continuing at step 8" in capsys.readouterr().out.replace("\n", " ")
+    assert not (stopped / "trained.json").exists()
+    assert Pipeline(stopped, verify=True)(text="a film")["label"] in ("negative", "positive")
 
 
 def test_the_format_of_openvino(copy, tmp_path):

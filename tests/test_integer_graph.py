@@ -1,4 +1,7 @@
-"""The exported graph of integers: what is in it, what onnxruntime makes of it, and that it computes the same."""
+"""The exported graph of integers: what is in it, what onnxruntime makes of it, and that it computes the same.
+
+What a CPU computes that adds products in 16 bits is computed here by NumPy, so that both kinds are tested on each.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ from onnx import numpy_helper
 from sparse_xp.deployment import infer, open_session, to_onnx
 from sparse_xp.evaluation import Subject
 from sparse_xp.fake_quant import QuantEmbedding, QuantLinear, Settings, fake_activation, freeze, prepare
-from sparse_xp.integer_graph import Requantize, dequantize, integer_copy, requantize, requantize_dynamic
+from sparse_xp.graph import look
+from sparse_xp.integer_graph import IntegerLinear, Requantize, dequantize, integer_copy, requantize, requantize_dynamic
+from sparse_xp.saturation import saturating_product
 from tests.tiny import WORDS, make_tokenizer
 
 # The operators
@@ -111,10 +116,14 @@ def cells(tmp_path_factory):
             transformers.RobertaConfig(**position, pad_token_id=0),
             Settings(active=True, weight_bits=5, activation_bits=6), linear_outputs=True,
         ),
+        "bert of 7 bits": exported(
+            tmp_path_factory.mktemp("seven"), "BertForMaskedLM", transformers.BertConfig(**BERT),
+            Settings(active=True, reduce_range=True),
+        ),
     }  # fmt: skip
 
 
-NAMES = ("bert", "distilbert", "roberta")
+NAMES = ("bert", "distilbert", "roberta", "bert of 7 bits")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -136,6 +145,72 @@ def test_onnxruntime_computes_the_same_for_every_shape(cells, name):
     assert worst < 0.05 * size
     if name != "roberta":  # whose steps of 6 bits are four times as wide
         assert worst < 0.02 * size
+
+
+def exact_product(activations, weights):
+    return activations.astype(np.int32) @ weights.astype(np.int32)
+
+
+def with_kernel(model, product):
+    """A copy of a model whose Linears multiply integers by ``product``, as an engine does."""
+    found = integer_copy(model)
+    for module in found.modules():
+        if isinstance(module, IntegerLinear):
+            module.forward = kernel_of(module, product)
+    return found
+
+
+def kernel_of(module, product):
+    scale, zero, weights = module.inputs.scale, int(module.inputs.zero_point), module.weight.numpy()
+
+    def forward(values):
+        activations = ((values / scale).round() + zero).clamp(0, 255).to(torch.uint8).numpy()
+        sums = torch.from_numpy(product(activations, weights) - zero * weights.astype(np.int32).sum(0))
+        return sums * (scale * module.scale) + module.bias
+
+    return forward
+
+
+@pytest.mark.parametrize(("name", "same"), [("bert", False), ("bert of 7 bits", True)])
+def test_a_cpu_that_saturates_computes_the_same_of_7_bits_and_something_else_of_8(cells, name, same):
+    cell = cells[name]
+    words = torch.randint(5, len(WORDS), (3, 9), generator=torch.Generator().manual_seed(7))
+    inputs = {"input_ids": words, "attention_mask": torch.ones_like(words)}
+    with torch.no_grad():
+        ours = cell.model(**inputs).logits
+        exact, saturated = (
+            with_kernel(cell.model, product)(**inputs).logits for product in (exact_product, saturating_product)
+        )
+    theirs = infer(cell.session, {name: value.numpy() for name, value in inputs.items()})["logits"]
+    size = float(ours.abs().max())
+    assert float((exact - ours).abs().max()) < 0.02 * size
+    assert float(np.abs(exact.numpy() - theirs).max()) < 0.02 * size  # what a session of ours computes on any CPU
+    assert torch.equal(exact, saturated) == same
+    if not same:
+        assert float((saturated - ours).abs().max()) > 0.02 * size
+
+
+@pytest.mark.parametrize(("name", "bits"), [("bert", 8), ("bert of 7 bits", 7), ("roberta", 5)])
+def test_that_it_cannot_saturate_is_read_off_the_file(cells, name, bits):
+    inside, most = look(cells[name].path), 2 ** (bits - 1) - 1
+    assert most < inside.pair <= 2 * most
+    assert inside.portable == (bits < 8)
+
+
+def test_a_file_of_7_bits_computes_the_same_in_a_session_of_anybody(cells):
+    cell = cells["bert of 7 bits"]
+    words = np.random.default_rng(0).integers(5, len(WORDS), (7, 16))
+    batch = {"input_ids": words, "attention_mask": np.ones_like(words)}
+    plain = onnxruntime.InferenceSession(cell.path, providers=["CPUExecutionProvider"]).run(None, batch)[0]
+    ours = infer(cell.session, batch)["logits"]
+    assert np.abs(plain - ours).max() < 0.02 * np.abs(ours).max()
+
+
+def test_tables_that_are_looked_up_keep_8_bits(cells):
+    arrays = initializers(cells["bert of 7 bits"])
+    table = arrays["model.bert.embeddings.word_embeddings.weight"]
+    assert np.abs(table).max() == 127
+    assert np.abs(arrays["model.cls.predictions.decoder.weight"]).max() == 63
 
 
 def linears(cell):

@@ -9,21 +9,21 @@ import onnxruntime
 import pytest
 
 from sparse_xp import latency
-from sparse_xp.benchmark import machine
 from sparse_xp.costs import Shape
+from sparse_xp.cpu import this_cpu
 from sparse_xp.engines import DISABLED
 from sparse_xp.errors import UserError
 from sparse_xp.latency import (
     Spec,
     Table,
-    find_table,
+    find_tables,
     interpolated,
     main,
     measure,
-    parse_spec,
+    parse_specs,
     points,
-    read_table,
-    write_table,
+    read_tables,
+    write_tables,
 )
 from sparse_xp.latency_graph import attention, embeddings, feed_forward, save
 
@@ -31,7 +31,7 @@ SHAPE = Shape(hidden=32, heads=4, head_size=8, neurons=64)
 TABLE = Table(
     spec=Spec("onnxruntime", "int8", 1, 16),
     shape=SHAPE,
-    machine=machine(),
+    machine=str(this_cpu()),
     version="1",
     full=(4.0, 6.0, 1.0),
     attention=[(1, 0.5), (3, 1.5), (4, 2.0)],
@@ -41,8 +41,12 @@ TABLE = Table(
 
 
 def test_what_is_asked_for():
-    assert parse_spec("onnxruntime:int8:1x128") == Spec("onnxruntime", "int8", 1, 128)
-    assert parse_spec("openvino:fp32:32x384") == Spec("openvino", "fp32", 32, 384)
+    assert parse_specs("onnxruntime:int8:1x128") == [Spec("onnxruntime", "int8", 1, 128)]
+    assert parse_specs("openvino:fp32:32x384") == [Spec("openvino", "fp32", 32, 384)]
+    assert parse_specs("onnxruntime:auto:1x128") == [
+        Spec("onnxruntime", "fp32", 1, 128),
+        Spec("onnxruntime", "int8", 1, 128),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -50,12 +54,12 @@ def test_what_is_asked_for():
 )
 def test_what_cannot_be_asked_for(text):
     with pytest.raises(ValueError, match="want ENGINE:PRECISION:ROWSxTOKENS, such as onnxruntime:int8:1x128"):
-        parse_spec(text)
+        parse_specs(text)
 
 
 def test_a_row_needs_tokens():
     with pytest.raises(ValueError, match="at least 1 row of 2 tokens"):
-        parse_spec("onnxruntime:int8:0x128")
+        parse_specs("onnxruntime:int8:0x128")
 
 
 def test_between_what_was_measured():
@@ -74,54 +78,81 @@ def test_a_table_is_costs():
     assert costs.total([(2, 32), (0, 0)]) == pytest.approx(0.5 + 1.0 + 1.5)  # a layer that is not there
 
 
+def by_size(calls):
+    """Milliseconds as long as the matrices of a graph are large, a third of that in integers."""
+    return {key: (1 + key[1]) / (3000 if key[2] else 1000) for key in calls}
+
+
 def test_it_is_measured_once(tmp_path, monkeypatch, capsys):
-    table = find_table("onnxruntime:int8:1x16", SHAPE, tmp_path)
+    [table] = find_tables("onnxruntime:int8:1x16", SHAPE, tmp_path)
     assert "measured in" in capsys.readouterr().out
-    assert table.machine == machine()
+    assert table.machine == str(this_cpu())
     assert [n for n, _ in table.attention] == [1, 2, 3, 4]
     assert [n for n, _ in table.feed_forward] == [16, 24, 32, 40, 48, 56, 64]
-    assert all(ms > 0 for _, ms in [*table.attention, *table.feed_forward])
-    assert min(table.full) > 0
+    assert all(ms >= 0 for _, ms in [*table.attention, *table.feed_forward])
     monkeypatch.setattr(latency, "measure", lambda *_: pytest.fail("measured again"))
-    assert find_table("onnxruntime:int8:1x16", SHAPE, tmp_path) == table
+    assert find_tables("onnxruntime:int8:1x16", SHAPE, tmp_path) == [table]
     assert "measured before" in capsys.readouterr().out
     with pytest.raises(BaseException, match="measured again"):
-        find_table("onnxruntime:int8:1x17", SHAPE, tmp_path)
+        find_tables("onnxruntime:int8:1x17", SHAPE, tmp_path)
 
 
-def test_more_heads_and_neurons_take_longer():
-    table = measure(Spec("onnxruntime", "fp32", 1, 64), Shape(128, 8, 16, 1024))
-    for pairs in (table.attention, table.feed_forward):
-        assert pairs[-1][1] > 1.5 * pairs[0][1]
-    assert table.full[1] == table.feed_forward[-1][1]
+def test_both_precisions_are_measured_together_and_only_what_is_missing(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        latency, "shortest", lambda calls: (seen.append({int8 for *_, int8 in calls}), by_size(calls))[1]
+    )
+    find_tables("onnxruntime:int8:1x16", SHAPE, tmp_path)
+    fp32, int8 = find_tables("onnxruntime:auto:1x16", SHAPE, tmp_path)
+    assert (fp32.spec.precision, int8.spec.precision) == ("fp32", "int8")
+    assert find_tables("onnxruntime:auto:1x16", SHAPE, tmp_path) == [fp32, int8]
+    assert seen == [{True, False}, {False}]  # the dense model in fp32 belongs to each
 
 
-def test_a_kept_table_of_another_machine_is_refused(tmp_path):
-    find_table("onnxruntime:fp32:1x8", SHAPE, tmp_path)
-    [path] = tmp_path.iterdir()
-    write_table(replace(read_table(path), machine="PDP-11, 1 cores"), path)
-    with pytest.raises(UserError, match=r"was measured on another machine \(PDP-11, 1 cores; this one is .*latency="):
-        find_table("onnxruntime:fp32:1x8", SHAPE, tmp_path)
+def test_what_is_timed_is_what_the_table_says(monkeypatch):
+    monkeypatch.setattr(latency, "shortest", by_size)
+    fp32, int8 = measure(parse_specs("onnxruntime:auto:1x16"), SHAPE)
+    assert fp32.attention == [(h, pytest.approx((1 + h) / 2)) for h in (1, 2, 3, 4)]
+    assert int8.feed_forward[-1] == (64, pytest.approx(65 / 6))
+    assert fp32.full == int8.full == (pytest.approx(5 / 2), pytest.approx(65 / 2), pytest.approx(1.0))
+
+
+def test_a_table_of_another_machine_is_not_taken_for_this_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(latency, "shortest", by_size)
+    other = replace(this_cpu(), stepping=77)
+    with monkeypatch.context() as patch:
+        patch.setattr(latency, "this_cpu", lambda: other)
+        [table] = find_tables("onnxruntime:fp32:1x8", SHAPE, tmp_path)
+    assert table.machine == str(other)
+    [ours] = find_tables("onnxruntime:fp32:1x8", SHAPE, tmp_path)
+    assert ours.machine == str(this_cpu())
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_a_named_table_may_be_of_another_machine(tmp_path, capsys):
-    path = tmp_path / "table.json"
-    write_table(replace(TABLE, machine="PDP-11, 1 cores"), path)
-    assert find_table(str(path), SHAPE, tmp_path) == replace(TABLE, machine="PDP-11, 1 cores")
+    path, other = tmp_path / "table.json", replace(TABLE, machine="PDP-11, 1 cores")
+    write_tables([other], path)
+    assert find_tables(str(path), SHAPE, tmp_path) == [other]
     assert "was measured on PDP-11, 1 cores; that is where the speed-up holds" in capsys.readouterr().out.replace(
         "\n", " "
     )
     with pytest.raises(UserError, match="is of layers of another shape"):
-        find_table(str(path), replace(SHAPE, heads=8), tmp_path)
+        find_tables(str(path), replace(SHAPE, heads=8), tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"spec": {"engine": "x"}}'])
+def test_a_file_of_two_tables(tmp_path):
+    both = [TABLE, replace(TABLE, spec=replace(TABLE.spec, precision="fp32"))]
+    write_tables(both, tmp_path / "table.json")
+    assert read_tables(tmp_path / "table.json") == both
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", "[1]", "7", '{"spec": {"engine": "x"}}'])
 def test_what_is_no_table(tmp_path, text):
     (tmp_path / "table.json").write_text(text)
     with pytest.raises(UserError, match="is no latency table"):
-        read_table(tmp_path / "table.json")
+        read_tables(tmp_path / "table.json")
     with pytest.raises(UserError, match=r"no such file\. python -m sparse_xp\.latency makes one"):
-        read_table(tmp_path / "other.json")
+        read_tables(tmp_path / "other.json")
 
 
 @pytest.mark.parametrize(("int8", "kernel"), [(True, "MatMulIntegerToFloat"), (False, "MatMul")])
@@ -154,10 +185,13 @@ def test_the_command(tmp_path, capsys):
 
     config = BertConfig(vocab_size=30, hidden_size=32, num_attention_heads=4, intermediate_size=64, num_hidden_layers=2)
     BertModel(config).save_pretrained(tmp_path / "model")
+    main([f"model={tmp_path}/model", "latency=onnxruntime:auto:1x16", f"out={tmp_path}/both.json"])
+    assert [table.spec.precision for table in read_tables(tmp_path / "both.json")] == ["fp32", "int8"]
+    assert "fp32, 2 heads, 32 neurons:" in capsys.readouterr().out
     main([f"model={tmp_path}/model", "latency=onnxruntime:int8:1x16", f"out={tmp_path}/table.json"])
-    assert read_table(tmp_path / "table.json").shape == SHAPE
-    assert json.loads((tmp_path / "table.json").read_text())["machine"] == machine()
-    assert "2 heads, 32 neurons:" in capsys.readouterr().out
+    assert read_tables(tmp_path / "table.json")[0].shape == SHAPE
+    assert json.loads((tmp_path / "table.json").read_text())["machine"] == str(this_cpu())
+    assert "int8, 2 heads, 32 neurons:" in capsys.readouterr().out
     with pytest.raises(UserError, match="out= is missing"):
         main([f"model={tmp_path}/model", "latency=onnxruntime:int8:1x16"])
     with pytest.raises(UserError, match="want ENGINE:PRECISION"):

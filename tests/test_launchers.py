@@ -18,7 +18,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 from hydra_plugins.sparse_xp.slots import kept
 from sparse_xp.config import CONF
 from sparse_xp.result import Result
-from tests.runs import configure
+from tests.runs import HANGS, configure
 
 SMALL = (
     "profile=embedded", "log=none", "task=sst2", "data.embedded_train_rows=32", "data.embedded_eval_rows=8",
@@ -30,7 +30,7 @@ LAUNCHERS = {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm":
 def sweep(*words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sparse_xp", "--multirun", *SMALL, *words, "hydra.sweep.dir=outputs/s"]
     env = os.environ | {"PYTHONPATH": str(CONF.parent), "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=env)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS, env=env)
 
 
 def needs(launcher: str) -> None:

@@ -17,6 +17,7 @@ from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import GROUPS
 from sparse_xp.result import Result
 from tests.in_process import Command, command_of
+from tests.runs import HANGS
 from tests.tiny import make_result
 
 ROOT = Path(__file__).parents[1]
@@ -44,7 +45,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
 def python(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A Python process of its own, in the current directory."""
     env = {name: value for name, value in os.environ.items() if name != "HYDRA_FULL_ERROR"} | environment
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env, check=False, timeout=120)
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, env=env, check=False, timeout=HANGS)
 
 
 # ---- without a run ----

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from tests.runs import SHORT
+from tests.runs import HANGS, SHORT
 
 # tests/test_several_devices.py holds in the default suite that two processes do what one does.
 pytestmark = pytest.mark.slow
@@ -80,7 +80,7 @@ def launched(folder, processes, batch, words=WORDS, driver=DRIVER):
     launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     words = [str(folder / "driver.py"), str(folder), *words, f"train.batch_size={batch}", f"data.cache={folder}/cache"]
     command = [sys.executable, *(launch if processes > 1 else []), *words]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANGS)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (folder / "run/result.json").is_file()
     return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in range(processes)]

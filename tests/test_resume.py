@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from sparse_xp import checkpoint
 from sparse_xp.run import run
-from tests.runs import SHORT, configure, history, start, without_export
+from tests.runs import HANGS, SHORT, configure, history, start, without_export
 
 #: 24 steps; checkpoints at other steps than evaluations and epochs
 WORDS = (*SHORT, "task=sst2", "recipe=gradual80", "train.save_every=5 steps", "train.eval_every=8 steps")
@@ -51,7 +51,7 @@ def test_sigkill_at_random_steps(tmp_path, teacher, times):
     kills = sorted(chance.sample(range(2, 22), times))
     for at in kills:
         process = start(tmp_path / "broken", *words)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + HANGS
         while max((line["step"] for line in history(tmp_path / "broken")), default=0) < at:
             assert process.poll() is None, (tmp_path / "broken.log").read_text()[-2000:]
             assert time.monotonic() < deadline
@@ -59,8 +59,8 @@ def test_sigkill_at_random_steps(tmp_path, teacher, times):
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
         assert not (tmp_path / "broken/result.json").exists()
-    assert start(tmp_path / "broken", *words).wait(120) == 0
-    assert straight.wait(120) == 0
+    assert start(tmp_path / "broken", *words).wait(HANGS) == 0
+    assert straight.wait(HANGS) == 0
     assert "continuing at step" in (tmp_path / "broken.log").read_text()
     same(tmp_path / "straight", tmp_path / "broken")
 

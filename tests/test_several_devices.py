@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from sparse_xp.config import CONF
 from sparse_xp.result import Result
 from sparse_xp.run import run
-from tests.runs import configure
+from tests.runs import HANGS, configure
 
 # Two processes take as long as twenty other tests; tests/test_data.py has what each of them is given.
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ WORDS = (
 
 def python(*words: str) -> str:
     env = os.environ | {"PYTHONPATH": str(CONF.parent)}
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=200, env=env)
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False, timeout=HANGS, env=env)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

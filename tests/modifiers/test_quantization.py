@@ -282,7 +282,8 @@ def test_pruned_weights_are_zero_in_the_file(finished):
 
 def test_the_saved_model_is_stock_and_becomes_integers_again(finished):
     stored = json.loads((finished.place / "model/quantization.json").read_text())
-    assert stored["settings"] == {"weight_bits": 8, "activation_bits": 8, "per_channel": True, "dynamic": False}
+    shared = {"weight_bits": 8, "activation_bits": 8, "per_channel": True, "dynamic": False, "reduce_range": True}
+    assert stored["settings"] == shared
     model = transformers.AutoModelForQuestionAnswering.from_pretrained(finished.place / "model").eval()
     rows = torch.tensor([[2, 7, 9, 30, 31, 3], [2, 8, 40, 3, 0, 0]])
     inputs = {"input_ids": rows, "attention_mask": (rows > 0).long(), "token_type_ids": torch.zeros_like(rows)}

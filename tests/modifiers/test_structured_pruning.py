@@ -12,7 +12,7 @@ import torch
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
-from sparse_xp.latency import write_table
+from sparse_xp.latency import write_tables
 from sparse_xp.modifiers import MagnitudePruning, Quantization, StructuredPruning
 from sparse_xp.predict import main as predict
 from sparse_xp.recipe import Recipe
@@ -246,7 +246,7 @@ def table_for(tmp_path, **changes):
     shape = replace(TABLE.shape, hidden=8, heads=2, head_size=4, neurons=16)
     points = {"attention": [(1, 1.0), (2, 2.0)], "feed_forward": [(4, 0.5), (16, 2.0)]}
     table = replace(TABLE, shape=shape, full=(4.0, 4.0, 0.0), embeddings=0.0, **points | changes)
-    write_table(table, tmp_path / "table.json")
+    write_tables([table], tmp_path / "table.json")
     return str(tmp_path / "table.json")
 
 

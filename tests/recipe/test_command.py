@@ -17,6 +17,7 @@ from transformers import BertConfig
 from sparse_xp.recipe.__main__ import cli
 from sparse_xp.recipe.matches import in_short
 from sparse_xp.recipe.zoo import FILES
+from tests.runs import HANGS
 from tests.tiny import make_bert
 
 PRINTED = str(FILES / "bert-base-12layers_prune70_quant.md")
@@ -410,7 +411,7 @@ for words, _ in {commands!r}:
 heavy = {{"torch", "transformers", "datasets", "accelerate"}} & set(sys.modules)
 print(codes, sorted(heavy), file=sys.stderr)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=HANGS)
     assert done.stderr.splitlines()[-1] == f"{[code for _, code in commands]} []"
 
 

@@ -161,6 +161,7 @@ def test_t26_stages_follow_one_another():
             linear_outputs=True,
             embedding_outputs=True,
             per_channel=False,
+            reduce_range=False,
         ),
         LearningRate(init_lr=0.2, final_lr=0.0, start=4.0, end=7.0),
         Distillation(hardness=1.0, start=4.0),

@@ -158,11 +158,16 @@ def only(*tags: str):
                 exclude=["LayerNorm"],
                 submodules=["bert"],
                 per_channel=False,
+                reduce_range=False,
             ),
         ),
         (
+            "QuantizationModifier {start_epoch: 2, reduce_range: true}",
+            Quantization(start=2.0, linear_outputs=True, embedding_outputs=True, per_channel=False, reduce_range=True),
+        ),
+        (
             "QuantizationModifier {start_epoch: 2}",
-            Quantization(start=2.0, per_channel=False),
+            Quantization(start=2.0, per_channel=False, reduce_range=False),
         ),  # the newer class
     ],
 )
@@ -259,6 +264,8 @@ def test_names_of_equal_tags():
         ("EpochRangeModifier {start_epoch: -2, end_epoch: 3}", "start_epoch: want an epoch from 0, or -1"),
         ("SetWeightDecayModifier {weight_decay: much}", "weight_decay: want a number, not 'much'"),
         ("QuantizationModifier {start_epoch: 0, weight_qconfig_kwargs: {a: 1}}", "classes of torch.ao"),
+        ("QuantizationModifier {start_epoch: 0, tensorrt: true}", "tensorrt: true is not supported"),
+        ("QuantizationModifier {start_epoch: 0, reduce_range: some}", "reduce_range: want true or false"),
         ("LayerPruningModifier {layers: [a], start_epoch: 2}", "LayerPruning"),
         ("SetLearningRateModifier {learning_rate: 0.1, param_groups: [0]}", "param_groups: only all of them"),
     ],

@@ -16,6 +16,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.metrics import scores
 from sparse_xp.tasks import QuestionAnswering
 from sparse_xp.tasks.question_answering import answer_position, best_span, context_span
+from tests.runs import configure
 from tests.tiny import make_tokenizer
 
 TOKENIZER = make_tokenizer()
@@ -322,3 +323,17 @@ def test_other_names_of_columns():
 def test_refusals_name_the_key(fields, message):
     with pytest.raises(ValueError, match=message):
         make_task(**fields)
+
+
+def test_of_how_many_answers_a_metric_is_the_mean():
+    from datasets import Dataset
+
+    golds = [
+        {"text": ["a"], "answer_start": [0]},
+        {"text": [], "answer_start": []},
+        {"text": ["b"], "answer_start": [0]},
+    ]
+    rows = Dataset.from_dict({"answers": golds})
+    task = configure("task=squad_v2", "profile=embedded").task
+    counts = {name: task.counted(name, rows, rows) for name in ("f1", "best_f1", "HasAns_f1", "NoAns_exact_match")}
+    assert counts == {"f1": 3, "best_f1": 3, "HasAns_f1": 2, "NoAns_exact_match": 1}

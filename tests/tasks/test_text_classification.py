@@ -378,3 +378,23 @@ def test_columns_and_labels_of_the_real_data_sets(name):
         assert task.features(table, TOKENIZER, 0, train)["labels"] == table["label"]
     if name == "mnli":
         assert set(rows["split"]) == {"validation_matched", "validation_mismatched"}
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "count"),
+    [
+        (["task=sst2"], "accuracy", 5),
+        (["task=qqp"], "f1", 2),
+        (["task=qqp", "task.metrics=[accuracy,f1_macro]"], "f1_macro", 4),  # the rarer of two classes, twice
+        (["task=mnli"], "accuracy", 3),
+        (["task=mnli"], "accuracy_mismatched", 2),
+    ],
+)
+def test_of_how_many_answers_a_metric_is_the_mean(words, metric, count):
+    from datasets import Dataset
+
+    columns = {"labels": [0, 1, 0, 1, 0]}
+    if "task=mnli" in words:
+        columns["split"] = ["validation_matched"] * 3 + ["validation_mismatched"] * 2
+    rows = Dataset.from_dict(columns)
+    assert configure("profile=embedded", *words).task.counted(metric, rows, rows) == count

@@ -249,3 +249,12 @@ def test_features_of_the_real_data_set(tmp_path):
         assert len(labels) + sum(features["unseen"]) == words_there
         assert task.remarks(features, train) == []
         assert sum(label in (1, 3, 5, 7) for label in labels) == entities_there
+
+
+def test_of_how_many_answers_a_metric_is_the_mean():
+    from datasets import Dataset
+
+    task = configure("task=conll2003", "profile=embedded", "task.classes=[O,B-PER,I-PER]").task
+    rows = Dataset.from_dict({task.tokens: [["a", "b", "c"], ["d", "e"]], task.tags: [[1, 2, 1], [0, 1]]})
+    assert task.counted("accuracy", rows, rows) == 5
+    assert [task.counted(name, rows, rows) for name in ("f1", "precision", "recall")] == [3] * 3

@@ -1,0 +1,158 @@
+"""fp32 or 8 bits: by latency tables worked out by hand, and what a run says about the CPU before it begins."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sparse_xp import latency, target_cpu
+from sparse_xp.costs import Shape
+from sparse_xp.cpu import CPU, this_cpu
+from sparse_xp.errors import UserError
+from sparse_xp.latency import Spec, Table, write_tables
+from sparse_xp.result import Result
+from sparse_xp.run import run
+from sparse_xp.target_cpu import chosen, is_open, settled, start_note
+from tests.runs import SHORT, configure, without_export
+from tests.tiny import make_bert
+
+ZEN2 = CPU("AMD EPYC", 23, 49, 0, ("avx2", "fma"), 2)
+ICELAKE = CPU("Intel Xeon", 6, 106, 6, ("avx512_vnni", "avx512f", "avx2", "fma"), 2)
+
+
+def table(precision, attention, feed_forward):
+    """A table of a BERT of one layer of 2 heads and 16 neurons; dense it takes 2 * 8 ms."""
+    return Table(
+        spec=Spec("onnxruntime", precision, 1, 16),
+        shape=Shape(8, 2, 4, 16),
+        machine="made up",
+        version="1",
+        full=(8.0, 8.0, 0.0),
+        attention=[(1, attention / 2), (2, attention)],
+        feed_forward=[(4, feed_forward / 4), (16, feed_forward)],
+        embeddings=0.0,
+    )
+
+
+def pruner(speed):
+    words = ("task=sst2", "recipe=speedup4", f"sparsity.target_speedup={speed}", "sparsity.multiple=4")
+    return configure(*words).sparsity
+
+
+FP32 = table("fp32", 8.0, 8.0)
+
+
+@pytest.mark.parametrize(
+    ("int8", "speed", "best"),
+    [
+        (table("int8", 4.0, 4.0), 2, "int8"),  # twice as fast: nothing has to go
+        (table("int8", 6.4, 6.4), 2, "int8"),  # 12 neurons stay beside the one head, and 8 in fp32
+        (table("int8", 8.0, 8.0), 2, "fp32"),  # as fast: no reason for integers
+        (table("int8", 15.0, 15.0), 2, "fp32"),  # slower
+        (table("int8", 2.0, 2.0), 6, "int8"),  # fp32 cannot be so fast
+        (table("int8", 8.0, 8.0), 6, "fp32"),  # neither can, equally
+        (table("int8", 7.0, 7.0), 6, "int8"),  # neither can, int8 is nearer
+    ],
+)
+def test_the_precision_that_keeps_more_is_chosen(int8, speed, best, capsys):
+    assert chosen([FP32, int8], [(2, 16)], 1, pruner(speed)) == best
+    assert f"latency: the run delivers {best}, on made up" in capsys.readouterr().out
+
+
+def test_a_latency_that_leaves_it_open(tmp_path):
+    assert is_open("onnxruntime:auto:1x128")
+    assert not is_open("onnxruntime:int8:1x128")
+    write_tables([FP32], tmp_path / "one.json")
+    write_tables([FP32, table("int8", 1.0, 1.0)], tmp_path / "two.json")
+    assert not is_open(str(tmp_path / "one.json"))
+    assert is_open(str(tmp_path / "two.json"))
+
+
+def speedup(tmp_path, *words, int8=4.0, tables=True):
+    path = tmp_path / "table.json"
+    write_tables([FP32, table("int8", int8, int8)] if tables else [FP32], path)
+    return configure("task=sst2", "recipe=speedup4", f"sparsity.latency={path}", "sparsity.target_speedup=2", *words)
+
+
+@pytest.mark.parametrize(("int8", "integers"), [(4.0, True), (16.0, False)])
+def test_a_run_delivers_what_was_chosen(tmp_path, int8, integers):
+    config = settled(speedup(tmp_path, int8=int8), make_bert(), tmp_path, None)
+    assert (config.quantization is not None) == integers
+
+
+def test_quantization_among_the_other_modifiers_goes_too(tmp_path):
+    words = ("quantization=none", "+modifier@recipe.modifiers.q=Quantization", "recipe.modifiers.q.start=50%")
+    config = settled(speedup(tmp_path, *words, int8=16.0), make_bert(), tmp_path, None)
+    assert config.recipe.modifiers == {}
+
+
+def test_a_run_that_was_begun_goes_on_as_it_began(tmp_path):
+    config = speedup(tmp_path, int8=16.0)
+    assert settled(config, make_bert(), tmp_path, True).quantization is not None
+    assert settled(config, make_bert(), tmp_path, False).quantization is None
+
+
+def test_nothing_is_measured_where_nothing_is_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(target_cpu, "find_tables", lambda *_: pytest.fail("measured"))
+    for config in (
+        speedup(tmp_path, "quantization=none"),
+        speedup(tmp_path, tables=False),
+        configure("task=sst2", "recipe=structured50_quant"),
+        configure("task=sst2", "recipe=dense"),
+    ):
+        assert settled(config, make_bert(), tmp_path, None) is config
+
+
+@pytest.mark.parametrize(
+    ("cpu", "words", "said"),
+    [
+        (ZEN2, ["recipe=structured50_quant"], "8 bits on AMD EPYC (x86 with AVX2 and no VNNI): "),
+        (ZEN2, ["recipe=dense", "quantization=ptq_int8"], "recipe=structured50, structured75"),
+        (ICELAKE, ["recipe=structured50_quant"], None),
+        (ICELAKE, ["recipe=structured50_quant", "export.target_cpu=avx2"], "8 bits on x86 with AVX2 and no VNNI: "),
+        (ZEN2, ["recipe=structured50_quant", "export.target_cpu=vnni"], None),
+        (ZEN2, ["recipe=structured50"], None),
+        (ZEN2, ["recipe=speedup4"], None),  # it measures and says what it found
+    ],
+)
+def test_what_a_run_says_first(monkeypatch, cpu, words, said):
+    monkeypatch.setattr(target_cpu, "this_cpu", lambda: cpu)
+    note = start_note(configure("task=sst2", *words))
+    assert note is None if said is None else said in note
+
+
+def test_a_speed_on_another_kind_of_cpu_is_measured_there(monkeypatch, tmp_path):
+    monkeypatch.setattr(target_cpu, "this_cpu", lambda: ZEN2)
+    with pytest.raises(UserError, match=r"target_cpu=vnni: .*would be measured here, on AMD EPYC.*latency=FILE\.json"):
+        start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=vnni"))
+    assert start_note(speedup(tmp_path, "export.target_cpu=vnni")) is None
+    assert start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=avx2")) is None
+
+
+def test_a_kind_that_there_is_not():
+    with pytest.raises(UserError, match=r"export\.target_cpu=avx3: want one of amx, .*Did you mean 'avx2'"):
+        configure("task=sst2", "recipe=dense", "export.target_cpu=avx3")
+
+
+@pytest.mark.parametrize(("third", "precision"), [(3.0, "int8"), (1.0, "fp32")])
+def test_a_whole_run(tmp_path, monkeypatch, third, precision, capsys):
+    """The same command on a CPU where integers are three times as fast, and on one where they are not."""
+    times = {"attention": 1.0, "feed_forward": 1.0 / 32, "embeddings": 0.1}
+    monkeypatch.setattr(
+        latency,
+        "shortest",
+        lambda calls: {key: times[key[0]] * (key[1] or 1) / (third if key[2] else 1) for key in calls},
+    )
+    words = (*SHORT, "task=sst2", "recipe=speedup4", "teacher=none", "train.epochs=2")
+    config = configure(*words, "sparsity.start=20%", f"data.cache={tmp_path}/cache")
+    with without_export():
+        result = run(config, tmp_path / "run")
+    assert result.quantization == ("int8" if precision == "int8" else None)
+    assert isinstance(Result.read(tmp_path / "run/result.json"), Result)
+    assert result.sparsity.removed.share > 0
+    assert f"latency: the run delivers {precision}, on {this_cpu()}" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_the_names_of_machines_are_not_confused():
+    assert str(ZEN2) != str(replace(ZEN2, model=1))

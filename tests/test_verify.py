@@ -1,0 +1,133 @@
+"""``python -m sparse_xp.verify``: a folder that answers as it did, and every way in which it may not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from sparse_xp import Pipeline, verify
+from sparse_xp.bundle import read_deployment, savez, write_checksums
+from sparse_xp.cpu import this_cpu
+from sparse_xp.errors import UserError
+from sparse_xp.verify import check_samples, main
+
+
+def change(folder, name, **values):
+    """Other values in a file of JSON, with checksums that fit."""
+    path = folder / name
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+    write_checksums(folder)
+
+
+def test_a_folder_answers_as_where_it_was_made(folder, capsys):
+    place = folder("sst2")
+    capsys.readouterr()
+    main([str(place)])
+    shown = capsys.readouterr()
+    assert shown.out.count("\n") == 1
+    assert shown.out.startswith(f"{place}: {this_cpu().short} answers as {this_cpu()} did: onnxruntime logits of 4 ")
+    assert not shown.err
+    origin = read_deployment(place)
+    assert (origin.integers, origin.portable, origin.limits.max_abs_diff) == (False, True, 1e-3)
+
+
+def test_of_a_run(deployed, capsys):
+    main([f"run={deployed('sst2')}", str(deployed("conll2003"))])
+    assert capsys.readouterr().out.count(" answers as ") == 2
+
+
+def test_other_logits(folder, capsys):
+    place = folder("squad")
+    path = place / "samples/out-0002.npz"
+    values = dict(np.load(path))
+    values["start_logits"][0, 1] += 0.01
+    savez(path, values)
+    write_checksums(place)
+    with pytest.raises(SystemExit) as stopped:
+        main([str(place)])
+    assert stopped.value.code == 1
+    told = capsys.readouterr().err
+    assert f"{place}: this machine, {this_cpu().short}, does not answer as {this_cpu()} did: the logits of 4 " in told
+    assert "0.01 (limit 0.001)" in told
+    with pytest.raises(UserError, match="does not answer as"):
+        Pipeline(place, verify=True)
+    Pipeline(place)
+    Pipeline(place, verify=False)
+
+
+def test_a_limit_for_integers(folder):
+    place = folder("squad")
+    change(place, "deployment.json", integers=True, limits={"max_abs_diff": None, "max_rms_diff": 0.03})
+    recorded = {path.name: dict(np.load(path)) for path in sorted((place / "samples").glob("out-*"))}
+    spread = np.concatenate([value.ravel() for each in recorded.values() for value in each.values()]).std()
+
+    def forward(off):
+        answers = iter(recorded.values())
+        return lambda batch: {name: value + off * spread for name, value in next(answers).items()}
+
+    assert check_samples(place, forward(0.029)) == "logits of 4 samples within 0.029 of their spread (limit 0.03)"
+    for off in (0.031, float("nan")):
+        with pytest.raises(UserError, match=r"differ by .* of their spread \(limit 0.03\)"):
+            check_samples(place, forward(off))
+
+
+def test_another_file_and_one_that_is_missing(folder, capsys):
+    place = folder("sst2")
+    (place / "samples/inp-0000.npz").write_bytes(b"no zip")
+    with pytest.raises(SystemExit):
+        main([str(place)])
+    assert "inp-0000.npz is not what was exported (sha256)" in capsys.readouterr().err
+    for path in (place / "samples").iterdir():
+        path.unlink()
+    write_checksums(place)
+    with pytest.raises(UserError, match=r"has no samples/: copy the whole folder"):
+        verify.verify(place)
+    (place / "deployment.json").unlink()
+    write_checksums(place)
+    with pytest.raises(UserError, match=r"has no deployment\.json: it is incomplete or of an earlier version"):
+        verify.verify(place)
+
+
+def test_no_folder(capsys):
+    with pytest.raises(SystemExit):
+        main(["nowhere"])
+    assert "nowhere holds no model.onnx: no such folder." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("kind", "portable", "told"), [("avx2", False, True), ("avx2", True, False), ("vnni", False, False)]
+)
+def test_a_file_that_is_not_portable_says_what_other_sessions_need(folder, monkeypatch, kind, portable, told):
+    place = folder("sst2")
+    change(place, "deployment.json", portable=portable)
+    monkeypatch.setattr(verify, "this_cpu", lambda: SimpleNamespace(kind=kind, short="a CPU"))
+    assert ("Sessions of your own need session.x64quantprecision=1 here" in verify.verify(place)) == told
+
+
+def test_the_format_of_openvino_is_computed_too(folder):
+    pytest.importorskip("openvino")
+    from sparse_xp.deployment import to_openvino
+
+    place = folder("sst2")
+    to_openvino(place / "model.onnx")
+    write_checksums(place)
+    assert "; OpenVINO logits of 4 samples within" in verify.verify(place)
+
+
+LIGHT = """
+import sys
+from sparse_xp.verify import main
+main(sys.argv[1:])
+assert not {"torch", "transformers", "datasets", "accelerate"} & set(sys.modules), sorted(sys.modules)
+"""
+
+
+def test_the_command_needs_neither_torch_nor_transformers(deployed):
+    subprocess.run([sys.executable, "-c", LIGHT, str(deployed("sst2"))], check=True)
+    done = subprocess.run([sys.executable, "-m", "sparse_xp.verify", "nowhere"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
