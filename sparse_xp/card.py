@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparse_xp.config import Data
+from sparse_xp.cpu import this_cpu
+from sparse_xp.engines import EXACT, EXACT_OPENVINO
 from sparse_xp.report import rows_used
 from sparse_xp.result import Deployment, Result, Sparsity
 from sparse_xp.tasks import Task
@@ -77,7 +79,7 @@ Computed through onnxruntime on {rows} rows, in per cent{losses}:
 
 {scores}
 
-Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}.
+Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}, on {this_cpu().short}.
 
 ## Size and zeros
 
@@ -85,7 +87,7 @@ Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}.
 the whole model
 - `model.onnx`: {deployed.bytes / 1e6:.2f} MB{nonzero}; {deployed.compressed_bytes / 1e6:.2f} MB under \
 {deployed.compression}{INTEGERS * deployed.integers}{OPENVINO * (deployed.openvino_max_abs_diff is not None)}
-
+{computes(deployed)}
 Unstructured zeros make the file smaller once it is compressed. They do not make stock onnxruntime or OpenVINO faster;
 integers and structured removal (fewer layers, heads, neurons) do. `python -m sparse_xp.benchmark` measures it.
 
@@ -101,18 +103,50 @@ or `from sparse_xp import Pipeline; Pipeline(".")({call})`. With onnxruntime alo
 a row of `samples/`:
 
     import numpy, onnxruntime
-    session = onnxruntime.InferenceSession("model.onnx", providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions(){EXACT_LINE * (deployed.portable is False)}
+    session = onnxruntime.InferenceSession("model.onnx", options, providers=["CPUExecutionProvider"])
     outputs = session.run(None, dict(numpy.load("samples/inp-0000.npz")))  # as in samples/out-0000.npz
 
-`task.json` says how texts become tokens and outputs become answers, `sha256sum -c checksums.txt` checks the folder.
+`task.json` says how texts become tokens and outputs become answers. `python -m sparse_xp.verify .` checks the folder
+and computes the samples: it says whether this machine answers as the one that made the file.
 """
+
+
+def computes(deployed: Deployment) -> str:
+    """What a file of integers computes on CPUs that add two 8-bit products in 16 bits."""
+    if deployed.largest_pair is None:
+        return ""
+    pair = f"the largest |w1| + |w2| of two weights of one output is {deployed.largest_pair}"
+    if deployed.portable:
+        return f"""
+It computes the same on every x86 CPU, in every session. CPUs without VNNI add two 8-bit products in 16 bits, which
+hold 255 (|w1| + |w2|) up to 32767; {pair}.
+"""
+    key, value = EXACT
+    return f"""
+**It can overflow on x86 CPUs without VNNI**, and answer differently there. They add two 8-bit products in 16 bits,
+which hold 255 (|w1| + |w2|) up to 32767; {pair}. `sparse_xp` computes it
+exactly. A session of your own needs one more line:
+
+    Python    options.add_session_config_entry("{key}", "{value}")
+    C++       options.AddConfigEntry("{key}", "{value}");
+    C#        options.AddSessionConfigEntry("{key}", "{value}");
+    OpenVINO  core.compile_model(model, "CPU", {dict([EXACT_OPENVINO])})
+
+`quantization.reduce_range=true` makes a file that needs none.
+"""
+
+
+EXACT_LINE = """
+    options.add_session_config_entry("{}", "{}")""".format(*EXACT)
 
 
 INTEGERS = """
 
 The matrices and tables of the file are 8-bit integers (int8, symmetric), and what is multiplied by them is rounded to 8
 bits (uint8) on the way: QuantizeLinear and DequantizeLinear, which onnxruntime and OpenVINO compute in integers. A
-processor with instructions for them (AVX512-VNNI, AMX, NEON's dot product) makes that fast."""
+processor with instructions for them (VNNI, AMX, ARM's dot products) makes that fast; `python -m sparse_xp.cpu` says
+which yours is."""
 
 OPENVINO = """
 

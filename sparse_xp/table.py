@@ -33,6 +33,7 @@ class Latency:
     tokens: int
     ms: float
     ratio: float
+    machine: str
 
 
 @dataclass
@@ -235,11 +236,12 @@ def read_latency(place: Path) -> Latency | None:
     path = place / "benchmark" / "benchmark.json"
     if not path.exists():
         return None
-    measured = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    told = json.loads(path.read_text(encoding="utf-8"))
     best = max(
-        measured, key=lambda each: (each["engine"] == "onnxruntime", -each["batch"], -each["threads"], each["length"])
+        told["cells"],
+        key=lambda each: (each["engine"] == "onnxruntime", -each["batch"], -each["threads"], each["length"]),
     )
-    return Latency(best["engine"], best["length"], best["ms"], best["ratio"])
+    return Latency(best["engine"], best["length"], best["ms"], best["ratio"], told["machine"])
 
 
 # Written
@@ -317,10 +319,10 @@ def notes(made: Sequence[Line]) -> list[str]:
             name = f"{number.task} {number.cell}" + (f" of {number.model}" if number.model else "")
             cited.setdefault(source, []).append(f"{name} {number.metric} {number.published:g}")
     found += [f"Published: {', '.join(dict.fromkeys(numbers))}: {source}." for source, numbers in cited.items()]
-    measured = {(line.latency.engine, line.latency.tokens) for line in made if line.latency}
+    measured = {(each.tokens, each.engine, each.machine) for line in made if (each := line.latency)}
     found += [
-        f"Latency ratio: one row of {tokens} tokens, {engine}, against the reference of benchmark.json."
-        for engine, tokens in measured
+        f"Latency ratio: one row of {tokens} tokens, {engine} on {machine}, against the reference of benchmark.json."
+        for tokens, engine, machine in sorted(measured)
     ]
     return list(dict.fromkeys(found))
 

@@ -33,6 +33,20 @@ def test_a_run_of_made_up_numbers():
     assert "8-bit" not in text
 
 
+@pytest.mark.parametrize(("pair", "portable"), [(126, True), (254, False)])
+def test_what_a_file_of_integers_computes_elsewhere(pair, portable):
+    deployed = Deployment({"f1": 82.0}, 0.1, 3_000_000, 2_000_000, integers=True, largest_pair=pair, portable=portable)
+    text = run_card(SQUAD.task, Data(), make_result(deployment=deployed))
+    assert f"two weights of one output is {pair}" in text
+    assert ("It computes the same on every x86 CPU" in text) == portable
+    lines = [line.strip() for line in text.splitlines() if "x64quantprecision" in line]
+    assert len(lines) == (0 if portable else 4)  # for three languages, and in the example
+    if not portable:
+        assert 'options.add_session_config_entry("session.x64quantprecision", "1")' in lines
+        assert "{'LP_TRANSFORMS_MODE': 'NO'}" in text
+    assert "x64quantprecision" not in run_card(SQUAD.task, Data(), make_result())
+
+
 def test_generated_data_and_files_are_called_so():
     assert "on generated data;" in run_card(SQUAD.task, SQUAD.data, make_result())
     assert "the user's file mine.csv" in run_card(SQUAD.task, Data(train="a/mine.csv"), make_result())

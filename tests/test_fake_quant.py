@@ -197,6 +197,28 @@ def test_what_is_left_out(words, linears, embeddings):
     assert (kinds.count(QuantLinear), kinds.count(QuantEmbedding)) == (linears, embeddings)
 
 
+@pytest.mark.parametrize(
+    ("settings", "matrix", "table"),
+    [
+        (Settings(), 8, 8),
+        (Settings(reduce_range=True), 7, 8),  # a table is looked up, not multiplied
+        (Settings(weight_bits=7, reduce_range=True), 7, 7),
+        (Settings(weight_bits=4, reduce_range=True), 4, 4),
+    ],
+)
+def test_the_bits_of_matrices_and_tables(settings, matrix, table):
+    modules = prepare(make_bert(), settings)
+    bits = {(isinstance(module, QuantLinear), module.quant.bits) for module in modules.values()}
+    assert bits == {(True, matrix), (False, table)}
+
+
+def test_a_linear_of_7_bits_by_hand():
+    layer = nn.Sequential(nn.Linear(2, 1, bias=False))
+    layer[0].weight.data[:] = torch.tensor([[0.63, 0.126]])  # 63 and 12.6 steps of 0.01
+    [module] = prepare(layer, Settings(active=True, reduce_range=True)).values()
+    assert module(torch.eye(2)).flatten().tolist() == pytest.approx([0.63, 0.13])
+
+
 def test_a_submodule_that_is_not_there():
     with pytest.raises(UserError, match=r"No module matches 'clasifier'\. Did you mean 'classifier'"):
         prepare(make_bert(), Settings(), ["bert.encoder", "clasifier"])
@@ -245,7 +267,9 @@ def test_dropout_changes_its_class_beside_ours_and_back():
 # quantization.json
 
 
-@pytest.mark.parametrize("words", [{}, {"per_channel": False, "weight_bits": 4}, {"dynamic": True}])
+@pytest.mark.parametrize(
+    "words", [{}, {"per_channel": False, "weight_bits": 4}, {"dynamic": True}, {"reduce_range": True}]
+)
 def test_what_is_saved_computes_the_same_when_it_is_loaded(tmp_path, words):
     model = make_bert()
     modules = prepare(model, Settings(active=True, **words), linear_outputs=True)

@@ -17,7 +17,7 @@ from sparse_xp.result import Deployment, Result, Sparsity
 from sparse_xp.sweep.cells import Cell, Plan
 from sparse_xp.sweep.manifest import write_manifest
 from sparse_xp.sweep.state import write_error
-from sparse_xp.table import Line, csv_table, latex_table, lines, markdown_table, notes, read_latency
+from sparse_xp.table import Latency, Line, csv_table, latex_table, lines, markdown_table, notes, read_latency
 from tests.tiny import make_result
 
 
@@ -190,9 +190,9 @@ def test_latency_is_that_of_one_row(tmp_path):
         shape | {"engine": "openvino", "ratio": 7},
     ]
     (tmp_path / "benchmark").mkdir()
-    (tmp_path / "benchmark/benchmark.json").write_text(json.dumps({"cells": [*others, shape]}))
+    (tmp_path / "benchmark/benchmark.json").write_text(json.dumps({"cells": [*others, shape], "machine": "PDP-11"}))
     found = read_latency(tmp_path)
-    assert (found.engine, found.tokens, found.ms, found.ratio) == ("onnxruntime", 128, 20.0, 1.5)
+    assert found == Latency("onnxruntime", 128, 20.0, 1.5, "PDP-11")
     assert read_latency(tmp_path / "nothing") is None
 
 

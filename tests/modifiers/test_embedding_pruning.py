@@ -185,7 +185,7 @@ WORDS = (
 def test_a_run_with_narrower_embeddings(tmp_path, quantization):
     """Together with heads and neurons, in integers; and a transfer run that takes away more."""
     words = (
-        *WORDS, "recipe=structured50", f"quantization={quantization}", "export.max_metric_diff_int8=10",
+        *WORDS, "recipe=structured50", f"quantization={quantization}",
         f"data.cache={tmp_path}/cache",
     )  # fmt: skip
     result = run(configure(*words), tmp_path / "run")

@@ -235,7 +235,11 @@ def test_a_run_is_quantized_from_its_epoch_on_in_float32(finished):
 def test_a_run_says_that_it_is_of_integers(finished):
     assert (finished.result.quantization, finished.result.deployment.integers) == ("int8", True)
     assert "- in 8-bit integers: quantization=int8\n" in (finished.place / "report.md").read_text()
+    assert finished.result.deployment.portable
+    assert 63 < finished.result.deployment.largest_pair <= 126
+    assert "- computes the same in every session on every x86 CPU\n" in (finished.place / "report.md").read_text()
     card = (finished.place / "deployment/model_card.md").read_text()
+    assert "It computes the same on every x86 CPU" in card
     assert "matrices and tables of the file are 8-bit integers" in card
     assert "- quantization: int8\n" in card
 
@@ -299,6 +303,17 @@ def test_the_saved_model_is_stock_and_becomes_integers_again(finished):
     real = inputs["attention_mask"].bool().numpy()
     near, far = (float(np.abs(each.numpy() - theirs)[real].max()) for each in (ours, plain))
     assert near < min(0.05, far)
+
+
+@pytest.mark.slow
+def test_weights_of_8_bits_are_no_portable_file_and_say_so(tmp_path):
+    words = (*SHORT, "task=sst2", "recipe=dense", "train.epochs=1", "quantization=ptq_int8")
+    result = run(configure(*words, "quantization.reduce_range=false"), tmp_path / "run")
+    assert 128 < result.deployment.largest_pair <= 254
+    assert result.deployment.portable is False
+    card = (tmp_path / "run/deployment/model_card.md").read_text()
+    assert "**It can overflow on x86 CPUs without VNNI**" in card
+    assert "but on CPUs without VNNI" in (tmp_path / "run/report.md").read_text()
 
 
 @pytest.mark.slow

@@ -381,7 +381,6 @@ QUANT = (
     *SHORT,
     "task=sst2",
     "recipe=structured50_quant",
-    "export.max_metric_diff_int8=10",
     "model.layers=3",
     "+modifier@recipe.modifiers.layers=LayerPruning",
     "recipe.modifiers.layers.layers=[bert.encoder.layer.1]",
@@ -428,7 +427,7 @@ def test_a_run_in_which_layers_go(tmp_path):
     """Of three layers less than half of one may be left; the file of integers is that of the shorter model."""
     words = (
         *SHORT, "task=sst2", "recipe=structured75_quant", "teacher=none", "recipe.sparsity=0.85", "model.layers=3",
-        "sparsity=structured_global", "sparsity.layers=true", "export.max_metric_diff_int8=10",
+        "sparsity=structured_global", "sparsity.layers=true",
         f"data.cache={tmp_path}/cache",
     )  # fmt: skip
     result = run(configure(*words), tmp_path / "run")
