@@ -51,7 +51,10 @@ def main(cfg: DictConfig) -> float:
         config = to_object(cfg)
         from sparse_xp.console import say
         from sparse_xp.run import run
+        from sparse_xp.target_cpu import start_note
 
+        if note := start_note(config):
+            say(note)
         if config.teacher.source == "dense":
             dense, hydra_config, place = dense_run(config)
             teacher = to_object(dense)

@@ -150,23 +150,23 @@ def advice(kind: str) -> str:
     """What 8 bits gain on a CPU of this kind, and which recipe gains more."""
     if KINDS[kind].fast:
         return (
-            "8 bits make a file a quarter of the size and two to three times as fast as fp32; fewer heads and neurons "
+            "a quarter of the size and two to three times the speed of fp32. Fewer heads and neurons "
             "(recipe=structured75_quant, speedup4, speedup10) multiply that."
         )
     return (
-        "8 bits make a file a quarter of the size, and hardly faster than fp32: there are no instructions for them. "
-        "Smaller matrices gain more: recipe=structured50, structured75, or speedup4 and speedup10, which measure and "
-        "choose fp32 or 8 bits themselves."
+        "a quarter of the size and 1 to 1.6 times the speed of fp32, as there are no instructions for them. Smaller "
+        "matrices gain more: recipe=structured50, structured75, or speedup4 and speedup10, which measure fp32 and 8 "
+        "bits and take the better one."
     )
 
 
 def portability(kind: str) -> str:
     """What a file of 8-bit integers computes on a CPU of this kind."""
     if not KINDS[kind].saturates:
-        return "It computes every file of 8-bit integers exactly."
+        return "every file of 8-bit integers is computed exactly."
     return (
-        "It adds two 8-bit products in 16 bits. Files made with quantization.reduce_range=true (the default) cannot "
-        "overflow that. Others need session.x64quantprecision=1 in onnxruntime, which every session of sparse_xp has."
+        "products are added in 16 bits, which files of quantization.reduce_range=true (the default) cannot overflow. "
+        "Others need session.x64quantprecision=1 in onnxruntime, as every session of sparse_xp has it."
     )
 
 
@@ -179,7 +179,7 @@ def main(words: list[str]) -> None:
         raise UserError(f"kind={kind}: want one of {', '.join(KINDS)}.{did_you_mean(kind, KINDS)}")
     if "kind" not in given:
         print(f"{cpu}\n")
-    print(f"{kind}: {KINDS[kind].told}\n\n{advice(kind)}\n{portability(kind)}")
+    print(f"{kind}: {KINDS[kind].told}\n\n8 bits: {advice(kind)}\nAnswers: {portability(kind)}")
 
 
 if __name__ == "__main__":

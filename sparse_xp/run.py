@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from sparse_xp import target_cpu
 from sparse_xp.clock import Clock
 from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config
@@ -31,6 +30,7 @@ from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe, inherit
 from sparse_xp.result import NO_DEPLOYMENT, TRAINED, Provenance, Result, Sparsity, Training, provenance, summary
+from sparse_xp.target_cpu import settled
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -65,8 +65,6 @@ def run_alone(config: Config, directory: Path, command: str | None, show: bool) 
         go_offline_if_unreachable()
     if os.environ.get("RANK", "0") == "0":
         show_config(asdict(config)) if show else say(f"\n{directory}")
-    if note := target_cpu.start_note(config):
-        say(note)
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         with explain_full_disk(directory):
@@ -149,7 +147,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
             "that of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
         )
     with accelerator.main_process_first():
-        config = target_cpu.settled(config, student, cache / "latency", made_integers(directory, config_hash))
+        config = settled(config, student, cache / "latency", made_integers(directory, config_hash))
     per_epoch = data.steps_per_epoch(len(train_features), settings, accelerator.num_processes)
     clock = Clock(per_epoch, settings.steps) if settings.steps else Clock.of(settings.epochs, per_epoch)
     this = Run(

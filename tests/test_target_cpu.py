@@ -14,6 +14,7 @@ from sparse_xp.latency import Spec, Table, write_tables
 from sparse_xp.result import Result
 from sparse_xp.run import run
 from sparse_xp.target_cpu import chosen, is_open, settled, start_note
+from tests.in_process import command_of
 from tests.runs import SHORT, configure, without_export
 from tests.tiny import make_bert
 
@@ -128,6 +129,20 @@ def test_a_speed_on_another_kind_of_cpu_is_measured_there(monkeypatch, tmp_path)
         start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=vnni"))
     assert start_note(speedup(tmp_path, "export.target_cpu=vnni")) is None
     assert start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=avx2")) is None
+
+
+def test_it_is_said_before_a_teacher_is_trained(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(target_cpu, "this_cpu", lambda: ZEN2)
+    command = command_of(monkeypatch, capsys)
+    answer = command("task=sst2", "recipe=speedup4", "profile=embedded", "export.target_cpu=vnni")
+    assert answer.code == 1
+    assert "export.target_cpu=vnni: " in answer.message
+    assert not list(tmp_path.glob("outputs/*"))
+    trained = []
+    monkeypatch.setattr("sparse_xp.run.run", lambda config, *_, **__: trained.append(config.recipe.name) or 1 / 0)
+    answer = command("task=sst2", "recipe=structured50_quant", "profile=embedded")
+    assert trained == ["dense"]
+    assert answer.out.startswith("8 bits on AMD EPYC (x86 with AVX2 and no VNNI): a quarter of the size")
 
 
 def test_a_kind_that_there_is_not():
