@@ -16,6 +16,8 @@ os.environ.update(
 )
 
 import shutil
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,13 @@ from filelock import FileLock
 
 from sparse_xp.cpu import this_cpu
 from sparse_xp.result import version_of
+
+if find_spec("absl"):
+    # OpenVINO and TensorBoard import it. Hydra closes the handlers of every logger, and that of absl closes its stream,
+    # which would be the one that pytest captures with.
+    import absl.logging
+
+    absl.logging.get_absl_handler().python_handler.setStream(sys.__stderr__)
 
 
 def pytest_report_header() -> str:
