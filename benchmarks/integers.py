@@ -23,7 +23,7 @@ from transformers import BertConfig, BertForQuestionAnswering
 from sparse_xp.benchmark import cell, make_batch, take_turns
 from sparse_xp.cpu import this_cpu
 from sparse_xp.deployment import to_onnx
-from sparse_xp.engines import ENGINES, Batch, Call, installed, open_session, openvino_call, versions
+from sparse_xp.engines import ENGINES, Batch, Call, installed, versions
 from sparse_xp.environment import hush_libraries
 from sparse_xp.evaluation import Subject
 from sparse_xp.fake_quant import Settings, freeze, prepare
@@ -70,15 +70,6 @@ def integers(model: Any, reduce_range: bool = True, dynamic: bool = False) -> An
     return found
 
 
-def by_default(engine: str, path: Path, threads: int) -> Call:
-    """The engine as it is without our setting against saturation."""
-    if engine == "openvino":
-        return openvino_call(path, threads, exact=False)
-    session = open_session(path, threads, exact=False)
-    names = [each.name for each in session.get_inputs()]
-    return lambda batch: session.run(None, {name: batch[name] for name in names})
-
-
 def off(call: Call, model: Any, batch: Batch) -> float:
     """The root mean square of the differences to PyTorch, as a share of the logits' standard deviation."""
     found = call(batch)
@@ -116,7 +107,7 @@ def main() -> None:
             print(f"{name:<28} {path.stat().st_size / 1e6:6.1f} MB")
         for engine in engines:
             calls = {name: ENGINES[engine](path, options.threads) for name, path in files.items()}
-            calls[f"int8, 8 bits{BY}"] = by_default(engine, files["int8, 8 bits"], options.threads)
+            calls[f"int8, 8 bits{BY}"] = ENGINES[engine](files["int8, 8 bits"], options.threads, exact=False)
             pairs: Any = {
                 (name, options.threads): (call, calls["fp32"]) for name, call in calls.items() if name != "fp32"
             }

@@ -53,7 +53,7 @@ def main(cfg: DictConfig) -> float:
         from sparse_xp.run import run
         from sparse_xp.target_cpu import start_note
 
-        if note := start_note(config):
+        if note := start_note(config, directory):
             say(note)
         if config.teacher.source == "dense":
             dense, hydra_config, place = dense_run(config)

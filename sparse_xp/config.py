@@ -364,10 +364,12 @@ def choose(key: str, value: str, known: tuple[str, ...]) -> None:
 def result_hash(config: Config) -> str:
     """Ten hex digits over all that can change a number of the result.
 
-    Not the log, the cache's place, and what the gate of the export allows: a run that it stopped may be given more.
+    Not the log, the cache's place, the CPU that the file is for, and what the gate of the export allows: a run that it
+    stopped may be given more.
     """
     fields = asdict(config)
-    fields["export"] = {name: value for name, value in fields["export"].items() if not name.startswith("max_")}
+    numbers = (name for name in fields["export"] if name != "target_cpu" and not name.startswith("max_"))
+    fields["export"] = {name: fields["export"][name] for name in numbers}
     del fields["log"]
     del fields["zoo"]
     del fields["data"]["cache"]
@@ -386,7 +388,7 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
     extra = []
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
-        if key not in named and not key.startswith(("log.", "export.max_")):
+        if key not in named and not key.startswith(("log.", "export.max_", "export.target_cpu")):
             value = value.strip("'\"")
             if value.count("/") > 1 or value[:1] in "./":
                 last = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml

@@ -103,17 +103,8 @@ def from_proc(text: str, machine: str, cores: int) -> CPU:
             fields.setdefault(key.strip(), value.strip())
     flags = set(f"{fields.get('flags', '')} {fields.get('Features', '')}".split())
     part = " ".join(fields[key] for key in ("CPU implementer", "CPU part", "CPU variant") if key in fields)
-    numbers = [fields.get(key, "") for key in ("cpu family", "model", "stepping")]
-    family, model, stepping = (int(number) if number.isdecimal() else None for number in numbers)
-    return CPU(
-        name=fields.get("model name") or (f"ARM {part}" if part else machine),
-        family=family,
-        model=model,
-        stepping=stepping,
-        sets=tuple(name for name in SETS if name in flags),
-        cores=cores,
-        x86=machine.lower() in X86,
-    )
+    name = fields.get("model name") or (f"ARM {part}" if part else machine)
+    return described(name, [fields.get(key, "") for key in ("cpu family", "model", "stepping")], flags, machine, cores)
 
 
 def from_sysctl(text: str, machine: str, cores: int) -> CPU:
@@ -124,26 +115,27 @@ def from_sysctl(text: str, machine: str, cores: int) -> CPU:
     arm = {"FEAT_DotProd": "asimddp", "FEAT_I8MM": "i8mm", "FEAT_BF16": "bf16"}
     flags |= {ours for theirs, ours in arm.items() if fields.get(f"hw.optional.arm.{theirs}") == "1"}
     numbers = [fields.get(f"machdep.cpu.{key}", "") for key in ("family", "model", "stepping")]
-    family, model, stepping = (int(number) if number.isdecimal() else None for number in numbers)
-    return CPU(
-        name=fields.get("machdep.cpu.brand_string", machine),
-        family=family,
-        model=model,
-        stepping=stepping,
-        sets=tuple(name for name in SETS if name in flags),
-        cores=cores,
-        x86=machine.lower() in X86,
-    )
+    return described(fields.get("machdep.cpu.brand_string", machine), numbers, flags, machine, cores)
 
 
 def from_numpy(name: str, machine: str, cores: int) -> CPU:
-    """Where the system has no such list (Windows): what NumPy found when it chose its own kernels."""
+    """Where the system has no such list (Windows): what NumPy found when it chose its own kernels.
+
+    It does not look for AVX-VNNI and AMX: a CPU with no other VNNI than these is taken for one of AVX2 or AVX-512.
+    """
     from numpy._core._multiarray_umath import __cpu_features__
 
     names = {"AVX512VNNI": "avx512_vnni", "AVX512_ICL": "avx512_vnni", "AVX512F": "avx512f", "X86_V4": "avx512f"}
     names |= {"AVX2": "avx2", "X86_V3": "avx2", "FMA3": "fma", "ASIMDDP": "asimddp", "SVE": "sve"}
-    found = {ours for theirs, ours in names.items() if __cpu_features__.get(theirs)}
-    return CPU(name, None, None, None, tuple(s for s in SETS if s in found), cores, machine.lower() in X86)
+    flags = {ours for theirs, ours in names.items() if __cpu_features__.get(theirs)}
+    return described(name, ["", "", ""], flags, machine, cores)
+
+
+def described(name: str, numbers: list[str], flags: set[str], machine: str, cores: int) -> CPU:
+    """``numbers``: family, model and stepping as text, empty where there are none."""
+    family, model, stepping = (int(number) if number.isdecimal() else None for number in numbers)
+    sets = tuple(each for each in SETS if each in flags)
+    return CPU(name, family, model, stepping, sets, cores, x86=machine.lower() in X86)
 
 
 def advice(kind: str) -> str:
@@ -154,9 +146,9 @@ def advice(kind: str) -> str:
             "(recipe=structured75_quant, speedup4, speedup10) multiply that."
         )
     return (
-        "a quarter of the size and 1 to 1.6 times the speed of fp32, as there are no instructions for them. Smaller "
-        "matrices gain more: recipe=structured50, structured75, or speedup4 and speedup10, which measure fp32 and 8 "
-        "bits and take the better one."
+        "a quarter of the size, but little speed, as there are no instructions for them: at most 1.6 times fp32 in "
+        "onnxruntime and nothing in OpenVINO, measured with AVX2. Smaller matrices gain more: recipe=structured50, "
+        "structured75, or speedup4 and speedup10, which measure fp32 and 8 bits and take the better one."
     )
 
 

@@ -62,14 +62,14 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
         for name, each in apart.items():
             if excess := each.excess(settings, integers):
                 told = f"The {name} file does not compute what the model computes: {excess}"
-                raise UserError(f"{told} {cause(path, subject)}")
+                raise UserError(f"{told} {cause(path, subject, each)}{again(*each.judged(integers))}")
         metrics = subject.task.score(
             subject.rows, subject.eval_features, predict(subject, lambda batch: infer(session, batch))
         )
         check_metrics(subject, metrics, expected, apart["exported"].rms, settings, integers)
         inside = look(path)
-        limits = apart["exported"].limits(settings, integers)
-        write_deployment(draft, integers, inside.portable, limits)
+        farthest = Distance(max(each.highest for each in apart.values()), max(each.rms for each in apart.values()))
+        write_deployment(draft, integers, inside.portable, farthest.limits(settings, integers))
         inputs = ordered_inputs(subject)
         write_bundle(draft, subject, inputs, lambda batch: infer(session, batch), fixed_shape(session))
         return Deployment(
@@ -81,19 +81,35 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
             compression="zstd",
             integers=integers,
             openvino_max_abs_diff=apart["OpenVINO"].highest if settings.openvino else None,
-            largest_pair=inside.pair,
+            largest_pair=inside.largest_pair,
             portable=inside.portable,
         )
 
 
-def cause(path: Path, subject: Subject) -> str:
-    """Which part is at fault: the graph, or the kernels that onnxruntime makes of it."""
+def cause(path: Path, subject: Subject, found: Distance) -> str:
+    """What is at fault for a file that far from the model: the graph, or the kernels that an engine makes of it."""
     plain = open_session(path, optimized=False)
-    found = distance(subject, lambda batch: infer(plain, batch))
+    bare = distance(subject, lambda batch: infer(plain, batch)).rms
+    if bare <= found.rms / 2:
+        return (
+            f"Computed node by node it is nearer ({bare:.2g} of the logits' spread, not {found.rms:.2g}): the engine's "
+            "kernels are at fault. Try another version of the engine."
+        )
     return (
-        f"With onnxruntime's optimizations off a logit differs by {found.highest:.3g}, all by {found.rms:.3g} of their "
-        "spread. If that is as much, the graph is at fault: try another export.opset. If it is far less, the engine's "
-        "kernels are: try another version of it."
+        f"Computed node by node it is as far ({bare:.2g} of the logits' spread): the graph is at fault. Try another "
+        "export.opset."
+    )
+
+
+def again(key: str, value: float) -> str:
+    """How to take a file past the limit ``key``, last of all; nothing for a value that no limit can allow."""
+    if not math.isfinite(value):
+        return ""
+    digits = max(1, 1 - math.floor(math.log10(value)))
+    enough = math.ceil(value * 10**digits) / 10**digits
+    return (
+        f" To take this file all the same: export.{key}={enough:g}, with the same command or, for a run, with "
+        "python -m sparse_xp.export run=DIR. Neither trains again."
     )
 
 
@@ -115,17 +131,19 @@ def check_metrics(
         if name.endswith("_threshold"):
             continue  # no score but where one is best: a tie may put it elsewhere
         lost = abs(value - expected[name]) / max(1.0, abs(value) / 100)  # a perplexity may be in the thousands
-        count = max(1, subject.task.counted(name, subject.rows, subject.eval_features))
-        flips = flips_by_rounding(count, rms)
-        if not lost <= max(limit, 100 * flips / count):
-            enough = math.ceil(lost * 10) / 10 if math.isfinite(lost) else lost
-            raise UserError(
-                f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {lost:.2f} apart. One "
-                f"answer of {count} is {100 / count:.2f}. Logits that differ by {rms:.2g} of their spread explain "
+        count = subject.task.counted(name, subject.rows, subject.eval_features)
+        flips = 0.0 if count is None else flips_by_rounding(count, rms)
+        if lost <= max(limit, 100 * flips / max(1, count or 0)):
+            continue
+        told = f"The exported file scores {name} {value:.2f}, the model {expected[name]:.2f}: {lost:.2f} apart, and "
+        told += f"{limit:g} is allowed."
+        if count:
+            told += (
+                f" One answer of {count} is {100 / count:.2f}. Logits that differ by {rms:.2g} of their spread explain "
                 f"{flips:.1f} answers. A model that is near a tie everywhere needs more training; few rows need more "
-                f"rows (task.max_eval_samples). To take this file all the same: export.{key}={enough:g} (now "
-                f"{limit:g}), with the same command or with python -m sparse_xp.export run=DIR. Neither trains again."
+                "rows (task.max_eval_samples)."
             )
+        raise UserError(told + again(key, lost))
 
 
 def flips_by_rounding(count: int, rms: float) -> float:
@@ -221,9 +239,13 @@ class Distance:
     highest: float
     rms: float
 
+    def judged(self, integers: bool) -> tuple[str, float]:
+        """The limit and what it is for: ``rms`` where both compute in integers, else ``highest``."""
+        return ("max_rms_diff_int8", self.rms) if integers else ("max_abs_diff", self.highest)
+
     def excess(self, settings: Export, integers: bool) -> str:
-        """What is past its limit, in words: ``highest``, or ``rms`` of files of integers. Empty if nothing is."""
-        value, key = (self.rms, "max_rms_diff_int8") if integers else (self.highest, "max_abs_diff")
+        """What is past its limit, in words. Empty if nothing is."""
+        key, value = self.judged(integers)
         limit: float = getattr(settings, key)
         if value <= limit:  # false for nan
             return ""

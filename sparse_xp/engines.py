@@ -88,9 +88,9 @@ def fill(batch: Batch, shape: tuple[int | None, int | None]) -> Batch:
     return {name: np.pad(array, [(0, more[0]), (0, more[1])]) for name, array in batch.items()}
 
 
-def onnxruntime_call(path: Path, threads: int) -> Call:
-    """One session on ``threads`` cores of the CPU, the same options for every file."""
-    session = open_session(path, threads)
+def onnxruntime_call(path: Path, threads: int, exact: bool = True) -> Call:
+    """One session on ``threads`` cores of the CPU. ``exact``: as of ``open_session``."""
+    session = open_session(path, threads, exact)
     names = [each.name for each in session.get_inputs()]
     return lambda batch: session.run(None, {name: batch[name] for name in names})
 
@@ -135,7 +135,7 @@ def openvino_forward(path: Path, shape: tuple[int | None, int | None]) -> Callab
     return forward
 
 
-ENGINES: dict[str, Callable[[Path, int], Call]] = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
+ENGINES: dict[str, Callable[..., Call]] = {"onnxruntime": onnxruntime_call, "openvino": openvino_call}
 
 
 def choose(asked: list[str] | None) -> list[str]:

@@ -5,10 +5,9 @@
     python -m sparse_xp.export task=squad model.checkpoint=DIR_OR_HUB_ID out=DIR
 
 A run is examined with its own task, data and tolerances, which words such as ``export.opset=18`` or ``data.root=DIR``
-change; its ``deployment/`` and the figures in ``result.json`` are replaced. A run whose file was refused is finished by
-it. With ``out=DIR`` the run stays as it is and
-``task.max_eval_samples=100`` and the like may be changed too. A model takes every word that ``python -m sparse_xp``
-takes; nothing is trained.
+change; its ``deployment/`` and the figures in ``result.json`` are replaced. The same command finishes a run that the
+gate stopped. With ``out=DIR`` the run stays as it is and ``task.max_eval_samples=100`` and the like may be changed too.
+A model takes every word that ``python -m sparse_xp`` takes; nothing is trained.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,10 @@ from sparse_xp.card import model_card, run_card
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean, explain
+from sparse_xp.files import one_at_a_time
 from sparse_xp.result import TRAINED, Deployment, Result, Sparsity, summary, summary_of
 from sparse_xp.run import clear
+from sparse_xp.sweep.state import ERROR
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 
@@ -43,6 +45,12 @@ PARTS = ("task", "data", "export", "eval_batch_size")
 
 def export_run(directory: Path, words: list[str], out: Path | None) -> Deployment:
     """Export the run in ``directory``, finished or only trained. Raises UserError for one that is neither."""
+    with nullcontext() if out or not directory.is_dir() else one_at_a_time(directory, say):
+        return export_alone(directory, words, out)
+
+
+def export_alone(directory: Path, words: list[str], out: Path | None) -> Deployment:
+    """The same with nobody else at work in ``directory``."""
     from sparse_xp.report import write_report
 
     stored = next((directory / name for name in ("result.json", TRAINED) if (directory / name).is_file()), None)
@@ -67,6 +75,7 @@ def export_run(directory: Path, words: list[str], out: Path | None) -> Deploymen
     write_report(directory, result, [json.loads(line) for line in lines])
     result.write(directory / "result.json")
     clear(directory)
+    (directory / ERROR).unlink(missing_ok=True)
     return made.deployment
 
 

@@ -20,17 +20,17 @@ INTEGER = ("QLinearMatMul", "MatMulInteger", "QuantizeLinear", "DynamicQuantizeL
 class Inside:
     """``zeros``: the share of exact zeros of the matrices that are multiplied, embeddings not among them.
 
-    ``pair``: the largest |w1| + |w2| of two int8 weights of one output, None if no matrix is of int8.
+    ``largest_pair``: the largest |w1| + |w2| of two int8 weights of one output, None if no matrix is of int8.
     """
 
     zeros: float
     integers: bool
-    pair: int | None = None
+    largest_pair: int | None = None
 
     @property
     def portable(self) -> bool:
         """Whether no two products can overflow 16 bits: every session on every CPU computes the same."""
-        return self.pair is None or not can_saturate(self.pair)
+        return self.largest_pair is None or not can_saturate(self.largest_pair)
 
 
 def look(path: Path) -> Inside:
@@ -44,7 +44,7 @@ def look(path: Path) -> Inside:
     return Inside(
         zeros=1 - nonzero / total if total else 0.0,
         integers=any(node.op_type in INTEGER for node in graph.node),
-        pair=max((largest_pair(weight) for weight in weights if weight.dtype == np.int8), default=None),
+        largest_pair=max((largest_pair(weight) for weight in weights if weight.dtype == np.int8), default=None),
     )
 
 

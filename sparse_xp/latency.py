@@ -3,9 +3,9 @@
     python -m sparse_xp.latency model=DIR_OR_HUB_ID latency=onnxruntime:int8:1x128 out=FILE.json
 
 ``latency``: ENGINE:PRECISION:ROWSxTOKENS, one thread. PRECISION is fp32, int8, or auto for both, between which the run
-chooses (``target_cpu``). A run with ``sparsity.target_speedup=`` measures such a table
-itself, once, and keeps it under ``data.cache``; one that was measured elsewhere, where the model is to be used, is
-named: ``sparsity.latency=FILE.json``.
+chooses (``target_cpu``). A run with ``sparsity.target_speedup=`` measures such a table itself, once, and keeps it under
+``data.cache``. One that was measured elsewhere, where the model is to be used, is named:
+``sparsity.latency=FILE.json``.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ from sparse_xp.words import command, split
 
 PRECISIONS = ("fp32", "int8")
 ROUNDS = 15
+#: the tables that a run goes by, in its directory
+TABLES = "latency.json"
 #: blocks in one graph, so that what a call costs besides counts little
 COPIES = 2
 #: into how many parts the heads and the neurons of a layer are divided, at most; between them one interpolates
@@ -73,6 +75,10 @@ class Table:
             rest=self.embeddings,
         )
 
+    def costs_of(self, dimensions: int | None) -> Costs:
+        """The same for a model whose embeddings are factored, with a matrix from so many ``dimensions``."""
+        return self.costs() if dimensions is None else self.costs().with_map(dimensions)
+
     def dense(self, layers: int) -> float:
         """Milliseconds of the whole dense model in fp32."""
         attention, feed_forward, embeddings = self.full
@@ -106,6 +112,18 @@ def interpolated(points: list[tuple[int, float]], most: int) -> list[float]:
     return [float(x) for x in np.maximum.accumulate(np.interp(range(most + 1), numbers, values))]
 
 
+def tables_of_run(directory: Path, latency: str, shape: Shape, cache: Path) -> list[Table]:
+    """The tables that the run in ``directory`` goes by: those it began with, on whatever CPU it goes on.
+
+    Raises UserError as ``find_tables`` does.
+    """
+    if not (directory / TABLES).is_file():
+        found = find_tables(latency, shape, cache)
+        directory.mkdir(parents=True, exist_ok=True)
+        write_tables(found, directory / TABLES)
+    return read_tables(directory / TABLES)
+
+
 def find_tables(latency: str, shape: Shape, cache: Path) -> list[Table]:
     """The tables that ``latency`` names: of a file, or kept in ``cache``, or measured now and kept there.
 
@@ -116,8 +134,8 @@ def find_tables(latency: str, shape: Shape, cache: Path) -> list[Table]:
         for table in tables:
             if table.shape != shape:
                 raise UserError(f"{latency} is of layers of another shape: {table.shape}, and the model has {shape}.")
-            if table.machine != str(this_cpu()):
-                say(f"latency: {latency} was measured on {table.machine}; that is where the speed-up holds")
+        if tables[0].machine != str(this_cpu()):
+            say(f"latency: {latency} was measured on {tables[0].machine}; that is where the speed-up holds")
         return tables
     specs = parse_specs(latency)
     choose([specs[0].engine])

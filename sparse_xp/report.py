@@ -118,8 +118,11 @@ def report(result: Result, history: list[dict[str, Any]]) -> str:
     layers = markdown([{"weight": name, "zeros": f"{share:.2%}"} for name, share in zeros.layers.items()])
     integers = f"\n- in 8-bit integers: quantization={result.quantization}" if result.quantization else ""
     if deployed.portable is not None and deployed.integers:
-        other = "" if deployed.portable else ", but on CPUs without VNNI (the card has what a session needs there)"
-        integers += f"\n- computes the same in every session on every x86 CPU{other}"
+        integers += (
+            "\n- computes the same in every session on every x86 CPU"
+            if deployed.portable
+            else "\n- can answer differently on x86 CPUs without VNNI: the card has the line that a session needs there"
+        )
     return f"""# {result.recipe} on {result.task}, {result.model}, seed {result.seed}
 
 {scores} on the exported file, {rows_used(trained.eval_rows, trained.eval_rows_of)} rows.

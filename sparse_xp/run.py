@@ -147,7 +147,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
             "that of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
         )
     with accelerator.main_process_first():
-        config = settled(config, student, cache / "latency", made_integers(directory, config_hash))
+        config = settled(config, student, directory, cache / "latency", made_integers(directory, config_hash))
     per_epoch = data.steps_per_epoch(len(train_features), settings, accelerator.num_processes)
     clock = Clock(per_epoch, settings.steps) if settings.steps else Clock.of(settings.epochs, per_epoch)
     this = Run(

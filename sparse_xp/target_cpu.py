@@ -11,7 +11,7 @@ from sparse_xp.console import say
 from sparse_xp.costs import Size, even_sizes, least_cost, parameter_costs
 from sparse_xp.cpu import KINDS, advice, this_cpu
 from sparse_xp.errors import UserError
-from sparse_xp.latency import Table, find_tables, is_file, read_tables
+from sparse_xp.latency import TABLES, Table, is_file, read_tables, tables_of_run
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.modifiers.structured_pruning import StructuredPruning
 
@@ -32,17 +32,21 @@ def makes_integers(config: Config) -> bool:
 
 def is_open(latency: str) -> bool:
     """Whether a latency leaves it open if the file is of fp32 or of int8."""
-    return len(read_tables(Path(latency))) > 1 if is_file(latency) else ":auto:" in latency
+    if not is_file(latency):
+        return ":auto:" in latency
+    return len({table.spec.precision for table in read_tables(Path(latency))}) > 1
 
 
-def start_note(config: Config) -> str | None:
+def start_note(config: Config, directory: Path) -> str | None:
     """What a person should know before a run makes integers, None if there is nothing to say.
 
-    Raises UserError for a speed that would be measured here and is wanted on a CPU of another kind.
+    Raises UserError for a speed that would be measured here, and not in ``directory`` before, and is wanted on a CPU of
+    another kind.
     """
     here, there = this_cpu(), config.export.target_cpu or this_cpu().kind
     pruner = by_speed(config)
-    if pruner and pruner.latency and not is_file(pruner.latency) and there != here.kind:
+    measures = pruner and pruner.latency and not is_file(pruner.latency) and not (directory / TABLES).is_file()
+    if pruner and measures and there != here.kind:
         raise UserError(
             f"export.target_cpu={there}: sparsity.latency={pruner.latency} would be measured here, on {here.short}. "
             f"Measure it there, python -m sparse_xp.latency model=DIR latency={pruner.latency} out=FILE.json, and give "
@@ -54,44 +58,61 @@ def start_note(config: Config) -> str | None:
     return f"8 bits on {where}: {advice(there)}"
 
 
-def settled(config: Config, model: PreTrainedModel, cache: Path, before: bool | None) -> Config:
-    """The configuration with fp32 or int8 chosen where its latency leaves that open.
+def settled(config: Config, model: PreTrainedModel, directory: Path, cache: Path, before: bool | None) -> Config:
+    """The configuration with fp32 or int8 chosen where its latency leaves that open; ``directory`` keeps its tables.
 
-    ``before``: whether the run, begun earlier, makes integers; it goes on as it began.
+    ``before``: whether the run, begun earlier, makes integers, None if it was not begun. It goes on as it began, on
+    whatever CPU.
     """
+    from sparse_xp.factor import find
     from sparse_xp.structured import full_shape, gone_layers, sizes_of
 
     pruner = by_speed(config)
-    if not pruner or not pruner.latency or not makes_integers(config) or not is_open(pruner.latency):
+    if not pruner or not pruner.latency:
         return config
     if before is None:
-        sizes = sizes_of(model)
-        tables = find_tables(pruner.latency, full_shape(model), cache)
-        before = chosen(tables, sizes, len(sizes) + len(gone_layers(model)), pruner) == "int8"
+        (directory / TABLES).unlink(missing_ok=True)  # of a run that was configured otherwise, and never began
+    tables = tables_of_run(directory, pruner.latency, full_shape(model), cache)
+    if len({table.spec.precision for table in tables}) == 1 or not makes_integers(config):
+        return config
+    if before is None:
+        sizes, factored = sizes_of(model), find(model)
+        dimensions = None if factored is None else factored.last
+        before = chosen(tables, sizes, len(sizes) + len(gone_layers(model)), pruner, dimensions) == "int8"
     return config if before else without_integers(config)
 
 
-def chosen(tables: list[Table], sizes: list[Size], layers: int, pruner: StructuredPruning) -> str:
+def chosen(
+    tables: list[Table], sizes: list[Size], layers: int, pruner: StructuredPruning, dimensions: int | None = None
+) -> str:
     """``fp32`` or ``int8``: the one that keeps more weights at the wanted speed, the same share in every layer.
 
-    Where both keep as many it is fp32, which costs no accuracy; where neither is fast enough, the faster one.
+    Where both keep as many it is fp32, which costs no accuracy; where neither is fast enough with all layers, the
+    faster one. ``layers``: of the dense model; ``dimensions``: of factored embeddings, None if they are one table.
     """
     assert pruner.target_speedup is not None
     kept: dict[str, float] = {}
     for table in tables:
-        costs, budget = table.costs(), table.dense(layers) / pruner.target_speedup
-        least = least_cost(costs, sizes, pruner.multiple, pruner.layers)
-        try:
+        costs, budget = table.costs_of(dimensions), table.dense(layers) / pruner.target_speedup
+        least = least_cost(costs, sizes, pruner.multiple, layers=False)
+        if least <= budget:
             left = even_sizes(costs, sizes, budget, pruner.multiple)
-            kept[table.spec.precision] = parameter_costs(table.shape).total(left) / layers
-            told = f"{left[0][0]} heads and {left[0][1]} neurons a layer"
-        except ValueError:
+            kept[table.spec.precision] = parameter_costs(table.shape).total(left)
+            told = f"{pruner.target_speedup:g} times the speed of dense fp32 leaves {in_words(left)}"
+        else:
             kept[table.spec.precision] = -least / budget
-            told = f"at most {table.dense(layers) / least:.2f} times"
-        say(f"latency: {pruner.target_speedup:g} times the speed of dense fp32 in {table.spec.precision}: {told}")
+            told = f"{table.dense(layers) / least:.2f} times the speed of dense fp32 is the most"
+            told += " unless layers go whole" * pruner.layers
+        say(f"latency: in {table.spec.precision}, {told}")
     best = "int8" if kept["int8"] > kept["fp32"] else "fp32"
     say(f"latency: the run delivers {best}, on {tables[0].machine}")
     return best
+
+
+def in_words(sizes: list[Size]) -> str:
+    """What the layers keep: the same in each, or, of layers of unlike sizes, what the first does."""
+    first = f"{sizes[0][0]} heads and {sizes[0][1]} neurons"
+    return f"{first} in each layer" if len(set(sizes)) == 1 else f"{first} in the first layer"
 
 
 def without_integers(config: Config) -> Config:

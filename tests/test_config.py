@@ -397,7 +397,7 @@ def test_run_name_is_one_file_name_with_the_seed_at_its_end(word):
 
 
 def test_run_name_leaves_out_what_changes_no_number():
-    assert named("log=none", "log.every=3", "data.cache=elsewhere") == named()
+    assert named("log=none", "log.every=3", "data.cache=elsewhere", "export.target_cpu=vnni") == named()
 
 
 def test_hydra_uses_the_run_name_for_runs_and_sweeps():
@@ -415,6 +415,7 @@ def test_result_hash_ignores_the_log_and_the_place_of_the_cache():
         "log.tags=[a]",
         "data.cache=elsewhere",
         "export.max_abs_diff=1",
+        "export.target_cpu=vnni",
     )
     assert plain != told
     assert result_hash(plain) == result_hash(told)

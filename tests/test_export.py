@@ -17,7 +17,7 @@ import yaml
 from sparse_xp import Pipeline, benchmark
 from sparse_xp.bundle import Limits, check_files
 from sparse_xp.config import Export
-from sparse_xp.deployment import Distance, check_metrics, flips_by_rounding
+from sparse_xp.deployment import Distance, again, check_metrics, flips_by_rounding
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
 from sparse_xp.result import Result
@@ -109,8 +109,8 @@ def test_how_many_answers_rounding_flips(count, rms, flips):
     assert flips_by_rounding(count, rms) == pytest.approx(flips)
 
 
-def of_rows(rows, counted=None):
-    task = SimpleNamespace(counted=lambda metric, rows, features: counted or len(rows))
+def of_rows(rows, counted=0):
+    task = SimpleNamespace(counted=lambda metric, rows, features: len(rows) if counted == 0 else counted)
     return SimpleNamespace(task=task, rows=[None] * rows, eval_features=None)
 
 
@@ -136,14 +136,17 @@ def test_the_limit_on_a_metric_knows_how_many_rows_there_are(rows, rms, value, a
     with pytest.raises(UserError, match="The exported file scores accuracy") as refused:
         check_metrics(*words)
     told = str(refused.value)
+    if value != value:
+        assert "export.max" not in told  # no limit allows it
+        return
     assert f"One answer of {rows} is {100 / rows:.2f}" in told
-    assert told.index("explain") < told.index("more rows") < told.index("export.max_metric_diff_int8=")
+    assert told.index("explain") < told.index("more rows") < told.index("To take this file")
 
 
 def test_the_limit_is_lower_without_integers_and_thresholds_are_none():
     plain = 0.0, Export(), False
     check_metrics(of_rows(10_000), {"f1_threshold": 9.0, "f1": 50.09}, {"f1_threshold": 1.0, "f1": 50.0}, *plain)
-    with pytest.raises(UserError, match=r"export\.max_metric_diff=0\.2 \(now 0\.1\)"):
+    with pytest.raises(UserError, match=r"0\.1 is allowed\..*export\.max_metric_diff=0\.15, with"):
         check_metrics(of_rows(10_000), {"f1": 50.15}, {"f1": 50.0}, *plain)
 
 
@@ -152,6 +155,22 @@ def test_a_metric_of_fewer_answers_than_there_are_rows():
     check_metrics(of_rows(100, counted=20), *words)
     with pytest.raises(UserError, match="One answer of 100"):
         check_metrics(of_rows(100), *words)
+
+
+def test_a_metric_that_is_no_share_of_answers_has_the_limit_alone():
+    words = {"perplexity": 20.6}, {"perplexity": 20.0}, 0.004, Export(), True
+    with pytest.raises(UserError, match=r"0\.60 apart, and 0\.5 is allowed\. To take") as refused:
+        check_metrics(of_rows(10, counted=None), *words)
+    assert "answer" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("value", "limit"), [(0.52, "0.52"), (3.12, "3.2"), (8.94e-08, "9e-08"), (0.0123, "0.013"), (12.0, "12")]
+)
+def test_the_limit_that_takes_a_file(value, limit):
+    assert f"export.key={limit}, with" in again("key", value)
+    assert float(limit) >= value
+    assert again("key", float("nan")) == again("key", float("inf")) == ""
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +11,7 @@ from sparse_xp import latency, target_cpu
 from sparse_xp.costs import Shape
 from sparse_xp.cpu import CPU, this_cpu
 from sparse_xp.errors import UserError
-from sparse_xp.latency import Spec, Table, write_tables
+from sparse_xp.latency import Spec, Table, read_tables, write_tables
 from sparse_xp.result import Result
 from sparse_xp.run import run
 from sparse_xp.target_cpu import chosen, is_open, settled, start_note
@@ -78,31 +79,63 @@ def speedup(tmp_path, *words, int8=4.0, tables=True):
 
 @pytest.mark.parametrize(("int8", "integers"), [(4.0, True), (16.0, False)])
 def test_a_run_delivers_what_was_chosen(tmp_path, int8, integers):
-    config = settled(speedup(tmp_path, int8=int8), make_bert(), tmp_path, None)
+    config = settled(speedup(tmp_path, int8=int8), make_bert(), tmp_path / "run", tmp_path, None)
     assert (config.quantization is not None) == integers
 
 
 def test_quantization_among_the_other_modifiers_goes_too(tmp_path):
     words = ("quantization=none", "+modifier@recipe.modifiers.q=Quantization", "recipe.modifiers.q.start=50%")
-    config = settled(speedup(tmp_path, *words, int8=16.0), make_bert(), tmp_path, None)
+    config = settled(speedup(tmp_path, *words, int8=16.0), make_bert(), tmp_path / "run", tmp_path, None)
     assert config.recipe.modifiers == {}
 
 
 def test_a_run_that_was_begun_goes_on_as_it_began(tmp_path):
     config = speedup(tmp_path, int8=16.0)
-    assert settled(config, make_bert(), tmp_path, True).quantization is not None
-    assert settled(config, make_bert(), tmp_path, False).quantization is None
+    assert settled(config, make_bert(), tmp_path / "run", tmp_path, True).quantization is not None
+    assert settled(config, make_bert(), tmp_path / "run", tmp_path, False).quantization is None
 
 
-def test_nothing_is_measured_where_nothing_is_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(target_cpu, "find_tables", lambda *_: pytest.fail("measured"))
+def test_a_run_keeps_its_tables_on_another_cpu(tmp_path, monkeypatch):
+    """It was begun on a CPU where integers are fast, and goes on with its costs where they are not."""
+    config = speedup(tmp_path)
+    assert settled(config, make_bert(), tmp_path / "run", tmp_path, None).quantization is not None
+    monkeypatch.setattr(latency, "find_tables", lambda *_: pytest.fail("measured again"))
+    assert settled(config, make_bert(), tmp_path / "run", tmp_path, True) is config
+    assert [each.spec.precision for each in read_tables(tmp_path / "run/latency.json")] == ["fp32", "int8"]
+
+
+def test_the_tables_of_a_run_that_never_began_are_not_taken(tmp_path):
+    (tmp_path / "run").mkdir()
+    write_tables([table("int8", 1.0, 1.0)], tmp_path / "run/latency.json")
+    config = settled(speedup(tmp_path, int8=16.0), make_bert(), tmp_path / "run", tmp_path, None)
+    assert config.quantization is None
+
+
+def test_nothing_is_chosen_where_nothing_is_open(tmp_path):
     for config in (
         speedup(tmp_path, "quantization=none"),
         speedup(tmp_path, tables=False),
         configure("task=sst2", "recipe=structured50_quant"),
         configure("task=sst2", "recipe=dense"),
     ):
-        assert settled(config, make_bert(), tmp_path, None) is config
+        assert settled(config, make_bert(), tmp_path / "run", tmp_path, None) is config
+
+
+def test_whole_layers_reach_further(capsys):
+    words = ("task=sst2", "recipe=speedup4", "sparsity=structured_global", "sparsity.layers=true")
+    modifier = configure(*words, "sparsity.target_speedup=9", "sparsity.multiple=4").sparsity
+    slow = table("int8", 9.0, 9.0)
+    assert chosen([FP32, slow], [(2, 16), (2, 16)], 2, modifier) == "fp32"
+    assert "in fp32, 2.67 times the speed of dense fp32 is the most unless layers go whole" in capsys.readouterr().out
+
+
+def test_factored_embeddings_count(capsys):
+    """Their matrix takes as long as half so many neurons, and does not go."""
+    int8 = table("int8", 6.4, 6.4)
+    assert chosen([FP32, int8], [(2, 16)], 1, pruner(2)) == "int8"
+    assert "in int8, 2 times the speed of dense fp32 leaves 1 heads and 12 neurons" in capsys.readouterr().out
+    chosen([FP32, int8], [(2, 16)], 1, pruner(2), dimensions=8)
+    assert "in int8, 2 times the speed of dense fp32 leaves 1 heads and 8 neurons" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -119,16 +152,20 @@ def test_nothing_is_measured_where_nothing_is_open(tmp_path, monkeypatch):
 )
 def test_what_a_run_says_first(monkeypatch, cpu, words, said):
     monkeypatch.setattr(target_cpu, "this_cpu", lambda: cpu)
-    note = start_note(configure("task=sst2", *words))
+    note = start_note(configure("task=sst2", *words), Path("run"))
     assert note is None if said is None else said in note
 
 
 def test_a_speed_on_another_kind_of_cpu_is_measured_there(monkeypatch, tmp_path):
     monkeypatch.setattr(target_cpu, "this_cpu", lambda: ZEN2)
+    run = tmp_path / "run"
     with pytest.raises(UserError, match=r"target_cpu=vnni: .*would be measured here, on AMD EPYC.*latency=FILE\.json"):
-        start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=vnni"))
-    assert start_note(speedup(tmp_path, "export.target_cpu=vnni")) is None
-    assert start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=avx2")) is None
+        start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=vnni"), run)
+    assert start_note(speedup(tmp_path, "export.target_cpu=vnni"), run) is None
+    assert start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=avx2"), run) is None
+    run.mkdir()  # begun on the other CPU
+    write_tables([FP32], run / "latency.json")
+    assert start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=vnni"), run) is None
 
 
 def test_it_is_said_before_a_teacher_is_trained(monkeypatch, capsys, tmp_path):

@@ -76,6 +76,33 @@ def test_a_limit_for_integers(folder):
             check_samples(place, forward(off))
 
 
+def test_tokens_that_only_fill_up_do_not_count(folder):
+    place = folder("squad")
+    recorded = []
+    for path in sorted((place / "samples").glob("inp-*")):
+        batch = dict(np.load(path))
+        batch["attention_mask"][0, -2:] = 0
+        savez(path, batch)
+        recorded.append(dict(np.load(path.with_name(path.name.replace("inp", "out")))))
+
+    def forward(off):
+        answers = iter(recorded)
+
+        def call(batch):
+            found = {name: value.copy() for name, value in next(answers).items()}
+            for value in found.values():
+                value[0, -1] += 5.0
+                value[0, 0] += off
+            return found
+
+        return call
+
+    assert "within 0 (limit 0.001)" in check_samples(place, forward(0.0))
+    with pytest.raises(UserError, match=r"differ by 0\.01"):
+        check_samples(place, forward(0.01))
+    assert "(limit 0.002)" in check_samples(place, forward(0.0015), apart=2)
+
+
 def test_another_file_and_one_that_is_missing(folder, capsys):
     place = folder("sst2")
     (place / "samples/inp-0000.npz").write_bytes(b"no zip")

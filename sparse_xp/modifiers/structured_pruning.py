@@ -173,11 +173,12 @@ class StructuredPruning(Modifier):
             dense = costs.total([(shape.heads, shape.neurons)] * layers)
             return costs, (1 - self.final_sparsity) * dense, dense
         from sparse_xp.factor import find
-        from sparse_xp.latency import find_tables
+        from sparse_xp.latency import tables_of_run
 
         assert self.latency is not None
         with run.accelerator.main_process_first():
-            tables = {table.spec.precision: table for table in find_tables(self.latency, shape, run.cache / "latency")}
+            found = tables_of_run(run.directory, self.latency, shape, run.cache / "latency")
+        tables = {table.spec.precision: table for table in found}
         quantized = any(isinstance(modifier, Quantization) for modifier in run.recipe.modifiers.values())
         delivers, other = ("int8", "none") if quantized else ("fp32", "int8")
         if delivers not in tables:
@@ -188,7 +189,7 @@ class StructuredPruning(Modifier):
         table = tables[delivers]
         dense = table.dense(layers)
         factored = find(run.model)
-        costs = table.costs() if factored is None else table.costs().with_map(factored.last)
+        costs = table.costs_of(None if factored is None else factored.last)
         return costs, dense / self.target_speedup, dense
 
     @property

@@ -204,8 +204,11 @@ class Task(ABC):
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
         """The metrics, in per cent, of ``outputs``: for each output name one array per feature."""
 
-    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int:
-        """Of about how many answers ``metric`` is the mean: what one of them is worth when a file is checked."""
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
+        """Of about how many answers ``metric`` is the share, None for one that is no share of answers.
+
+        It says what one answer is worth when a file is checked.
+        """
         return len(rows)
 
     def class_mask(self, batch: dict[str, Tensor]) -> Tensor | None:

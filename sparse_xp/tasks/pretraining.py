@@ -201,6 +201,11 @@ class Pretraining(Task):
         loss, right = np.concatenate(outputs[self.outputs[0]]).mean(0)
         return {"accuracy": 100 * float(right), "mlm_loss": float(loss), "perplexity": float(np.exp(loss))}
 
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
+        if metric != "accuracy":
+            return None  # a loss
+        return sum(label != IGNORED for labels in features["labels"] for label in labels)
+
     def embedded(self, split: str, rows: int) -> Rows:
         """Generated documents."""
         from sparse_xp.generate_documents import document_rows
@@ -274,6 +279,9 @@ class PairPretraining(Pretraining):
         said = np.stack(outputs["seq_relationship_logits"])
         right = said.argmax(-1) == np.asarray(features["next_sentence_label"])
         return {**super().score(rows, features, outputs), "nsp_accuracy": 100 * float(right.mean())}
+
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
+        return len(features) if metric == "nsp_accuracy" else super().counted(metric, rows, features)
 
 
 def ends(tokenizer: PreTrainedTokenizerBase) -> tuple[int, int]:

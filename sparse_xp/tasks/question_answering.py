@@ -184,7 +184,7 @@ class QuestionAnswering(Task):
             return squad_v2_scores(texts, margins, golds, self.null_threshold)
         return squad_scores(dict(zip(ids, texts, strict=True)), dict(zip(ids, golds, strict=True)))
 
-    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int:
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
         if not metric.startswith(("HasAns_", "NoAns_")):
             return len(rows)
         return sum(bool(answer["text"]) == metric.startswith("HasAns_") for answer in rows[self.answers])

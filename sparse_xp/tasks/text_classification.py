@@ -199,14 +199,16 @@ class TextClassification(Task):
             found |= scores.class_f1(classes, golds, len(self.classes))
         return {name: found[name] for name in self.metrics}
 
-    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int:
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
+        if self.problem == "regression":
+            return None  # a correlation
         golds = list(features["labels"])
         if "split" in rows.column_names:
             splits = list(rows["split"])
             first, *others = dict.fromkeys(splits)
             here = next((name for name in others if metric.endswith(f"_{name.removeprefix('validation_')}")), first)
             golds = [gold for gold, split in zip(golds, splits, strict=True) if split == here]
-        if self.problem in ("regression", "multi_label") or not metric.startswith("f1"):
+        if self.problem == "multi_label" or not metric.startswith("f1"):
             return len(golds)
         # F1 of class 1 is a share of its rows, and their mean over classes moves most with the rarest.
         counts = [golds.count(number) for number in range(len(self.classes))]

@@ -155,11 +155,12 @@ class TokenClassification(Task):
         table = {name: list(rows[name]) for name in self.columns()}
         return [[self.classes[number] for number in self.numbers(table, i, 0)] for i in range(len(rows))]
 
-    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int:
+    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
         golds = self.golds(rows)
         if metric == "accuracy":
             return sum(map(len, golds))
-        return sum(tag.startswith("B-") for tags in golds for tag in tags)  # entities
+        starts = (begins(tag, before) for tags in golds for tag, before in zip(tags, ["O", *tags], strict=False))
+        return sum(starts)  # entities
 
     def embedded(self, split: str, rows: int) -> Rows:
         """Generated rows. Kinds of entity that ``classes`` does not have stand for its own, in order, or are ``O``."""
@@ -174,6 +175,11 @@ class TokenClassification(Task):
             numbers = {name: number for number, name in enumerate(self.classes)}
             tags = [[numbers.get(tag, numbers["O"]) for tag in row] for row in told]
         return {self.tokens: made["tokens"], self.tags: tags}
+
+
+def begins(tag: str, before: str) -> bool:
+    """Whether an entity begins with ``tag``: ``B-X``, or an ``I-X`` that does not go on from an X."""
+    return tag.startswith("B-") or (tag.startswith("I-") and before[2:] != tag[2:])
 
 
 def check_classes(classes: list[str], where: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,13 +27,16 @@ from tests.test_latency import TABLE
 from tests.test_structure import BATCH, make
 from tests.tiny import make_run
 
+NUMBERS = count()
+
 
 def attached(model=None, others=None, **fields):
     """A modifier over a model with 4 layers of 2 heads and 16 neurons, in a run of 10 steps."""
     clock = Clock(5, 10)
     modifier = StructuredPruning(**{"final_sparsity": 0.5, "multiple": 4, "start": 0, "update_frequency": 0.0} | fields)
     recipe = Recipe({"sparsity": modifier, **(others or {})}, clock)
-    this = make_run(5, 10, model=model or make("Bert"), recipe=recipe, cache=Path("cache"))
+    place = Path(f"run{next(NUMBERS)}")
+    this = make_run(5, 10, model=model or make("Bert"), recipe=recipe, cache=Path("cache"), directory=place)
     this.accelerator = SimpleNamespace(scaler=None, num_processes=1, main_process_first=no_wait)
     modifier.attach(this)
     return this, modifier

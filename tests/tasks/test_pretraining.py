@@ -12,6 +12,7 @@ from sparse_xp.data import make_features, rows_at_once
 from sparse_xp.errors import UserError
 from sparse_xp.masking import IGNORED
 from sparse_xp.tasks import PairPretraining, Pretraining
+from tests.runs import configure
 from tests.tiny import WORDS, make_tokenizer
 
 TEXT = "The dog sat on the red mat. Who sat in the hat? The cat sat."
@@ -166,3 +167,12 @@ def test_every_generated_word_is_in_the_vocabulary():
     known = set(vocabulary())
     for text in task().embedded("train", 300)["text"]:
         assert set(re.findall("[a-z]+", text.lower())) <= known
+
+
+def test_of_how_many_answers_a_metric_is_the_mean():
+    from datasets import Dataset
+
+    features = Dataset.from_dict({"labels": [[-100, 7, -100], [8, 9, -100]], "next_sentence_label": [0, 1]})
+    task = configure("task=wikipedia", "profile=embedded").task
+    names = ("accuracy", "nsp_accuracy", "mlm_loss", "perplexity")
+    assert [task.counted(name, features, features) for name in names] == [3, 2, None, None]

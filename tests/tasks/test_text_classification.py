@@ -386,6 +386,7 @@ def test_columns_and_labels_of_the_real_data_sets(name):
         (["task=sst2"], "accuracy", 5),
         (["task=qqp"], "f1", 2),
         (["task=qqp", "task.metrics=[accuracy,f1_macro]"], "f1_macro", 4),  # the rarer of two classes, twice
+        (["task=sst2", "task.problem=regression", "task.classes=[]"], "pearson", None),
         (["task=mnli"], "accuracy", 3),
         (["task=mnli"], "accuracy_mismatched", 2),
     ],

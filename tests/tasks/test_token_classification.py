@@ -258,3 +258,5 @@ def test_of_how_many_answers_a_metric_is_the_mean():
     rows = Dataset.from_dict({task.tokens: [["a", "b", "c"], ["d", "e"]], task.tags: [[1, 2, 1], [0, 1]]})
     assert task.counted("accuracy", rows, rows) == 5
     assert [task.counted(name, rows, rows) for name in ("f1", "precision", "recall")] == [3] * 3
+    inside = Dataset.from_dict({task.tokens: [["a", "b", "c", "d"]], task.tags: [[2, 2, 0, 2]]})  # IOB1 has few B-
+    assert task.counted("f1", inside, inside) == 2
