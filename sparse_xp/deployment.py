@@ -96,8 +96,8 @@ def cause(path: Path, subject: Subject, found: Distance) -> str:
             "kernels are at fault. Try another version of the engine."
         )
     return (
-        f"Computed node by node it is as far ({bare:.2g} of the logits' spread): the graph is at fault. Try another "
-        "export.opset."
+        f"Computed node by node it is as far ({bare:.2g} of the logits' spread): it is the graph, not the engine's "
+        "kernels. Try another export.opset."
     )
 
 
