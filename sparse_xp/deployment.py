@@ -103,7 +103,7 @@ def cause(path: Path, subject: Subject, found: Distance) -> str:
 
 def again(key: str, value: float) -> str:
     """How to take a file past the limit ``key``, last of all; nothing for a value that no limit can allow."""
-    if not math.isfinite(value):
+    if not 0 < value < math.inf:
         return ""
     digits = max(1, 1 - math.floor(math.log10(value)))
     enough = math.ceil(value * 10**digits) / 10**digits
