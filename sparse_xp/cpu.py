@@ -146,7 +146,7 @@ def advice(kind: str) -> str:
             "(recipe=structured75_quant, speedup4, speedup10) multiply that."
         )
     return (
-        "a quarter of the size, but little speed, as there are no instructions for them: at most 1.6 times fp32 in "
+        "a quarter of the size, but less speed, as there are no instructions for them: up to 1.8 times fp32 in "
         "onnxruntime and nothing in OpenVINO, measured with AVX2. Smaller matrices gain more: recipe=structured50, "
         "structured75, or speedup4 and speedup10, which measure fp32 and 8 bits and take the better one."
     )

@@ -203,6 +203,7 @@ def test_a_run_that_was_refused_is_exported_with_another_limit(stopped, capsys):
     assert result.metrics == pytest.approx(result.deployment.metrics)
 
 
+@pytest.mark.slow
 def test_the_same_command_with_another_limit_trains_no_more(stopped, capsys):
     words = (*SHORT, "task=sst2", "recipe=dense", "train.epochs=1", f"data.cache={stopped.parent}/cache")
     capsys.readouterr()
