@@ -256,6 +256,7 @@ def test_a_model_that_no_run_has_made(finished, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if "token" not in path.name) == [
         "checksums.txt",
         "config.json",
+        "deployment.json",
         "model.onnx",
         "model_card.md",
         "samples",
