@@ -116,7 +116,7 @@ def computes(deployed: Deployment) -> str:
     """What a file of integers computes on CPUs that add two 8-bit products in 16 bits."""
     if deployed.largest_pair is None:
         return ""
-    pair = f"the largest |w1| + |w2| of two weights of one output is {deployed.largest_pair}"
+    pair = f"the largest |w1| + |w2| of two factors of one output is {deployed.largest_pair}"
     if deployed.portable:
         return f"""
 It computes the same on every x86 CPU, in every session. CPUs without VNNI add two 8-bit products in 16 bits, which

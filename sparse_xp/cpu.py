@@ -158,7 +158,7 @@ def portability(kind: str) -> str:
         return "every file of 8-bit integers is computed exactly."
     return (
         "products are added in 16 bits, which files of quantization.reduce_range=true (the default) cannot overflow. "
-        "Others need session.x64quantprecision=1 in onnxruntime, as every session of sparse_xp has it."
+        "Others need session.x64quantprecision=1 in onnxruntime, which every session of sparse_xp sets."
     )
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparse_xp.saturation import can_saturate, largest_pair
+from sparse_xp.saturation import ACTIVATION, can_saturate, largest_pair
 
 if TYPE_CHECKING:
     from onnx import GraphProto, TensorProto
@@ -20,7 +20,8 @@ INTEGER = ("QLinearMatMul", "MatMulInteger", "QuantizeLinear", "DynamicQuantizeL
 class Inside:
     """``zeros``: the share of exact zeros of the matrices that are multiplied, embeddings not among them.
 
-    ``largest_pair``: the largest |w1| + |w2| of two int8 weights of one output, None if no matrix is of int8.
+    ``largest_pair``: the largest |w1| + |w2| of two int8 weights of one output, None if no matrix is of int8. Where two
+    activations are multiplied as integers there is no bound but that of uint8, twice 255.
     """
 
     zeros: float
@@ -41,10 +42,12 @@ def look(path: Path) -> Inside:
     weights = [onnx.numpy_helper.to_array(weight) for weight in multiplied(graph)]
     total = sum(weight.size for weight in weights)
     nonzero = sum(int(np.count_nonzero(weight)) for weight in weights)
+    pairs = [largest_pair(weight) for weight in weights if weight.dtype == np.int8]
+    pairs += [2 * ACTIVATION] * multiplies_activations(graph)
     return Inside(
         zeros=1 - nonzero / total if total else 0.0,
         integers=any(node.op_type in INTEGER for node in graph.node),
-        largest_pair=max((largest_pair(weight) for weight in weights if weight.dtype == np.int8), default=None),
+        largest_pair=max(pairs, default=None),
     )
 
 
@@ -61,6 +64,23 @@ def multiplied(graph: GraphProto) -> list[TensorProto]:
     floats = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
     looked_up = {floats.get(node.input[0], node.input[0]) for node in graph.node if node.op_type == "Gather"}
     return [weight for weight in graph.initializer if len(weight.dims) == 2 and weight.name not in looked_up]
+
+
+def multiplies_activations(graph: GraphProto) -> bool:
+    """Whether a product has two rounded activations for factors, neither of them a stored weight.
+
+    An engine multiplies those as integers too: it looks for them behind what only moves numbers, and so does this.
+    """
+    made_by = {output: node for node in graph.node for output in node.output}
+    stored = {each.name for each in graph.initializer}
+
+    def rounded(name: str) -> bool:
+        node = made_by.get(name)
+        while node is not None and node.op_type in ("Reshape", "Transpose"):
+            node = made_by.get(node.input[0])
+        return node is not None and node.op_type == "DequantizeLinear" and node.input[0] not in stored
+
+    return any(all(map(rounded, node.input)) for node in graph.node if node.op_type == "MatMul")
 
 
 def fill_zeros(path: Path, dense: Path) -> None:

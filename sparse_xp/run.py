@@ -287,10 +287,12 @@ def find_finished(directory: Path, config_hash: str) -> Result | None:
 
 def made_integers(directory: Path, config_hash: str) -> bool | None:
     """Whether the run of this configuration that was begun in ``directory`` makes integers, None if there is none."""
-    stored = directory / "config.yaml"
-    if not stored.is_file() or yaml.safe_load(stored.read_text(encoding="utf-8"))["config_hash"] != config_hash:
+    stored, told = directory / "config.yaml", directory / "recipe.yaml"
+    if not stored.is_file() or not told.is_file():  # it writes one after the other
         return None
-    recipe = yaml.safe_load((directory / "recipe.yaml").read_text(encoding="utf-8"))
+    if yaml.safe_load(stored.read_text(encoding="utf-8"))["config_hash"] != config_hash:
+        return None
+    recipe = yaml.safe_load(told.read_text(encoding="utf-8"))
     return any(modifier["kind"] == Quantization.__name__ for modifier in recipe["modifiers"].values())
 
 

@@ -37,7 +37,7 @@ def test_a_run_of_made_up_numbers():
 def test_what_a_file_of_integers_computes_elsewhere(pair, portable):
     deployed = Deployment({"f1": 82.0}, 0.1, 3_000_000, 2_000_000, integers=True, largest_pair=pair, portable=portable)
     text = run_card(SQUAD.task, Data(), make_result(deployment=deployed))
-    assert f"two weights of one output is {pair}" in text
+    assert f"two factors of one output is {pair}" in text
     assert ("It computes the same on every x86 CPU" in text) == portable
     lines = [line.strip() for line in text.splitlines() if "x64quantprecision" in line]
     assert len(lines) == (0 if portable else 4)  # for three languages, and in the example

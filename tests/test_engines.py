@@ -108,3 +108,31 @@ def test_openvino_keeps_integers_where_they_are_exact(monkeypatch, kind, highest
     monkeypatch.setattr(engines, "this_cpu", lambda: SimpleNamespace(kind=kind))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", highest)
     assert engines.openvino_saturates() == kept
+
+
+@pytest.mark.parametrize("zero", [0, 128])
+@pytest.mark.parametrize("call", [onnxruntime_call, openvino_call])
+def test_a_product_of_two_activations_is_exact(tmp_path, zero, call):
+    if call is openvino_call:
+        pytest.importorskip("openvino")
+    constants = {"one": np.float32(1), "none": np.uint8(0), "zero": np.uint8(zero)}
+    nodes = [
+        helper.make_node(kind, [source, "one", point], [made])
+        for value, point in (("a", "none"), ("b", "zero"))
+        for kind, source, made in (
+            ("QuantizeLinear", value, f"q{value}"),
+            ("DequantizeLinear", f"q{value}", f"d{value}"),
+        )
+    ]
+    nodes.append(helper.make_node("MatMul", ["da", "db"], ["product"]))
+    shapes = {"a": ["rows", 16, 64], "b": ["rows", 64, 16], "product": ["rows", 16, 16]}
+    *given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items())
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "product", given, [found], stored)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), tmp_path / "x.onnx")
+    chance = np.random.default_rng(0)
+    a = chance.choice([0, 254, 255], (2, 16, 64)).astype(np.float32)
+    b = chance.choice([0, 1, 254, 255], (2, 64, 16)).astype(np.float32) - zero
+    answer = call(tmp_path / "x.onnx", 1)({"a": a, "b": b})
+    values = next(iter(answer.values() if hasattr(answer, "values") else answer))
+    assert (values == a.astype(np.int64) @ b.astype(np.int64)).all()

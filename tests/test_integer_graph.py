@@ -190,7 +190,13 @@ def test_a_cpu_that_saturates_computes_the_same_of_7_bits_and_something_else_of_
         assert float((saturated - ours).abs().max()) > 0.02 * size
 
 
-@pytest.mark.parametrize(("name", "bits"), [("bert", 8), ("bert of 7 bits", 7), ("roberta", 5)])
+def test_a_product_of_two_activations_is_bounded_by_no_weight(cells):
+    """Queries and keys are rounded here. With a zero point of 128 OpenVINO multiplies them as signed numbers."""
+    inside = look(cells["roberta"].path)
+    assert (inside.largest_pair, inside.portable) == (510, False)
+
+
+@pytest.mark.parametrize(("name", "bits"), [("bert", 8), ("bert of 7 bits", 7)])
 def test_that_it_cannot_saturate_is_read_off_the_file(cells, name, bits):
     inside, most = look(cells[name].path), 2 ** (bits - 1) - 1
     assert most < inside.largest_pair <= 2 * most

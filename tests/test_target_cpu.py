@@ -13,7 +13,7 @@ from sparse_xp.cpu import CPU, this_cpu
 from sparse_xp.errors import UserError
 from sparse_xp.latency import Spec, Table, read_tables, write_tables
 from sparse_xp.result import Result
-from sparse_xp.run import run
+from sparse_xp.run import made_integers, run
 from sparse_xp.target_cpu import chosen, is_open, settled, start_note
 from tests.in_process import command_of
 from tests.runs import SHORT, configure, without_export
@@ -102,6 +102,14 @@ def test_a_run_keeps_its_tables_on_another_cpu(tmp_path, monkeypatch):
     monkeypatch.setattr(latency, "find_tables", lambda *_: pytest.fail("measured again"))
     assert settled(config, make_bert(), tmp_path / "run", tmp_path, True) is config
     assert [each.spec.precision for each in read_tables(tmp_path / "run/latency.json")] == ["fp32", "int8"]
+
+
+def test_a_run_that_was_killed_while_it_wrote_its_configuration_was_not_begun(tmp_path):
+    (tmp_path / "config.yaml").write_text("config_hash: abc\n")
+    assert made_integers(tmp_path, "abc") is None
+    (tmp_path / "recipe.yaml").write_text("modifiers: {quantization: {kind: Quantization}}\n")
+    assert made_integers(tmp_path, "abc") is True
+    assert made_integers(tmp_path, "other") is None
 
 
 def test_the_tables_of_a_run_that_never_began_are_not_taken(tmp_path):
