@@ -7,37 +7,43 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import hydra
-import yaml
 from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import CompactHydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from sparse_xp.config import CONF, Config, register, with_teacher
+from sparse_xp.choices import check_files, check_words, config_dirs, overrides_of
+from sparse_xp.config import CONF, HARMLESS, Config, register, with_teacher
 from sparse_xp.errors import (
     UserError,
-    explain,
     no_such_sweep,
-    overrides_nothing,
     quick_help,
+    short_errors,
     unknown_key,
+    wants_traceback,
     welcome,
     wrong_form,
 )
+from sparse_xp.run_directory import release, write_error
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.commands import in_sweep, own_command, sources, taught_command
 from sparse_xp.sweep.manifest import read_manifest
-from sparse_xp.sweep.state import ERROR, write_error
 from sparse_xp.sweep.teachers import dense_cell
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 
 register()
+
+
+class Failed(BaseException):
+    """Carries the error of a single run past Hydra, which would print all words of the command with it."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
@@ -47,7 +53,6 @@ def main(cfg: DictConfig) -> float:
     command = command_of(cfg, HydraConfig.get(), directory)
     swept = in_sweep(HydraConfig.get())
     try:
-        (directory / ERROR).unlink(missing_ok=True)
         config = to_object(cfg)
         from sparse_xp.console import say
         from sparse_xp.run import run
@@ -75,10 +80,11 @@ def main(cfg: DictConfig) -> float:
     except Exception as error:
         if swept:  # where the others that run beside it cannot hide it
             write_error(directory, traceback.format_exc(), command)
+            raise
         # Hydra has made the directory before anything was checked; a run that never began leaves none.
-        elif isinstance(error, UserError) and directory.is_dir() and not any(directory.iterdir()):
-            directory.rmdir()
-        raise
+        if isinstance(error, UserError):
+            release(directory)
+        raise Failed(error) from None
 
 
 def command_of(cfg: DictConfig, hydra_config: HydraConf | DictConfig, directory: Path) -> str:
@@ -110,6 +116,8 @@ def to_object(cfg: DictConfig) -> Config:
             f"KIND is one of {', '.join(TASKS)}."
         )
     check_keys(cfg)
+    if not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: want a whole number from 0 to {2**32 - 1}.")
     try:
         config = OmegaConf.to_object(cfg)
     except ValueError as error:
@@ -122,12 +130,16 @@ def to_object(cfg: DictConfig) -> Config:
 
 
 def check_keys(node: DictConfig) -> None:
-    """Raise UserError for a key that the schema does not have: ``+key=value`` is not checked by Hydra."""
+    """Raise UserError for what Hydra does not check: a key (``+key=value``) that the schema lacks, an empty name."""
     kind = OmegaConf.get_type(node)
-    known = [field.name for field in fields(kind)] if is_dataclass(kind) else [str(key) for key in node]
+    schema = {field.name: field for field in fields(kind)} if is_dataclass(kind) else {}
+    known = list(schema) if is_dataclass(kind) else [str(key) for key in node]
     for key in map(str, node):
         if key not in known:
             raise UserError(unknown_key(node._get_full_key(key), key, known))
+        needed = key in schema and schema[key].type == "str" and schema[key].default is MISSING
+        if needed and not OmegaConf.is_missing(node, key) and node[key] == "":
+            raise UserError(f"{node._get_full_key(key)} cannot be empty.")
         if isinstance(child := node._get_node(key), DictConfig) and not (child._is_none() or child._is_missing()):
             check_keys(child)
 
@@ -163,8 +175,13 @@ def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[Dict
     student = str(hydra_config.runtime.choices["model"])
     model = config.teacher.model or student
     groups = ["task", "data", "profile", "log", *(["model"] if model == student else [])]
-    words = [word for word in hydra_config.overrides.task if word.lstrip("+~").split("=")[0].split(".")[0] in groups]
+    words = [
+        word
+        for word in hydra_config.overrides.task
+        if word.lstrip("+~").split("=")[0].split(".")[0] in groups or word.startswith(HARMLESS)
+    ]
     words = [word for word in words if not word.startswith("model=")]
+    check_words(config.teacher.overrides)
     words += [f"model={model}", "recipe=dense", *config.teacher.overrides]
     words += [] if config.teacher.seed is None else [f"seed={config.teacher.seed}"]
     swept = in_sweep(hydra_config)
@@ -190,18 +207,22 @@ def cli() -> None:
     if sys.argv[1:] in (["--help"], ["-h"]):
         print(quick_help(CONF))
         return
-    sys.argv[1:] = as_written(sys.argv[1:])
-    if wrong := wrong_form(sys.argv[1:]) or no_such_sweep(sys.argv[1:]):
-        sys.exit(wrong)
-    asked = os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")
-    # Hydra would print and exit by itself; with this it raises, and every error goes through the lines below.
+    asked = wants_traceback()
+    # Hydra would print and exit by itself; with this it raises, and every error is told by the lines below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        main()
-    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError, AssertionError) as error:
-        if asked or (isinstance(error, AssertionError) and not overrides_nothing(error)):
-            raise
-        sys.exit(f"\n{explain(error)}\n(HYDRA_FULL_ERROR=1 shows where it happened.)")
+    with short_errors(asked):
+        sys.argv[1:] = words = as_written(sys.argv[1:])
+        if wrong := wrong_form(words) or no_such_sweep(words):
+            raise UserError(wrong)
+        check_words(overrides_of(words), config_dirs(words))
+        check_files(words, config_dirs(words))
+        failed = None
+        try:
+            main()
+        except Failed as carried:
+            failed = carried.error
+        if failed:  # raised here, where it gets no other context than its own
+            raise failed
 
 
 if __name__ == "__main__":

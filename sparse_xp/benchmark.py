@@ -6,7 +6,7 @@
 ``model=DEPLOYMENT`` in place of ``run=``. ``against=``: the run or deployment folder to compare with; by default the
 same graph with its zeros filled up. All files and engines take turns, round by round, in each as many calls as take
 20 ms or longer; figures are medians over the rounds, ratios medians of each round's. Prints a table, and writes it as
-JSON and as a chart (SVG) into ``out=`` (by default ``benchmark/`` in the run).
+JSON and as a chart (SVG) into ``out=`` (by default ``benchmark/`` in the run, or beside the folder).
 """
 
 from __future__ import annotations
@@ -25,17 +25,18 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from sparse_xp.bundle import check_files, deployment_of, locate, max_tokens
+from sparse_xp.bundle import check_files, deployment_of, locate, max_tokens, vocabulary
 from sparse_xp.chart import Bar, bar_chart
 from sparse_xp.console import say
 from sparse_xp.cpu import this_cpu
-from sparse_xp.engines import ENGINES, Batch, Call, choose, versions
+from sparse_xp.engines import ENGINES, Batch, Call, choose, library, versions
 from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.files import WRITTEN, claim, is_signed, write_text
 from sparse_xp.graph import Inside, fill_zeros, fixed_shape, look
 from sparse_xp.report import markdown
 from sparse_xp.words import command, several, split, whole
 
+FILES = ("benchmark.json", "benchmark.svg")
 OURS = ("run", "model", "against", "lengths", "batch", "threads", "engine", "rounds", "out")
 LENGTHS = (32, 128, 384)
 WARM = 2
@@ -83,6 +84,8 @@ def main(words: list[str]) -> None:
     """Run the command with these words."""
     given = split(words, OURS)
     asked = read(given)
+    for name in FILES:
+        claim(asked.out / name, is_signed, "Name another directory with out=.")
     inside = look(asked.directory / "model.onnx")
     if inside.integers and not asked.against:
         raise UserError(
@@ -129,14 +132,14 @@ def read(given: dict[str, str]) -> Asked:
         batches=numbers.get("batch") or [1, 32],
         threads=numbers.get("threads") or [1],
         rounds=whole("rounds", given.get("rounds", "20")),
-        out=Path(given.get("out") or Path(given.get("run") or given["model"]) / "benchmark"),
+        out=Path(given.get("out") or run_or_parent(given) / "benchmark"),
     )
 
 
 def compare(asked: Asked, reference: Path) -> list[Cell]:
     """Every engine with every shape, the file and the reference in turn."""
     places = [asked.directory, *([asked.against] if asked.against else [])]
-    words = min(json.loads((place / "config.json").read_text(encoding="utf-8"))["vocab_size"] for place in places)
+    words = min(map(vocabulary, places))
     pairs = {
         (name, threads): (ENGINES[name](asked.directory / "model.onnx", threads), ENGINES[name](reference, threads))
         for name, threads in product(asked.engines, asked.threads)
@@ -144,7 +147,12 @@ def compare(asked: Asked, reference: Path) -> list[Cell]:
     bar, cells = Console(stderr=True), []
     shapes = list(product(asked.batches, asked.lengths))
     for batch, length in track(shapes, "shapes", console=bar, disable=not bar.is_terminal, transient=True):
-        seconds = take_turns(pairs, make_batch(batch, length, words), asked.rounds)
+        arrays = make_batch(batch, length, words)
+        for pair in pairs.values():
+            for path, call in zip((asked.directory / "model.onnx", reference), pair, strict=True):
+                with library(path):
+                    call(arrays)
+        seconds = take_turns(pairs, arrays, asked.rounds)
         cells += [cell(name, threads, batch, length, pair) for (name, threads), pair in seconds.items()]
     return sorted(cells, key=lambda each: (each.engine, each.threads, each.batch, each.length))
 
@@ -207,6 +215,11 @@ def cell(engine: str, threads: int, batch: int, length: int, seconds: list[tuple
     )
 
 
+def run_or_parent(given: dict[str, str]) -> Path:
+    """Where results go by themselves: not into a deployment folder, which is whole as it is."""
+    return Path(given["run"]) if "run" in given else Path(given["model"]).resolve().parent
+
+
 def verdict(engine: str, cells: list[Cell], inside: Inside, against: Path | None) -> str:
     """What the ratios of ``engine`` mean, in a sentence or two."""
     ratios = [each.ratio for each in cells if each.engine == engine]
@@ -228,9 +241,9 @@ def verdict(engine: str, cells: list[Cell], inside: Inside, against: Path | None
 
 def write(asked: Asked, inside: Inside, cells: list[Cell], says: list[str]) -> None:
     """The table on the screen and in ``benchmark.json``, the chart in ``benchmark.svg``."""
-    asked.out.mkdir(parents=True, exist_ok=True)
     against = str(asked.against) if asked.against else "the same graph, zeros filled"
     told = {
+        "by": WRITTEN,
         "file": str(asked.directory / "model.onnx"),
         "against": against,
         **asdict(inside),
@@ -240,14 +253,16 @@ def write(asked: Asked, inside: Inside, cells: list[Cell], says: list[str]) -> N
         "cells": [asdict(each) for each in cells],
         "says": says,
     }
-    write_text(asked.out / "benchmark.json", json.dumps(told, indent=2) + "\n")
+    asked.out.mkdir(parents=True, exist_ok=True)
+    report, chart = (claim(asked.out / name, is_signed, "Name another directory with out=.") for name in FILES)
+    write_text(report, json.dumps(told, indent=2) + "\n")
     bars = [
         Bar(f"{name_of(each)}, batch {each.batch}, {each.length} tokens", each.ratio, note(each), name_of(each))
         for each in cells
     ]
     than = "another file" if asked.against else "dense fp32"
     title = f"Times as fast as {than} on {this_cpu().short}; {inside.zeros:.0%} zeros"
-    write_text(asked.out / "benchmark.svg", bar_chart(title, bars, 1.0, "1.0"))
+    write_text(chart, bar_chart(title, bars, 1.0, "1.0"))
     say(f"{told['file']} against {against}, {this_cpu()}, {asked.rounds} rounds\n")
     say(markdown([row(each) for each in cells]))
     say("\n" + "\n".join(says) + f"\n\n{asked.out}/benchmark.json, {asked.out}/benchmark.svg")

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
+import re
 import shutil
+import types
+import zipfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
 from sparse_xp.cpu import this_cpu
-from sparse_xp.engines import fill
+from sparse_xp.engines import AGAIN, fill, library
 from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.files import damage, files_in, reading, write_text
 from sparse_xp.result import TRAINED
 from sparse_xp.tasks import TASKS, Task
 
@@ -24,9 +27,15 @@ if TYPE_CHECKING:
     from sparse_xp.evaluation import Subject
 
 Arrays = dict[str, np.ndarray]
+T = TypeVar("T")
 
-CHECKSUMS = "checksums.txt"
 SAMPLES = 4
+#: the files without which a folder is not whole, and those that it may have
+NEEDED = (
+    *("model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json", "task.json", "deployment.json"),
+    *("model_card.md", "samples/inp-0000.npz", "samples/out-0000.npz"),
+)
+OURS = re.compile(r"samples/(inp|out)-\d{4}\.npz|model\.(xml|bin)|recipe\.yaml")
 #: fields of a task that only its training looks at
 TRAINING = ("revision", "train_split", "validation_share", "max_train_samples", "max_eval_samples", "dense", "transfer")
 
@@ -38,14 +47,13 @@ def write_bundle(
     forward: Callable[[Arrays], Arrays],
     shape: tuple[int | None, int | None] = (None, None),
 ) -> None:
-    """Add ``task.json``, ``samples/`` and ``checksums.txt``.
+    """Add ``task.json`` and ``samples/``.
 
     ``forward``: the exported file, arrays by name; ``inputs``: the names of what it takes, in its order; ``shape``: the
     rows and tokens that it takes, where they are fixed.
     """
     write_task(directory, subject.task, int(subject.tokenizer.pad_token_id or 0))
     write_samples(directory / "samples", subject, inputs, forward, shape)
-    write_checksums(directory)
 
 
 def write_task(directory: Path, task: Task, pad_token_id: int) -> None:
@@ -64,13 +72,14 @@ def write_task(directory: Path, task: Task, pad_token_id: int) -> None:
 def read_task(directory: Path) -> tuple[Task, int]:
     """The task that ``write_task`` wrote, and the token that fills up batches. Raises UserError for another file."""
     path = directory / "task.json"
-    if not path.is_file():
-        raise UserError(f"{directory} has no task.json{AGAIN}")
-    try:
-        told: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return TASKS[told["kind"]](**told["fields"]), int(told["pad_token_id"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not what this version of sparse_xp writes ({error}){AGAIN}") from error
+    with reading(path, AGAIN):
+        told = read_object(path)
+        kind, pad = told["kind"], told["pad_token_id"]
+        if not isinstance(kind, str) or kind not in TASKS:
+            raise ValueError(f"kind: want one of {', '.join(TASKS)}")
+        if not fits(pad, int) or pad < 0:
+            raise ValueError("pad_token_id: want the number of a token")
+        return made_of(TASKS[kind], told["fields"]), pad
 
 
 @dataclass(frozen=True)
@@ -104,21 +113,71 @@ def write_deployment(directory: Path, integers: bool, portable: bool, limits: Li
 def read_deployment(directory: Path) -> Origin:
     """What ``write_deployment`` wrote. Raises UserError for a folder without it, or with another file."""
     path = directory / "deployment.json"
-    if not path.is_file():
-        raise UserError(f"{directory} has no deployment.json{AGAIN}")
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        return Origin(**{**told, "limits": Limits(**told["limits"])})
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not what this version of sparse_xp writes ({error}){AGAIN}") from error
+    with reading(path, AGAIN):
+        told = read_object(path)
+        return made_of(Origin, {**told, "limits": made_of(Limits, told["limits"])})
 
 
 def max_tokens(directory: Path) -> int:
-    """How many tokens the model has places for. Raises UserError for a folder without ``config.json``."""
-    path = directory / "config.json"
-    if not path.is_file():
-        raise UserError(f"{directory} has no config.json{AGAIN}")
-    return int(json.loads(path.read_text(encoding="utf-8"))["max_position_embeddings"])
+    """How many tokens the model has places for. Raises UserError for a folder without such a ``config.json``."""
+    return _number_of(directory / "config.json", "max_position_embeddings")
+
+
+def vocabulary(directory: Path) -> int:
+    """How many tokens there are to choose from. Raises UserError for a folder without such a ``config.json``."""
+    return _number_of(directory / "config.json", "vocab_size")
+
+
+def _number_of(path: Path, name: str) -> int:
+    with reading(path, AGAIN):
+        value = read_object(path)[name]
+        if not fits(value, int) or value < 1:
+            raise ValueError(f"{name}: want a whole number of at least 1")
+        return int(value)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The object in a file of JSON. For ``reading``: raises OSError, ValueError or RecursionError."""
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(told, dict):
+        raise ValueError("want an object")
+    return told
+
+
+def made_of(cls: type[T], told: Any) -> T:
+    """The dataclass with the values of a JSON object. Raises ValueError or KeyError for one that is not of its form."""
+    if not isinstance(told, dict):
+        raise ValueError(f"want an object for a {cls.__name__}")
+    hints = get_type_hints(cls)
+    known = {each.name: each for each in fields(cls)}  # type: ignore[arg-type]
+    for name, value in told.items():
+        if name not in known:
+            raise ValueError(f"{name}: a {cls.__name__} has no such field")
+        if not fits(value, hints[name]):
+            raise ValueError(f"{name}: a value of another type than that of a {cls.__name__}")
+    for name, each in known.items():
+        if name not in told and each.default is MISSING and each.default_factory is MISSING:
+            raise KeyError(name)
+    return cls(**told)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value out of JSON is what a field of that type may hold."""
+    if get_origin(hint) in (types.UnionType, Union):
+        return any(fits(value, each) for each in get_args(hint))
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(fits(each, get_args(hint)[0]) for each in value)
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, int | float) and abs(value) < math.inf
+    if hint is int:
+        return isinstance(value, int) and abs(value) < 1 << 31
+    if hint is str:
+        return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
+    if is_dataclass(hint):  # numbers of training, which are plain objects here
+        return isinstance(value, dict | hint)
+    return isinstance(value, hint)
 
 
 def write_samples(
@@ -149,38 +208,35 @@ def savez(path: Path, arrays: Arrays) -> None:
         np.savez(file, allow_pickle=False, **arrays)
 
 
+def read_arrays(path: Path) -> Arrays:
+    """The arrays that ``savez`` wrote, by name. Raises UserError for a file that it did not write."""
+    with reading(path, AGAIN):
+        size = path.stat().st_size
+    with library(path), zipfile.ZipFile(path) as archive:
+        # What is stored as it is takes no more memory than disk: nothing small unpacks to gigabytes.
+        infos = archive.infolist()
+        stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
+        if not stored or sum(info.file_size for info in infos) > size:
+            raise ValueError("it is packed, and samples are not")
+    with library(path), np.load(path, allow_pickle=False) as found:
+        return dict(found)
+
+
 def complete(directory: Path, card: str, recipe: Path | None) -> None:
-    """Add what is known once the run is over: ``model_card.md``, ``recipe.yaml``; and renew the checksums."""
+    """Add what is known once all is measured: ``model_card.md``, and ``recipe.yaml`` of a run."""
     write_text(directory / "model_card.md", card)
     if recipe and recipe.is_file():
         shutil.copyfile(recipe, directory / "recipe.yaml")
-    write_checksums(directory)
-
-
-def write_checksums(directory: Path) -> None:
-    """``checksums.txt``, for ``sha256sum -c``: every other file."""
-    paths = sorted(path for path in directory.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    lines = [f"{sha256(path)}  {path.relative_to(directory).as_posix()}\n" for path in paths]
-    write_text(directory / CHECKSUMS, "".join(lines))
 
 
 def check_files(directory: Path) -> None:
-    """Raise UserError for the first file that ``checksums.txt`` names and that is missing or another."""
-    listed = directory / CHECKSUMS
-    if not listed.is_file():
-        raise UserError(f"{directory} has no {CHECKSUMS}{AGAIN}")
-    for line in listed.read_text(encoding="utf-8").splitlines():
-        wanted, _, name = line.partition("  ")
-        if not (directory / name).is_file():
-            raise UserError(f"{directory}: {name} is missing. Copy the whole folder, or export it again.")
-        if sha256(directory / name) != wanted:
-            raise UserError(f"{directory}: {name} is not what was exported (sha256). Copy it or export it again.")
+    """Raise UserError unless every file that a folder must have, and every one of ours that it has, is as exported.
 
-
-def sha256(path: Path) -> str:
-    """Sixty-four hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    Files of other names may lie beside them.
+    """
+    needed = {*NEEDED, *(name for name in files_in(directory) if OURS.fullmatch(name))}
+    if wrong := damage(directory, sorted(needed)):
+        raise UserError(f"{directory}: {wrong}. Copy the whole folder again, or export it again.")
 
 
 def locate(words: dict[str, str]) -> Path:
@@ -198,6 +254,11 @@ def deployment_of(place: Path, run: bool = False) -> Path:
 
     Raises UserError if there is none.
     """
+    with reading(place):
+        return _deployment_of(place, run)
+
+
+def _deployment_of(place: Path, run: bool) -> Path:
     if not run and (place / "model.onnx").is_file():
         return place
     if (place / "result.json").is_file() and (place / "deployment/model.onnx").is_file():
@@ -209,6 +270,3 @@ def deployment_of(place: Path, run: bool = False) -> Path:
     if (place / "config.yaml").is_file():
         raise UserError(f"{place} holds an unfinished run: issue its command again first.")
     raise UserError(f"{place} holds no {'run' if run else 'model.onnx'}{'' if place.is_dir() else ': no such folder'}.")
-
-
-AGAIN = ": it is incomplete or of an earlier version. python -m sparse_xp.export run=DIR writes a run's folder again."

@@ -8,7 +8,7 @@ from sparse_xp.config import Data
 from sparse_xp.cpu import this_cpu
 from sparse_xp.engines import EXACT, EXACT_OPENVINO
 from sparse_xp.report import rows_used
-from sparse_xp.result import Deployment, Result, Sparsity
+from sparse_xp.result import Deployment, Result, Sparsity, told
 from sparse_xp.tasks import Task
 
 #: a call of ``python -m sparse_xp.predict`` and of ``Pipeline`` for each kind of task
@@ -43,8 +43,9 @@ def model_card(
     task: Task, data: Data, checkpoint: str, rows: tuple[int, int], deployed: Deployment, zeros: Sparsity
 ) -> str:
     """The card of a model that no run of ours has made. ``rows``: how many were scored, and of how many."""
-    made = f"Exported from `{checkpoint}` with `python -m sparse_xp.export`; trained elsewhere."
-    title = f"{checkpoint} for {task.name}"
+    name = told(checkpoint)
+    made = f"Exported from `{name}` with `python -m sparse_xp.export`; trained elsewhere."
+    title = f"{name} for {task.name}"
     return card(title, task, data_of(task, data), rows_used(*rows), deployed, zeros, made)
 
 
@@ -54,7 +55,7 @@ def data_of(task: Task, data: Data) -> str:
         return "generated data"
     if data.source == "files":
         return f"the user's file {Path(str(data.validation or data.train)).name}"
-    return f"`{task.dataset or task.folder}{f'/{task.subset}' if task.subset else ''}`, {task.eval_split} split"
+    return f"`{told(task.dataset or task.folder)}{f'/{task.subset}' if task.subset else ''}`, {task.eval_split} split"
 
 
 def card(title: str, task: Task, data: str, rows: str, deployed: Deployment, zeros: Sparsity, made: str) -> str:

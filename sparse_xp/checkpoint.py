@@ -1,13 +1,12 @@
 """Saving a run so that it can go on exactly, and finding where to go on.
 
-A checkpoint is a directory ``checkpoints/step-N`` that is renamed into place when all of it is on the disk. It
-holds plain tensors and numbers and is read with ``weights_only``: a checkpoint cannot run code.
+A checkpoint is a directory ``checkpoints/step-N`` that is renamed into place when all of it is on the disk, and that is
+checked before it is read. It holds plain tensors and numbers and is read with ``weights_only``: it cannot run code.
 """
 
 from __future__ import annotations
 
 import random
-import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from sparse_xp.files import whole_directory
+from sparse_xp.console import say
+from sparse_xp.errors import UserError
+from sparse_xp.files import damage, remove, whole_directory
+from sparse_xp.run_directory import CHECKPOINTS, checkpoints
 
 if TYPE_CHECKING:
     from sparse_xp.loop import Run
@@ -31,6 +33,7 @@ def save(run: Run) -> None:
     folder = run.directory / "checkpoints"
     # Every process draws its own dropout, so every process keeps its own random state, outside the shared file.
     states = gather_random_states(run)
+    run.progress.lines = run.history.lines
     if run.accelerator.is_main_process:
         scaler = run.accelerator.scaler
         state = {
@@ -41,19 +44,19 @@ def save(run: Run) -> None:
             "scaler": scaler.state_dict() if scaler else {},
             "random": states,
         }
-        with whole_directory(folder / f"step-{run.progress.step:08d}") as draft:
+        with whole_directory(folder / f"step-{run.progress.step:08d}", "checkpoint") as draft:
             torch.save(state, draft / "state.pt")
-        for old in found(folder)[: -run.train.keep_checkpoints]:
-            shutil.rmtree(old)
+        for old in checkpoints(folder)[: -run.train.keep_checkpoints]:
+            remove(old, "checkpoint")
     run.accelerator.wait_for_everyone()
 
 
 def restore(run: Run) -> bool:
-    """Continue from the latest whole checkpoint, if there is one."""
-    paths = found(run.directory / "checkpoints")
-    if not paths:
+    """Continue from the latest whole checkpoint, if there is one. Raises UserError if there are only damaged ones."""
+    path = latest(run.directory / CHECKPOINTS)
+    if path is None:
         return False
-    state = torch.load(paths[-1] / "state.pt", map_location="cpu", weights_only=True)
+    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.recipe.load_state_dict(move(state["recipe"], run.accelerator.device))
@@ -61,28 +64,52 @@ def restore(run: Run) -> bool:
         setattr(run.progress, name, value)
     if run.accelerator.scaler:
         run.accelerator.scaler.load_state_dict(state["scaler"])
+    if run.progress.best:
+        best_weights(run)  # before hours of training, not after them
     set_random_state(state["random"][min(run.accelerator.process_index, len(state["random"]) - 1)])
     return True
 
 
-def found(folder: Path) -> list[Path]:
-    """The whole checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+def latest(folder: Path) -> Path | None:
+    """The latest checkpoint that is undamaged, None if there is none at all; says which are left out."""
+    wrong = ""
+    for path in reversed(checkpoints(folder)):
+        if not (found := damage(path)):
+            return path
+        wrong = wrong or f"{path} is damaged ({found})"
+        say(f"{path} is damaged ({found}): it is not used")
+    if wrong:
+        raise UserError(f"{wrong}, and there is no other. Move it away, and the same command begins the run anew.")
+    return None
 
 
 def save_best(run: Run) -> None:
     """Keep the weights of this step, and what the modifiers know, as the best so far."""
     run.recipe.check(run)
-    with whole_directory((run.directory / BEST).parent) as draft:
+    with whole_directory((run.directory / BEST).parent, "best") as draft:
         save_file({k: v.contiguous() for k, v in unshared(run.model).items()}, draft / Path(BEST).name)
         torch.save(run.recipe.state_dict(), draft / "recipe.pt")
 
 
 def load_best(run: Run) -> None:
-    """Go back to the best weights, and to what the modifiers knew then."""
-    run.model.load_state_dict(load_file(run.directory / BEST), strict=False)
+    """Go back to the best weights, and to what the modifiers knew then. Raises UserError if they are damaged."""
+    weights = best_weights(run)
+    run.model.load_state_dict(weights, strict=False)  # a matrix that is two in the model is written once
     state = torch.load((run.directory / BEST).parent / "recipe.pt", map_location="cpu", weights_only=True)
     run.recipe.load_state_dict(move(state, run.device))
+
+
+def best_weights(run: Run) -> dict[str, torch.Tensor]:
+    """The best weights by name. Raises UserError if they are damaged, or are not those of all parameters."""
+    path = (run.directory / BEST).parent
+    wrong, weights = damage(path), {}
+    if not wrong:
+        weights = load_file(run.directory / BEST)
+        if odd := sorted(weights.keys() ^ unshared(run.model).keys()):
+            wrong = f"{BEST} is of another model, by {odd[0]}"
+    if wrong:
+        raise UserError(f"{path} is damaged ({wrong}). Move {run.directory} away: the same command makes the run anew.")
+    return weights
 
 
 def unshared(model: torch.nn.Module) -> dict[str, torch.Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field, replace
 from importlib.util import find_spec
@@ -217,6 +218,7 @@ class Data:
     ``validation`` a share of the training rows is held out (``task.validation_share``).
     ``stream``: of a data set on the hub fetch only as many rows as ``task.max_train_samples`` says, and keep them.
     ``workers``: processes that tokenise.
+    ``max_rows``, ``max_gigabytes``: a file that holds, or unpacks to, more is refused.
     ``embedded_train_rows``, ``embedded_eval_rows``: how many rows ``profile=embedded`` generates.
     """
 
@@ -229,6 +231,8 @@ class Data:
     embedded_eval_rows: int = 384
     workers: int = 1
     cache: str = "outputs/.cache"
+    max_rows: int = 100_000_000
+    max_gigabytes: float = 16.0
 
     def __post_init__(self) -> None:
         if self.validation and not self.train:
@@ -237,6 +241,9 @@ class Data:
             raise ValueError("data.train and data.root are both given: take the files or the mirror.")
         if self.workers < 1:
             raise ValueError(f"data.workers={self.workers}: want at least 1.")
+        for name in ("max_rows", "max_gigabytes"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"data.{name}={getattr(self, name)}: want a number above 0.")
 
     @property
     def source(self) -> str:
@@ -361,18 +368,23 @@ def choose(key: str, value: str, known: tuple[str, ...]) -> None:
         raise ValueError(f"{key}={value}: want one of {', '.join(known)}.{did_you_mean(value, known)}")
 
 
+#: the keys that change no number of a result, by how they begin
+HARMLESS = ("export.max_", "export.target_cpu", "data.max_")
+
+
 def result_hash(config: Config) -> str:
     """Ten hex digits over all that can change a number of the result.
 
-    Not the log, the cache's place, the CPU that the file is for, and what the gate of the export allows: a run that it
-    stopped may be given more.
+    Not the log, the cache's place, how much a file of rows may hold, the CPU that the exported file is for, and what
+    the gate of the export allows: a run that it stopped may be given more.
     """
     fields = asdict(config)
     numbers = (name for name in fields["export"] if name != "target_cpu" and not name.startswith("max_"))
     fields["export"] = {name: fields["export"][name] for name in numbers}
     del fields["log"]
     del fields["zoo"]
-    del fields["data"]["cache"]
+    for name in ("cache", "max_rows", "max_gigabytes"):
+        del fields["data"][name]
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -388,7 +400,7 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
     extra = []
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")
-        if key not in named and not key.startswith(("log.", "export.max_", "export.target_cpu")):
+        if key not in named and not key.startswith(("log.", *HARMLESS)):
             value = value.strip("'\"")
             if value.count("/") > 1 or value[:1] in "./":
                 last = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml

@@ -6,11 +6,12 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparse_xp.cache import cached
 from sparse_xp.config import Data, Train
-from sparse_xp.files import one_at_a_time
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -44,19 +45,51 @@ def make_features(
             *([data.workers] if task.mixes_rows else []),
         ]
     )
-    path = Path(data.cache) / "features" / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}.arrow"
-    with one_at_a_time(path):  # of several runs that want them at once the first makes them
-        return rows.map(
-            lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
-            batched=True,
-            batch_size=rows_at_once(len(rows), data.workers) if task.mixes_rows else ROWS_AT_ONCE,
-            with_indices=True,
-            remove_columns=rows.column_names,
-            cache_file_name=str(path),
-            new_fingerprint=fingerprint,
-            num_proc=data.workers if data.workers > 1 else None,
-            desc=f"tokenise {task.name}",
-        )
+    path = Path(data.cache) / "features" / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}"
+
+    def make(draft: Path) -> None:
+        with settings_kept(tokenizer):
+            rows.map(
+                lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
+                batched=True,
+                batch_size=rows_at_once(len(rows), data.workers) if task.mixes_rows else ROWS_AT_ONCE,
+                with_indices=True,
+                remove_columns=rows.column_names,
+                cache_file_name=str(draft / "features.arrow"),
+                new_fingerprint=fingerprint,
+                num_proc=data.workers if data.workers > 1 else None,
+                desc=f"tokenise {task.name}",
+            )
+
+    cached(path, make)
+    return read_arrow(path, fingerprint)
+
+
+def read_arrow(directory: Path, fingerprint: str | None = None) -> Dataset:
+    """The rows of the Arrow files in a directory, in the order of their names, mapped into memory."""
+    from datasets import Dataset
+    from datasets.table import MemoryMappedTable, concat_tables
+
+    tables = [MemoryMappedTable.from_file(str(path)) for path in sorted(directory.glob("*.arrow"))]
+    return Dataset(concat_tables(tables), fingerprint=fingerprint)
+
+
+@contextmanager
+def settings_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
+    """Leave truncation and padding as they were: tokenising changes them, and ``tokenizer.json`` would have it so."""
+    backend = tokenizer.backend_tokenizer
+    truncation, padding = backend.truncation, backend.padding
+    try:
+        yield
+    finally:
+        if truncation is None:
+            backend.no_truncation()
+        else:
+            backend.enable_truncation(**truncation)
+        if padding is None:
+            backend.no_padding()
+        else:
+            backend.enable_padding(**padding)
 
 
 def rows_at_once(rows: int, workers: int = 1) -> int:

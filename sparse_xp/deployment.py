@@ -23,7 +23,6 @@ from sparse_xp.engines import Batch, fixed_shape, infer, open_session, openvino_
 from sparse_xp.errors import UserError
 from sparse_xp.evaluation import Subject, predict
 from sparse_xp.fake_quant import quantized
-from sparse_xp.files import whole_directory
 from sparse_xp.graph import look
 from sparse_xp.integer_graph import integer_copy, translations
 from sparse_xp.result import Deployment
@@ -43,47 +42,46 @@ class Logits(torch.nn.Module):
 
 
 def export(subject: Subject, directory: Path, settings: Export, expected: dict[str, float]) -> Deployment:
-    """Write ``directory`` and prove it. ``expected``: the metrics of the model in PyTorch, in per cent.
+    """Write the file into ``directory``, with all that goes with it, and prove it.
 
-    Raises UserError, with the cause, if any logit or a metric differs by more than ``settings`` allow; the directory is
-    then left out.
+    ``expected``: the metrics of the model in PyTorch, in per cent. Raises UserError, with the cause, if any logit or a
+    metric differs by more than ``settings`` allow.
     """
-    with whole_directory(directory) as draft:
-        path = draft / "model.onnx"
-        to_onnx(subject, path, settings.opset, settings.batch, settings.sequence)
-        subject.model.config.save_pretrained(draft)
-        subject.tokenizer.save_pretrained(draft)
-        session = open_session(path)
-        integers = any(quantized(subject.model))
-        apart = {"exported": distance(subject, lambda batch: infer(session, batch))}
-        if settings.openvino:
-            to_openvino(path)
-            apart["OpenVINO"] = distance(subject, openvino_forward(draft / "model.xml", fixed_shape(session)))
-        for name, each in apart.items():
-            if excess := each.excess(settings, integers):
-                told = f"The {name} file does not compute what the model computes: {excess}"
-                raise UserError(f"{told} {cause(path, subject, each)}{again(*each.judged(integers))}")
-        metrics = subject.task.score(
-            subject.rows, subject.eval_features, predict(subject, lambda batch: infer(session, batch))
-        )
-        check_metrics(subject, metrics, expected, apart["exported"].rms, settings, integers)
-        inside = look(path)
-        farthest = Distance(max(each.highest for each in apart.values()), max(each.rms for each in apart.values()))
-        write_deployment(draft, integers, inside.portable, farthest.limits(settings, integers))
-        inputs = ordered_inputs(subject)
-        write_bundle(draft, subject, inputs, lambda batch: infer(session, batch), fixed_shape(session))
-        return Deployment(
-            metrics=metrics,
-            max_abs_diff=apart["exported"].highest,
-            bytes=path.stat().st_size,
-            compressed_bytes=compressed_size(path),
-            nonzero_bytes=nonzero_size(path),
-            compression="zstd",
-            integers=integers,
-            openvino_max_abs_diff=apart["OpenVINO"].highest if settings.openvino else None,
-            largest_pair=inside.largest_pair,
-            portable=inside.portable,
-        )
+    path = directory / "model.onnx"
+    to_onnx(subject, path, settings.opset, settings.batch, settings.sequence)
+    subject.model.config.save_pretrained(directory)
+    subject.tokenizer.save_pretrained(directory)
+    session = open_session(path)
+    integers = any(quantized(subject.model))
+    apart = {"exported": distance(subject, lambda batch: infer(session, batch))}
+    if settings.openvino:
+        to_openvino(path)
+        apart["OpenVINO"] = distance(subject, openvino_forward(directory / "model.xml", fixed_shape(session)))
+    for name, each in apart.items():
+        if excess := each.excess(settings, integers):
+            told = f"The {name} file does not compute what the model computes: {excess}"
+            raise UserError(f"{told} {cause(path, subject, each)}{again(*each.judged(integers))}")
+    metrics = subject.task.score(
+        subject.rows, subject.eval_features, predict(subject, lambda batch: infer(session, batch))
+    )
+    check_metrics(subject, metrics, expected, apart["exported"].rms, settings, integers)
+    inside = look(path)
+    farthest = Distance(max(each.highest for each in apart.values()), max(each.rms for each in apart.values()))
+    write_deployment(directory, integers, inside.portable, farthest.limits(settings, integers))
+    inputs = ordered_inputs(subject)
+    write_bundle(directory, subject, inputs, lambda batch: infer(session, batch), fixed_shape(session))
+    return Deployment(
+        metrics=metrics,
+        max_abs_diff=apart["exported"].highest,
+        bytes=path.stat().st_size,
+        compressed_bytes=compressed_size(path),
+        nonzero_bytes=nonzero_size(path),
+        compression="zstd",
+        integers=integers,
+        openvino_max_abs_diff=apart["OpenVINO"].highest if settings.openvino else None,
+        largest_pair=inside.largest_pair,
+        portable=inside.portable,
+    )
 
 
 def cause(path: Path, subject: Subject, found: Distance) -> str:

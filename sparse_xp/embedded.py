@@ -185,7 +185,6 @@ def build_checkpoint(
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
-    from sparse_xp.files import whole_directory
     from sparse_xp.patterns import Pattern
     from sparse_xp.sparsity import magnitude_scores, mask_from_scores, select_parameters
 
@@ -210,9 +209,8 @@ def build_checkpoint(
         do_lower_case=True,
         model_max_length=config.max_position_embeddings,
     )
-    with whole_directory(directory) as draft:
-        model.save_pretrained(draft)
-        tokenizer.save_pretrained(draft)
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
 
 
 def _question(rng: random.Random, split: str, unanswerable: bool = False) -> tuple[str, str, str, dict[str, list[Any]]]:

@@ -6,8 +6,10 @@ two 8-bit products in 16 bits, which saturate (``saturation``).
 
 from __future__ import annotations
 
+import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,7 @@ import numpy as np
 
 from sparse_xp.cpu import KINDS, this_cpu
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files import reading
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -34,6 +37,27 @@ EXACT = ("session.x64quantprecision", "1")
 #: the same for OpenVINO: no integer kernels, the products are computed in fp32, which is not slower on such a CPU
 EXACT_OPENVINO = ("LP_TRANSFORMS_MODE", "NO")
 
+#: what the graph of an encoder may take
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+#: what to do about a file that is not what was exported
+AGAIN = "The folder is damaged or of an earlier version: python -m sparse_xp.export run=DIR writes that of a run again."
+
+
+@contextmanager
+def library(path: Path) -> Iterator[None]:
+    """Turn whatever a library raises over the file ``path`` into a UserError that names it. For one call of it."""
+    try:
+        yield
+    except UserError:
+        raise
+    # Nothing narrower will do: onnxruntime, onnx, OpenVINO and tokenizers each have classes of their own right under
+    # Exception, and what panics in Rust is not even an Exception.
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
+        raise UserError(f"{path} cannot be used ({told}). {AGAIN}") from error
+
 
 def open_session(
     path: Path, threads: int | None = None, exact: bool = True, optimized: bool = True
@@ -41,20 +65,104 @@ def open_session(
     """A session on ``threads`` cores of the CPU, by default all of them.
 
     ``exact=False``: with the engine's default kernels, to measure what exactness costs. ``optimized=False``: the graph
-    node by node, to find out what an optimization changes.
+    node by node, to find out what an optimization changes. Raises UserError for a file that is no such graph, or that
+    keeps a part of itself outside of its folder.
     """
     import onnxruntime
 
+    check_whole(path)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0
     options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what it logs of an error, it raises too
     if exact:
         options.add_session_config_entry(*EXACT)
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(
-        str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
-    )
+    with library(path):
+        return onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
+        )
+
+
+#: the parts of an ONNX file in which tensors are, by the numbers of their fields in onnx.proto
+PARTS: dict[str, dict[int, str]] = {
+    "model": {7: "graph", 20: "training", 25: "function"},
+    "graph": {1: "node", 5: "tensor", 15: "sparse"},
+    "training": {1: "graph", 2: "graph"},
+    "function": {7: "node", 11: "attribute"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph", 22: "sparse", 23: "sparse"},
+    "sparse": {1: "tensor", 2: "tensor"},
+    "tensor": {},
+}
+#: the fields of a tensor that say in which other file its values are
+ELSEWHERE = (13, 14)
+
+
+def check_whole(path: Path) -> None:
+    """Raise UserError for an ONNX file with values in other files, which sparse_xp does not write.
+
+    onnxruntime 1.23 takes them from any place of the machine, an absolute one or one with ``..``.
+    """
+    with reading(path, AGAIN), path.open("rb") as file:
+        if not path.stat().st_size:
+            raise ValueError("it is empty")
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            elsewhere = _elsewhere(data, 0, len(data), "model")
+    if elsewhere:
+        raise UserError(f"{path} has weights in other files. Write it anew with all of them inside.")
+
+
+def _elsewhere(data: mmap.mmap, begin: int, end: int, part: str) -> bool:
+    """Whether a tensor of this part of the file has its values elsewhere."""
+    for number, first, last in message(data, begin, end):
+        if part == "tensor" and number in ELSEWHERE and any(data[first:last]):
+            return True
+        if (inner := PARTS[part].get(number)) and _elsewhere(data, first, last, inner):
+            return True
+    return False
+
+
+def message(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """The fields of a message of protobuf: number, where the value begins, where it ends. Raises ValueError."""
+    while begin < end:
+        key, begin = varint(data, begin, end)
+        kind = key & 7
+        if kind == 2:
+            size, begin = varint(data, begin, end)
+            last = begin + size
+        elif kind == 0:
+            last = varint(data, begin, end)[1]
+        else:
+            last = begin + {1: 8, 5: 4}.get(kind, end)
+        if last > end:
+            raise ValueError("it is cut short, or no ONNX file")
+        yield (key & 0xFFFFFFFF) >> 3, begin, last
+        begin = last
+
+
+def varint(data: mmap.mmap, begin: int, end: int) -> tuple[int, int]:
+    """A number of protobuf and where it ends. Raises ValueError."""
+    value = 0
+    for place in range(begin, min(begin + 10, end)):
+        value |= (data[place] & 127) << 7 * (place - begin)
+        if data[place] < 128:
+            return value, place + 1
+    raise ValueError("it is cut short, or no ONNX file")
+
+
+def check_graph(path: Path, session: onnxruntime.InferenceSession, outputs: tuple[str, ...]) -> None:
+    """Raise UserError unless the session of ``path`` is that of an encoder with these outputs."""
+    given = session.get_inputs()
+    fit = all(each.name in INPUTS and len(each.shape) == 2 and each.type == "tensor(int64)" for each in given)
+    if not fit or "input_ids" not in [each.name for each in given]:
+        told = ", ".join(f"{each.name} {each.type} {each.shape}" for each in given) or "nothing"
+        raise UserError(f"{path} takes {told}; want rows and tokens of {', '.join(INPUTS)}. {AGAIN}")
+    names = [each.name for each in session.get_outputs()]
+    for name in outputs:
+        if name not in names:
+            raise UserError(f"{path} has the outputs {', '.join(names)}, and no {name} as task.json says. {AGAIN}")
 
 
 def fixed_shape(session: onnxruntime.InferenceSession) -> tuple[int | None, int | None]:
@@ -106,6 +214,8 @@ def openvino_call(path: Path, threads: int | None, exact: bool = True) -> Call:
     """One stream on ``threads`` cores of the CPU, fp32 computed as fp32. ``exact``: as of ``open_session``."""
     import openvino
 
+    if path.suffix == ".onnx":
+        check_whole(path)
     settings = {
         **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
         **(dict([EXACT_OPENVINO]) if exact and openvino_saturates() else {}),
@@ -113,7 +223,8 @@ def openvino_call(path: Path, threads: int | None, exact: bool = True) -> Call:
         "PERFORMANCE_HINT": "LATENCY",
         "INFERENCE_PRECISION_HINT": "f32",
     }
-    compiled = openvino.Core().compile_model(str(path), "CPU", settings)
+    with library(path):
+        compiled = openvino.Core().compile_model(str(path), "CPU", settings)
     names = [each.get_any_name() for each in compiled.inputs]
     request = compiled.create_infer_request()
     return lambda batch: request.infer({name: batch[name] for name in names})

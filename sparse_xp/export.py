@@ -12,7 +12,6 @@ A model takes every word that ``python -m sparse_xp`` takes; nothing is trained.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import nullcontext
@@ -22,84 +21,104 @@ from typing import Any
 
 import hydra
 import yaml
-from hydra.errors import CompactHydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from sparse_xp.__main__ import to_object
 from sparse_xp.bundle import complete
 from sparse_xp.card import model_card, run_card
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
-from sparse_xp.errors import UserError, did_you_mean, explain
-from sparse_xp.files import one_at_a_time
+from sparse_xp.errors import UserError, did_you_mean, short_errors, wants_traceback
+from sparse_xp.files import free_name, marked, one_at_a_time, reading, whole_directory
+from sparse_xp.history import read_history
 from sparse_xp.result import TRAINED, Deployment, Result, Sparsity, summary, summary_of
-from sparse_xp.run import clear
-from sparse_xp.sweep.state import ERROR
+from sparse_xp.run import MOVE_AWAY
+from sparse_xp.run_directory import RESULT, clear
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 
+#: what to do about an ``out=`` that holds something else
+ANOTHER = "Name a directory that is not there yet, or one that this command made."
 #: the parts of a run's configuration that matter once it is trained
 PARTS = ("task", "data", "export", "eval_batch_size")
 
 
 def export_run(directory: Path, words: list[str], out: Path | None) -> Deployment:
     """Export the run in ``directory``, finished or only trained. Raises UserError for one that is neither."""
+    if out:
+        refuse_of_run(out)
     with nullcontext() if out or not directory.is_dir() else one_at_a_time(directory, say):
         return export_alone(directory, words, out)
 
 
+def keep_edited(path: Path, written: str) -> None:
+    """Move a report that is another than was ``written`` aside: somebody has notes in it."""
+    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != written:
+        kept = free_name(path, "changed")
+        os.rename(path, kept)
+        say(f"{path} was changed since it was written: it is in {kept}, and a new one in its place")
+
+
+def refuse_of_run(out: Path) -> None:
+    """Raise UserError for the deployment folder of a run, which ``result.json`` there tells of."""
+    run = Path(os.path.realpath(out)).parent
+    if marked(run) == "run":
+        raise UserError(
+            f"out={out} is inside of the run {run.name}, whose result.json tells of its own deployment. Name another "
+            f"directory, or write the run's folder again: python -m sparse_xp.export run={run}."
+        )
+
+
 def export_alone(directory: Path, words: list[str], out: Path | None) -> Deployment:
     """The same with nobody else at work in ``directory``."""
-    from sparse_xp.report import write_report
+    from sparse_xp.report import report, write_report
 
-    stored = next((directory / name for name in ("result.json", TRAINED) if (directory / name).is_file()), None)
+    stored = next((directory / name for name in (RESULT, TRAINED) if os.path.lexists(directory / name)), None)
     if stored is None:
         begun = (directory / "config.yaml").is_file()
         state = "an unfinished run: issue its command again first" if begun else "no run"
         raise UserError(f"{directory} holds {state}. A model without a run: task=NAME model.checkpoint=DIR out=DIR.")
     task, data, settings, batch = parts_of_run(directory, words)
-    result = Result.read(stored)
+    before = result = Result.read(stored)
     if not out and (other := next((word for word in words if word.startswith("task.")), None)):
         raise UserError(f"{other} would score other rows than the run's. Give out=DIR to leave its result as it is.")
+    lines = [] if out else read_history(directory / "history.jsonl")
+    if lines and (last := lines[-1]["step"]) < result.training.steps:
+        raise UserError(
+            f"{directory}/history.jsonl ends at step {last} of {result.training.steps}: it is cut. Restore it, or "
+            "leave the run as it is and export into a directory of its own with out=DIR."
+        )
     place = out or directory / "deployment"
-    made = deploy(task, data, settings, batch, directory / "model", None, place)
-    say(f"in PyTorch: {result.metric} {made.metrics[result.metric]:.2f} (run: {result.metrics[result.metric]:.2f})")
-    rows = replace(result.training, eval_rows=made.rows[0], eval_rows_of=made.rows[1])
-    result = replace(result, deployment=made.deployment, training=rows)
-    complete(place, run_card(made.task, data, result), directory / "recipe.yaml")
+    with whole_directory(place, "deployment", ANOTHER if out else MOVE_AWAY) as draft:
+        made = deploy(task, data, settings, batch, directory / "model", None, draft)
+        say(f"in PyTorch: {result.metric} {made.metrics[result.metric]:.2f} (run: {result.metrics[result.metric]:.2f})")
+        rows = replace(result.training, eval_rows=made.rows[0], eval_rows_of=made.rows[1])
+        result = replace(result, deployment=made.deployment, training=rows)
+        complete(draft, run_card(made.task, data, result), directory / "recipe.yaml")
     say(f"{place}\n  {summary(result)}")
-    if out:
-        return made.deployment
-    lines = (directory / "history.jsonl").read_text(encoding="utf-8").splitlines()
-    write_report(directory, result, [json.loads(line) for line in lines])
-    result.write(directory / "result.json")
-    clear(directory)
-    (directory / ERROR).unlink(missing_ok=True)
+    if not out:
+        keep_edited(directory / "report.md", report(before, lines))
+        write_report(directory, result, lines)
+        result.write(directory / RESULT)
+        clear(directory)
     return made.deployment
 
 
 def parts_of_run(directory: Path, words: list[str]) -> tuple[Task, Data, Export, int]:
     """Task, data, tolerances and batch of the run in ``directory``, with ``words`` (``key=value``) applied."""
-    stored = yaml.safe_load((directory / "config.yaml").read_text(encoding="utf-8"))
     for word in words:
         if (group := word.split("=")[0].split(".")[0]) not in PARTS:
             raise UserError(f"{word}: {group} is settled once a run is finished; {', '.join(PARTS)} can be changed.")
-    missing = [name for name in ("task", "data", "export", "train") if name not in stored]
-    kind = stored.get("task", {}).pop("kind", None)
-    if missing or kind is None:
-        raise UserError(
-            f"{directory}/config.yaml has no {', '.join(missing) or 'task.kind'}: the run is of another version. Its "
-            f"model can be exported: task=NAME model.checkpoint={directory}/model out=DIR."
-        )
-    if kind not in TASKS:
-        raise UserError(f"{directory}/config.yaml has a task of kind {kind}; there are {', '.join(TASKS)}.")
-    schema = {"task": TASKS[kind], "data": Data, "export": Export}
-    base: Any = OmegaConf.create({name: OmegaConf.structured(cls) for name, cls in schema.items()})
-    values = {name: stored[name] for name in schema} | {"eval_batch_size": stored["train"]["eval_batch_size"]}
-    OmegaConf.set_struct(base, False)
-    merged: Any = OmegaConf.merge(base, values)
-    OmegaConf.set_struct(merged, True)
+    path = directory / "config.yaml"
+    alone = f"The model can be exported without it: task=NAME model.checkpoint={directory}/model out=DIR."
+    with reading(path, f"It is damaged, or of another version. {alone}"):
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        kind, batch = stored["task"].pop("kind"), stored["train"]["eval_batch_size"]
+        schema = {"task": TASKS[kind], "data": Data, "export": Export}
+        base: Any = OmegaConf.create({name: OmegaConf.structured(cls) for name, cls in schema.items()})
+        OmegaConf.set_struct(base, False)
+        merged: Any = OmegaConf.merge(base, {name: stored[name] for name in schema} | {"eval_batch_size": int(batch)})
+        OmegaConf.set_struct(merged, True)
     merged = OmegaConf.merge(merged, OmegaConf.from_dotlist(words))
     try:
         found: list[Any] = [OmegaConf.to_object(merged[name]) for name in schema]
@@ -113,14 +132,16 @@ def export_model(words: list[str], out: Path | None) -> Deployment:
     """Export a trained model that no run of ours has made."""
     if not out:
         raise UserError("out=DIR is needed: where the deployment folder of the model is to be.")
+    refuse_of_run(out)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="export"):
         config = to_object(hydra.compose("config", overrides=as_written(words)))
     if not config.model.checkpoint:
         raise UserError("model.checkpoint=DIR is needed (a model directory or a hub id), or run=DIR, a finished run.")
     checkpoint, revision = config.model.checkpoint, config.model.revision
     settings = config.train.eval_batch_size
-    made = deploy(config.task, config.data, config.export, settings, checkpoint, revision, out)
-    complete(out, model_card(made.task, config.data, checkpoint, made.rows, made.deployment, made.zeros), None)
+    with whole_directory(out, "deployment", ANOTHER) as draft:
+        made = deploy(config.task, config.data, config.export, settings, checkpoint, revision, draft)
+        complete(draft, model_card(made.task, config.data, checkpoint, made.rows, made.deployment, made.zeros), None)
     say(f"{out}\n  {summary_of(made.deployment, made.zeros, 'int8' if made.deployment.integers else None)}")
     return made.deployment
 
@@ -210,12 +231,8 @@ def main(words: list[str]) -> None:
 
 def cli() -> None:
     """The command: one short message for an error that the user can mend."""
-    try:
+    with short_errors(wants_traceback()):
         main(sys.argv[1:])
-    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
-            raise
-        sys.exit(f"\n{explain(error)}\n(HYDRA_FULL_ERROR=1 shows where it happened.)")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_xp.errors import UserError
+from sparse_xp.errors import UserError, shortened
 
 #: in config.json: the dimensions of the factor
 KEY = "embedding_factor"
@@ -102,9 +102,15 @@ def cut(model: Any, kept: Tensor) -> None:
 
 
 def resize(model: Any, dimensions: int) -> None:
-    """Give ``model``, with one table, factored embeddings of so many dimensions and fresh weights."""
+    """Give ``model``, with one table, factored embeddings of so many dimensions and fresh weights.
+
+    Raises UserError for dimensions, which a configuration tells of, that no table has.
+    """
     table = model.get_input_embeddings()
     words, hidden = table.weight.shape
+    if type(dimensions) is not int or not 0 < dimensions <= hidden:
+        told = shortened(repr(dimensions), 100)
+        raise UserError(f"config.json is damaged: its {KEY!r} is {told}, want a whole number from 1 to {hidden}.")
     model.set_input_embeddings(made(words, dimensions, hidden, table.padding_idx, table.weight))
 
 

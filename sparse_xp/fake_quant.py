@@ -8,6 +8,7 @@ A module keeps its class name, its parameters and their names: ``nn.Linear`` bec
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.errors import UserError, shortened
+from sparse_xp.files import reading, write_text
+from sparse_xp.hub import AGAIN, read_object
 from sparse_xp.structure import select_modules
 
 #: how much of a new batch goes into the range of an activation, as in SparseML's moving average; the first hundred
@@ -280,23 +282,83 @@ def save_integers(model: nn.Module, directory: Path) -> None:
 def load_integers(model: nn.Module, directory: Path) -> bool:
     """Make ``model``, loaded from ``directory``, compute as its ``quantization.json`` says. False if it has none.
 
-    Raises UserError for a file of another model.
+    Raises UserError for a file of another model or with values that cannot be; ``model`` is as it was, then.
     """
-    if not (directory / FILE).is_file():
+    path = directory / FILE
+    if not os.path.lexists(path):
         return False
-    stored = json.loads((directory / FILE).read_text(encoding="utf-8"))
-    settings = Settings(**stored["settings"], active=True, observing=False)
-    there = dict(model.named_modules())
-    for name, known in stored["modules"].items():
-        kind: Any = {"linear": (nn.Linear, QuantLinear), "embedding": (nn.Embedding, QuantEmbedding)}[known["kind"]]
-        module = cast(Any, there.get(name))
-        if not isinstance(module, kind[0]):
-            raise UserError(f"{directory / FILE} is of another model: this one has no {known['kind']} {name}.")
-        module.__class__ = kind[1]
-        bits = settings.matrix_bits if known["kind"] == "linear" else settings.weight_bits
-        module.quant = Quant(settings, bits, scale=torch.tensor(known["scale"]))
-        for which in ("inputs", "outputs"):
-            if which in known:
-                numbers = [torch.tensor(number) for number in known[which]]  # none of a dynamic range
-                setattr(module.quant, which, Range(numbers[0], numbers[1]) if numbers else Range())
+    stored = read_object(path)
+    with reading(path, AGAIN):
+        settings = stored_settings(stored["settings"])
+        if not isinstance(stored["modules"], dict) or not stored["modules"]:
+            raise ValueError("it has no object 'modules', or an empty one")
+        there: dict[str, Any] = dict(model.named_modules())
+        quants = {}
+        for name, known in stored["modules"].items():
+            kinds: dict[str, type[nn.Module]] = {"linear": nn.Linear, "embedding": nn.Embedding}
+            which = known.get("kind") if isinstance(known, dict) else None
+            if not isinstance(which, str) or which not in kinds:
+                raise ValueError(f"{shortened(name, 100)} has no kind: want linear or embedding")
+            module = there.get(name)
+            if not isinstance(module, kinds[which]):
+                raise UserError(f"{path} is of another model: this one has no {which} {shortened(name, 100)}. {AGAIN}")
+            try:
+                quants[name] = stored_quant(known, module, settings)
+            except ValueError as error:
+                raise ValueError(f"{shortened(name, 100)}: {error}") from error
+    for name, quant in quants.items():
+        module = there[name]
+        module.__class__ = QuantLinear if isinstance(module, nn.Linear) else QuantEmbedding
+        module.quant = quant
     return True
+
+
+def stored_settings(known: Any) -> Settings:
+    """What the modules of a file share. Raises ValueError for what cannot be."""
+    bits, flags = ("weight_bits", "activation_bits"), ("per_channel", "dynamic", "reduce_range")
+    if not isinstance(known, dict) or set(known) != {*bits, *flags}:
+        raise ValueError(f"its settings are not an object of {', '.join((*bits, *flags))}")
+    for name in bits:
+        if type(known[name]) is not int or not 2 <= known[name] <= 8:
+            raise ValueError(f"{name} is {shortened(repr(known[name]), 100)}, want 2 to 8")
+    for name in flags:
+        if type(known[name]) is not bool:
+            raise ValueError(f"{name} is {shortened(repr(known[name]), 100)}, want true or false")
+    return Settings(**known, active=True, observing=False)
+
+
+def stored_quant(known: dict[str, Any], module: nn.Module, settings: Settings) -> Quant:
+    """What a file says of ``module``. Raises ValueError for what cannot be."""
+    whole = isinstance(module, nn.Linear)
+    if unknown := set(known) - {"kind", "scale", "outputs", *(["inputs"] if whole else [])}:
+        raise ValueError(f"there is no {shortened(repr(min(unknown)), 100)}")
+    if "scale" not in known or (whole and "inputs" not in known):
+        raise ValueError("it has no scale, or no inputs")
+    rows = len(cast(Any, module).weight)
+    wanted = [rows] if whole and settings.per_channel else []
+    scale = numbers(known["scale"])
+    if list(scale.shape) != wanted or not bool((scale > 0).all()):
+        raise ValueError(f"its scale is not {f'a list of {rows} numbers' if wanted else 'a number'} above 0")
+    quant = Quant(settings, settings.matrix_bits if whole else settings.weight_bits, scale=scale)
+    for which in ("inputs", "outputs"):
+        if which in known:
+            setattr(quant, which, stored_range(known[which], which))
+    return quant
+
+
+def stored_range(known: Any, which: str) -> Range:
+    """The range that a file has of an activation; of a dynamic one, or where no row came by, there is none."""
+    if known == []:
+        return Range()
+    ends = numbers(known)
+    if list(ends.shape) != [2] or bool(ends[0] > ends[1]):
+        raise ValueError(f"its {which} are not two numbers, the lower one first")
+    return Range(ends[0], ends[1])
+
+
+def numbers(known: Any) -> Tensor:
+    """A number or a list of numbers, float32. Raises ValueError for anything else, and for what is not finite."""
+    values = known if isinstance(known, list) else [known]
+    if not all(type(value) in (int, float) and abs(value) <= torch.finfo(torch.float32).max for value in values):
+        raise ValueError("want finite numbers")
+    return torch.tensor(known, dtype=torch.float32)

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparse_xp.engines import AGAIN, check_whole, library
+from sparse_xp.errors import UserError
 from sparse_xp.saturation import ACTIVATION, can_saturate, largest_pair
 
 if TYPE_CHECKING:
-    from onnx import GraphProto, TensorProto
+    from onnx import GraphProto, ModelProto, TensorProto
 
 INTEGER = ("QLinearMatMul", "MatMulInteger", "QuantizeLinear", "DynamicQuantizeLinear", "DequantizeLinear")
 
@@ -35,11 +37,12 @@ class Inside:
 
 
 def look(path: Path) -> Inside:
-    """Read the graph and count."""
+    """Read the graph and count. Raises UserError for a file that is none."""
     import onnx
 
-    graph = onnx.load(path).graph
-    weights = [onnx.numpy_helper.to_array(weight) for weight in multiplied(graph)]
+    graph = load(path).graph
+    with library(path):
+        weights = [onnx.numpy_helper.to_array(weight) for weight in multiplied(graph)]
     total = sum(weight.size for weight in weights)
     nonzero = sum(int(np.count_nonzero(weight)) for weight in weights)
     pairs = [largest_pair(weight) for weight in weights if weight.dtype == np.int8]
@@ -52,17 +55,28 @@ def look(path: Path) -> Inside:
 
 
 def fixed_shape(path: Path) -> tuple[int | None, int | None]:
-    """How many rows and tokens the graph takes, None where any number will do."""
+    """How many rows and tokens the graph takes, None where any number will do. Raises UserError for another graph."""
+    inputs = load(path).graph.input
+    dims = inputs[0].type.tensor_type.shape.dim if inputs else []
+    if len(dims) != 2:
+        raise UserError(f"{path} takes no rows of tokens. {AGAIN}")
+    return dims[0].dim_value or None, dims[1].dim_value or None
+
+
+def load(path: Path) -> ModelProto:
+    """The whole file. Raises UserError for one that is no graph, or keeps a part of itself outside of its folder."""
     import onnx
 
-    rows, tokens = onnx.load(path).graph.input[0].type.tensor_type.shape.dim
-    return rows.dim_value or None, tokens.dim_value or None
+    check_whole(path)
+    with library(path):
+        return onnx.load(path)
 
 
 def multiplied(graph: GraphProto) -> list[TensorProto]:
     """The matrices among the graph's initializers, less those that are looked up row by row."""
-    floats = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "DequantizeLinear"}
-    looked_up = {floats.get(node.input[0], node.input[0]) for node in graph.node if node.op_type == "Gather"}
+    whole = [node for node in graph.node if node.input and node.output]
+    floats = {node.output[0]: node.input[0] for node in whole if node.op_type == "DequantizeLinear"}
+    looked_up = {floats.get(node.input[0], node.input[0]) for node in whole if node.op_type == "Gather"}
     return [weight for weight in graph.initializer if len(weight.dims) == 2 and weight.name not in looked_up]
 
 
@@ -76,9 +90,13 @@ def multiplies_activations(graph: GraphProto) -> bool:
 
     def rounded(name: str) -> bool:
         node = made_by.get(name)
-        while node is not None and node.op_type in ("Reshape", "Transpose"):
+        for _ in made_by:  # and no further: nodes of a damaged file may stand in a circle
+            if node is None or node.op_type not in ("Reshape", "Transpose") or not node.input:
+                break
             node = made_by.get(node.input[0])
-        return node is not None and node.op_type == "DequantizeLinear" and node.input[0] not in stored
+        if node is None or node.op_type != "DequantizeLinear":
+            return False
+        return bool(node.input) and node.input[0] not in stored
 
     return any(all(map(rounded, node.input)) for node in graph.node if node.op_type == "MatMul")
 
@@ -87,7 +105,7 @@ def fill_zeros(path: Path, dense: Path) -> None:
     """Write the same fp32 graph without zeros in its matrices: noise as large as their other weights instead."""
     import onnx
 
-    model = onnx.load(path)
+    model = load(path)
     generator = np.random.default_rng(0)
     for weight in multiplied(model.graph):
         values = onnx.numpy_helper.to_array(weight).copy()

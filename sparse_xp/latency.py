@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 import time
@@ -27,7 +28,7 @@ from sparse_xp.costs import Costs, Shape
 from sparse_xp.cpu import this_cpu
 from sparse_xp.engines import ENGINES, Batch, Call, choose, versions
 from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.files import claim, free_name, reading, write_text
 from sparse_xp.words import command, split
 
 PRECISIONS = ("fp32", "int8")
@@ -140,7 +141,7 @@ def find_tables(latency: str, shape: Shape, cache: Path) -> list[Table]:
     specs = parse_specs(latency)
     choose([specs[0].engine])
     paths = {spec: cache / kept_name(spec, shape) for spec in specs}
-    missing = [spec for spec, path in paths.items() if not path.is_file()]
+    missing = [spec for spec, path in paths.items() if not is_whole(path)]
     began = time.perf_counter()
     for table in measure(missing, shape) if missing else ():
         paths[table.spec].parent.mkdir(parents=True, exist_ok=True)
@@ -149,6 +150,28 @@ def find_tables(latency: str, shape: Shape, cache: Path) -> list[Table]:
         how = f"measured in {time.perf_counter() - began:.0f} s" if spec in missing else "measured before"
         say(f"latency: {path}, {how}")
     return [read_tables(path)[0] for path in paths.values()]
+
+
+def is_whole(path: Path) -> bool:
+    """Whether there is a table that can be read; says so of a damaged one, which is moved aside."""
+    if not os.path.lexists(path):
+        return False
+    try:
+        read_tables(path)
+        return True
+    except UserError as error:
+        kept = free_name(path, "damaged")
+        os.rename(path, kept)
+        say(f"{error} It is measured again, and what was there is in {kept}.")
+        return False
+
+
+def is_table(path: Path) -> bool:
+    """Whether ``path`` is a file that ``write_tables`` wrote."""
+    try:
+        return bool(read_tables(path))
+    except UserError:
+        return False
 
 
 def kept_name(spec: Spec, shape: Shape) -> str:
@@ -167,16 +190,14 @@ def write_tables(tables: list[Table], path: Path) -> None:
 
 def read_tables(path: Path) -> list[Table]:
     """Raises UserError for a file that is not there or has no table."""
-    try:
+    if not os.path.lexists(path):
+        raise UserError(f"latency={path}: no such file. python -m sparse_xp.latency makes one.")
+    with reading(path, "It should be a table that python -m sparse_xp.latency made."):
         raw = json.loads(path.read_text(encoding="utf-8"))
         tables = [table_of(each) for each in (raw if isinstance(raw, list) else [raw])]
         if not tables:
             raise ValueError("an empty list")
         return tables
-    except OSError as error:
-        raise UserError(f"latency={path}: no such file. python -m sparse_xp.latency makes one.") from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no latency table ({error}). python -m sparse_xp.latency makes one.") from error
 
 
 def table_of(raw: Any) -> Table:
@@ -270,6 +291,7 @@ def main(words: list[str]) -> None:
     except ValueError as error:
         raise UserError(str(error)) from error
     choose([specs[0].engine])
+    out = claim(Path(given["out"]), is_table, "Name another file with out=.")
     import torch
     from transformers import AutoConfig, AutoModel
 
@@ -277,7 +299,7 @@ def main(words: list[str]) -> None:
     with torch.device("meta"):
         model = AutoModel.from_config(config)
     tables = measure(specs, full_shape(model))
-    write_tables(tables, Path(given["out"]))
+    write_tables(tables, out)
     layers = int(config.num_hidden_layers) + len(gone_layers(model))
     shape, dense = tables[0].shape, tables[0].dense(layers)
     say(f"{given['out']}: {given['latency']} on {tables[0].machine}, {layers} layers; dense fp32 {dense:.2f} ms")

@@ -38,6 +38,7 @@ class Progress:
     step: int = 0
     seconds: float = 0.0
     best_step: int = 0
+    lines: int = 0  # of the history
     best: dict[str, float] = field(default_factory=dict)
 
 

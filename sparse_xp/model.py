@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+import re
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparse_xp.cache import cached
 from sparse_xp.config import Model, TinyModel
 from sparse_xp.console import say
-from sparse_xp.data import digest
+from sparse_xp.data import digest, settings_kept
 from sparse_xp.errors import UserError
-from sparse_xp.files import of_run, one_at_a_time
-from sparse_xp.hub import is_local, unavailable
+from sparse_xp.files import of_run, reading
+from sparse_xp.hub import AGAIN, is_local, kind, loading, read_header, read_lines, read_object, weight_files
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -26,6 +30,21 @@ SPARSEML_NAMES = {r"\.module\.(weight|bias)$": r".\1"}
 TRAINED_HEADS = ("QuestionAnswering", "SequenceClassification", "TokenClassification", "MultipleChoice")
 NEW_HEAD = "To train a new head on its encoder, write model.new_head=true; or choose another model.checkpoint."
 
+#: sizes in config.json, with the least and the most that they may be; more would build modules for hours
+SIZES = {
+    **dict.fromkeys(("vocab_size", "hidden_size", "max_position_embeddings", "dim", "embedding_size"), (1, 10_000_000)),
+    **dict.fromkeys(("intermediate_size", "hidden_dim", "type_vocab_size"), (0, 10_000_000)),
+    **dict.fromkeys(("num_attention_heads", "n_heads"), (1, 10_000)),
+    **dict.fromkeys(("num_hidden_layers", "n_layers"), (0, 1000)),
+    "num_labels": (0, 100_000),
+}
+#: files of which any one has the whole vocabulary of a tokenizer
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+#: the share of a vocabulary that may be without an embedding's match; tables are padded to round numbers
+WHOLE = 0.9
+#: the number of an encoder layer in the name of a weight
+_NUMBER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
+
 
 def locate(model: Model, cache: Path) -> str:
     """The hub id or directory of ``model``; a tiny one is built under ``cache`` first."""
@@ -39,20 +58,85 @@ def locate(model: Model, cache: Path) -> str:
 
     shape = {name: getattr(model, name) for name in ("sparsity", "layers", "hidden", "heads", "intermediate")}
     directory = cache / f"tiny-{digest([shape, SPARSE, model.init_seed, vocabulary()])}"
-    with one_at_a_time(directory):
-        if not directory.is_dir():
-            build_checkpoint(directory, seed=model.init_seed, **shape)
+    cached(directory, lambda draft: build_checkpoint(draft, seed=model.init_seed, **shape))
     return str(directory)
 
 
 def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """The fast tokenizer of a checkpoint."""
+    """The fast tokenizer of a checkpoint. Raises UserError if it cannot be had, or if its files are damaged."""
     from transformers import AutoTokenizer
 
-    try:
-        return AutoTokenizer.from_pretrained(checkpoint, revision=revision)
-    except (OSError, ValueError) as error:
-        raise unavailable(f"tokenizer of {checkpoint}", error) from error
+    files = check_tokenizer(Path(checkpoint)) if os.path.isdir(checkpoint) else []
+    with loading(f"tokenizer of {checkpoint}", checkpoint, *files):
+        found = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **only_here(checkpoint))
+        # What is wrong in its files shows when it is used first.
+        with settings_kept(found):
+            found(["a", "A b!"], truncation=True, max_length=8, padding="max_length")
+        special = dict(zip(found.all_special_tokens, found.all_special_ids, strict=True))
+    config = Path(checkpoint) / "config.json"
+    rows = read_object(config).get("vocab_size") if config.is_file() else None
+    if type(rows) is int and (new := {token: number for token, number in special.items() if number >= rows}):
+        token, number = new.popitem()
+        raise UserError(
+            f"{Path(checkpoint) / files[-1]} is damaged: the special token {token!r} is number {number}, and by "
+            f"config.json the model has {rows:,} tokens. {AGAIN}"
+        )
+    return found
+
+
+def only_here(checkpoint: str) -> dict[str, Any]:
+    """What ``from_pretrained`` is told, lest it runs code from a checkpoint, or asks the hub about a directory."""
+    return {"trust_remote_code": False, **({"local_files_only": True} if os.path.isdir(checkpoint) else {})}
+
+
+def check_tokenizer(directory: Path) -> list[str]:
+    """The names of the files that make the tokenizer in ``directory``. Raises UserError for a damaged one."""
+    with reading(directory, AGAIN):
+        there = [name for name in os.listdir(directory) if os.path.lexists(directory / name)]
+    main = next((name for name in VOCABULARIES if name in there), None)
+    if main is None:
+        raise UserError(f"{directory} has no tokenizer: want tokenizer.json, vocab.txt, or vocab.json. {AGAIN}")
+    if "config.json" in there:  # tells the class of the tokenizer where tokenizer_config.json does not
+        check_config(directory / "config.json")
+    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+        if name in there:
+            check_tokens(directory / name)
+    if main in ("tokenizer.json", "vocab.json"):
+        words = read_object(directory / main)
+    if main == "tokenizer.json":
+        from tokenizers import Tokenizer
+
+        with loading("", str(directory), main):
+            Tokenizer.from_file(str(directory / main))
+    if main == "vocab.txt":
+        check_whole(directory / main, len(read_lines(directory / main)), directory / "config.json")
+    if main == "vocab.json":
+        if "merges.txt" not in there:
+            raise UserError(f"{directory}/merges.txt is missing. {AGAIN}")
+        merged = {line.replace(" ", "") for line in read_lines(directory / "merges.txt")}
+        made = [word for word in words if len(word) > 1 and not re.fullmatch("<.*>", word)]
+        if sum(word in merged for word in made) < WHOLE * len(made):
+            raise UserError(f"{directory}/merges.txt is damaged (it does not make the words of vocab.json). {AGAIN}")
+    return [main, *(name for name in ("merges.txt", "tokenizer_config.json") if name in there)]
+
+
+def check_tokens(path: Path) -> None:
+    """Raise UserError for values that ``from_pretrained`` takes unsaid, though no tokenizer can have them."""
+    stored = read_object(path)
+    for name, value in stored.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if re.fullmatch("[a-z]+_token", name) and value is not None and not isinstance(text, str):
+            raise UserError(f"{path} is damaged: {name} is {kind(value)}, want a token. {AGAIN}")
+    longest = stored.get("model_max_length")
+    if longest is not None and (type(longest) not in (int, float) or not longest >= 1):
+        raise UserError(f"{path} is damaged: model_max_length is not a number above 0. {AGAIN}")
+
+
+def check_whole(path: Path, words: int, config: Path) -> None:
+    """Raise UserError if a vocabulary was cut short: if it has far fewer words than the table of embeddings."""
+    wanted = read_object(config).get("vocab_size") if config.is_file() else None
+    if type(wanted) is int and words < WHOLE * wanted:
+        raise UserError(f"{path} is damaged (it has {words:,} words, and config.json says {wanted:,}). {AGAIN}")
 
 
 def load_model(
@@ -66,7 +150,7 @@ def load_model(
     """A model with the head of ``task``, as float32, and the names of weights that the checkpoint did not have.
 
     Raises UserError if the checkpoint has a trained head that does not fit ``task``, in kind, shape or labels, unless
-    ``new_head`` allows to put a new one in its place.
+    ``new_head`` allows to put a new one in its place; and if its encoder is not whole, or its files are damaged.
     """
     import torch
 
@@ -79,29 +163,17 @@ def load_model(
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}
     if dropout is not None:
         options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    try:
-        # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
-        model, info = model_class(task, stored).from_pretrained(
-            checkpoint,
-            revision=revision,
-            dtype=torch.float32,
-            attn_implementation=attention,
-            weights_only=True,
-            output_loading_info=True,
-            key_mapping=SPARSEML_NAMES,
-            ignore_mismatched_sizes=new_head,
-            **options,
-        )
-    except RuntimeError as error:
+    # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
+    options |= {"dtype": torch.float32, "attn_implementation": attention, "revision": revision}
+    cls = model_class(task, stored)
+    model, info = load_weights(cls, checkpoint, stored, options | {"key_mapping": SPARSEML_NAMES})
+    mismatched = {name: shapes for name, *shapes in info["mismatched_keys"]}
+    if mismatched and not new_head:
+        name, (theirs, ours) = min(mismatched.items())
         raise UserError(
-            f"{checkpoint} does not fit task {task.name}: its head has another shape "
-            f"({str(error).splitlines()[-1].strip()}). {NEW_HEAD}"
-        ) from error
-    except (OSError, ValueError) as error:
-        raise unavailable(f"model {checkpoint}", error) from error
-    mismatched = sorted(name for name, *_ in info["mismatched_keys"])
-    if broken := [name for name in mismatched if name.startswith(f"{model.base_model_prefix}.")]:
-        raise UserError(f"{checkpoint} is damaged: {broken[0]} has another shape than its config.json says.")
+            f"{checkpoint} does not fit task {task.name}: its head has another shape ({name}: {list(theirs)} in the "
+            f"checkpoint, {list(ours)} in the model). {NEW_HEAD}"
+        )
     new = {*info["missing_keys"], *mismatched}
     if all(name.startswith(f"{model.base_model_prefix}.") for name in new):  # the head is the checkpoint's
         if not new_head:
@@ -111,13 +183,114 @@ def load_model(
     return model, sorted(new)
 
 
+def load_weights(
+    cls: Any, checkpoint: str, config: PreTrainedConfig, options: dict[str, Any]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
+    """A model of ``cls``, and what ``from_pretrained`` tells of names; only weights of a head or pooler may be new.
+
+    Raises UserError if weights of the encoder are missing, of another shape, or of more layers than ``config`` says.
+    """
+    files = [path.name for path in check_weights(checkpoint, config)]
+    with loading(f"model {checkpoint}", checkpoint, *files[:1], *(["config.json"] if files else [])):
+        model, info = cls.from_pretrained(
+            checkpoint,
+            weights_only=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **only_here(checkpoint),
+            **options,
+        )
+    where = str(Path(checkpoint) / files[0]) if files else checkpoint
+    inside = "" if model.base_model is model else f"{model.base_model_prefix}."
+    if broken := sorted(name for name, *_ in info["mismatched_keys"] if name.startswith(inside)):
+        raise UserError(f"{where} is damaged: {broken[0]} has another shape than its config.json says. {AGAIN}")
+    lacking = [name for name in info["missing_keys"] if name.startswith(inside) and ".pooler." not in f".{name}"]
+    left_out = without_layers(checkpoint) if lacking else []
+    if lost := sorted(name for name in lacking if not any(layer.match(name) for layer in left_out)):
+        raise UserError(
+            f"{where} is damaged: {lost[0]} is missing ({len(lost):,} of the encoder's weights are), and config.json "
+            f"says that it is there. {AGAIN}"
+        )
+    known = {number[1] for name in model.state_dict() for number in _NUMBER.finditer(name)}
+    more = {name: number[1] for name in info["unexpected_keys"] for number in _NUMBER.finditer(name)}
+    if unknown := sorted(name for name, number in more.items() if number not in known):
+        raise UserError(f"{where} is damaged: it has {unknown[0]}, and config.json tells of fewer layers. {AGAIN}")
+    return model, info
+
+
+def without_layers(checkpoint: str) -> list[re.Pattern[str]]:
+    """What the weights are called of the layers that a checkpoint of SparseML lacks, by the recipe beside it."""
+    from sparse_xp.modifiers import LayerPruning
+    from sparse_xp.recipe.inherit import read_base
+
+    base, _ = read_base(checkpoint)
+    found = [each for each in base.modifiers.values() if isinstance(each, LayerPruning)] if base else []
+    patterns = []
+    for name in (name for each in found for name in each.layers):
+        # What is no expression matches nothing here; the run that it is of says so.
+        with suppress(re.error, OverflowError, RecursionError):
+            patterns.append(re.compile(name[3:] if name.startswith("re:") else re.escape(name) + r"\."))
+    return patterns
+
+
+def check_weights(checkpoint: str, config: PreTrainedConfig) -> Collection[Path]:
+    """The files of a directory's weights; none for a hub id.
+
+    Raises UserError if they are damaged, or so short that they cannot hold the encoder that ``config`` tells of: it
+    would be made up in memory, however large.
+    """
+    if not os.path.isdir(checkpoint):
+        return []
+    files = weight_files(Path(checkpoint))
+    for path in files:
+        for name, told in read_header(path).items() if path.suffix == ".safetensors" else ():
+            if name.endswith((".weight", ".bias")) and "F" not in told["dtype"]:
+                raise UserError(
+                    f"{path} is damaged: {name} is of type {told['dtype']}, and weights are floating-point numbers. "
+                    f"{AGAIN}"
+                )
+    with reading(files[0], AGAIN):
+        size = sum(os.path.getsize(path) for path in files)
+    wanted = weights_of(config)
+    if wanted > size:
+        raise UserError(
+            f"{files[0]} is damaged: it has {size:,} bytes, and by config.json the encoder has {wanted:,} weights. "
+            f"{AGAIN}"
+        )
+    return files
+
+
+def weights_of(config: PreTrainedConfig) -> int:
+    """How many weights the encoder has that ``config`` tells of, without a pooler; 0 if that cannot be said."""
+    import torch
+    import transformers
+
+    from sparse_xp.structured import fitting
+
+    found: Any = transformers.AutoModel._model_mapping.get(type(config), None)
+    if found is None or isinstance(found, tuple):  # several
+        return 0
+    cls: type[PreTrainedModel] = found
+    with torch.device("meta"):
+        model = fitting(cls, config)(config)
+    return sum(each.numel() for name, each in model.named_parameters() if not name.startswith("pooler."))
+
+
 def model_class(task: Task, config: PreTrainedConfig) -> Any:
-    """The class for ``task`` of the checkpoint's architecture, with layers of the sizes that ``config`` tells of."""
+    """The class for ``task`` of the checkpoint's architecture, with layers of the sizes that ``config`` tells of.
+
+    Raises UserError if the library has none.
+    """
     import transformers
 
     from sparse_xp.structured import fitting, reduced
 
     auto = getattr(transformers, task.model_class)
+    if type(config) not in auto._model_mapping:
+        raise UserError(
+            f"config.json: the library has no model of type {config.model_type!r} for task {task.name}, which wants "
+            f"an {task.model_class}. Choose another checkpoint."
+        )
     if not reduced(config):
         return auto
     return fitting(auto._model_mapping[type(config)], config)
@@ -130,13 +303,39 @@ def heads_of(new_weights: list[str]) -> list[str]:
 
 
 def read_config(checkpoint: str, revision: str | None, what: str = "model") -> PreTrainedConfig:
-    """The configuration of a checkpoint. Raises UserError if it cannot be had."""
+    """The configuration of a checkpoint. Raises UserError if it cannot be had, or if no model can be built from it."""
     from transformers import AutoConfig
 
-    try:
-        return AutoConfig.from_pretrained(checkpoint, revision=revision)
-    except (OSError, ValueError) as error:
-        raise unavailable(f"{what} {checkpoint}", error) from error
+    if os.path.isdir(checkpoint):
+        check_config(Path(checkpoint) / "config.json")
+    with loading(f"{what} {checkpoint}", checkpoint, "config.json"):
+        config = AutoConfig.from_pretrained(checkpoint, revision=revision, **only_here(checkpoint))
+        labels_of(config)
+        if os.path.isdir(checkpoint):
+            weights_of(config)
+    return config
+
+
+def check_config(path: Path) -> None:
+    """Raise UserError for a config.json with values that the libraries take unsaid, or that no model has."""
+    stored = read_object(path)
+    wrong = []
+    for name, (least, most) in SIZES.items():
+        value = stored.get(name)
+        if value is not None and (type(value) is not int or not least <= value <= most):
+            told = str(value) if type(value) in (int, float) else kind(value)
+            wrong.append(f"{name} is {told:.40}, want a whole number from {least} to {most:,}")
+    for name, want in (("id2label", dict), ("label2id", dict), ("architectures", list), ("quantization_config", dict)):
+        if not isinstance(stored.get(name), want | None):
+            wrong.append(f"{name} is {kind(stored[name])}, want {kind(want())}")
+    names = stored.get("architectures")
+    if isinstance(names, list) and not all(isinstance(name, str) for name in names):
+        wrong.append("architectures is a list of other things than names")
+    # Of the form OWNER/NAME it is code, which transformers would fetch and run.
+    if any("/" in str(stored.get(name) or "") for name in ("attn_implementation", "_attn_implementation")):
+        wrong.append("attn_implementation is code from the hub, which is never run")
+    if wrong:
+        raise UserError(f"{path} is damaged: {wrong[0]}. {AGAIN}")
 
 
 def check_head(task: Task, checkpoint: str, config: PreTrainedConfig) -> None:

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import csv
+import io
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 from sparse_xp.config import CONF
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files import reading
+from sparse_xp.parquet import check_file
+from sparse_xp.readers import read_text
 
 #: points below a published number that still pass, where its line says nothing
 TOLERANCE = 1.0
+#: bytes of a CSV of published numbers; the largest has some thousands
+LARGEST = 10_000_000
 
 
 @dataclass
@@ -36,48 +43,63 @@ class Published:
 
 def read_published(path: Path) -> list[Published]:
     """The lines of a CSV. Raises UserError, with file and line, for one that is not as it must be."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        wanted = [field.name for field in fields(Published)]
-        if reader.fieldnames not in (wanted, wanted[:-1]):
-            raise UserError(
-                f"{path}, line 1: want the columns {','.join(wanted)}, found {','.join(reader.fieldnames or [])}."
-            )
-        found: list[Published] = []
-        seen: dict[tuple[str, ...], int] = {}
-        for raw in reader:
-            where = f"{path}, line {reader.line_num}"
-            if None in raw or None in raw.values():
-                count = len(reader.fieldnames)
-                raise UserError(f"{where}: want {count} values. A comma inside one needs quotes around it.")
-            line = Published(
-                task=raw["task"],
-                cell=raw["cell"],
-                metric=raw["metric"],
-                published=number(raw["published"], f"{where}: published"),
-                std=number(raw["std"], f"{where}: std") if raw["std"] else None,
-                n=int(number(raw["n"], f"{where}: n")) if raw["n"] else None,
-                tolerance=number(raw["tolerance"], f"{where}: tolerance") if raw["tolerance"] else TOLERANCE,
-                source=raw["source"],
-                note=raw["note"],
-                model=raw.get("model") or None,
-            )
-            if not line.source:
-                raise UserError(f"{where}: a published number needs its source.")
-            key = (line.task, line.cell, line.metric, *([line.model] if line.model else []))
-            if key in seen:
-                raise UserError(f"{where}: {' '.join(key)} stands in line {seen[key]} already.")
-            seen[key] = reader.line_num
-            found.append(line)
+    check_file(path)
+    with reading(path):
+        size = path.stat().st_size
+    if size > LARGEST:
+        raise UserError(f"{path} has {size:,} bytes: more than published numbers need. Name their CSV.")
+    reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+    try:
+        return _lines(path, reader)
+    except csv.Error as error:
+        where = f"{path}, line {reader.reader.line_num}"
+        raise UserError(f"{where}: {error}. Look for a quote that is not closed.") from error
+
+
+def _lines(path: Path, reader: csv.DictReader[str]) -> list[Published]:
+    wanted = [field.name for field in fields(Published)]
+    if reader.fieldnames not in (wanted, wanted[:-1]):
+        raise UserError(
+            f"{path}, line 1: want the columns {','.join(wanted)}, found {','.join(reader.fieldnames or [])}."
+        )
+    found: list[Published] = []
+    seen: dict[tuple[str, ...], int] = {}
+    for raw in reader:
+        where = f"{path}, line {reader.line_num}"
+        if None in raw or None in raw.values():
+            count = len(reader.fieldnames)
+            raise UserError(f"{where}: want {count} values. A comma inside one needs quotes around it.")
+        line = Published(
+            task=raw["task"],
+            cell=raw["cell"],
+            metric=raw["metric"],
+            published=number(raw["published"], f"{where}: published"),
+            std=number(raw["std"], f"{where}: std") if raw["std"] else None,
+            n=int(number(raw["n"], f"{where}: n")) if raw["n"] else None,
+            tolerance=number(raw["tolerance"], f"{where}: tolerance") if raw["tolerance"] else TOLERANCE,
+            source=raw["source"],
+            note=raw["note"],
+            model=raw.get("model") or None,
+        )
+        if not line.source:
+            raise UserError(f"{where}: a published number needs its source.")
+        key = (line.task, line.cell, line.metric, *([line.model] if line.model else []))
+        if key in seen:
+            raise UserError(f"{where}: {' '.join(key)} stands in line {seen[key]} already.")
+        seen[key] = reader.line_num
+        found.append(line)
     return found
 
 
 def number(text: str, where: str) -> float:
-    """A number. Raises UserError for another text."""
+    """A number. Raises UserError for another text, and for one that is not finite."""
     try:
-        return float(text)
+        found = float(text)
     except ValueError as error:
         raise UserError(f"{where}={text or '(nothing)'}: want a number.") from error
+    if not math.isfinite(found):
+        raise UserError(f"{where}={text}: want a number.")
+    return found
 
 
 def locate_published(sweep: str) -> Path:

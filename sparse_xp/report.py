@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.errors import short_errors, wants_traceback
+from sparse_xp.files import WRITTEN, claim, is_signed, write_text
 from sparse_xp.published import locate_published, read_published
 from sparse_xp.result import Result
 from sparse_xp.sweep.manifest import MANIFEST, read_manifest
+from sparse_xp.words import Parser
 
 
 def row(result: Result) -> dict[str, str]:
@@ -96,12 +96,7 @@ def find_with_places(places: list[Path]) -> list[tuple[Path, Result]]:
     }
     found = []
     for path in sorted(paths):
-        try:
-            found.append((path.parent, Result.read(path)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{path} is not of this version of sparse_xp ({error}). Move its run away, or name other directories."
-            ) from error
+        found.append((path.parent, Result.read(path)))
     return found
 
 
@@ -204,7 +199,7 @@ def main(arguments: list[str] | None = None) -> None:
     Of a sweep the runs that differ only in their seed are one line, beside the published number, and the table is
     written too: table.md, table.csv, table.tex and report.html, in the directory of the sweep or --out.
     """
-    parser = argparse.ArgumentParser(prog="python -m sparse_xp.report", description=main.__doc__)
+    parser = Parser(prog="python -m sparse_xp.report", description=main.__doc__)
     parser.add_argument(
         "places",
         nargs="*",
@@ -218,7 +213,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--curves", nargs="*", type=Path, help="runs whose curves the page shows (the first seed of each line)"
     )
     asked = parser.parse_args(arguments)
-    try:
+    with short_errors(wants_traceback()):
         swept = [place for place in asked.places if (place / MANIFEST).exists()]
         if not (swept or asked.sweep or asked.out):
             found = find_with_places(asked.places)
@@ -227,8 +222,6 @@ def main(arguments: list[str] | None = None) -> None:
             print(table(found))
             return
         write_tables(asked.places, asked.sweep, asked.out or (swept or asked.places)[0], asked.curves)
-    except UserError as error:
-        sys.exit(str(error))
 
 
 def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[Path] | None) -> None:
@@ -245,16 +238,33 @@ def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[
     if not made:
         sys.exit("No finished run there: nothing holds a result.json.")
     title = ", ".join(plan.name for plan in plans) or sweep or out.resolve().name
-    out.mkdir(parents=True, exist_ok=True)
     text = table.markdown_table(title, made)
-    write_text(out / "table.md", text)
-    write_text(out / "table.csv", table.csv_table(made))
-    write_text(out / "table.tex", table.latex_table(title, made))
-    write_text(out / "report.html", page.page(title, made, curves))
+    texts = {
+        "table.md": f"{text}\n<!-- {WRITTEN} -->\n",
+        "table.csv": table.csv_table(made),
+        "table.tex": f"{table.latex_table(title, made)}% {WRITTEN}\n",
+        "report.html": f"{page.page(title, made, curves)}<!-- {WRITTEN} -->\n",
+    }
+    files = {name: claim(out / name, is_table, "Name another directory with --out.") for name in texts}
+    out.mkdir(parents=True, exist_ok=True)
+    for name, place in files.items():
+        write_text(place, texts[name])
     print(text.partition("\n## Commands")[0])
     print(f"{out}/table.md, table.csv, table.tex, report.html")
     if others:
         print(f"Not in it: the runs further below, in {', '.join(others)}.")
+
+
+def is_table(path: Path) -> bool:
+    """Whether ``write_tables`` wrote this file; a CSV has no room to say so but its header."""
+    from sparse_xp import table
+
+    if path.suffix != ".csv":
+        return is_signed(path)
+    try:
+        return path.is_file() and path.read_text(encoding="utf-8").startswith(table.csv_table([]))
+    except (OSError, ValueError):
+        return False
 
 
 def beside_cells(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sparse_xp.config import PACKAGE
-from sparse_xp.files import write_text
+from sparse_xp.files import reading, write_text
 
 LIBRARIES = (
     "torch",
@@ -148,17 +150,34 @@ class Result:
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read what ``write`` wrote. Raises TypeError or KeyError for a file of another shape."""
-        raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if taken := raw["sparsity"].get("removed"):
-            raw["sparsity"]["removed"] = Removed(**taken)
-        parts = {
-            "deployment": Deployment,
-            "sparsity": Sparsity,
-            "training": Training,
-            "provenance": Provenance,
-        }
-        return cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
+        """Read what ``write`` wrote. Raises UserError for a file that is damaged or of another version."""
+        with reading(path, "It is damaged, or of another version of sparse_xp: restore it, or move its run away."):
+            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            if taken := raw["sparsity"].get("removed"):
+                raw["sparsity"]["removed"] = Removed(**taken)
+            parts = {
+                "deployment": Deployment,
+                "sparsity": Sparsity,
+                "training": Training,
+                "provenance": Provenance,
+            }
+            found = cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
+            check_types(found)
+            return found
+
+
+def check_types(result: Result) -> None:
+    """Raise TypeError for a value that a table could not show: JSON may have anything in its place."""
+    numbers = [*result.metrics.items(), *result.deployment.metrics.items(), *result.sparsity.layers.items()]
+    for part in (result, result.deployment, result.sparsity, result.training, result.provenance):
+        for item in fields(part):
+            kinds = {"int": int, "float": int | float, "str": str, "bool": bool}
+            value, kind = getattr(part, item.name), kinds.get(str(item.type))
+            if kind and not isinstance(value, kind):
+                raise TypeError(f"{item.name} is {value!r:.40}")
+    for name, value in numbers:
+        if not isinstance(value, int | float):
+            raise TypeError(f"{name} is {value!r:.40}")
 
 
 def summary(result: Result) -> str:
@@ -192,6 +211,61 @@ def provenance(config_hash: str, data_fingerprint: str, command: str | None = No
         config_hash=config_hash,
         data_fingerprint=data_fingerprint,
     )
+
+
+def told(path: str, directory: Path | None = None) -> str:
+    """A path as a file tells it that others will read: without where somebody's home is. Hub ids stay as they are.
+
+    Of what lies beside the run in ``directory``, or below that, the way from the run (``../dense``); of any other path
+    that is absolute, or is there, the last part alone.
+    """
+    place = os.path.expanduser(path)
+    if not (os.path.isabs(place) or path.startswith("~") or os.path.lexists(place)):
+        return path
+    if directory is not None:
+        for real in (os.path.abspath, os.path.realpath):  # a home may be a link
+            run, there = real(directory), real(place)
+            if there == run:
+                break
+            if Path(there).is_relative_to(Path(run).parent):
+                return os.path.relpath(there, run)
+    *_, name = ["", *Path(os.path.abspath(place)).parts[1:]]
+    # each run has a folder of that name
+    return f"{Path(os.path.abspath(place)).parent.name}/{name}".strip("/") if name == "model" else name
+
+
+#: a path inside of a list, a quoted word or an address
+_INNER = re.compile(r"""(?:(?<=[\[,'"({=])|(?<=file://)|(?<=: ))(?:~|/)[^\s,'"\[\](){}]*""")
+
+
+def told_command(command: str, directory: Path | None = None) -> str:
+    """A command with its absolute paths as ``told``, but those below the current directory: from there they still run.
+
+    ``directory``: that of the run. What is not absolute stays as it was typed.
+    """
+    try:
+        words = shlex.split(command)
+    except ValueError:  # no command line, of whatever made it
+        return command
+    return shlex.join(_told_word(word, directory) for word in words)
+
+
+def _told_word(word: str, directory: Path | None) -> str:
+    def tell(path: str) -> str:
+        for real in (os.path.abspath, os.path.realpath):
+            here, there = real("."), real(os.path.expanduser(path))
+            if Path(there).is_relative_to(here):
+                return os.path.relpath(there, here)
+        return told(path, directory)
+
+    key, equals, value = word.partition("=") if word[:1] not in ("/", "~") or "=~" in word else ("", "", word)
+    if value[:1] in ("/", "~"):
+        return f"{key}{equals}{tell(value)}"
+    if len(value) > 1 and value[0] == value[-1] == "'" and value[1:2] in ("/", "~"):  # as Hydra quotes it
+        plain = re.sub(r"\\(.)", r"\1", value[1:-1])
+        escaped = tell(plain).replace("\\", "\\\\").replace("'", "\\'")
+        return f"{key}{equals}'{escaped}'"
+    return f"{key}{equals}{_INNER.sub(lambda found: tell(found[0]), value)}" if equals else word
 
 
 def git_revision() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,8 @@ from sparse_xp.corpus import fingerprint, keep_stream
 from sparse_xp.data import digest
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.hub import unavailable
-from sparse_xp.tasks import Task
+from sparse_xp.readers import Limits
+from sparse_xp.tasks import QuestionAnswering, Task, TextClassification, TokenClassification
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,6 +56,7 @@ def _load_split(task: Task, data: Data, split: str, train: bool) -> Loaded:
     rows, origin = load(task, data, split, train)
     if not len(rows):
         raise UserError(f"task {task.name}: {origin} has no rows.")
+    check_types(task, rows, origin)
     rows = task.completed(rows)
     missing = [column for column in task.columns() if column not in rows.column_names]
     if missing:
@@ -83,6 +86,68 @@ def _load_split(task: Task, data: Data, split: str, train: bool) -> Loaded:
     if limit is not None and limit < total:
         rows = rows.select(sorted(permutation(total)[:limit]))
     return Loaded(rows, origin, total, remarks)
+
+
+def check_types(task: Task, rows: Dataset, origin: str) -> None:
+    """Raise UserError for a column of another type than the kind of the task needs; of those that are there."""
+    from pyarrow import compute, types
+
+    def text(kind: Any) -> bool:
+        return any(test(kind) for test in (types.is_string, types.is_large_string, types.is_string_view, types.is_null))
+
+    def name(kind: Any) -> bool:
+        return text(kind) or types.is_integer(kind)
+
+    def plain(kind: Any) -> bool:
+        return not types.is_nested(kind)
+
+    def several(kind: Any, inner: Callable[[Any], bool]) -> bool:
+        listed = (types.is_list, types.is_large_list, types.is_fixed_size_list)
+        return any(test(kind) for test in listed) and inner(kind.value_type)
+
+    def answer(kind: Any) -> bool:
+        if not types.is_struct(kind):
+            return False
+        parts = {kind.field(i).name: kind.field(i).type for i in range(kind.num_fields)}
+        return (
+            {"text", "answer_start"} <= set(parts)
+            and several(parts["text"], text)
+            and several(parts["answer_start"], lambda one: types.is_integer(one) or types.is_null(one))
+        )
+
+    needed: list[tuple[str, Callable[[Any], bool], str]] = []
+    if isinstance(task, QuestionAnswering):
+        needed = [(column, text, "texts") for column in (task.question, task.context)]
+        needed += [
+            (task.id, name, "texts or whole numbers"),
+            (task.answers, answer, '{"text": [texts], "answer_start": [whole numbers]}'),
+        ]
+    elif isinstance(task, TextClassification) and task.problem == "single_label":
+        needed = [(task.label, plain, "one class a row (task.problem=multi_label takes lists)")]
+    elif isinstance(task, TokenClassification):
+        needed = [
+            (task.tokens, lambda kind: several(kind, text), "lists of texts"),
+            (task.tags, lambda kind: several(kind, name), "lists of texts or whole numbers"),
+        ]
+    schema = rows.data.schema
+    for column, fits, wanted in needed:
+        if column in schema.names and not (fits(schema.field(column).type) or types.is_null(schema.field(column).type)):
+            raise UserError(
+                f"task {task.name}: {origin} has {schema.field(column).type} in column {column}, want {wanted}; "
+                f"{field_of(task, column)}= names another column."
+            )
+    if isinstance(task, QuestionAnswering) and task.answers in schema.names:
+        found = rows.data.column(task.answers)
+        if types.is_struct(found.type):
+            lengths = [
+                compute.list_value_length(compute.struct_field(found, part)) for part in ("text", "answer_start")
+            ]
+            unequal = compute.index(compute.not_equal(*lengths), True).as_py()
+            if unequal >= 0:
+                raise UserError(
+                    f"task {task.name}: {origin} has in column {task.answers} of row {unequal} not as many of "
+                    "answer_start as of text; each answer needs its place."
+                )
 
 
 def field_of(task: Task, column: str) -> str:
@@ -138,12 +203,17 @@ def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, st
             f"task {task.name}: no file {path}. data.root=DIR holds <dataset>/<split>.parquet with the hub's columns; "
             f"{folder} has: {there}."
         )
-    return task.read(path, Path(data.cache)), f"{task.folder}/{split}.parquet {fingerprint(path)}"
+    return task.read(path, Path(data.cache), limits_of(data)), f"{task.folder}/{split}.parquet {fingerprint(path)}"
+
+
+def limits_of(data: Data) -> Limits:
+    """How much may be read of a file."""
+    return Limits(rows=data.max_rows, bytes=int(data.max_gigabytes * 1e9))
 
 
 def _files(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
     path = Path(str(data.train if train or data.validation is None else data.validation))
-    rows = task.read(path, Path(data.cache))
+    rows = task.read(path, Path(data.cache), limits_of(data))
     return rows, f"{path.name} {fingerprint(path)}"
 
 
@@ -191,4 +261,4 @@ def _streamed(task: Task, data: Data, split: str) -> Dataset:
         )
     key = digest([task.dataset, task.subset, task.revision, split, wanted, SUBSET_SEED])
     stream = load_dataset(task.dataset, task.subset, split=split, revision=task.revision, streaming=True)
-    return keep_stream(stream, wanted, SUBSET_SEED, Path(data.cache) / "streams" / f"{task.folder}-{key}.arrow")
+    return keep_stream(stream, wanted, SUBSET_SEED, Path(data.cache) / "streams" / f"{task.folder}-{key}")

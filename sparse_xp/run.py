@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -23,14 +22,18 @@ from sparse_xp.environment import (
     start_tracker,
 )
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.files import explain_full_disk, neighbours, of_run, one_at_a_time, whole_directory, write_text
+from sparse_xp.files import explain_full_disk, neighbours, of_run, one_at_a_time, reading, whole_directory, write_text
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable, is_local
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe, inherit
 from sparse_xp.result import NO_DEPLOYMENT, TRAINED, Provenance, Result, Sparsity, Training, provenance, summary
+from sparse_xp.run_directory import ERROR, claim_run, clear, find_finished, stored_hash
 from sparse_xp.target_cpu import settled
+
+#: what to do about files of the user's own where a run would write
+MOVE_AWAY = "Move it away, and issue the command again."
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -54,9 +57,16 @@ def run(config: Config, directory: Path, command: str | None = None, show: bool 
 def run_alone(config: Config, directory: Path, command: str | None, show: bool) -> Result:
     """The run, with nobody else at work in ``directory``."""
     config_hash = result_hash(config)
+    first = os.environ.get("RANK", "0") == "0"
+    if first:
+        claim_run(directory)
     if finished := find_finished(directory, config_hash):
+        if first:
+            clear(directory)  # of a process that was killed between its result and this
         say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
         return finished
+    if first:
+        (directory / ERROR).unlink(missing_ok=True)
     check_places(config)
     needs_hub = config.data.source == "hub" or any(
         place and not Path(place).is_dir() for place in (config.model.checkpoint, config.teacher.path)
@@ -185,7 +195,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     this.shell = Shell(student, task)
     this.wrapped, this.optimizer = accelerator.prepare(this.shell, optimizer)
     resumed = checkpoint.restore(this)
-    this.history.rewind(this.progress.step)
+    this.history.rewind(this.progress.step, this.progress.lines)
     say(
         f"{task.name}: {len(train_rows)} rows, {len(train_features)} features, {clock.total_steps} steps of "
         f"{clock.end:g} epochs from {source} on {device_name(accelerator)} in {precision_name(accelerator)}"
@@ -209,8 +219,9 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]), command)
         trained = make_result(config, this, metrics, origin, (loaded.total, examined.total))
         trained.write(directory / TRAINED)  # what the gate may stop; sparse_xp.export can finish it
-        result = replace(trained, deployment=export(this, directory / "deployment", config.export, metrics))
-        bundle.complete(directory / "deployment", run_card(config.task, config.data, result), directory / "recipe.yaml")
+        with whole_directory(directory / "deployment", "deployment", MOVE_AWAY) as draft:
+            result = replace(trained, deployment=export(this, draft, config.export, metrics))
+            bundle.complete(draft, run_card(config.task, config.data, result), directory / "recipe.yaml")
         write_report(directory, result, this.history.read())
         log_artifacts(accelerator, config.log, directory, row(result))
         result.write(directory / "result.json")
@@ -228,12 +239,14 @@ def make_result(
     origin: Provenance,
     totals: tuple[int, int],
 ) -> Result:
-    """The row of the table, but for its deployment."""
+    """The row of the table, but for its deployment. Paths are told as others may read them."""
+    from sparse_xp.result import told, told_command
     from sparse_xp.sparsity import measure
     from sparse_xp.structured import removed
 
     measured = measure(run.model, pruned_names(run))
     seconds = run.progress.seconds
+    taught = told(config.teacher.path, run.directory) if config.teacher.path else None
     return Result(
         task=config.task.name,
         model=config.model.name,
@@ -257,43 +270,20 @@ def make_result(
             eval_rows_of=totals[1],
             best_step=run.progress.best_step if config.train.keep_best else run.clock.total_steps,
         ),
-        teacher=config.teacher.path or (config.teacher.source if config.teacher.given else None),
-        provenance=origin,
+        teacher=taught or (config.teacher.source if config.teacher.given else None),
+        provenance=replace(origin, command=told_command(origin.command, run.directory)),
         quantization=quantization(run),
     )
 
 
-def clear(directory: Path) -> None:
-    """Remove what only an unfinished run needs."""
-    for name in ("checkpoints", "best"):
-        shutil.rmtree(directory / name, ignore_errors=True)
-    (directory / TRAINED).unlink(missing_ok=True)
-
-
-def find_finished(directory: Path, config_hash: str) -> Result | None:
-    """The result in ``directory`` if its run is finished. Raises UserError if the directory holds another run."""
-    stored = directory / "config.yaml"
-    if stored.exists():
-        theirs = yaml.safe_load(stored.read_text(encoding="utf-8"))["config_hash"]
-        begun = any((directory / name).exists() for name in ("result.json", "checkpoints", "best", "history.jsonl"))
-        if theirs != config_hash and begun:
-            raise UserError(
-                f"{directory} holds a run of another configuration ({theirs}, this one is {config_hash}); compare its "
-                "config.yaml. Remove the directory, or give this run its own with hydra.run.dir=."
-            )
-    path = directory / "result.json"
-    return Result.read(path) if path.exists() else None
-
-
 def made_integers(directory: Path, config_hash: str) -> bool | None:
     """Whether the run of this configuration that was begun in ``directory`` makes integers, None if there is none."""
-    stored, told = directory / "config.yaml", directory / "recipe.yaml"
-    if not stored.is_file() or not told.is_file():  # it writes one after the other
+    told = directory / "recipe.yaml"
+    if not os.path.lexists(told) or stored_hash(directory) != config_hash:  # it writes one after the other
         return None
-    if yaml.safe_load(stored.read_text(encoding="utf-8"))["config_hash"] != config_hash:
-        return None
-    recipe = yaml.safe_load(told.read_text(encoding="utf-8"))
-    return any(modifier["kind"] == Quantization.__name__ for modifier in recipe["modifiers"].values())
+    with reading(told, f"Restore it, or move {directory} away: the same command makes the run again."):
+        recipe = yaml.safe_load(told.read_text(encoding="utf-8"))
+        return any(modifier["kind"] == Quantization.__name__ for modifier in recipe["modifiers"].values())
 
 
 def write_config(config: Config, directory: Path, config_hash: str) -> None:
@@ -318,7 +308,7 @@ def save_model(run: Run) -> None:
     from sparse_xp.fake_quant import save_integers
 
     run.recipe.check(run)
-    with whole_directory(run.directory / "model") as draft:
+    with whole_directory(run.directory / "model", "model", MOVE_AWAY) as draft:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
         save_integers(run.model, draft)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.core.utils import JobReturn, JobStatus
 
+from sparse_xp.choices import check_choice
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.result import Result
@@ -67,6 +69,7 @@ def parse_space(words: list[str], loader: Any = None) -> Space:
     """The space that words span; a later word for the same key wins. Raises UserError if nothing is to be searched."""
     space = Space()
     for override in OverridesParser.create(config_loader=loader).parse_overrides(words):
+        check_choice(override)
         key, value = override.get_key_element(), override.value()
         space.searched.pop(key, None)
         space.fixed.pop(key, None)
@@ -100,6 +103,22 @@ def suggest(trial: Any, key: str, sweep: IntervalSweep | RangeSweep | ChoiceSwee
     return f"{key}={trial.suggest_float(key, sweep.start, sweep.end, log=log):.4g}"
 
 
+@contextmanager
+def explain_storage(storage: str) -> Iterator[None]:
+    """Turn what a study's file or address is refused for into a message that names it."""
+    from optuna.exceptions import OptunaError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (OptunaError, SQLAlchemyError, AssertionError, ImportError, RuntimeError, ValueError) as error:
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{storage.removeprefix('sqlite:///')} cannot be used as the study of a search ({said}). Restore it, move "
+            "it away to begin anew, or give hydra.sweep.dir= (or hydra.sweeper.storage=) another place."
+        ) from error
+
+
 def search(
     settings: Settings, space: Space, place: str, run: Callable[[list[list[str]], int], Sequence[JobReturn]]
 ) -> list[JobReturn]:
@@ -111,13 +130,15 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of names of objectives
     Path(place).mkdir(parents=True, exist_ok=True)
+    storage = settings.storage or f"sqlite:///{Path(place) / 'study.db'}"
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    study = optuna.create_study(
-        study_name=Path(place).name,
-        storage=settings.storage or f"sqlite:///{Path(place) / 'study.db'}",
-        directions=[OBJECTIVES[name][1] for name in settings.objectives],
-        load_if_exists=True,
-    )
+    with explain_storage(storage):
+        study = optuna.create_study(
+            study_name=Path(place).name,
+            storage=storage,
+            directions=[OBJECTIVES[name][1] for name in settings.objectives],
+            load_if_exists=True,
+        )
     # A search that goes on is not to draw again what it drew at first.
     study.sampler = samplers[settings.sampler](seed=settings.seed + len(study.trials))
     states = optuna.trial.TrialState

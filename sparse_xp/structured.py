@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from sparse_xp import factor
 from sparse_xp.costs import Costs, Shape, Size, parameter_costs
-from sparse_xp.errors import UserError
+from sparse_xp.errors import UserError, shortened
+from sparse_xp.hub import AGAIN, is_count, kind
 from sparse_xp.result import Removed
 from sparse_xp.structure import bypass, encoder_layers, remove_bypassed
 
@@ -45,6 +46,8 @@ PARTS = (
 )
 #: in config.json: the heads and neurons of every layer, those of the full shape, and the numbers of layers that went
 KEY = "structure"
+#: the most heads or neurons that a layer of a configuration may have
+LARGEST = 10_000_000
 #: which rows (outputs) and which columns (inputs) of a Linear are meant; None: all
 Cut = tuple[Tensor | None, Tensor | None]
 
@@ -286,6 +289,8 @@ def fitting(cls: type[M], config: PreTrainedConfig) -> type[M]:
     if not reduced(config):
         return cls
     known, dimensions = getattr(config, KEY, None), getattr(config, factor.KEY, None)
+    if wrong := wrong_structure(known):
+        raise UserError(f"config.json is damaged: its {KEY!r} {wrong}. {AGAIN}")
 
     def __init__(self: Any, config: PreTrainedConfig, *more: Any, **options: Any) -> None:
         cls.__init__(self, config, *more, **options)
@@ -296,24 +301,70 @@ def fitting(cls: type[M], config: PreTrainedConfig) -> type[M]:
         try:
             resize(self, list(zip(known["heads"], known["neurons"], strict=True)))
         except (KeyError, ValueError) as error:
-            raise UserError(f"config.json is damaged: its {KEY!r} {known} is of other layers.") from error
+            raise UserError(f"config.json is damaged: its {KEY!r} {known} is of other layers. {AGAIN}") from error
 
     # Under the name of the stock class: that is what config.json is to have as the architecture.
     return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
 
 
+def wrong_structure(known: Any) -> str:
+    """What is wrong with what a configuration has under ``KEY``, as the end of a sentence; an empty string: nothing."""
+    if not known:
+        return ""
+    if not isinstance(known, dict):
+        return f"is {kind(known)} in place of an object"
+    for name in ("heads", "neurons", "full", *(["gone"] if "gone" in known else [])):
+        values = known.get(name)
+        if not isinstance(values, list) or not all(is_count(value) and value <= LARGEST for value in values):
+            return f"{shortened(str(known), 200)} has {name!r} that is no list of whole numbers up to {LARGEST:,}"
+    if len(known["full"]) != 2 or 0 in known["full"]:
+        return f"{shortened(str(known), 200)} has 'full' that is not two numbers above 0"
+    heads, neurons = known["full"]
+    if any(n > heads for n in known["heads"]) or any(n > neurons for n in known["neurons"]):
+        return f"{shortened(str(known), 200)} has layers larger than 'full'"
+    gone = known.get("gone", [])
+    if len(set(gone)) < len(gone) or any(number >= len(known["heads"]) + len(gone) for number in gone):
+        return f"{shortened(str(known), 200)} has 'gone' that is not numbers of layers"
+    return ""
+
+
 def load(directory: str | Path) -> PreTrainedModel:
     """A saved model, whatever was removed from it, in eval mode: what stock ``from_pretrained`` does for full shapes.
 
-    Raises UserError for a directory without a model.
+    Raises UserError for a directory without a model, or with a damaged one.
     """
     import transformers
 
-    if not (Path(directory) / "config.json").is_file():
-        raise UserError(f"{directory} is no model directory: it has no config.json.")
-    config = transformers.AutoConfig.from_pretrained(directory)
-    cls = getattr(transformers, (config.architectures or ["AutoModel"])[0])
-    return fitting(cls, config).from_pretrained(directory, weights_only=True).eval()
+    from sparse_xp.model import load_weights, read_config
+
+    if not (Path(directory) / "config.json").exists():
+        raise UserError(f"{directory} is no model directory: it has no config.json. Name one that has.")
+    config = read_config(str(directory), None)
+    name = (config.architectures or ["AutoModel"])[0]
+    cls = getattr(transformers, name, None)
+    if cls is transformers.AutoModel:
+        cls = cls._model_mapping.get(type(config), None)
+    if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
+        raise UserError(f"{directory}/config.json is damaged: no model of the library is called {name[:80]!r}. {AGAIN}")
+    if cls.config_class is not type(config):
+        raise UserError(
+            f"{directory}/config.json is damaged: its model_type is {config.model_type}, and {name} is of another. "
+            f"{AGAIN}"
+        )
+    model, info = load_weights(fitting(cls, config), str(directory), config, {})
+    new = [*info["missing_keys"], *(weight for weight, *_ in info["mismatched_keys"])]
+    lost = sorted(weight for weight in new if "pooler." not in weight)
+    if lost:
+        raise UserError(
+            f"{directory} is damaged: config.json tells of a {name}, whose {lost[0]} is not among the weights, or has "
+            f"another shape there. {AGAIN}"
+        )
+    if not config.architectures and info["unexpected_keys"]:
+        raise UserError(
+            f"{directory}/config.json is damaged: it has no architectures, and the weights have those of a head "
+            f"({min(info['unexpected_keys'])}). {AGAIN}"
+        )
+    return model.eval()
 
 
 def expand(model: Any) -> None:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparse_xp.files import reading
 from sparse_xp.published import Published
 from sparse_xp.report import markdown, rows_used
-from sparse_xp.result import Result
+from sparse_xp.result import Result, told_command
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.state import ERROR, last_line, state
 
@@ -128,7 +130,7 @@ def lines(
     for place, cell in cells:
         result = found.get(place.resolve())
         line = made.setdefault(key_of(place), empty_line(cell))
-        line.commands.append(result.provenance.command if result else cell.command)
+        line.commands.append(told_command(result.provenance.command if result else cell.command, place))
         if result:
             add(line, place, result)
         else:
@@ -140,7 +142,7 @@ def lines(
                 key_of(place),
                 Line(result.task, result.recipe, result.model, result.recipe, result.profile, result.metric),
             )
-            line.commands.append(result.provenance.command)
+            line.commands.append(told_command(result.provenance.command, place))
             add(line, place, result)
     name_apart(made, {key_of(place) for place, _ in cells})
     tasks = list(dict.fromkeys(line.task for line in made.values()))
@@ -234,14 +236,20 @@ def with_published(line: Line, published: Sequence[Published]) -> list[Line]:
 def read_latency(place: Path) -> Latency | None:
     """From ``benchmark/benchmark.json`` of a run, if it was made: onnxruntime where there are several."""
     path = place / "benchmark" / "benchmark.json"
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
-    told = json.loads(path.read_text(encoding="utf-8"))
-    best = max(
-        told["cells"],
-        key=lambda each: (each["engine"] == "onnxruntime", -each["batch"], -each["threads"], each["length"]),
-    )
-    return Latency(best["engine"], best["length"], best["ms"], best["ratio"], told["machine"])
+    with reading(path, "Make it anew with python -m sparse_xp.benchmark, or move it away."):
+        told = json.loads(path.read_text(encoding="utf-8"))
+        best = max(
+            told["cells"],
+            key=lambda each: (each["engine"] == "onnxruntime", -each["batch"], -each["threads"], each["length"]),
+        )
+        found = Latency(best["engine"], best["length"], best["ms"], best["ratio"], told["machine"])
+        kinds = {"engine": str, "tokens": int, "ms": int | float, "ratio": int | float, "machine": str}
+        for name, kind in kinds.items():
+            if not isinstance(getattr(found, name), kind):
+                raise TypeError(f"{name} is {getattr(found, name)!r:.40}")
+        return found
 
 
 # Written

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,12 +15,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
 
+from sparse_xp.cache import cached
 from sparse_xp.console import say, watch
 from sparse_xp.data import collate, digest, evaluation_batches
 from sparse_xp.environment import precision_name
-from sparse_xp.files import whole_directory
+from sparse_xp.files import is_own, remove, reserve
 from sparse_xp.vocabulary import always_lazy
 
 if TYPE_CHECKING:
@@ -90,21 +89,21 @@ def make_teacher(run: Run, model: PreTrainedModel, settings: Teacher, cache: Pat
         say(f"teacher: runs at every step ({reason})")
         return live
     directory = cache / fingerprint(run, model)
-    with accelerator.main_process_first(), FileLock(lock_of(directory)):
-        if not directory.is_dir():
-            began = time.perf_counter()
-            try:
-                store_logits(run, live, directory, settings.max_gigabytes)
-            except TooLarge as error:
-                say(f"teacher: runs at every step ({error})")
-                return live
-            size = sum(file.stat().st_size for file in directory.iterdir())
-            say(
-                f"teacher: logits of {len(run.train_features)} features stored once, {size / 1e6:.1f} MB "
-                f"in {time.perf_counter() - began:.0f} s ({directory})"
-            )
-        else:
-            say(f"teacher: stored logits of an earlier run ({directory})")
+    began = time.perf_counter()
+    try:
+        with accelerator.main_process_first():
+            there = cached(directory, lambda draft: store_logits(run, live, draft, settings.max_gigabytes))
+    except TooLarge as error:
+        say(f"teacher: runs at every step ({error})")
+        return live
+    if there:
+        say(f"teacher: stored logits of an earlier run ({directory})")
+    else:
+        say(
+            f"teacher: logits of {len(run.train_features)} features stored once, {size_of(directory) / 1e6:.1f} MB "
+            f"in {time.perf_counter() - began:.0f} s ({directory})"
+        )
+    if os.access(directory, os.W_OK):  # it may be another user's
         os.utime(directory)  # the oldest by this time is the first to go when the room is used up
     model.cpu()
     return read_logits(run, directory)
@@ -141,7 +140,7 @@ class TooLarge(Exception):
 
 
 def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes: float) -> None:
-    """Write ``directory``, whole or not at all: one array per output, rows in order and without padding.
+    """Write one array per output into ``directory``, rows in order and without padding.
 
     Each is [all tokens, ...] for a task with outputs per token, [rows, ...] for others. The rows go through the
     teacher in batches of like length, so a logit differs from the one of another batch by the rounding of another
@@ -151,25 +150,26 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
     starts = starts_of(run)
     entries = len(features) if starts is None else int(starts[-1])
     arrays: dict[str, np.ndarray] = {}
-    with whole_directory(directory) as draft:
-        batches = list(evaluation_batches(features, run.train.eval_batch_size))
-        for rows in watch(batches, "teacher's logits"):
-            batch = collate(features, rows, run.inputs, run.padding)
-            lengths = batch["attention_mask"].sum(1).tolist()
-            batch = {name: value.to(run.accelerator.device) for name, value in batch.items()}
-            for name, value in teacher(rows, batch).items():
-                values = value.cpu().numpy()
-                if name not in arrays:
-                    shape = (entries, *values.shape[1 if starts is None else 2 :])
-                    make_room(directory.parent, int(np.prod(shape)) * 4 * len(task.outputs), max_gigabytes)
-                    arrays[name] = np.lib.format.open_memmap(draft / f"{name}.npy", "w+", np.float32, shape)
-                if starts is None:
-                    arrays[name][rows] = values
-                else:
-                    for row, length, kept in zip(rows, lengths, values, strict=True):
-                        arrays[name][starts[row] : starts[row + 1]] = kept[:length]
-        for array in arrays.values():
-            array.flush()  # type: ignore[attr-defined]
+    batches = list(evaluation_batches(features, run.train.eval_batch_size))
+    for rows in watch(batches, "teacher's logits"):
+        batch = collate(features, rows, run.inputs, run.padding)
+        lengths = batch["attention_mask"].sum(1).tolist()
+        batch = {name: value.to(run.accelerator.device) for name, value in batch.items()}
+        for name, value in teacher(rows, batch).items():
+            values = value.cpu().numpy()
+            if name not in arrays:
+                shape = (entries, *values.shape[1 if starts is None else 2 :])
+                make_room(directory.parent, int(np.prod(shape)) * 4 * len(task.outputs), max_gigabytes)
+                path = directory / f"{name}.npy"
+                arrays[name] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
+                reserve(path, path.stat().st_size)
+            if starts is None:
+                arrays[name][rows] = values
+            else:
+                for row, length, kept in zip(rows, lengths, values, strict=True):
+                    arrays[name][starts[row] : starts[row + 1]] = kept[:length]
+    for array in arrays.values():
+        array.flush()  # type: ignore[attr-defined]
 
 
 def read_logits(run: Run, directory: Path) -> StoredTeacher:
@@ -188,16 +188,15 @@ def make_room(cache: Path, size: int, max_gigabytes: float) -> None:
     limit = max_gigabytes * 1e9
     if size > limit:
         raise TooLarge(f"its logits need {size / 1e9:.1f} GB, and teacher.max_gigabytes={max_gigabytes:g}")
-    kept = [path for path in cache.iterdir() if path.is_dir() and not path.name.startswith(".")]
-    sizes = {path: sum(file.stat().st_size for file in path.iterdir()) for path in kept}
+    kept = [path for path in cache.iterdir() if not path.name.startswith(".") and is_own(path, "cache")]
+    sizes = {path: size_of(path) for path in kept}
     for path in sorted(kept, key=lambda path: path.stat().st_mtime):
         if sum(sizes.values()) + size <= limit:
             break
-        shutil.rmtree(path)  # a run that reads it keeps what it has mapped
+        remove(path, "cache")  # a run that reads it keeps what it has mapped
         del sizes[path]
 
 
-def lock_of(directory: Path) -> str:
-    """The lock that makes two runs write the same logits one after the other."""
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    return str(directory.parent / f".{directory.name}.lock")
+def size_of(directory: Path) -> int:
+    """Bytes of the files in a directory."""
+    return sum(file.stat().st_size for file in directory.iterdir())

@@ -16,10 +16,21 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_xp.bundle import check_files, deployment_of, read_deployment, read_task
+from sparse_xp.bundle import check_files, deployment_of, read_arrays, read_deployment, read_task
 from sparse_xp.cpu import KINDS, this_cpu
-from sparse_xp.engines import EXACT, Batch, fixed_shape, infer, installed, open_session, openvino_forward
-from sparse_xp.errors import UserError
+from sparse_xp.engines import (
+    AGAIN,
+    EXACT,
+    Batch,
+    check_graph,
+    fixed_shape,
+    infer,
+    installed,
+    library,
+    open_session,
+    openvino_forward,
+)
+from sparse_xp.errors import UserError, shortened
 from sparse_xp.words import command
 
 
@@ -33,13 +44,18 @@ def check_samples(directory: Path, forward: Callable[[Batch], Batch], apart: int
     paths = sorted((directory / "samples").glob("inp-*.npz"))
     if not paths:
         raise UserError(f"{directory} has no samples/: copy the whole folder, or export it again.")
+    made = {recorded_of(path) for path in paths}
+    if alone := sorted(path for path in (directory / "samples").glob("out-*.npz") if path not in made):
+        raise UserError(f"{alone[0].with_name(alone[0].name.replace('out', 'inp'))} is missing. {AGAIN}")
     gaps, logits = [], []
     for path in paths:
-        batch = dict(np.load(path, allow_pickle=False))
-        recorded = np.load(path.with_name(path.name.replace("inp", "out")), allow_pickle=False)
-        computed = forward(batch)
+        batch, recorded = read_sample(path)
+        with library(path):
+            computed = forward(batch)
         real = batch["attention_mask"].astype(bool)  # a file of one shape fills up with tokens that do not count
         for name, values in recorded.items():
+            if name not in computed or computed[name].shape != values.shape:
+                raise UserError(f"{recorded_of(path)} is not what the file computes: {name} {values.shape}. {AGAIN}")
             kept = real if per_token and values.shape[:2] == real.shape else ...
             gaps.append((computed[name] - values)[kept].ravel())
             logits.append(values[kept].ravel())
@@ -60,11 +76,29 @@ def check_samples(directory: Path, forward: Callable[[Batch], Batch], apart: int
     return f"logits of {len(paths)} samples within {told}"
 
 
+def read_sample(path: Path) -> tuple[Batch, Batch]:
+    """What goes in, int64 [rows, tokens], and what came out, by name. Raises UserError for files that are not so."""
+    batch, recorded = read_arrays(path), read_arrays(recorded_of(path))
+    shapes = {array.shape for array in batch.values()}
+    whole = all(array.dtype == np.int64 and array.ndim == 2 for array in batch.values()) and len(shapes) == 1
+    if not whole or not {"input_ids", "attention_mask"} <= batch.keys() or not batch["attention_mask"].any():
+        raise UserError(f"{path} holds no tokens and their mask. {AGAIN}")
+    if not recorded or not all(array.dtype.kind == "f" and array.size for array in recorded.values()):
+        raise UserError(f"{recorded_of(path)} holds no logits. {AGAIN}")
+    return batch, recorded
+
+
+def recorded_of(path: Path) -> Path:
+    """``out-0000.npz`` for ``inp-0000.npz``."""
+    return path.with_name(path.name.replace("inp", "out"))
+
+
 def verify(place: Path) -> str:
     """The line for one folder. Raises UserError if anything differs."""
     directory = deployment_of(place)
     check_files(directory)
     session = open_session(directory / "model.onnx")
+    check_graph(directory / "model.onnx", session, read_task(directory)[0].outputs)
     found = [f"onnxruntime {check_samples(directory, lambda batch: infer(session, batch))}"]
     if (directory / "model.xml").is_file() and installed("openvino"):
         forward = openvino_forward(directory / "model.xml", fixed_shape(session))
@@ -82,7 +116,7 @@ def main(words: list[str]) -> None:
     for word in words:
         place = Path(word.removeprefix("model=").removeprefix("run="))
         try:
-            print(verify(place))
+            print(shortened(verify(place)))
         except UserError as error:
             failed = True
             print(error, file=sys.stderr)

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
 from collections.abc import Callable, Collection
+from typing import NoReturn
 
-from hydra.errors import CompactHydraException
-from omegaconf.errors import OmegaConfBaseException
+from sparse_xp.errors import UserError, did_you_mean, short_errors, shortened, wants_traceback
 
-from sparse_xp.errors import UserError, did_you_mean, explain
+
+class Parser(argparse.ArgumentParser):
+    """A parser of options whose errors are as short as all others, whatever was typed."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(shortened(message))
 
 
 def split(words: list[str], known: Collection[str] = ()) -> dict[str, str]:
@@ -69,9 +75,5 @@ def command(main: Callable[[list[str]], None], how: str | None, bare: bool = Fal
     if (len(sys.argv) == 1 and not bare) or sys.argv[1:2] in (["-h"], ["--help"]):
         print(how)
         return
-    try:
+    with short_errors(wants_traceback()):
         main(sys.argv[1:])
-    except (CompactHydraException, OmegaConfBaseException) as error:
-        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
-            raise
-        sys.exit(explain(error))

@@ -26,6 +26,8 @@ from filelock import FileLock
 from sparse_xp.cpu import this_cpu
 from sparse_xp.result import version_of
 
+pytest.register_assert_rewrite("tests.runs")
+
 if find_spec("absl"):
     # OpenVINO and TensorBoard import it. Hydra closes the handlers of every logger, and that of absl closes its stream,
     # which would be the one that pytest captures with.

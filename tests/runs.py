@@ -44,10 +44,33 @@ def without_export() -> Iterator[None]:
     """Runs end with the trained model: the exporter takes most of a short run's time, and is proven elsewhere."""
 
     def skip(subject: object, directory: Path, settings: object, expected: dict[str, float]) -> Deployment:
+        (directory / "model.onnx").write_bytes(b"skipped")
         return Deployment(metrics=expected, max_abs_diff=0.0, bytes=1, compressed_bytes=1)
 
     with mock.patch("sparse_xp.deployment.export", skip), mock.patch("sparse_xp.bundle.complete", return_value=None):
         yield
+
+
+#: files that tell of times, commands and places
+TELLING = ("report.md", "deployment/model_card.md", ".hydra/hydra.yaml")
+
+
+def left_by(run: Path) -> dict[str, bytes]:
+    """Everything that a run leaves, by its place, without what time and the command say."""
+    found = {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    result = json.loads(found["result.json"])
+    del result["training"]["seconds"], result["training"]["samples_per_second"], result["provenance"]["command"]
+    found["result.json"] = json.dumps(result).encode()
+    cards = [name for name in found if name.endswith("checksums.txt")]
+    for name in cards:
+        found[name] = b"".join(line for line in found[name].splitlines(True) if not line.endswith(b"model_card.md\n"))
+    return found | dict.fromkeys(TELLING, b"")
+
+
+def difference(one: Path, other: Path) -> list[str]:
+    """The files that differ in what two runs leave, to the last byte, where time does not touch it."""
+    ours, theirs = left_by(one), left_by(other)
+    return sorted(name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name))
 
 
 def command(*words: str) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -15,8 +16,8 @@ import pytest
 
 from sparse_xp import benchmark
 from sparse_xp.benchmark import Cell, cell, make_batch, take_turns, verdict
-from sparse_xp.bundle import write_checksums
 from sparse_xp.cpu import this_cpu
+from sparse_xp.files import write_checksums
 from sparse_xp.graph import Inside
 from sparse_xp.words import command
 
@@ -154,12 +155,12 @@ def test_an_int8_file_needs_one_to_compare_with(deployed, int8, tmp_path, capsys
 
 
 def refused(*words):
-    """The message of a command that is refused in one line."""
+    """The message of a command that is refused in one line, with one more about tracebacks."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["benchmark", *words])
         with pytest.raises(SystemExit) as stopped:
             command(benchmark.main, benchmark.__doc__)
-    [line] = str(stopped.value.code).splitlines()
+    line, _ = str(stopped.value.code).splitlines()
     return line
 
 
@@ -184,6 +185,43 @@ def test_a_run_that_is_not_finished_and_a_corrupted_folder(folder, tmp_path):
     place = folder("sst2")
     (place / "tokenizer.json").unlink()
     assert "tokenizer.json is missing" in refused(f"model={place}")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("model.onnx", lambda old: old[:1000], "model.onnx is damaged (it is cut short, or no ONNX file)"),
+        ("model.onnx", lambda old: b"", "model.onnx is damaged (it is empty)"),
+        ("config.json", lambda old: old.replace(b'"vocab_size"', b'"words"'), "config.json has no 'vocab_size'"),
+        (
+            "config.json",
+            lambda old: re.sub(rb'("vocab_size": )\d+', rb"\g<1>-5", old),
+            "vocab_size: want a whole number",
+        ),
+        (
+            "config.json",
+            lambda old: re.sub(rb'("vocab_size": )\d+', rb"\g<1>9999999", old),
+            "model.onnx cannot be used",
+        ),
+        ("config.json", lambda old: b"[" * 5000, "config.json is nested too deep"),
+    ],
+)
+def test_a_damaged_folder_with_checksums_that_fit(folder, tmp_path, name, change, message):
+    place = folder("sst2")
+    (place / name).write_bytes(change((place / name).read_bytes()))
+    write_checksums(place)
+    words = ["lengths=8", "batch=1", "rounds=1", "engine=onnxruntime", f"out={tmp_path / 'out'}"]
+    said = refused(f"model={place}", *words)
+    assert message in said
+    assert said.startswith(str(place))
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_do_not_replace_files_of_the_user(deployed, tmp_path):
+    (tmp_path / "benchmark.json").write_text("mine")
+    message = refused(f"run={deployed('sst2')}", *FEW, f"out={tmp_path}")
+    assert "benchmark.json holds what sparse_xp did not write" in message
+    assert (tmp_path / "benchmark.json").read_text() == "mine"
 
 
 def test_an_engine_that_is_not_installed(deployed, monkeypatch):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from types import SimpleNamespace
+
 import pytest
 
 from sparse_xp.card import model_card, run_card
@@ -68,3 +71,55 @@ def test_the_calls_of_the_card_work(deployed):
     for kind in ("squad", "pairs", "conll2003"):
         pipeline = Pipeline(deployed(kind))
         pipeline(**asked_of(pipeline.task))
+
+
+def test_no_file_of_a_run_that_is_passed_on_says_where_somebodys_home_is(tmp_path, monkeypatch, deployed):
+    """The command, the teacher, the data: ``result.json``, ``report.md`` and ``model_card.md`` go to others."""
+    from sparse_xp.card import model_card, run_card
+    from sparse_xp.report import report
+    from sparse_xp.result import Result, provenance
+    from sparse_xp.run import make_result as of_run
+    from tests.runs import SHORT, configure
+
+    home = tmp_path / "home" / "alice"
+    (home / "runs/dense").mkdir(parents=True)
+    config = configure(
+        *(*SHORT, "task=custom_classification", "recipe=gradual80", "profile=full", "teacher=checkpoint"),
+        *(f"teacher.path={home}/runs/dense", f"data.train={home}/data/rows.csv", f"model.checkpoint={home}/bert"),
+    )
+    told = Result.read(deployed("sst2") / "result.json")
+    words = [f"data.train={home}/data/rows.csv", f"teacher.path='{home}/runs/dense'", f"hydra.run.dir={home}/runs/x"]
+    command = shlex.join(["python", "-m", "sparse_xp", *words])
+    run = SimpleNamespace(
+        directory=home / "runs/x", model=None, progress=SimpleNamespace(seconds=1.0, best_step=1), accelerator=None,
+        clock=SimpleNamespace(end=1.0, total_steps=1), train_features=[], train_rows=1, rows=[],
+    )  # fmt: skip
+    for name in ("device_name", "precision_name", "quantization", "pruned_names"):
+        monkeypatch.setattr(f"sparse_xp.run.{name}", lambda _: "none")
+    monkeypatch.setattr("sparse_xp.sparsity.measure", lambda *_: told.sparsity)
+    monkeypatch.setattr("sparse_xp.structured.removed", lambda _: None)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("os.getcwd", lambda: "/elsewhere")  # not above the home, as no project is
+    made = of_run(config, run, told.metrics, provenance("abc", "def", command), (1, 1))
+    made.deployment = told.deployment
+    made.sparsity.model, made.sparsity.encoder, made.sparsity.prunable = 0.5, 0.5, 0.5
+    assert made.teacher == "../dense"
+    made.write(tmp_path / "result.json")
+    texts = [
+        (tmp_path / "result.json").read_text(),
+        report(
+            made,
+            [
+                {"step": 1, "epoch": 1.0, "loss": 1.0},
+                {"step": 1, "epoch": 1.0, "metrics": {"accuracy": 1.0}, "valid": True},
+            ],
+        ),
+        run_card(config.task, config.data, made),
+        model_card(config.task, config.data, f"{home}/bert", (1, 1), told.deployment, told.sparsity),
+    ]
+    for text in texts:
+        assert str(home) not in text
+        assert "alice" not in text
+    assert "teacher: ../dense" in texts[1]
+    assert "data.train=rows.csv" in texts[2]
+    assert "Exported from `bert`" in texts[3]

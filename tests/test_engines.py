@@ -11,8 +11,19 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from sparse_xp import engines
-from sparse_xp.engines import choose, fill, onnxruntime_call, open_session, openvino_call, versions
+from sparse_xp.engines import (
+    check_graph,
+    check_whole,
+    choose,
+    fill,
+    library,
+    onnxruntime_call,
+    open_session,
+    openvino_call,
+    versions,
+)
 from sparse_xp.errors import UserError
+from sparse_xp.graph import look
 from sparse_xp.saturation import saturating_product
 
 
@@ -49,6 +60,84 @@ def test_both_compute_what_the_samples_say(deployed):
         values = list(found.values() if hasattr(found, "values") else found)
         for value, each in zip(values, wanted.values(), strict=True):
             np.testing.assert_allclose(value, each, atol=1e-4)
+
+
+# Files that are not to be trusted
+
+
+def elsewhere(path, location, where="initializer"):
+    """A graph that adds four numbers, which are in the file ``location``."""
+    values = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    values.external_data.add(key="location", value=location)
+    nodes, stored = [helper.make_node("Add", ["x", "w"], ["y"])], [values]
+    if where == "constant":
+        nodes, stored = [helper.make_node("Constant", [], ["w"], value=values), *nodes], []
+    elif where == "branch":
+        out = [helper.make_tensor_value_info("b", TensorProto.FLOAT, [4])]
+        branch = helper.make_graph([helper.make_node("Identity", ["w"], ["b"])], "b", [], out, [values])
+        yes = numpy_helper.from_array(np.array(True), "yes")
+        nodes = [helper.make_node("If", ["yes"], ["y"], then_branch=branch, else_branch=branch)]
+        stored = [yes]
+    given, found = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy")
+    graph = helper.make_graph(nodes, "g", [given], [found], stored)
+    path.write_bytes(helper.make_model(graph, ir_version=9).SerializeToString())
+
+
+@pytest.mark.parametrize("where", ["initializer", "constant", "branch"])
+@pytest.mark.parametrize("location", ["../secret", "{}/secret", "link", "inside", "nowhere"])
+def test_weights_in_other_files_are_refused(tmp_path, location, where):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for place in (tmp_path / "secret", folder / "inside"):
+        place.write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    (folder / "link").symlink_to(tmp_path / "secret")
+    elsewhere(folder / "model.onnx", location.format(tmp_path), where)
+    calls = [open_session, look, lambda path: openvino_call(path, 1), lambda path: onnxruntime_call(path, 1)]
+    for read in calls:
+        if read is calls[2] and not engines.installed("openvino"):
+            continue
+        with pytest.raises(UserError, match=r"model\.onnx has weights in other files"):
+            read(folder / "model.onnx")
+
+
+def test_a_whole_file_cut_anywhere_is_refused_in_words(deployed, tmp_path):
+    whole = (deployed("sst2") / "deployment/model.onnx").read_bytes()
+    path = tmp_path / "model.onnx"
+    chance = np.random.default_rng(0)
+    for place in (0, 1, 2, 10, *(int(each) for each in chance.integers(10, len(whole), 20))):
+        path.write_bytes(whole[:place])
+        with pytest.raises(UserError, match=r"model\.onnx"):
+            open_session(path)
+    for _ in range(20):
+        path.write_bytes(chance.bytes(100))
+        with pytest.raises(UserError, match=r"model\.onnx"):
+            open_session(path)
+    check_whole(deployed("sst2") / "deployment/model.onnx")
+
+
+def test_a_graph_that_is_no_encoder(deployed, tmp_path):
+    path = tmp_path / "product.onnx"
+    pairs_that_overflow(path)
+    with pytest.raises(UserError, match=r"takes values tensor\(float\) .*; want rows and tokens of input_ids"):
+        check_graph(path, open_session(path), ("product",))
+    session = open_session(deployed("sst2") / "deployment/model.onnx")
+    check_graph(path, session, ("logits",))
+    with pytest.raises(UserError, match=r"has the outputs logits, and no start_logits as task\.json says"):
+        check_graph(path, session, ("start_logits",))
+
+
+def test_what_ends_a_process_is_no_error_of_a_file(tmp_path):
+    for error in (KeyboardInterrupt, SystemExit, GeneratorExit):
+        with pytest.raises(error), library(tmp_path):
+            raise error
+    panic = type("PanicException", (BaseException,), {})
+    for error in (panic("in Rust\nat line 3"), RuntimeError("in Rust\nat line 3"), MemoryError("in Rust")):
+        with (
+            pytest.raises(UserError, match=r"cannot be used \(in Rust\)\. The folder is damaged") as raised,
+            library(tmp_path),
+        ):
+            raise error
+        assert raised.value.__cause__ is error
 
 
 # What the integers say, on every CPU

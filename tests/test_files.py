@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import subprocess
 import sys
@@ -96,14 +97,14 @@ def read_two(folder: Path) -> list[str]:
 
 def test_a_directory_is_written_and_replaced_as_a_whole(tmp_path):
     path = tmp_path / "runs" / "model"  # the parent is made too
-    with whole_directory(path) as draft:
+    with whole_directory(path, "model") as draft:
         write_two(draft, "old")
         (draft / "only_in_the_old").touch()
-    with whole_directory(path) as draft:
-        assert names(draft) == []
+    with whole_directory(path, "model") as draft:
+        assert names(draft) == [files.MARKER]
         write_two(draft, "new")
     assert read_two(path) == ["new", "new"]
-    assert names(path) == ["a.txt", "sub"]
+    assert names(path) == [files.MARKER, "a.txt", files.CHECKSUMS, "sub"]
     assert names(path.parent) == ["model"]
 
 
@@ -112,11 +113,11 @@ def test_a_directory_is_written_and_replaced_as_a_whole(tmp_path):
 def test_an_exception_inside_leaves_the_old_one_untouched(tmp_path, error, existed):
     path = tmp_path / "model"
     if existed:
-        with whole_directory(path) as draft:
+        with whole_directory(path, "model") as draft:
             write_two(draft, "old")
 
     def write_and_break():
-        with whole_directory(path) as draft:
+        with whole_directory(path, "model") as draft:
             (draft / "a.txt").write_text("new")
             raise error
 
@@ -129,7 +130,7 @@ def test_an_exception_inside_leaves_the_old_one_untouched(tmp_path, error, exist
 
 def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
     path, rename = tmp_path / "model", os.rename
-    with whole_directory(path) as draft:
+    with whole_directory(path, "model") as draft:
         write_two(draft, "old")
 
     def refuse_the_draft(source, target):
@@ -138,7 +139,7 @@ def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(tmp_path, mon
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", refuse_the_draft)
-    with pytest.raises(PermissionError), whole_directory(path) as refused:
+    with pytest.raises(PermissionError), whole_directory(path, "model") as refused:
         write_two(refused, "new")
     assert read_two(path) == ["old", "old"]
     assert names(tmp_path) == ["model"]
@@ -147,10 +148,11 @@ def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(tmp_path, mon
 def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
     path = tmp_path / "model"
     (tmp_path / ".model.tmp").mkdir()
+    files.mark(tmp_path / ".model.tmp", "model")
     (tmp_path / ".model.tmp" / "half").touch()
-    with whole_directory(path) as draft:
+    with whole_directory(path, "model") as draft:
         write_two(draft, "new")
-    assert names(path) == ["a.txt", "sub"]
+    assert names(path) == [files.MARKER, "a.txt", files.CHECKSUMS, "sub"]
     assert names(tmp_path) == ["model"]
 
 
@@ -171,7 +173,7 @@ def test_a_reader_sees_the_old_directory_or_the_new_one_or_none_and_never_half(t
     monkeypatch.setattr(os, "rename", look_around(os.rename))
     monkeypatch.setattr(os, "fsync", look_around(os.fsync))
     for text in ("old", "new"):
-        with whole_directory(path) as draft:
+        with whole_directory(path, "model") as draft:
             (draft / "sub").mkdir()
             look()
             (draft / "a.txt").write_text(text)
@@ -180,13 +182,13 @@ def test_a_reader_sees_the_old_directory_or_the_new_one_or_none_and_never_half(t
         look()
     assert all(sight in (None, ["old", "old"], ["new", "new"]) for sight in seen)
     first = seen.index(["old", "old"])
-    assert first >= 7  # two sights while writing, two around each of two fsyncs, one before the rename
+    assert first >= 7  # two sights while writing, two around each fsync, one before the rename
     assert set(map(str, seen[:first])) == {"None"}
     assert seen[-1] == ["new", "new"]
 
 
 def test_a_draft_does_not_look_like_a_checkpoint(tmp_path):
-    with whole_directory(tmp_path / "step-00000010") as draft:
+    with whole_directory(tmp_path / "step-00000010", "checkpoint") as draft:
         assert draft.is_dir()
         assert list(tmp_path.glob("step-*")) == []
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000010"]
@@ -194,7 +196,10 @@ def test_a_draft_does_not_look_like_a_checkpoint(tmp_path):
 
 def test_a_disk_that_fills_up_inside_a_directory_is_a_message(tmp_path):
     path = tmp_path / "step-00000010"
-    with pytest.raises(UserError, match="No space left on the disk while writing") as caught, whole_directory(path):
+    with (
+        pytest.raises(UserError, match="No space left on the disk while writing") as caught,
+        whole_directory(path, "checkpoint"),
+    ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert str(path) in str(caught.value)
     assert names(tmp_path) == []
@@ -204,14 +209,233 @@ def test_a_disk_that_fills_up_inside_a_directory_is_a_message(tmp_path):
 def test_a_writer_without_an_errno_is_explained_only_when_the_disk_is_full(tmp_path, monkeypatch, free, kind):
     # torch.save says RuntimeError("PytorchStreamWriter failed writing file ...").
     monkeypatch.setattr(files, "_free", lambda path: free)
-    with pytest.raises(kind), whole_directory(tmp_path / "model"):
+    with pytest.raises(kind), whole_directory(tmp_path / "model", "model"):
         raise RuntimeError("PytorchStreamWriter failed writing file data/3")
 
 
 def test_an_explained_error_is_not_explained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(files, "_free", lambda path: 0)
-    with pytest.raises(UserError, match=r"^a bad value$"), whole_directory(tmp_path / "model"):
+    with pytest.raises(UserError, match=r"^a bad value$"), whole_directory(tmp_path / "model", "model"):
         raise UserError("a bad value")
+
+
+# Whose it is
+
+
+def own(path: Path, kind: str = "model") -> Path:
+    """A directory as ``whole_directory`` leaves it."""
+    with whole_directory(path, kind) as draft:
+        write_two(draft, "ours")
+    return path
+
+
+def thesis(path: Path) -> Path:
+    """A directory of the user's."""
+    path.mkdir()
+    (path / "chapter.txt").write_text("all of it")
+    return path
+
+
+def foreign_directory(path: Path) -> None:
+    thesis(path)
+
+
+def foreign_with_a_list(path: Path) -> None:
+    thesis(path)
+    files.write_checksums(path)  # as the user's own sha256sum would
+
+
+def foreign_kind(path: Path) -> None:
+    own(path, "checkpoint")
+
+
+def foreign_file_beside(path: Path) -> None:
+    (own(path) / "notes.txt").write_text("mine")
+
+
+def foreign_file_below(path: Path) -> None:
+    (own(path) / "sub" / "notes.txt").write_text("mine")
+
+
+def foreign_link_beside(path: Path) -> None:
+    (own(path) / "link").symlink_to(thesis(path.with_name("elsewhere")))
+
+
+def cut_list(path: Path) -> None:
+    (own(path) / files.CHECKSUMS).write_text("")
+
+
+def file_in_its_place(path: Path) -> None:
+    path.write_text("mine")
+
+
+FOREIGN = [
+    foreign_directory,
+    foreign_with_a_list,
+    foreign_kind,
+    foreign_file_beside,
+    foreign_file_below,
+    foreign_link_beside,
+    cut_list,
+    file_in_its_place,
+]
+
+
+def contents(place: Path) -> dict[str, str]:
+    """Every file below a directory, with what it says."""
+    return {str(path.relative_to(place)): path.read_text() for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize("through", ["itself", "a link", "a trailing slash", "a detour"])
+@pytest.mark.parametrize("make", FOREIGN)
+def test_what_is_not_provably_ours_is_left_as_it_is(tmp_path, make, through):
+    place = tmp_path / "thesis"
+    make(place)
+    (tmp_path / "link").symlink_to(place)
+    before = contents(tmp_path)
+    given = {"itself": place, "a link": tmp_path / "link", "a detour": tmp_path / "none" / ".." / "thesis"}
+    given["a trailing slash"] = Path(f"{place}/")
+    with (
+        pytest.raises(UserError, match="did not write, and is left as it is") as caught,
+        whole_directory(given[through], "model"),
+    ):
+        pytest.fail("it may write")
+    assert str(given[through]) in str(caught.value)
+    assert not files.remove(place, "model")
+    assert contents(tmp_path) == before
+
+
+def test_an_own_directory_behind_a_link_is_replaced_where_it_is(tmp_path):
+    (tmp_path / "link").symlink_to(own(tmp_path / "model"))
+    with whole_directory(tmp_path / "link", "model") as draft:
+        write_two(draft, "new")
+    assert (tmp_path / "link").is_symlink()
+    assert read_two(tmp_path / "model") == ["new", "new"]
+    assert names(tmp_path) == ["link", "model"]
+
+
+def test_an_empty_directory_may_be_filled(tmp_path):
+    (tmp_path / "model").mkdir()
+    assert read_two(own(tmp_path / "model")) == ["ours", "ours"]
+
+
+@pytest.mark.parametrize("name", [".model.tmp", ".model.old"])
+def test_a_name_that_a_writer_needs_may_be_the_users(tmp_path, name):
+    thesis(tmp_path / name)
+    with (
+        pytest.raises(UserError, match=f"{name} holds what sparse_xp did not write"),
+        whole_directory(tmp_path / "model", "model"),
+    ):
+        pytest.fail("it may write")
+    assert contents(tmp_path) == {f"{name}/chapter.txt": "all of it"}
+
+
+@pytest.mark.parametrize(("kind", "kept"), [("model", True), ("checkpoint", False)])
+def test_what_people_may_have_edited_stays_beside_what_replaces_it(tmp_path, kind, kept):
+    path = own(tmp_path / "place", kind)
+    for number in range(2):
+        (path / "a.txt").write_text(f"edited {number}")
+        own(path, kind)
+    assert read_two(path) == ["ours", "ours"]
+    assert names(tmp_path) == (["place", "place.changed-1", "place.changed-2"] if kept else ["place"])
+    if kept:
+        assert read_two(tmp_path / "place.changed-2") == ["edited 1", "ours"]
+
+
+def test_what_is_ours_is_removed(tmp_path):
+    assert files.remove(own(tmp_path / "model"), "model")
+    assert names(tmp_path) == []
+
+
+def test_what_a_killed_process_has_half_removed_is_still_ours(tmp_path, monkeypatch):
+    """Killed before each of its removals in turn, it can be removed in the end."""
+    real, left = Path.unlink, []
+
+    def unlink(path, missing_ok=False):
+        if left and left.pop():
+            raise KeyboardInterrupt
+        real(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    for number in range(4):  # a.txt, sub/b.txt, the list and the marker
+        left.clear()
+        path = own(tmp_path / "model")
+        left[:] = [True, *[False] * number]
+        with pytest.raises(KeyboardInterrupt):
+            files.remove(path, "model")
+        assert path.exists()
+        left.clear()
+        assert files.remove(path, "model")
+        assert names(tmp_path) == []
+
+
+# Damage
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda path: None, ""),
+        (lambda path: (path / "a.txt").unlink(), "a.txt is missing"),
+        (lambda path: (path / "a.txt").write_text("theirs"), "a.txt is not what was written (sha256)"),
+        (lambda path: (path / "b.txt").touch(), "checksums.txt does not list b.txt"),
+        (lambda path: (path / "checksums.txt").unlink(), "it has no checksums.txt"),
+        (lambda path: (path / "checksums.txt").write_text(""), "checksums.txt does not list a.txt"),
+        (lambda path: (path / "checksums.txt").write_text("a.txt\n"), "checksums.txt is damaged (the line 'a.txt' is "),
+        (lambda path: (path / "checksums.txt").write_bytes(b"\xff"), "checksums.txt is not UTF-8 (byte 0)"),
+    ],
+)
+def test_damage_is_told_in_words(tmp_path, change, told):
+    path = own(tmp_path / "model")
+    change(path)
+    assert files.damage(path).startswith(told)
+    assert bool(files.damage(path)) == bool(told)
+
+
+@pytest.mark.parametrize(
+    ("contents", "told"),
+    [
+        (b"", "is empty"),
+        (b'{"a": ', "is not JSON (line 1, column 7: Expecting value)"),
+        (b"\xff\xfe", "is not UTF-8 (byte 0)"),
+        (b"[" * 100_000, "is nested too deep"),
+        (b"1" * 5000, "is damaged (Exceeds the limit"),
+        (b"{}", "has no 'key'"),
+        (b"[]", "is damaged (list indices must be integers or slices, not str)"),
+    ],
+)
+def test_a_file_that_cannot_be_understood_is_named(tmp_path, contents, told):
+    path = tmp_path / "x.json"
+    path.write_bytes(contents)
+    with pytest.raises(UserError) as caught, files.reading(path, "Write it again."):
+        json.loads(path.read_text(encoding="utf-8"))["key"]
+    assert str(caught.value).startswith(f"{path} {told}")
+    assert str(caught.value).endswith(". Write it again.")
+
+
+def test_a_directory_in_the_place_of_a_file_and_none_at_all_are_named(tmp_path):
+    for path, told in ((tmp_path, "is a directory, and should be a file"), (tmp_path / "none", "is missing")):
+        with pytest.raises(UserError, match=told), files.reading(path):
+            path.read_text()
+
+
+def test_errors_that_are_none_of_the_file_pass(tmp_path):
+    with pytest.raises(RuntimeError, match="ours"), files.reading(tmp_path):
+        raise RuntimeError("ours")
+
+
+@pytest.mark.parametrize("fallocate", [True, False])
+def test_a_file_has_its_room_before_it_is_mapped(tmp_path, monkeypatch, fallocate):
+    if not fallocate:  # as on macOS
+        monkeypatch.delattr(os, "posix_fallocate", raising=False)
+    path = tmp_path / "logits.npy"
+    path.write_bytes(b"head")
+    files.reserve(path, 10_000)
+    assert path.stat().st_size == 10_000
+    assert path.read_bytes()[:4] == b"head"
+
+
+# At the same time
 
 
 def test_only_one_process_is_at_work_on_a_directory(tmp_path):
@@ -239,7 +463,7 @@ def test_only_one_process_is_at_work_on_a_directory(tmp_path):
 
 def test_files_are_as_readable_as_their_directory(tmp_path):
     """Some libraries write for the owner alone, and a deployment folder is used by others."""
-    with whole_directory(tmp_path / "new") as draft:
+    with whole_directory(tmp_path / "new", "model") as draft:
         (draft / "private").touch(0o600)
     directory, file = tmp_path / "new", tmp_path / "new" / "private"
     assert file.stat().st_mode & 0o777 == directory.stat().st_mode & 0o666

@@ -7,7 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from sparse_xp.graph import fill_zeros, look
+from sparse_xp.errors import UserError
+from sparse_xp.graph import fill_zeros, fixed_shape, look
 
 WEIGHT = np.array([[0, 2, 0, -2], [0, 4, 0, 0]], np.float32).T  # 5 of 8 are zero
 TABLE = np.zeros((10, 4), np.float32)
@@ -51,3 +52,28 @@ def test_integers_are_seen(path, tmp_path):
     inside = look(tmp_path / "int8.onnx")
     assert inside.integers
     assert inside.zeros == pytest.approx(5 / 8)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff" * 50, None])
+def test_a_file_that_is_no_graph(path, content):
+    path.write_bytes(path.read_bytes()[:-9] if content is None else content)
+    for read in (look, fixed_shape, lambda path: fill_zeros(path, path.with_name("dense.onnx"))):
+        with pytest.raises(UserError, match=r"model\.onnx is damaged"):
+            read(path)
+    path.unlink()
+    with pytest.raises(UserError, match=r"model\.onnx is missing"):
+        look(path)
+
+
+def test_a_graph_without_rows_of_tokens(path):
+    with pytest.raises(UserError, match="takes no rows of tokens"):
+        fixed_shape(path)
+
+
+def test_nodes_in_a_circle_and_without_inputs(path):
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Reshape", ["round"], ["round"]))
+    model.graph.node.append(helper.make_node("MatMul", ["round", "round"], ["z"]))
+    model.graph.node.extend(helper.make_node(kind, [], []) for kind in ("Gather", "DequantizeLinear", "MatMul"))
+    onnx.save(model, path)
+    assert look(path).zeros == pytest.approx(5 / 8)

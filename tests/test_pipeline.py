@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -14,9 +15,11 @@ from sparse_xp import Pipeline
 from sparse_xp.answers import tags
 from sparse_xp.config import Data
 from sparse_xp.errors import UserError
+from sparse_xp.files import write_checksums
 from sparse_xp.metrics import scores
 from sparse_xp.result import Result
 from sparse_xp.rows import load_rows
+from tests import fuzz_texts
 
 
 def evaluation(directory):
@@ -148,11 +151,112 @@ def test_texts_that_are_cut_are_counted(deployed, caplog):
         ("squad", {"question": 1, "context": "I."}, "question=1: want a text"),
         ("pairs", {"text": "a"}, "No hypothesis or second: the task mnli needs premise or text and hypothesis or"),
         ("conll2003", {"tokens": [1]}, "want words"),
+        (
+            "conll2003",
+            {"tokens": ["a", "b\ud83d"]},
+            r"^word 1 of tokens: character 1 is U\+D83D, half of a UTF-16 pair",
+        ),
+        ("conll2003", {"tokens": "a b\ude00"}, r"^tokens: character 3 is U\+DE00, half of a UTF-16 pair"),
+        ("conll2003", {"text": "a b\ude00"}, r"^text: character 3 is U\+DE00, half of a UTF-16 pair"),
+        (
+            "sst2",
+            {"text": "a \udcff film"},
+            r"^text: character 2 is U\+DCFF, half of a UTF-16 pair and not a character",
+        ),
+        ("squad", {"question": "\ud800", "context": "I."}, r"^question: character 0 is U\+D800"),
+        ("squad", {"question": "Who?", "context": "I.\ud800"}, r"^context: character 2 is U\+D800"),
+        ("sst2", {"text": 10**5000}, r"^text=<int>: want a text"),
+        ("sst2", {"text": ["a"] * 100_000}, r"^text=\[\.\.\.\]: want a text"),
+        ("sst2", {"text": b"a"}, "^text=<bytes>: want a text"),
+        ("sst2", {"text": float("nan")}, "^text=nan: want a text"),
     ],
 )
 def test_texts_that_cannot_be(deployed, kind, asked, message):
     with pytest.raises(UserError, match=message):
         Pipeline(deployed(kind))(**asked)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([None], r"^None is no row: want an object with sentence or text"),
+        (["a", {"text": "b"}], r"^Row 0: 'a' is no row"),
+        ([[]], r"^\[\.\.\.\] is no row"),
+        ([{3: "a"}], r"there is 3\."),
+        ([{"text": "a", "\ud800": "b"}], r"^the name of field 1: character 0 is U\+D800"),
+        ("a text", "^'a text' is neither a row nor a list of rows: a row has sentence or text"),
+        (7, "^7 is neither a row nor a list of rows"),
+    ],
+)
+def test_what_is_no_row(deployed, rows, message):
+    with pytest.raises(UserError, match=message):
+        Pipeline(deployed("sst2"), threads=1)(rows)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t", "\0", "a\0b", "\ufeff", "[CLS] [SEP] [MASK]", "\u0301" * 1000, "x" * 100_000]
+)
+@pytest.mark.parametrize("kind", ["squad", "squad_v2", "pairs", "conll2003"])
+def test_texts_that_are_odd_are_answered(deployed, kind, text):
+    pipeline = Pipeline(deployed(kind), threads=1)
+    for names in pipeline.texts:
+        rows = [{other[0]: "a b" for other in pipeline.texts} | {name: text} for name in names]
+        assert len(json.dumps(pipeline(rows), allow_nan=False)) > 2
+
+
+def test_a_text_of_many_words(deployed):
+    words = ["a", "the"] * 50_000
+    assert Pipeline(deployed("sst2"), threads=1)(text=" ".join(words))["label"]
+    assert isinstance(Pipeline(deployed("conll2003"), threads=1)(tokens=words), list)
+    asked = Pipeline(deployed("squad_v2"), threads=1).encode({"question": "Who?", "context": " ".join(words)})
+    assert len(asked.encodings) > 300
+
+
+@pytest.mark.parametrize("kind", ["squad", "squad_v2", "sst2", "pairs", "several", "conll2003"])
+def test_each_of_many_random_rows_has_an_answer_or_an_error(deployed, kind):
+    pipeline = Pipeline(deployed(kind), threads=1)
+    rows = list(fuzz_texts.rows(0, 200, [names[-1] for names in pipeline.texts]))
+    told = list(pipeline.stream(rows, batch=8, errors="keep"))
+    wrong = [number for number, answer in enumerate(told) if "error" in answer]
+    assert len(told) == 200
+    assert 20 < len(wrong) < 180
+    for number, (row, answer) in enumerate(zip(rows, told, strict=True)):
+        json.dumps(answer, ensure_ascii=False, allow_nan=False).encode()
+        if number in wrong:
+            assert answer["error"].startswith(f"Row {number}: ")
+            with pytest.raises(UserError):
+                pipeline.encode(row)
+
+
+def test_rows_that_cannot_be_answered_keep_their_places(deployed):
+    pipeline = Pipeline(deployed("sst2"), threads=1)
+    rows = [{"text": f"a film {i}"} for i in range(20)]
+    whole = pipeline(rows)
+    for number in (0, 7, 19):
+        rows[number] = {"text": "\ud800"}
+    told = list(pipeline.stream(rows, batch=2, errors="keep"))
+    for number, (one, other) in enumerate(zip(told, whole, strict=True)):
+        if number in (0, 7, 19):
+            assert list(one) == ["error"]
+            assert one["error"].startswith(f"Row {number}: text: character 0 is U+D800")
+        else:
+            assert one == {"label": other["label"], "score": pytest.approx(other["score"], abs=1e-5)}
+    assert next(pipeline.stream([rows[7]], errors="keep"))["error"].startswith("Row 0: ")
+    with pytest.raises(UserError, match=r"^Row 0: text: character 0"):
+        list(pipeline.stream(rows))
+    with pytest.raises(UserError, match=r"batch=0: want at least 1"):
+        list(pipeline.stream(rows, batch=0))
+
+
+def test_the_first_answers_do_not_wait_for_all_rows(deployed, monkeypatch):
+    pipeline = Pipeline(deployed("sst2"), threads=1)
+    sizes, predict = [], pipeline.predict
+    monkeypatch.setattr(pipeline, "predict", lambda asked, batch: sizes.append(len(asked)) or predict(asked, batch))
+    answers = pipeline.stream([{"text": "a"}] * 100, batch=4)
+    next(answers)
+    assert sizes == [4]
+    assert len(list(answers)) == 99
+    assert sizes == [4, 8, 16, 32, 40]
 
 
 def test_a_row_of_several_is_named(deployed):
@@ -174,8 +278,61 @@ def test_a_corrupted_folder(folder):
     place = folder("sst2")
     with (place / "model.onnx").open("ab") as file:
         file.write(b"x")
-    with pytest.raises(UserError, match=r"model\.onnx is not what was exported"):
+    with pytest.raises(UserError, match=r"model\.onnx is not what was written"):
         Pipeline(place)
+
+
+@pytest.mark.parametrize(
+    ("kind", "other", "names", "message"),
+    [
+        ("sst2", "squad", ["task.json"], "model.onnx has the outputs logits, and no start_logits as task.json says"),
+        ("sst2", "pairs", ["task.json"], r"model.onnx computes logits of float32 \(1, 2\), which is not what the task"),
+        ("sst2", "conll2003", ["task.json"], r"model.onnx computes logits of float32 \(1, 2\), which is not what"),
+        ("conll2003", "sst2", ["task.json"], r"model.onnx computes logits of float32 \(1, \d+, 9\), which is not what"),
+        ("sst2", "several", ["model.onnx"], r"model.onnx computes logits of float32 \(1, 3\)"),
+    ],
+)
+def test_files_of_different_folders(deployed, folder, kind, other, names, message):
+    place = folder(kind)
+    for name in names:
+        shutil.copy(deployed(other) / "deployment" / name, place / name)
+    write_checksums(place)
+    with pytest.raises(UserError, match=message):
+        Pipeline(place, threads=1)([{"text": "a", "second": "b", "question": "a", "context": "b"}])
+
+
+def test_a_tokenizer_of_another_vocabulary(folder):
+    place = folder("sst2")
+    told = json.loads((place / "tokenizer.json").read_text())
+    told["model"]["vocab"]["film"] = 10**6
+    (place / "tokenizer.json").write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"model\.onnx cannot be used .*\. The folder is damaged"):
+        Pipeline(place, check=False)(text="a film")
+
+
+def test_a_tokenizer_that_knows_no_special_token(folder):
+    path = folder("sst2") / "tokenizer.json"
+    told = json.loads(path.read_text())
+    told["post_processor"]["single"][0]["SpecialToken"]["id"] = "x"  # panics, in Rust
+    path.write_text(json.dumps(told))
+    with pytest.raises(UserError, match=r"tokenizer\.json cannot be used \(.*\)\. The folder is damaged"):
+        Pipeline(path.parent, check=False)(text="a film")
+
+
+def test_a_model_that_computes_no_numbers(folder):
+    import onnx
+    from onnx import numpy_helper
+
+    place = folder("sst2")
+    model = onnx.load(place / "model.onnx")
+    for weight in model.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT:
+            weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.nan, weight.name))
+    onnx.save(model, place / "model.onnx")
+    pipeline = Pipeline(place, check=False)
+    with pytest.raises(UserError, match=r"model\.onnx computes what is no number"):
+        pipeline(text="a film")
+    assert list(next(pipeline.stream([{"text": "a film"}], errors="keep"))) == ["error"]
 
 
 LIGHT = """

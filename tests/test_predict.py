@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from sparse_xp import Pipeline, predict
+from sparse_xp.errors import UserError
 from sparse_xp.words import command
 
 
@@ -35,21 +39,178 @@ def test_a_file_is_answered_row_by_row(deployed, tmp_path, capsys):
     wanted = Pipeline(deployed("sst2"))(rows)
     assert [each["label"] for each in told] == [each["label"] for each in wanted]
     shown = capsys.readouterr()
-    assert (shown.out, "5 rows in " in shown.err) == ("", True)
+    assert shown.out == ""
+    assert re.fullmatch(r"5 rows in [\d.]+ s, [\d.]+ rows/s, errors=0\n", shown.err)
     predict.main([*words, "top=2"])
     assert [len(json.loads(line)) for line in capsys.readouterr().out.splitlines()] == [2] * 5
 
 
-def test_a_bad_row_of_a_file_leaves_no_output(deployed, tmp_path):
-    (tmp_path / "rows.csv").write_text("sentence,label\na,0\n")
-    (tmp_path / "rows.jsonl").write_text('{"sentence": "a"}\n{"text": null}\n')
-    words = [f"model={deployed('sst2')}", f"out={tmp_path / 'out.jsonl'}"]
-    predict.main([*words, f"file={tmp_path / 'rows.csv'}"])
-    (tmp_path / "out.jsonl").unlink()
-    done = predicted(*words, f"file={tmp_path / 'rows.jsonl'}")
+def asked_of(deployed, rows):
+    """The words for a file of these rows, to be answered into out.jsonl, both in the current directory."""
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return [f"model={deployed('sst2')}", "file=rows.jsonl", "out=out.jsonl", "threads=1"]
+
+
+def lines_of(name):
+    return [json.loads(line) for line in Path(name).read_text(encoding="utf-8").splitlines()]
+
+
+def test_a_bad_row_is_named_in_its_place_and_the_rest_goes_on(deployed, capsys, monkeypatch):
+    rows = [{"sentence": "a"}, {"text": None}, {"text": "b \ud800"}, {"text": ["c"]}, {"text": "d"}]
+    words = asked_of(deployed, rows)
+    monkeypatch.setattr(predict, "read_records", lambda path, limits: rows)
+    with pytest.raises(SystemExit) as stopped:
+        predict.main(words)
+    assert stopped.value.code == 1
+    told = lines_of("out.jsonl")
+    assert [list(each) for each in told] == [["label", "score"], *[["error"]] * 3, ["label", "score"]]
+    assert [each["error"] for each in told[1:4]] == [
+        "Row 1: No sentence or text: the task sst2 needs sentence or text; there is text.",
+        "Row 2: text: character 2 is U+D800, half of a UTF-16 pair and not a character. Write the pair as the one "
+        "character that it stands for, or leave it out.",
+        "Row 3: text=[...]: want a text.",
+    ]
+    assert re.search(r"^5 rows in [\d.]+ s, [\d.]+ rows/s, errors=3\n\Z", capsys.readouterr().err, re.MULTILINE)
+    with pytest.raises(SystemExit):
+        predict.main([word for word in words if not word.startswith("out=")])
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == told
+
+
+def test_a_lone_surrogate_in_row_900_of_a_file(deployed):
+    rows = [{"text": "a film"}] * 900 + [{"text": "\ud800"}] + [{"text": "a film"}] * 99
+    with pytest.raises(SystemExit):
+        predict.main(asked_of(deployed, rows))
+    told = lines_of("out.jsonl")
+    assert [number for number, each in enumerate(told) if "error" in each] == [900]
+    assert len(told) == 1000
+
+
+def test_a_file_of_one_bad_row(deployed):
+    with pytest.raises(SystemExit):
+        predict.main(asked_of(deployed, [{"text": ""}, {"text": 1}][1:]))
+    assert lines_of("out.jsonl") == [{"error": "Row 0: text=1: want a text."}]
+
+
+def test_answers_are_in_the_file_as_they_come(deployed, monkeypatch):
+    """What there is when the process ends, whatever ends it."""
+    words = asked_of(deployed, [{"text": f"a film {i}"} for i in range(9)])
+    found, put = [], predict.to_file
+
+    def counted(file, path, line):
+        found.append(len(path.read_text().splitlines()))
+        if len(found) == 6:
+            raise KeyboardInterrupt
+        put(file, path, line)
+
+    monkeypatch.setattr(predict, "to_file", counted)
+    with pytest.raises(KeyboardInterrupt):
+        predict.main([*words, "batch=2"])
+    assert found == [0, 1, 2, 3, 4, 5]
+    assert [list(each) for each in lines_of("out.jsonl")] == [["label", "score"]] * 5
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda out: out.write_text("mine"),
+            "holds what sparse_xp did not write, and is left as it is. Name another file",
+        ),
+        (lambda out: out.write_text(""), "holds what sparse_xp did not write"),
+        (lambda out: out.mkdir(), "is a directory. Name a file."),
+        (lambda out: out.symlink_to("rows.jsonl"), "holds what sparse_xp did not write"),
+        (lambda out: out.symlink_to(out), "holds what sparse_xp did not write"),
+        (lambda out: out.symlink_to("no/where"), "there is no directory"),
+        (lambda out: os.mkfifo(out), "holds what sparse_xp did not write"),
+    ],
+)
+def test_what_is_there_is_not_written_over(deployed, make, message):
+    words = asked_of(deployed, [{"text": "a"}])
+    out, rows = Path("out.jsonl"), Path("rows.jsonl").read_bytes()
+    make(out)
+    before = out.read_bytes() if out.is_file() else None
+    with pytest.raises(UserError, match=re.escape(message)):
+        predict.main(words)
+    assert (out.read_bytes() if out.is_file() else None) == before
+    assert Path("rows.jsonl").read_bytes() == rows
+
+
+def test_no_output_of_a_file_that_cannot_be_read_or_is_too_long(deployed):
+    words = asked_of(deployed, [{"text": "a"}] * 3)
+    with pytest.raises(UserError, match=r"rows\.jsonl: more than 2 rows\. Give max_rows= a larger number"):
+        predict.main([*words, "max_rows=2"])
+    Path("rows.jsonl").write_text("{")
+    with pytest.raises(UserError, match=r"rows\.jsonl"):
+        predict.main([*words, "max_gigabytes=1"])
+    with pytest.raises(UserError, match=r"out=nowhere/out\.jsonl: there is no directory .*nowhere\."):
+        predict.main([*words, "out=nowhere/out.jsonl"])
+    assert not Path("out.jsonl").exists()
+
+
+def test_a_reader_that_stops(deployed):
+    words = [word for word in asked_of(deployed, [{"text": "a film"}] * 3000) if not word.startswith("out=")]
+    command = [sys.executable, "-m", "sparse_xp.predict", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert json.loads(process.stdout.readline())["label"]
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 0
+
+
+def test_a_full_disk_in_the_middle(deployed):
+    resource = pytest.importorskip("resource")
+    words = asked_of(deployed, [{"text": "a film"}] * 100)
+    most = 1000
+    done = subprocess.run(
+        [sys.executable, "-m", "sparse_xp.predict", *words],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 1
-    assert done.stderr == "Row 1: No sentence or text: the task sst2 needs sentence or text; there is text.\n"
-    assert not (tmp_path / "out.jsonl").exists()
+    assert done.stderr.splitlines()[0] == (
+        f"{Path.cwd()}/out.jsonl: file too large. The answers so far are in it; name another file for all of them."
+    )
+    told = lines_of("out.jsonl")  # whole lines
+    assert 5 < len(told) < 100
+    assert Path("out.jsonl").stat().st_size <= most
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_screen_that_is_a_full_disk(deployed):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sparse_xp.predict", f"model={deployed('sst2')}", "text=a"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 1
+    line, _ = done.stderr.splitlines()
+    assert line == "The answers cannot be written: no space left on device. Name a file for them with out=."
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (b"text=caf\xe9", "text: character 3 is U+DCE9, half of a UTF-16 pair and not a character."),
+        (b"te\xe9xt=a", "There is no 'te\\udce9xt='. Did you mean 'text'?"),
+    ],
+)
+def test_words_that_are_not_utf_8(deployed, monkeypatch, word, message):
+    monkeypatch.setattr(sys, "argv", ["predict", f"model={deployed('sst2')}", os.fsdecode(word)])
+    with pytest.raises(SystemExit) as stopped:
+        command(predict.main, predict.__doc__)
+    assert message in str(stopped.value.code)
+
+
+def test_a_terminal_without_all_characters(deployed):
+    words = [sys.executable, "-m", "sparse_xp.predict", f"model={deployed('squad')}", "question=Who?"]
+    coded = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([*words, "context=\u00e9 \u00e9 \u00e9"], env=coded, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "\u00e9" in json.loads(done.stdout)["answer"]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +223,8 @@ def test_a_bad_row_of_a_file_leaves_no_output(deployed, tmp_path):
         ("squad", ["question=Who?", "context=I.", "max_length=1000"], "max_length=1000: the model in "),
         ("sst2", ["text=a", "batch=x", "file=f"], "batch=x: want a whole number"),
         ("sst2", ["text=a", "out=o"], "out= goes with file=ROWS."),
+        ("sst2", ["text=a", "max_rows=3"], "max_rows= goes with file=ROWS."),
+        ("sst2", ["text=a", "max_gigabytes=0"], "max_gigabytes=0: want a whole number of at least 1."),
         ("sst2", ["text=a", "file=f"], "text= beside file=: say one of them."),
         ("sst2", ["file=nowhere.jsonl"], "No file nowhere.jsonl."),
         ("sst2", ["run=nowhere", "text=a"], "Say run=DIR"),
@@ -72,14 +235,15 @@ def test_refused_in_one_line(deployed, monkeypatch, kind, words, message):
     with pytest.raises(SystemExit) as stopped:
         command(predict.main, predict.__doc__)
     assert message in str(stopped.value.code)
-    assert len(str(stopped.value.code).splitlines()) == 1
+    assert len(str(stopped.value.code).splitlines()) == 2  # and how to see where it happened
 
 
 def test_a_run_that_is_not_finished(tmp_path):
     (tmp_path / "config.yaml").write_text("")
     done = predicted(f"run={tmp_path}", "text=a")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"{tmp_path} holds an unfinished run: issue its command again first.\n"
+    line, _ = done.stderr.splitlines()
+    assert line == f"{tmp_path} holds an unfinished run: issue its command again first."
 
 
 def test_the_command_without_words_says_how():

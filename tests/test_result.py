@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import asdict
@@ -12,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from sparse_xp import result
-from sparse_xp.result import Result, git_revision, provenance, summary
+from sparse_xp.errors import UserError
+from sparse_xp.result import Result, git_revision, provenance, summary, told, told_command
 from tests.tiny import make_result
 
 
@@ -37,21 +39,108 @@ def test_the_file_is_plain_json_for_other_tools(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("change", "error"),
+    ("change", "named"),
     [
-        (lambda raw: raw.pop("seed"), TypeError),
-        (lambda raw: raw["training"].pop("steps"), TypeError),
-        (lambda raw: raw.update(extra=1), TypeError),
-        (lambda raw: raw["deployment"].update(extra=1), TypeError),
+        (lambda raw: raw.pop("seed"), "'seed'"),
+        (lambda raw: raw["training"].pop("steps"), "'steps'"),
+        (lambda raw: raw.update(extra=1), "'extra'"),
+        (lambda raw: raw["deployment"].update(extra=1), "'extra'"),
+        (lambda raw: raw.update(seed="x" * 200_000), "seed is 'xxx"),
+        (lambda raw: raw["training"].update(seconds=None), "seconds is None"),
     ],
-    ids=["a field is missing", "a field of a part is missing", "an unknown field", "an unknown field of a part"],
+    ids=[
+        *("a field is missing", "a field of a part is missing", "an unknown field", "an unknown field of a part"),
+        *("a field of another type", "no number"),
+    ],
 )
-def test_a_file_of_another_shape_is_refused(tmp_path, change, error):
+def test_a_file_of_another_shape_is_refused(tmp_path, change, named):
     raw = asdict(make_result())
     change(raw)
     (tmp_path / "result.json").write_text(json.dumps(raw))
-    with pytest.raises(error):
+    with pytest.raises(UserError) as caught:
         Result.read(tmp_path / "result.json")
+    assert str(caught.value).startswith(f"{tmp_path}/result.json is damaged (")
+    assert named in str(caught.value)
+    assert len(str(caught.value)) < 2100
+
+
+# ---- what others may read of paths ----
+
+HOME = "/home/alice"
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        (f"{HOME}/runs/dense", "../dense"),
+        (f"{HOME}/runs/sweep/dense/model", "../sweep/dense/model"),
+        (f"{HOME}/runs/mine/model", "model"),
+        (f"{HOME}/runs/mine", "mine"),
+        (f"{HOME}/other/dense", "dense"),
+        (f"{HOME}/other/dense/", "dense"),
+        (f"{HOME}/other/dense/model", "dense/model"),
+        (f"{HOME}/runs2/dense", "dense"),
+        (f"{HOME}/runs/../secret", "secret"),
+        ("~/secret", "secret"),
+        ("~", "alice"),
+        ("/", ""),
+        ("google-bert/bert-base-uncased", "google-bert/bert-base-uncased"),
+        ("outputs/gone", "outputs/gone"),
+        ("self", "self"),
+    ],
+)
+def test_a_path_is_told_without_the_home(path, said, monkeypatch):
+    monkeypatch.setenv("HOME", HOME)
+    assert told(path, Path(f"{HOME}/runs/mine")) == said
+    assert told(said) == said or "/" in said
+
+
+def test_a_path_that_is_there_is_told_from_the_run(tmp_path):
+    for name in ("outputs/dense", "outputs/mine", "models/bert"):
+        Path(name).mkdir(parents=True)
+    assert told("outputs/dense", Path("outputs/mine")) == "../dense"
+    assert told("models/bert", Path("outputs/mine")) == "bert"
+    assert told("models/bert") == "bert"
+    assert told(str(tmp_path / "outputs/dense"), Path("outputs/mine")) == "../dense"
+
+
+def test_a_home_behind_a_link(tmp_path):
+    (tmp_path / "disk/alice/runs/dense").mkdir(parents=True)
+    (tmp_path / "alice").symlink_to(tmp_path / "disk/alice")
+    for one, other in (("alice", "disk/alice"), ("disk/alice", "alice")):
+        assert told(str(tmp_path / one / "runs/dense"), tmp_path / other / "runs/mine") == "../dense"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["data.root={home}/data"], ["data.root=data"]),
+        (["data.root={here}/data/x"], ["data.root=data/x"]),
+        (["hydra.run.dir={home}/runs/mine"], ["hydra.run.dir=mine"]),
+        (["hydra.run.dir={here}/outputs/mine"], ["hydra.run.dir=outputs/mine"]),
+        (["teacher.path='{home}/runs/dense,seed=1'"], ["teacher.path='../dense,seed=1'"]),
+        ([r"teacher.path='{home}/it\'s'"], [r"teacher.path='it\'s'"]),
+        (["--config-dir", "{home}/own", "task=own"], ["--config-dir", "own", "task=own"]),
+        (["--config-dir={home}/own"], ["--config-dir=own"]),
+        (["hydra.searchpath=[file://{home}/own]"], ["hydra.searchpath=[file://own]"]),
+        (["teacher.overrides=['data.root={home}/data','seed=1']"], ["teacher.overrides=['data.root=data','seed=1']"]),
+        (["data.train=~/rows.csv"], ["data.train=rows.csv"]),
+        (["model.checkpoint=google-bert/bert-base-uncased"], ["model.checkpoint=google-bert/bert-base-uncased"]),
+        (["data.train=rows of mine.csv", "-m"], ["data.train=rows of mine.csv", "-m"]),
+        (["recipe.args={{a: 1, b: '1/2'}}", "seed=1"], ["recipe.args={{a: 1, b: '1/2'}}", "seed=1"]),
+    ],
+)
+def test_a_command_is_told_so_that_it_still_runs_where_it_was_issued(words, said, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", HOME)
+    places = {"home": HOME, "here": tmp_path}
+    command = shlex.join(["python", "-m", "sparse_xp", *(word.format(**places) for word in words)])
+    after = told_command(command, Path(f"{HOME}/runs/mine"))
+    assert shlex.split(after)[3:] == [word.format() for word in said]
+    assert told_command(after, Path(f"{HOME}/runs/mine")) == after
+
+
+def test_a_command_that_is_no_command_line_stays():
+    assert told_command("it's", Path()) == "it's"
 
 
 def test_summary():

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import random
 import signal
 import time
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from sparse_xp import checkpoint
 from sparse_xp.run import run
-from tests.runs import HANGS, SHORT, configure, history, start, without_export
+from sparse_xp.run_directory import checkpoints
+from tests.runs import HANGS, SHORT, configure, difference, history, start, without_export
 
 #: 24 steps; checkpoints at other steps than evaluations and epochs
 WORDS = (*SHORT, "task=sst2", "recipe=gradual80", "train.save_every=5 steps", "train.eval_every=8 steps")
@@ -25,21 +24,6 @@ def teacher(tmp_path_factory):
     with without_export():
         run(configure(*SHORT, "task=sst2", "recipe=dense", f"data.cache={directory / 'cache'}"), directory / "dense")
     return directory / "dense"
-
-
-def same(one, other, exported=True):
-    """Everything that a run leaves and that time does not touch is equal to the last bit."""
-    assert (one / "history.jsonl").read_text() == (other / "history.jsonl").read_text()
-    ours, theirs = load_file(one / "model/model.safetensors"), load_file(other / "model/model.safetensors")
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
-    assert (one / "deployment").exists() == exported
-    if exported:
-        assert (one / "deployment/model.onnx").read_bytes() == (other / "deployment/model.onnx").read_bytes()
-    results = [json.loads((place / "result.json").read_text()) for place in (one, other)]
-    for result in results:
-        del result["training"]["seconds"], result["training"]["samples_per_second"], result["provenance"]["command"]
-    assert results[0] == results[1]
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
@@ -62,7 +46,7 @@ def test_sigkill_at_random_steps(tmp_path, teacher, times):
     assert start(tmp_path / "broken", *words).wait(HANGS) == 0
     assert straight.wait(HANGS) == 0
     assert "continuing at step" in (tmp_path / "broken.log").read_text()
-    same(tmp_path / "straight", tmp_path / "broken")
+    assert difference(tmp_path / "straight", tmp_path / "broken") == []
 
 
 class Power(Exception):
@@ -183,7 +167,7 @@ def test_every_modifier_resumes(tmp_path, monkeypatch, teacher, trained_only, wo
     monkeypatch.setattr(checkpoint, "save", real)
     torch.manual_seed(99)  # whatever happened to the generators in between must not matter
     run(config, tmp_path / "broken")
-    same(tmp_path / "straight", tmp_path / "broken", exported=False)
+    assert difference(tmp_path / "straight", tmp_path / "broken") == []
 
 
 def test_finished_run_is_skipped(tmp_path, monkeypatch):
@@ -196,7 +180,7 @@ def test_finished_run_is_skipped(tmp_path, monkeypatch):
 def test_half_written_checkpoint_is_not_picked_up(tmp_path):
     for name in ("step-00000004", ".step-00000009.tmp", ".step-00000008.old"):
         (tmp_path / name).mkdir()
-    assert [path.name for path in checkpoint.found(tmp_path)] == ["step-00000004"]
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004"]
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):

@@ -273,7 +273,11 @@ def test_conll_text(tmp_path):
         ("t.json", '{"rows": []}', r'want a list of rows, or \{"data": \[rows\]\}; it is a dict'),
         ("t.json", "[1]", r"row 0 is a int"),
         ("t.json", "[]", r"t\.json has no rows"),
-        ("t.json", '[{"text": "a", "label": 1}, {"text": 5, "label": [2]}]', "a column is not of one type in all rows"),
+        (
+            "t.json",
+            '[{"text": "a", "label": 1}, {"text": 5, "label": [2]}]',
+            r"column 'text' is not of one type .* row 1",
+        ),
         ("t.csv", "text,label\na,1\nb,c,0\n", r"t\.csv, line 3: 3 fields, but the first line names 2 columns"),
         ("t.csv", 'text,label\n"a,1\n', r"t\.csv, line 2: unexpected end of data"),
         ("t.csv", "text,text\na,1\n", r"t\.csv, line 1: two columns have the same name"),

@@ -146,3 +146,13 @@ def test_without_optuna_it_says_how(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install 'sparse-xp\[optuna\]'"):
         search(Settings(), parse_space(SPACE), str(tmp_path), lambda jobs, first: [])
+
+
+@pytest.mark.parametrize("data", [b"garbage " * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_damaged_study_is_named(data, tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/study.db").write_bytes(data)
+    with pytest.raises(UserError, match=r"s/study\.db cannot be used as the study of a search") as caught:
+        search(Settings(), parse_space(["k=choice(1,2)"]), str(tmp_path / "s"), lambda *_: [])
+    assert len(str(caught.value)) < 600

@@ -198,7 +198,7 @@ def test_expanded_a_stock_model_has_the_same_logits(tmp_path, kind):
     torch.testing.assert_close(logits(stock), before, atol=1e-6, rtol=0)
     assert (sizes_of(stock), removed(stock)) == ([(2, 16)] * 4, None)
     assert (tmp_path / "whole/tokenizer.json").is_file()
-    with pytest.raises(UserError, match="exists already"):
+    with pytest.raises(UserError, match="is left as it is"):
         expand_command([f"model={tmp_path}/small", f"out={tmp_path}/whole"])
     with pytest.raises(UserError, match="has its full shape: nothing was removed"):
         expand_command([f"model={tmp_path}/whole", f"out={tmp_path}/again"])

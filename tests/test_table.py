@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from sparse_xp import report
+from sparse_xp.errors import UserError
 from sparse_xp.page import page
 from sparse_xp.published import Published
 from sparse_xp.result import Deployment, Result, Sparsity
+from sparse_xp.run_directory import write_error
 from sparse_xp.sweep.cells import Cell, Plan
 from sparse_xp.sweep.manifest import write_manifest
-from sparse_xp.sweep.state import write_error
 from sparse_xp.table import Latency, Line, csv_table, latex_table, lines, markdown_table, notes, read_latency
 from tests.tiny import make_result
 
@@ -296,10 +297,38 @@ def test_runs_further_below_a_sweep_are_of_other_tables(tmp_path, capsys):
 def test_a_result_of_another_version_is_named(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/result.json").write_text("{}")
-    with pytest.raises(SystemExit, match=r"a/result\.json is not of this version"):
+    with pytest.raises(SystemExit, match=r"a/result\.json has no 'sparsity'\. It is damaged, or of another version"):
         report.main([str(tmp_path)])
 
 
 def test_an_empty_line_has_no_numbers():
     line = Line("t", "c", "m", "r", "full", "f1")
     assert (line.mean, line.std, line.difference, line.recovery, line.verdict) == (None, None, None, None, "")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"{", b"[]", bytes(range(256)), b"[" * 100_000, b'{"cells": []}', b'{"cells": [1], "machine": "x"}'),
+        b'{"machine": 5, "cells": [{"engine": "x", "batch": 1, "threads": 1, "length": 1, "ms": 1, "ratio": 1}]}',
+        b'{"machine": "x", "cells": [{"engine": 5, "batch": 1, "threads": 1, "length": 8, "ms": null, "ratio": 1}]}',
+    ],
+)
+def test_a_damaged_benchmark_is_named(data, tmp_path):
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark/benchmark.json").write_bytes(data)
+    with pytest.raises(UserError, match=r"benchmark/benchmark\.json .*python -m sparse_xp\.benchmark"):
+        read_latency(tmp_path)
+
+
+def test_the_commands_do_not_say_where_somebodys_home_is():
+    home = Path("/home/alice")
+    there = home / "runs/s" / CELLS[0].directory
+    finished, unfinished = run(92.0, 1, "dense"), cell("sparse", 1)
+    finished.provenance.command = f"python -m sparse_xp data.root={home}/data hydra.run.dir={there}"
+    unfinished.command = f"python -m sparse_xp data.root={home}/data hydra.run.dir={home}/runs/s/{unfinished.directory}"
+    places = [(there, CELLS[0]), (home / "runs/s" / unfinished.directory, unfinished)]
+    made = lines([(there, finished)], places, [])
+    text = markdown_table("x", made) + csv_table(made) + page("x", made)
+    assert str(home) not in text
+    assert f"data.root=data hydra.run.dir={unfinished.directory}" in text

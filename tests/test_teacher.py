@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -11,8 +12,10 @@ import pytest
 import torch
 
 from sparse_xp import teacher as module
+from sparse_xp.cache import cached
 from sparse_xp.data import collate, evaluation_batches
 from sparse_xp.errors import UserError
+from sparse_xp.files import whole_directory
 from sparse_xp.run import run
 from sparse_xp.teacher import LiveTeacher, StoredTeacher, TooLarge, make_room, store_logits
 from tests.runs import SHORT, configure
@@ -83,10 +86,10 @@ def test_stored_is_live(dense, tmp_path, seen, capsys, task):
     # a second run with another seed reads what the first has stored
     run(configure(*words(dense, task, *more, "seed=7")), tmp_path / "again")
     assert "stored logits of an earlier run" in capsys.readouterr().out
-    assert len([path for path in cache.iterdir() if path.is_dir()]) == 1
+    assert len([path for path in cache.iterdir() if path.name != ".locks"]) == 1
     # another teacher does not
     run(configure(*words(dense, task, *more, f"teacher.path={tmp_path / 'run'}")), tmp_path / "other")
-    assert len([path for path in cache.iterdir() if path.is_dir()]) == 2
+    assert len([path for path in cache.iterdir() if path.name != ".locks"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -108,21 +111,48 @@ def test_live_for_a_reason(dense, tmp_path, seen, capsys, more, reason):
     assert reason in shown.replace("\n", " ")
     assert isinstance(seen[0][0].teacher, LiveTeacher)
     logits = tmp_path / "logits"
-    assert not logits.exists() or not [path for path in logits.iterdir() if path.is_dir()]
+    assert not logits.exists() or os.listdir(logits) == [".locks"]
 
 
 def test_the_oldest_logits_make_room(tmp_path):
     for age, name in enumerate(("newest", "older", "oldest")):
-        (tmp_path / name).mkdir()
-        np.save(tmp_path / name / "logits.npy", np.zeros(1000, np.float32))
+        with whole_directory(tmp_path / name, "cache") as draft:
+            np.save(draft / "logits.npy", np.zeros(1000, np.float32))
         os.utime(tmp_path / name, (10**9 - age, 10**9 - age))
-    make_room(tmp_path, 4000, 1.3e-5)  # 4 kB more into 13 kB that hold 3 * 4128 bytes
+    make_room(tmp_path, 4000, 1.3e-5)  # 4 kB more into 13 kB that hold 3 * 4128 bytes, and the lists of them
     assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "older"]
     make_room(tmp_path, 4000, 1.3e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "older"]
     with pytest.raises(TooLarge, match="its logits need"):
         make_room(tmp_path, 14_000, 1.3e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "older"]
+
+
+def test_what_is_not_the_caches_own_makes_no_room(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.npy").write_bytes(bytes(20_000))
+    make_room(tmp_path, 4000, 1.3e-5)
+    assert (tmp_path / "thesis" / "chapter.npy").stat().st_size == 20_000
+
+
+def test_logits_have_their_room_before_they_are_computed(dense, tmp_path, monkeypatch):
+    """A sparse file that is mapped and finds the disk full ends the process with a SIGBUS."""
+    taken = []
+
+    def full(path, size):
+        taken.append((path.name, size, path.stat().st_size))
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("sparse_xp.teacher.reserve", full)
+    config = configure(
+        *words(dense, "sst2", "recipe=gradual80", "teacher=checkpoint", f"teacher.path={dense / 'sst2'}"),
+        f"data.cache={tmp_path}/cache",
+    )
+    with pytest.raises(UserError, match=r"while writing .*/cache/logits/sst2-\w+\. Make room, or give data\.cache="):
+        run(config, tmp_path / "run")
+    assert [name for name, *_ in taken] == ["logits.npy"]
+    assert taken[0][1] == taken[0][2] >= 128 * 2 * 4
+    assert os.listdir(tmp_path / "cache" / "logits") == [".locks"]
 
 
 def test_logits_cut_short_are_not_there(dense, tmp_path, seen):
@@ -143,7 +173,7 @@ def test_logits_cut_short_are_not_there(dense, tmp_path, seen):
 
     failing.left = 0
     with pytest.raises(KeyboardInterrupt):
-        store_logits(this, failing, tmp_path / "new" / "logits", 1.0)
+        cached(tmp_path / "new" / "logits", lambda draft: store_logits(this, failing, draft, 1.0))
     assert not (tmp_path / "new" / "logits").exists()
 
 

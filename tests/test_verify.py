@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sparse_xp import Pipeline, verify
-from sparse_xp.bundle import read_deployment, savez, write_checksums
+from sparse_xp.bundle import AGAIN, read_deployment, savez
 from sparse_xp.cpu import this_cpu
 from sparse_xp.errors import UserError
+from sparse_xp.files import write_checksums
 from sparse_xp.verify import check_samples, main
 
 
@@ -108,15 +110,169 @@ def test_another_file_and_one_that_is_missing(folder, capsys):
     (place / "samples/inp-0000.npz").write_bytes(b"no zip")
     with pytest.raises(SystemExit):
         main([str(place)])
-    assert "inp-0000.npz is not what was exported (sha256)" in capsys.readouterr().err
+    assert "inp-0000.npz is not what was written (sha256)" in capsys.readouterr().err
     for path in (place / "samples").iterdir():
         path.unlink()
     write_checksums(place)
-    with pytest.raises(UserError, match=r"has no samples/: copy the whole folder"):
+    with pytest.raises(UserError, match=r"checksums\.txt does not list samples/inp-0000\.npz"):
         verify.verify(place)
+    with pytest.raises(UserError, match=r"has no samples/: copy the whole folder"):
+        Pipeline(place, check=False, verify=True)
     (place / "deployment.json").unlink()
     write_checksums(place)
-    with pytest.raises(UserError, match=r"has no deployment\.json: it is incomplete or of an earlier version"):
+    with pytest.raises(UserError, match=r"checksums\.txt does not list deployment\.json"):
+        verify.verify(place)
+    with pytest.raises(UserError, match=r"deployment\.json is missing\."):
+        Pipeline(place, check=False, verify=True)
+
+
+DAMAGE = {
+    "empty": lambda old: b"",
+    "cut": lambda old: old[: len(old) // 2],
+    "noise": lambda old: np.random.default_rng(0).bytes(3000),
+    "list": lambda old: b"[]",
+    "object": lambda old: b"{}",
+    "number": lambda old: b"3",
+    "latin-1": lambda old: old[:50] + b"\xff" + old[50:],
+    "utf-16": lambda old: old.decode("utf-8", "replace").encode("utf-16"),
+    "deep": lambda old: b"[" * 5000 + b"]" * 5000,
+    "a long number": lambda old: b'{"a": ' + b"9" * 5000 + b"}",
+    "missing": None,
+    "a directory": None,
+}
+
+
+@pytest.mark.parametrize("how", DAMAGE)
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("model.onnx", "config.json", "tokenizer.json", "tokenizer_config.json", "task.json", "deployment.json"),
+        *("samples/inp-0000.npz", "samples/out-0000.npz"),
+    ],
+)
+def test_damage_is_an_error_in_words(folder, name, how):
+    place = folder("sst2")
+    path = place / name
+    old = path.read_bytes()
+    path.unlink()
+    if DAMAGE[how]:
+        path.write_bytes(DAMAGE[how](old))
+    elif how == "a directory":
+        path.mkdir()
+    with pytest.raises(UserError, match=path.name):
+        verify.verify(place)
+    with pytest.raises(UserError, match=path.name):
+        Pipeline(place)
+    if name == "tokenizer_config.json":  # for transformers alone
+        assert Pipeline(place, check=False)(text="a")["label"]
+        return
+    with pytest.raises(UserError, match=path.name) as raised:
+        Pipeline(place, check=False, verify=True)
+    assert len(str(raised.value).splitlines()) == 1
+    if path.is_file():
+        write_checksums(place)
+        needed = name not in ("config.json", "tokenizer.json")  # texts and their tokens are not looked at
+        assert verified(place) == (f"{place}/{name}" if needed else "")
+
+
+def verified(place):
+    """Nothing, or the beginning of the message up to the name of a file."""
+    try:
+        verify.verify(place)
+    except UserError as error:
+        return str(error).split(" ")[0]
+    return ""
+
+
+def packed(path):
+    """Thirty megabytes of zeros in thirty kilobytes."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive, archive.open("logits.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1, 1 << 23)})
+        file.write(bytes(1 << 25))
+
+
+def larger_than_it_is(path):
+    """An array that says it has terabytes."""
+    with zipfile.ZipFile(path, "w") as archive, archive.open("logits.npy", "w") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": (1, 1 << 40)})
+
+
+MARK = []
+
+
+class Pickled:
+    """What unpickling would run."""
+
+    def __reduce__(self):
+        return MARK.append, (1,)
+
+
+def sample(**changes):
+    """Writes arrays that are those of the sample but for some."""
+
+    def write(path):
+        arrays = dict(np.load(path)) | changes
+        savez(path, {name: value for name, value in arrays.items() if value is not None})
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("out", packed, "cannot be used .it is packed, and samples are not"),
+        ("out", larger_than_it_is, "cannot be used"),
+        ("out", lambda path: np.savez(path, logits=np.array([Pickled()])), "cannot be used .*allow_pickle=False"),
+        ("inp", lambda path: np.save(path.open("wb"), np.zeros(3)), "cannot be used .File is not a zip file"),
+        ("inp", lambda path: savez(path, {}), "holds no tokens and their mask"),
+        ("out", lambda path: savez(path, {}), "holds no logits"),
+        ("inp", sample(input_ids=np.zeros((1, 4), np.float32)), "holds no tokens"),
+        ("inp", sample(input_ids=np.zeros((1, 4), np.int64)), "holds no tokens"),
+        ("inp", sample(attention_mask=None), "holds no tokens"),
+        ("inp", sample(token_type_ids=None), "cannot be used"),
+        ("out", sample(logits=np.zeros((2, 2), np.float32)), "is not what the file computes: logits"),
+        ("out", sample(logits=np.zeros((1, 2), "S4")), "holds no logits"),
+        ("out", sample(logits=None, other=np.zeros((1, 2), np.float32)), "is not what the file computes: other"),
+    ],
+)
+def test_samples_that_are_none(folder, name, write, message):
+    place = folder("sst2")
+    path = place / f"samples/{name}-0001.npz"
+    write(path)
+    write_checksums(place)
+    with pytest.raises(UserError, match=rf"{path} {message}.*{AGAIN}"):
+        verify.verify(place)
+    assert not MARK
+
+
+def test_tokens_beyond_the_vocabulary(folder):
+    place = folder("sst2")
+    path = place / "samples/inp-0001.npz"
+    shape = np.load(path)["input_ids"].shape
+    sample(input_ids=np.full(shape, 10**6))(path)
+    write_checksums(place)
+    with pytest.raises(UserError, match=rf"{path} cannot be used"):
+        verify.verify(place)
+
+
+def test_recorded_logits_that_are_no_numbers(folder):
+    place = folder("sst2")
+    sample(logits=np.full((1, 2), np.nan, np.float32))(place / "samples/out-0001.npz")
+    write_checksums(place)
+    with pytest.raises(UserError, match="does not answer as"):
+        verify.verify(place)
+
+
+@pytest.mark.parametrize("name", ["model.xml", "model.bin"])
+def test_damage_to_the_format_of_openvino(folder, name):
+    pytest.importorskip("openvino")
+    from sparse_xp.deployment import to_openvino
+
+    place = folder("sst2")
+    to_openvino(place / "model.onnx")
+    (place / name).write_bytes(b"x")
+    write_checksums(place)
+    with pytest.raises(UserError, match=r"model\.xml cannot be used"):
         verify.verify(place)
 
 

@@ -55,15 +55,16 @@ class SlotLauncher(Launcher):
     def run(self, words: list[str], device: str) -> JobReturn:
         """One cell: its output goes to ``log.txt`` in its folder."""
         from sparse_xp.console import say
+        from sparse_xp.errors import UserError
         from sparse_xp.result import Result
+        from sparse_xp.run_directory import ERROR, claim_run, write_error
         from sparse_xp.sweep.commands import CELL
-        from sparse_xp.sweep.state import ERROR, write_error
 
         composed = self.context.config_loader.load_sweep_config(self.config, words)
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = 0
         directory = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
-        directory.mkdir(parents=True, exist_ok=True)
+        claim_run(directory)
         command = [sys.executable, "-m", "sparse_xp", *kept(sys.argv[1:]), *words]
         command += ["hydra.mode=RUN", f"hydra.run.dir={directory}"]
         visible = "" if device == "cpu" else device
@@ -89,7 +90,7 @@ class SlotLauncher(Launcher):
             read = Result.read(finished)
             result.return_value = read.metrics[read.metric]
         else:
-            result.return_value = RuntimeError(f"{directory} failed, see {ERROR} and log.txt there")
+            result.return_value = UserError(f"{directory} failed, see {ERROR} and log.txt there.")
         return result
 
 

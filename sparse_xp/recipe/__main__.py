@@ -12,19 +12,15 @@ FILE is a recipe of SparseML (.md, .yaml, .yml) or a stub of the zoo (zoo:...). 
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
-import yaml
-from hydra.errors import CompactHydraException
-from omegaconf.errors import OmegaConfBaseException
-
-from sparse_xp.errors import explain
+from sparse_xp.errors import short_errors, wants_traceback
+from sparse_xp.words import Parser
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m sparse_xp.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -89,12 +85,8 @@ def main(words: list[str]) -> None:
 
 def cli() -> None:
     """The command: one short message for an error that the user can mend."""
-    try:
+    with short_errors(wants_traceback()):
         main(sys.argv[1:])
-    except (CompactHydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
-            raise
-        sys.exit(explain(error))
 
 
 if __name__ == "__main__":

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 from sparse_xp.clock import Clock
 from sparse_xp.config import Train
 from sparse_xp.errors import UserError
 from sparse_xp.recipe import Recipe
-from sparse_xp.recipe.loader import RecipeError
+from sparse_xp.recipe.loader import RecipeError, read_mapping
 from sparse_xp.recipe.sparseml import Plan, plan_of
 from sparse_xp.recipe.text import read_recipe
-from sparse_xp.recipe.zoo import find_recipe
+from sparse_xp.recipe.zoo import STUB, find_recipe
 
 #: enough that no schedule of a real recipe falls between two steps
 STEPS_PER_EPOCH = 5000
@@ -22,8 +23,15 @@ def read_plan(
     source: str, args: Any = None, *, strict: bool = False, anchors: bool = False, zoo: str | None = None
 ) -> tuple[str, Plan]:
     """The file that ``source`` names, and what it comes to. Raises UserError."""
+    check_zoo(source, zoo)
     path = find_recipe(source, zoo)
     return path, plan_of(read_recipe(path, args, strict=strict, anchors=anchors))
+
+
+def check_zoo(source: str | None, zoo: str | None) -> None:
+    """Raise UserError if ``source`` is a stub and the user's own table of them is no mapping."""
+    if zoo and source and source.startswith(STUB):
+        read_mapping(Path(zoo))
 
 
 def check(sources: list[str], args: Any, *, strict: bool, anchors: bool, zoo: str | None) -> None:

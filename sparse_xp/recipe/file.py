@@ -9,7 +9,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.config import Config, TinyModel, drives_rate
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, WeightDecay
-from sparse_xp.recipe.check import STEPS_PER_EPOCH, read_plan, timed
+from sparse_xp.recipe.check import STEPS_PER_EPOCH, check_zoo, read_plan, timed
 from sparse_xp.recipe.inherit import inherit
 from sparse_xp.recipe.sparseml import Plan
 from sparse_xp.recipe.zoo import STUB, find_model
@@ -21,6 +21,8 @@ START_SPARSITY = 0.8
 def resolve(config: Config) -> Config:
     """The configuration with stubs of the zoo looked up and the modifiers of ``recipe.path`` in their place."""
     model, teacher = config.model, config.teacher
+    for place in (model.checkpoint, teacher.path):
+        check_zoo(place, config.zoo)
     if model.checkpoint and model.checkpoint.startswith(STUB):
         model = replace(model, checkpoint=find_model(model.checkpoint, config.zoo))
     if teacher.path and teacher.path.startswith(STUB):

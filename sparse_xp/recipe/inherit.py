@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from sparse_xp.errors import UserError
-from sparse_xp.files import of_run
+from sparse_xp.errors import UserError, shortened
+from sparse_xp.files import of_run, reading
+from sparse_xp.hub import AGAIN, is_count, kind, read_header, read_object
 from sparse_xp.modifiers import LayerPruning, Modifier, Quantization
 from sparse_xp.recipe.sparseml import Plan, plan_of
 from sparse_xp.recipe.text import read_recipe
@@ -27,12 +28,17 @@ def is_inherited(name: str) -> bool:
 def read_base(checkpoint: str | None) -> tuple[Plan | None, list[str]]:
     """The recipe in a checkpoint's directory, if there is one that can be read, and what is to be told of it."""
     path = Path(checkpoint or "") / FILE
-    if not checkpoint or not path.is_file():
+    if not checkpoint or not os.path.lexists(path):
         return None, []
     try:
-        return plan_of(read_recipe(str(path))), []
+        # What a file may hold has no end; the numbers of one of them may be too large for what is computed of them.
+        with reading(path):
+            try:
+                return plan_of(read_recipe(str(path))), []
+            except ArithmeticError as error:
+                raise ValueError(str(error)) from error
     except UserError as error:  # llm-compressor's files have the same name
-        return None, [f"the recipe of the checkpoint is not used: {error}"]
+        return None, [f"the recipe of the checkpoint is not used: {shortened(str(error), 600)}"]
 
 
 def inherit(checkpoint: str | None, taken: Iterable[Modifier]) -> tuple[dict[str, Modifier], list[str]]:
@@ -62,12 +68,14 @@ def inherit(checkpoint: str | None, taken: Iterable[Modifier]) -> tuple[dict[str
 
 def lacks_layers(checkpoint: Path) -> bool:
     """Whether the encoder has fewer layers than ``config.json`` says: SparseML saved it like that, this package not."""
-    config = json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))
+    path = checkpoint / "config.json"
+    config = read_object(path)
     layers = config.get("num_hidden_layers", config.get("n_layers"))
+    if layers is not None and not is_count(layers):
+        raise UserError(f"{path} is damaged: its number of layers is {kind(layers)}, want a whole number. {AGAIN}")
     weights = checkpoint / "model.safetensors"
-    if layers is None or not weights.is_file():
+    if layers is None or not os.path.lexists(weights):
         return layers is not None  # pytorch_model.bin: SparseML's
-    with weights.open("rb") as file:  # a length of 8 bytes, then JSON with a key for each tensor
-        names = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    names = read_header(weights)
     there = {found[1] for name in names if (found := re.search(r"(?:encoder|transformer)\.layer\.(\d+)\.", name))}
-    return len(there) < layers
+    return len(there) < int(layers)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from sparse_xp.errors import UserError
+from sparse_xp.files import reading
 
 MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS, MAX_MESSAGE = 128 * 1024, 40, 10_000, 100, 1000
 
@@ -156,3 +158,62 @@ def explained(name: str, error: Exception, first_line: int) -> RecipeError:
     where = f" of line {start.line + 1 + first_line}" if start else ""
     context = f" ({error.context}{where})" if error.context else ""
     return RecipeError(name, (mark.line + 1 + first_line, mark.column + 1), f"{error.problem}{context}")
+
+
+#: bounds of a file of the user's configuration
+MAX_FILE_BYTES, MAX_FILE_VALUES = 1 << 20, 100_000
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A file of the user's that is a mapping of YAML; empty if the file says nothing.
+
+    Raises UserError, with the file's name, for anything else, and for one that grows without bound once its aliases
+    are written out: who copies its values would never come to an end.
+    """
+    with reading(path, "Mend the file, or name another."):
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise ValueError(f"it has more than {MAX_FILE_BYTES:,} bytes")
+        text = data.decode("utf-8-sig")
+        if not text.strip():
+            return {}
+        try:
+            depth = 0
+            for found in re.finditer(r"[\[{\]}]", text):  # the scanner takes quadratic time over open brackets
+                depth += 1 if found[0] in "[{" else -1 if depth else 0
+                if depth > 10 * MAX_DEPTH:
+                    raise RecursionError
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            if root is None:
+                return {}
+            written_out(root)
+            told = yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark
+            where = f" (line {mark.line + 1}, column {mark.column + 1})" if mark else ""
+            raise UserError(f"{path} is not YAML{where}: {error.problem}.") from error
+        if not isinstance(told, dict):
+            raise ValueError(f"it is a {type(told).__name__}, want 'name: value' lines")
+        return told
+
+
+def written_out(root: yaml.Node) -> int:
+    """How many values there are with each alias in full. Raises ValueError if they are too many."""
+    sizes: dict[int, int] = {}
+
+    def size(node: yaml.Node) -> int:
+        if id(node) in sizes:
+            if not sizes[id(node)]:
+                raise ValueError("it holds itself")
+            return sizes[id(node)]
+        sizes[id(node)] = 0
+        children = node.value if isinstance(node.value, list) else []
+        flat = (child for each in children for child in (each if isinstance(each, tuple) else (each,)))
+        total = 1 + sum(map(size, flat))
+        if total > MAX_FILE_VALUES:
+            raise ValueError(f"it has more than {MAX_FILE_VALUES:,} values")
+        sizes[id(node)] = total
+        return total
+
+    return size(root)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_xp.errors import UserError
+from sparse_xp.files import WRITTEN, claim, is_signed
 from sparse_xp.history import History
 from sparse_xp.modifiers import Distillation, PerLayerDistillation, Quantization
 from sparse_xp.recipe.timeline import HOLDS, Timeline
@@ -37,6 +38,7 @@ def draw(line: Timeline, path: Path, run: Path | None = None) -> None:
 
     Raises UserError if it cannot be written, there is no history, or matplotlib is not there.
     """
+    place = claim(path, is_signed, "Name another file with --png.")
     measured = read_history(run) if run else []
     try:
         from matplotlib.figure import Figure  # without pyplot: no window, no state
@@ -76,6 +78,6 @@ def draw(line: Timeline, path: Path, run: Path | None = None) -> None:
     right.set(ylabel="scheduled sparsity", ylim=(0, 1.02))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     try:
-        figure.savefig(path, format="png", dpi=120)
+        figure.savefig(place, format="png", dpi=120, metadata={"Software": WRITTEN})
     except OSError as error:
         raise UserError(f"--png {path}: {error.strerror or error}.") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.config import CONF, Config, Train
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
+from sparse_xp.history import read_history
 from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, Quantization, StructuredPruning
 from sparse_xp.modifiers.base import OneTime
 from sparse_xp.modifiers.learning_rate import DrivesRate
@@ -37,6 +39,7 @@ def show(options: argparse.Namespace) -> None:
             raise UserError(f"--run {options.run}: its curves go into a picture; add --png OUT.png.")
         from sparse_xp.recipe.picture import steps_per_epoch
 
+        check_history(Path(options.run))
         options.steps_per_epoch = steps_per_epoch(Path(options.run))
     native = is_native(options.words[0])
     if native:
@@ -70,6 +73,19 @@ def show(options: argparse.Namespace) -> None:
         console.print(text, markup=False)
 
 
+def check_history(run: Path) -> None:
+    """Raise UserError for lines of ``history.jsonl`` that could not be drawn."""
+    path = run / "history.jsonl"
+    for entry in read_history(path) if os.path.lexists(path) else []:
+        for name in ("step", "epoch", "loss", "lr", "sparsity"):
+            value = entry.get(name, 1)
+            whole = name in ("step", "epoch")
+            if not isinstance(value, int | float) or (whole and not 0 < value < 1e9):
+                raise UserError(
+                    f"{path} is damaged (a line has {name} {value!r:.40}). Restore it, or name another --run."
+                )
+
+
 def is_native(word: str) -> bool:
     """Whether the first word is one of ``python -m sparse_xp``, and no file."""
     text = "\n" in word or word.startswith(STUB)
@@ -81,13 +97,16 @@ def compose(words: list[str], config_dir: str | None = None) -> Config:
     import hydra
 
     from sparse_xp.__main__ import to_object
+    from sparse_xp.choices import check_words
 
     if config_dir:
         if not Path(config_dir).is_dir():
             raise UserError(f"--config-dir {config_dir}: there is no such directory.")
         words = [*words, f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="show"):
-        return to_object(hydra.compose("config", overrides=as_written(words)))
+        words = as_written(words)
+        check_words(words)
+        return to_object(hydra.compose("config", overrides=words))
 
 
 def task_of(options: argparse.Namespace, config: Config | None) -> Task:

@@ -6,12 +6,13 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-import yaml
 from hydra.conf import HydraConf
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from sparse_xp.choices import check_choice
 from sparse_xp.errors import UserError
+from sparse_xp.recipe.loader import read_mapping
 
 
 def sweep_file(hydra_config: HydraConf | DictConfig) -> Path | None:
@@ -26,7 +27,7 @@ def sweep_file(hydra_config: HydraConf | DictConfig) -> Path | None:
 
 def is_grid_only(path: Path) -> bool:
     """Whether the file of a sweep changes nothing but Hydra's settings: then its cells can be run without it."""
-    raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    raw = read_mapping(path)
     defaults = [each for each in raw.get("defaults", []) if each not in ("config", "_self_")]
     # A single run asks neither sweeper nor launcher.
     return set(raw) <= {"defaults", "hydra"} and all("hydra/" in "".join(map(str, each)) for each in defaults)
@@ -45,6 +46,7 @@ def expand(
         words = [word(key, value) for key, value in (params | own).items()]
         axes: dict[str, list[str]] = {}
         for override in parser.parse_overrides([*words, *arguments]):
+            check_choice(override)
             key = override.get_key_element()
             if override.is_sweep_override():
                 if not override.is_discrete_sweep():

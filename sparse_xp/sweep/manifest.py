@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.files import reading, write_text
 from sparse_xp.sweep.cells import Cell, Plan
+
+if TYPE_CHECKING:
+    from sparse_xp.published import Published
 
 MANIFEST = "sweep.json"
 #: raised when the manifest changes its shape
@@ -45,15 +49,27 @@ def read_manifest(place: Path) -> Plan:
     from sparse_xp.published import Published
 
     path = place / MANIFEST
-    if not path.exists():
+    if not os.path.lexists(path):
         return Plan(place.name, place, [])
-    raw = json.loads(path.read_text(encoding="utf-8"))
-    try:
+    with reading(path, "It is damaged, or of another version of sparse_xp. Move it away: the sweep writes it anew."):
+        raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["version"] != VERSION:
-            raise KeyError(f"version {raw['version']}")
+            raise ValueError(f"version {raw['version']}, not {VERSION}")
         cells, published = [Cell(**cell) for cell in raw["cells"]], [Published(**line) for line in raw["published"]]
-    except (KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} was written by another version of sparse_xp ({error}). Move it away: the sweep writes it anew."
-        ) from error
-    return Plan(raw["name"], place, cells, published)
+        for cell in cells:
+            check_types(cell)
+        for line in published:
+            check_types(line)
+        return Plan(str(raw["name"]), place, cells, published)
+
+
+def check_types(made: Cell | Published) -> None:
+    """Raise TypeError for a value of another type than the field of that name: JSON may have anything in its place."""
+    kinds: dict[str, Any] = {"int": int, "float": int | float, "str": str, "list[str]": list}
+    for item in fields(made):
+        kind, _, optional = str(item.type).partition(" | ")
+        value = getattr(made, item.name)
+        if not isinstance(value, kinds[kind]) and not (optional and value is None):
+            raise TypeError(f"{item.name} is {value!r:.40}")
+        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
+            raise TypeError(f"{item.name} is {value!r:.40}")

@@ -11,11 +11,11 @@ from omegaconf import DictConfig, open_dict
 from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import UserError
 from sparse_xp.published import check_published, find_published
+from sparse_xp.run_directory import state
 from sparse_xp.sweep.cells import Cell, Plan
 from sparse_xp.sweep.commands import own_command, sources
 from sparse_xp.sweep.grid import changes, expand, sweep_file
 from sparse_xp.sweep.manifest import with_earlier
-from sparse_xp.sweep.state import state
 from sparse_xp.sweep.teachers import link_teachers
 
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def refuse_foreign(plan: Plan) -> None:
     """Raise UserError for runs of another configuration where cells of the plan would be."""
     if foreign := [each for each, found in plan.states.items() if found == "foreign"]:
         raise UserError(
-            f"{plan.place} holds runs of another configuration or another version of sparse_xp: {', '.join(foreign)}. "
+            f"{plan.place} holds runs of another configuration, or files that no run wrote: {', '.join(foreign)}. "
             "Move them away, or give the sweep a directory of its own with hydra.sweep.dir=."
         )
 

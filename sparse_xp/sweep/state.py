@@ -5,28 +5,16 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-import yaml
 from hydra.core.utils import JobReturn, JobStatus
 
 from sparse_xp.console import say
-from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.errors import UserError, shortened
+from sparse_xp.files import reading
+from sparse_xp.run_directory import ERROR, state
 from sparse_xp.sweep.cells import Plan
 
-ERROR = "error.txt"
-
-
-def state(directory: Path, config_hash: str) -> str:
-    """``finished``, ``failed``, ``interrupted``, ``to do``; or ``foreign``: there is a run of another configuration."""
-    stored = directory / "config.yaml"
-    begun = any((directory / name).exists() for name in ("result.json", "checkpoints", "best", "history.jsonl"))
-    if stored.exists() and begun and yaml.safe_load(stored.read_text(encoding="utf-8"))["config_hash"] != config_hash:
-        return "foreign"
-    if (directory / "result.json").exists():
-        return "finished"
-    if (directory / ERROR).exists():
-        return "failed"
-    return "interrupted" if begun else "to do"
+#: characters of an error in a list of cells
+LONGEST_LINE = 400
 
 
 def counts(plan: Plan) -> str:
@@ -51,17 +39,14 @@ def conclude(plan: Plan, returns: list[JobReturn]) -> None:
             f"{len(bad)} of {len(plan.cells)} cells failed (all of it stands in their {ERROR}; the same command tries "
             "them again):\n" + "\n".join(lines)
         )
-    if lost := [each for each in returns if each.status == JobStatus.FAILED]:
+    lost = [each for each in returns if each.status == JobStatus.FAILED]
+    if lost and any(found != "finished" for found in plan.states.values()):
         _ = lost[0].return_value  # raises: it failed before it came to its own folder
 
 
-def write_error(directory: Path, trace: str, command: str) -> None:
-    """Record in its own folder that a cell failed."""
-    directory.mkdir(parents=True, exist_ok=True)
-    write_text(directory / ERROR, f"{command}\n\n{trace}")
-
-
 def last_line(path: Path) -> str:
-    """The last line of a traceback: the error itself."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return next((line for line in reversed(lines) if not line.startswith(" ")), "?")
+    """The last line of a traceback: the error itself, cut if it is long. A killed process may have left only a part."""
+    with reading(path, "Move it away."):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    lines = [line for line in text.splitlines() if line.strip()]
+    return shortened(next((line for line in reversed(lines) if not line.startswith(" ")), "?"), LONGEST_LINE)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from sparse_xp.readers import Limits
+
 Rows = dict[str, list[Any]]
 
 
@@ -167,11 +169,11 @@ class Task(ABC):
         Training features hold the model's inputs and ``targets``, each a list of ints per row, or an int.
         """
 
-    def read(self, path: Path, cache: Path) -> Dataset:
+    def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
         """The rows of a local file. ``cache``: where they may be kept in a form that needs no memory."""
         from sparse_xp.readers import read_file
 
-        return read_file(path)
+        return read_file(path, limits)
 
     @property
     def stored(self) -> tuple[str, ...]:

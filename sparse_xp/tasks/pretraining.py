@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
+    from sparse_xp.readers import Limits
     from sparse_xp.segments import Document
 
 #: fewer documents than this in a batch, and the second segments of pairs come from too few places
@@ -75,12 +76,12 @@ class Pretraining(Task):
     def columns(self) -> list[str]:
         return [self.text]
 
-    def read(self, path: Path, cache: Path) -> Dataset:
+    def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
         from sparse_xp.corpus import read_corpus
 
         if path.is_dir() or path.suffix.lower() in (".txt", ".parquet"):
-            return read_corpus(path, self.text, cache)
-        return super().read(path, cache)
+            return read_corpus(path, self.text, cache, limits)
+        return super().read(path, cache, limits)
 
     def checked(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
         """Documents in a random order."""

@@ -193,10 +193,12 @@ def test_a_recipe_that_keeps_zeros_starts_from_a_sparse_tiny_model():
 
 def test_a_recipe_that_keeps_zeros_refuses_a_dense_checkpoint(tmp_path):
     from sparse_xp.run import run
+    from sparse_xp.run_directory import release
 
     dense = tmp_path / "dense"
     build_checkpoint(dense)
     config = configure(*SHORT, "recipe=file", TRANSFER, "teacher=disable", f"model.checkpoint={dense}", QUICK)
     with pytest.raises(UserError, match=r"has 0.0% zeros in __ALL_PRUNABLE__, want at least 5%"):
         run(config, tmp_path / "run")
+    release(tmp_path / "run")  # as the command does
     assert not (tmp_path / "run").exists()

@@ -41,15 +41,17 @@ def made(monkeypatch):
             raise RuntimeError(f"{config.recipe.name} is broken")
         config_hash = sparse_xp.run.result_hash(config)
         if finished := sparse_xp.run.find_finished(directory, config_hash):
+            sparse_xp.run.clear(directory)
             return finished
         calls[Path(directory).name] = config
         calls.commands[Path(directory).name] = command
-        directory.mkdir(parents=True, exist_ok=True)
+        sparse_xp.run.claim_run(directory)
         sparse_xp.run.write_config(config, directory, config_hash)
         names = {"task": config.task.name, "model": config.model.name, "recipe": config.recipe.name}
         result = make_result(**names, seed=config.seed, profile="embedded")
         result.provenance.command = command
         result.write(directory / "result.json")
+        sparse_xp.run.clear(directory)
         return result
 
     monkeypatch.setattr(sparse_xp.run, "run", run)

@@ -1,0 +1,124 @@
+"""The directory of a run: whose it is, what it holds, and how far the run in it has come."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import yaml
+
+from sparse_xp.errors import UserError
+from sparse_xp.files import MARKER, is_empty, is_own, mark, marked, reading, remove, write_text
+from sparse_xp.result import TRAINED, Result
+
+ERROR = "error.txt"
+RESULT = "result.json"
+#: what a run writes into its directory, but for what trackers do
+FILES = (
+    *("config.yaml", "recipe.yaml", "history.jsonl", "latency.json", "wandb_id", TRAINED, RESULT, "report.md", ERROR),
+    *("log.txt", ".hydra"),
+)
+#: the directories in it that are written as a whole, each as the kind of its name
+WHOLE = ("best", "model", "deployment")
+CHECKPOINTS = "checkpoints"
+
+
+def claim_run(directory: Path) -> None:
+    """Make ``directory`` that of a run, or find that it is one.
+
+    Raises UserError if it has files of other origin where a run would write, before anything is written.
+    """
+    if there := foreign(directory):
+        raise UserError(
+            f"{directory} has {', '.join(there)}, which no run of sparse_xp wrote and which stays as it is. Give this "
+            "run a directory of its own with hydra.run.dir=, or move what is there away."
+        )
+    if marked(directory) is None:
+        directory.mkdir(parents=True, exist_ok=True)
+        mark(directory, "run")
+
+
+def foreign(directory: Path) -> list[str]:
+    """The names in ``directory`` that a run would write over, and that none has written."""
+    if os.path.lexists(directory) and not directory.is_dir():
+        return ["a file in its place"]
+    others = [name for name in WHOLE if os.path.lexists(place := directory / name) and not may_write(place, name)]
+    if marked(directory) == "run":
+        return others
+    return [name for name in (*FILES, CHECKPOINTS) if os.path.lexists(directory / name)] + others
+
+
+def may_write(place: Path, kind: str) -> bool:
+    """Whether a directory is empty or our own."""
+    return is_empty(place) or is_own(place, kind)
+
+
+def release(directory: Path) -> None:
+    """Take back what a run that never began has made: its directory, if nothing else is in it."""
+    if not directory.is_dir():
+        return
+    there = [path.name for path in directory.iterdir()]
+    if there == [MARKER] and marked(directory) == "run":
+        (directory / MARKER).unlink()
+    if there in ([], [MARKER]):
+        directory.rmdir()
+
+
+def stored_hash(directory: Path) -> str | None:
+    """The hash of the configuration that ``config.yaml`` is of; None if there is none."""
+    path = directory / "config.yaml"
+    if not os.path.lexists(path):
+        return None
+    with reading(path, f"Restore it, or move {directory} away: the same command makes the run again."):
+        return str(yaml.safe_load(path.read_text(encoding="utf-8"))["config_hash"])
+
+
+def begun(directory: Path) -> bool:
+    """Whether a run has left something of its work."""
+    return any((directory / name).exists() for name in (RESULT, CHECKPOINTS, "best", "history.jsonl"))
+
+
+def state(directory: Path, config_hash: str) -> str:
+    """``finished``, ``failed``, ``interrupted``, ``to do``; or ``foreign``: of another configuration or origin."""
+    if foreign(directory) or (begun(directory) and stored_hash(directory) not in (None, config_hash)):
+        return "foreign"
+    if (directory / RESULT).exists():
+        return "finished"
+    if (directory / ERROR).exists():
+        return "failed"
+    return "interrupted" if begun(directory) else "to do"
+
+
+def find_finished(directory: Path, config_hash: str) -> Result | None:
+    """The result in ``directory`` if its run is finished. Raises UserError if the directory holds another run."""
+    if begun(directory) and (theirs := stored_hash(directory)) not in (None, config_hash):
+        raise UserError(
+            f"{directory} holds a run of another configuration ({theirs}, this one is {config_hash}); compare its "
+            "config.yaml. Remove the directory, or give this run its own with hydra.run.dir=."
+        )
+    path = directory / RESULT
+    return Result.read(path) if os.path.lexists(path) else None
+
+
+def clear(directory: Path) -> None:
+    """Remove what only an unfinished run needs, and what an earlier attempt said of its failure."""
+    remove(directory / "best", "best")
+    folder = directory / CHECKPOINTS
+    for checkpoint in checkpoints(folder):
+        remove(checkpoint, "checkpoint")
+    if is_empty(folder):
+        folder.rmdir()
+    for name in (TRAINED, ERROR):
+        (directory / name).unlink(missing_ok=True)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The whole checkpoints of a folder, oldest first."""
+    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+
+
+def write_error(directory: Path, trace: str, command: str) -> None:
+    """Record in its own folder that a cell failed; nothing in a folder that is not a run's."""
+    if not foreign(directory):
+        claim_run(directory)
+        write_text(directory / ERROR, f"{command}\n\n{trace}")

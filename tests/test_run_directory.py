@@ -1,0 +1,144 @@
+"""A run's directory: nothing of the user's in it is written over, and its state can be read off."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sparse_xp import files, run_directory
+from sparse_xp.errors import UserError
+from sparse_xp.files import whole_directory
+from sparse_xp.run_directory import CHECKPOINTS, FILES, WHOLE, claim_run, clear, foreign, release, state, write_error
+
+
+def contents(place: Path) -> dict[str, str]:
+    return {str(path.relative_to(place)): path.read_text() for path in sorted(place.rglob("*")) if path.is_file()}
+
+
+def whole(path: Path, kind: str) -> None:
+    with whole_directory(path, kind) as draft:
+        (draft / "file").write_text(kind)
+
+
+@pytest.mark.parametrize("name", [*FILES, *WHOLE, CHECKPOINTS])
+def test_a_file_of_the_users_where_a_run_would_write_is_refused(tmp_path, name):
+    place = tmp_path / "project"
+    if "." in name:
+        place.mkdir()
+        (place / name).write_text("mine")
+    else:
+        (place / name).mkdir(parents=True)
+        (place / name / "chapter.txt").write_text("mine")
+    before = contents(tmp_path)
+    for given in (place, Path(f"{place}/"), Path(os.path.relpath(place))):
+        with pytest.raises(UserError, match=f"has {name}, which no run of sparse_xp wrote.* hydra.run.dir="):
+            claim_run(given)
+    write_error(place, "trace", "command")
+    clear_if_claimed(place)
+    assert contents(tmp_path) == before
+
+
+def clear_if_claimed(place: Path) -> None:
+    """As a run does it: first whose it is, then what to remove."""
+    if not foreign(place):
+        clear(place)
+
+
+def test_a_link_to_what_is_the_users_is_refused_too(tmp_path):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.txt").write_text("mine")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "model").symlink_to(tmp_path / "thesis")
+    with pytest.raises(UserError, match="run has model"):
+        claim_run(tmp_path / "run")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    with pytest.raises(UserError, match="link has model"):
+        claim_run(tmp_path / "link")
+
+
+def test_files_of_other_names_may_lie_beside_a_run(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    claim_run(tmp_path)
+    claim_run(tmp_path)
+    assert contents(tmp_path)["notes.txt"] == "mine"
+    assert files.marked(tmp_path) == "run"
+
+
+def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(UserError, match="run has a file in its place"):
+        claim_run(tmp_path / "run")
+
+
+def test_a_directory_of_the_users_in_a_run_is_refused_before_it_trains_again(tmp_path):
+    claim_run(tmp_path)
+    whole(tmp_path / "model", "model")
+    claim_run(tmp_path)
+    (tmp_path / "model" / "mine.txt").write_text("mine")
+    with pytest.raises(UserError, match="has model, which"):
+        claim_run(tmp_path)
+
+
+def test_a_run_that_never_began_leaves_nothing(tmp_path):
+    claim_run(tmp_path / "run")
+    release(tmp_path / "run")
+    assert os.listdir(tmp_path) == []
+    claim_run(tmp_path / "run")
+    (tmp_path / "run" / "notes.txt").touch()
+    release(tmp_path / "run")
+    assert (tmp_path / "run" / "notes.txt").exists()
+    release(tmp_path / "none")
+
+
+def test_clear_removes_what_only_an_unfinished_run_needs_and_nothing_of_the_users(tmp_path):
+    claim_run(tmp_path)
+    whole(tmp_path / "best", "best")
+    for step in ("step-1", "step-2"):
+        whole(tmp_path / CHECKPOINTS / step, "checkpoint")
+    (tmp_path / CHECKPOINTS / "step-2" / "notes.txt").write_text("mine")
+    (tmp_path / "error.txt").write_text("an earlier attempt")
+    clear(tmp_path)
+    assert sorted(contents(tmp_path)) == [
+        *(".sparse_xp", *(f"checkpoints/step-2/{name}" for name in (".sparse_xp", "checksums.txt", "file"))),
+        "checkpoints/step-2/notes.txt",
+    ]
+    (tmp_path / CHECKPOINTS / "step-2" / "notes.txt").unlink()
+    clear(tmp_path)
+    assert sorted(contents(tmp_path)) == [".sparse_xp"]
+    assert not (tmp_path / CHECKPOINTS).exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "found"),
+    [
+        ({}, "to do"),
+        ({"config.yaml": "config_hash: abc"}, "to do"),
+        ({"config.yaml": "config_hash: abc", "history.jsonl": ""}, "interrupted"),
+        ({"config.yaml": "config_hash: other", "history.jsonl": ""}, "foreign"),
+        ({"config.yaml": "config_hash: other"}, "to do"),
+        ({"error.txt": "x"}, "failed"),
+        ({"config.yaml": "config_hash: abc", "history.jsonl": "", "error.txt": "x"}, "failed"),
+        ({"config.yaml": "config_hash: abc", "result.json": "", "error.txt": "x"}, "finished"),
+    ],
+)
+def test_the_state_of_a_run(tmp_path, files, found):
+    claim_run(tmp_path)
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert state(tmp_path, "abc") == found
+
+
+def test_files_that_no_run_wrote_are_foreign(tmp_path):
+    (tmp_path / "report.md").write_text("mine")
+    assert state(tmp_path, "abc") == "foreign"
+
+
+@pytest.mark.parametrize("text", [b"", b"[]", b"a: 1", b"\xff", b"a: [", b"[" * 5000, b"config_hash: {a: "])
+def test_a_damaged_configuration_is_named(tmp_path, text):
+    claim_run(tmp_path)
+    (tmp_path / "config.yaml").write_bytes(text)
+    (tmp_path / "history.jsonl").touch()
+    with pytest.raises(UserError, match=r"config\.yaml .*Restore it, or move .* away"):
+        run_directory.find_finished(tmp_path, "abc")
