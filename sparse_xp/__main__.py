@@ -157,7 +157,9 @@ def culprit(node: DictConfig) -> str:
 
 
 def keep_composition(cfg: DictConfig, hydra_config: HydraConf | DictConfig, folder: Path) -> None:
-    """What Hydra would have written before anything was checked."""
+    """What Hydra would have written before anything was checked, once; of several processes the first writes it."""
+    if os.environ.get("RANK", "0") != "0" or (folder / "overrides.yaml").exists():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(cfg, folder / "config.yaml")
     OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), folder / "hydra.yaml")
@@ -210,7 +212,7 @@ def cli() -> None:
     asked = wants_traceback()
     # Hydra would print and exit by itself; with this it raises, and every error is told by the lines below.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with short_errors(asked):
+    with short_errors(asked, hint=True):
         sys.argv[1:] = words = as_written(sys.argv[1:])
         if wrong := wrong_form(words) or no_such_sweep(words):
             raise UserError(wrong)

@@ -243,7 +243,6 @@ def write(asked: Asked, inside: Inside, cells: list[Cell], says: list[str]) -> N
     """The table on the screen and in ``benchmark.json``, the chart in ``benchmark.svg``."""
     against = str(asked.against) if asked.against else "the same graph, zeros filled"
     told = {
-        "by": WRITTEN,
         "file": str(asked.directory / "model.onnx"),
         "against": against,
         **asdict(inside),
@@ -252,6 +251,7 @@ def write(asked: Asked, inside: Inside, cells: list[Cell], says: list[str]) -> N
         "versions": versions(asked.engines),
         "cells": [asdict(each) for each in cells],
         "says": says,
+        "by": WRITTEN,
     }
     asked.out.mkdir(parents=True, exist_ok=True)
     report, chart = (claim(asked.out / name, is_signed, "Name another directory with out=.") for name in FILES)

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
-from sparse_xp.files import damage, remove, whole_directory
+from sparse_xp.files import damage, recover, remove, whole_directory
 from sparse_xp.run_directory import CHECKPOINTS, checkpoints
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def save(run: Run) -> None:
     # Every process draws its own dropout, so every process keeps its own random state, outside the shared file.
     states = gather_random_states(run)
     run.progress.lines = run.history.lines
+    run.history.sync()  # the checkpoint counts its lines
     if run.accelerator.is_main_process:
         scaler = run.accelerator.scaler
         state = {
@@ -79,7 +80,7 @@ def latest(folder: Path) -> Path | None:
         wrong = wrong or f"{path} is damaged ({found})"
         say(f"{path} is damaged ({found}): it is not used")
     if wrong:
-        raise UserError(f"{wrong}, and there is no other. Move it away, and the same command begins the run anew.")
+        raise UserError(f"{wrong}, and no other is whole. Move {folder} away: the same command begins the run anew.")
     return None
 
 
@@ -101,7 +102,7 @@ def load_best(run: Run) -> None:
 
 def best_weights(run: Run) -> dict[str, torch.Tensor]:
     """The best weights by name. Raises UserError if they are damaged, or are not those of all parameters."""
-    path = (run.directory / BEST).parent
+    path = recover((run.directory / BEST).parent)
     wrong, weights = damage(path), {}
     if not wrong:
         weights = load_file(run.directory / BEST)

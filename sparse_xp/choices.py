@@ -68,7 +68,8 @@ def check_choice(override: Override, folders: Sequence[Path] = ()) -> None:
             raise UserError(f"{word}: {key} cannot be left out. {ways(key, '', folders)}")
         return
     for each in value.list if isinstance(value, ChoiceSweep) else [value]:
-        if key in PLACES and not (is_text(each) and str(plain(each)).strip()):
+        number = isinstance(each, int | float) and not isinstance(each, bool)
+        if key in PLACES and not number and not (is_text(each) and str(plain(each)).strip()):
             raise UserError(f"{word}: {key} cannot be empty, and is one path: {key}=DIR.")
         if key != "hydra" and is_group(override, folders):
             if not (is_text(each) and str(plain(each)).strip()):

@@ -44,13 +44,18 @@ def files_of(path: Path) -> list[Path]:
             check_file(path)
             return [path]
         there = (each for each in path.rglob("*") if each.suffix.lower() in (".txt", ".parquet"))
-        # A cache below it has lists of its own files.
-        found = sorted(each for each in there if not each.is_dir() and not marked(each.parent))
+        found = sorted(each for each in there if not each.is_dir() and not is_product(each))
     if not found:
         raise UserError(f"{path} holds no .txt and no .parquet file.")
     for each in found:
         check_file(each)
     return found
+
+
+def is_product(path: Path) -> bool:
+    """Whether a text is a list of checksums or a log of sparse_xp's, whose cache or runs may lie below a corpus."""
+    kind = marked(path.parent)
+    return path.name in ("log.txt", "error.txt") if kind == "run" else kind is not None
 
 
 def documents_of(path: Path, column: str, meter: Meter) -> Iterator[str]:

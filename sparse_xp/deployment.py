@@ -51,7 +51,7 @@ def export(subject: Subject, directory: Path, settings: Export, expected: dict[s
     to_onnx(subject, path, settings.opset, settings.batch, settings.sequence)
     subject.model.config.save_pretrained(directory)
     subject.tokenizer.save_pretrained(directory)
-    session = open_session(path)
+    session = open_session(path, way_out="Try another export.opset.")
     integers = any(quantized(subject.model))
     apart = {"exported": distance(subject, lambda batch: infer(session, batch))}
     if settings.openvino:

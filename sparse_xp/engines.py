@@ -44,11 +44,11 @@ AGAIN = "The folder is damaged or of an earlier version: python -m sparse_xp.exp
 
 
 @contextmanager
-def library(path: Path) -> Iterator[None]:
+def library(path: Path, way_out: str = AGAIN) -> Iterator[None]:
     """Turn whatever a library raises over the file ``path`` into a UserError that names it. For one call of it."""
     try:
         yield
-    except UserError:
+    except (UserError, AssertionError, NameError):  # the last two are mistakes of ours
         raise
     # Nothing narrower will do: onnxruntime, onnx, OpenVINO and tokenizers each have classes of their own right under
     # Exception, and what panics in Rust is not even an Exception.
@@ -56,17 +56,17 @@ def library(path: Path) -> Iterator[None]:
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
         told = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(". ")
-        raise UserError(f"{path} cannot be used ({told}). {AGAIN}") from error
+        raise UserError(f"{path} cannot be used ({told}). {way_out}") from error
 
 
 def open_session(
-    path: Path, threads: int | None = None, exact: bool = True, optimized: bool = True
+    path: Path, threads: int | None = None, exact: bool = True, optimized: bool = True, way_out: str = AGAIN
 ) -> onnxruntime.InferenceSession:
     """A session on ``threads`` cores of the CPU, by default all of them.
 
     ``exact=False``: with the engine's default kernels, to measure what exactness costs. ``optimized=False``: the graph
     node by node, to find out what an optimization changes. Raises UserError for a file that is no such graph, or that
-    keeps a part of itself outside of its folder.
+    keeps a part of itself outside of its folder; ``way_out``: what to do about it.
     """
     import onnxruntime
 
@@ -79,7 +79,7 @@ def open_session(
         options.add_session_config_entry(*EXACT)
     if not optimized:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    with library(path):
+    with library(path, way_out):
         return onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"], disabled_optimizers=DISABLED
         )

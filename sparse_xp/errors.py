@@ -55,14 +55,17 @@ def wants_traceback() -> bool:
 
 
 @contextmanager
-def short_errors(traceback: bool) -> Iterator[None]:
-    """End the process with one short message for an error that the user can mend: what every command is run in."""
+def short_errors(traceback: bool, hint: bool = False) -> Iterator[None]:
+    """End the process with one short message for an error that the user can mend: what every command is run in.
+
+    ``hint``: with a line on how to see where it happened.
+    """
     try:
         yield
     except Exception as error:
         if traceback or not can_be_mended(error):
             raise
-        sys.exit(f"{shortened(explain(error))}\n(HYDRA_FULL_ERROR=1 shows where it happened.)")
+        sys.exit(shortened(explain(error)) + "\n(HYDRA_FULL_ERROR=1 shows where it happened.)" * hint)
 
 
 def can_be_mended(error: BaseException) -> bool:
@@ -163,7 +166,7 @@ def way_out(error: OSError) -> str:
     """What to do about a place that cannot be written; nothing where that does not follow from the error."""
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return (
-            " Name a place that you may write to: hydra.run.dir= of a run (hydra.sweep.dir= of a sweep), "
+            " Name a place that you may read and write: hydra.run.dir= of a run (hydra.sweep.dir= of a sweep), "
             "data.cache= of the cache, out= otherwise."
         )
     return ""

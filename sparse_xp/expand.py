@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
-from sparse_xp.files import claim, never, whole_directory
+from sparse_xp.files import claim, is_empty, one_at_a_time, whole_directory
 from sparse_xp.words import command, split
 
 #: files of a model directory that are not written anew
@@ -26,7 +26,7 @@ def main(words: list[str]) -> None:
         if name not in given:
             raise UserError(f"{name}= is missing.")
     place, out = Path(given["model"]), Path(given["out"])
-    claim(out, never, "Name a directory that is not there yet.")
+    claim(out, is_empty, "Name a directory that is not there yet.")
     from sparse_xp.environment import hush_libraries
     from sparse_xp.structured import expand, load, removed
 
@@ -36,7 +36,7 @@ def main(words: list[str]) -> None:
     if taken is None:
         raise UserError(f"{place} has its full shape: nothing was removed from it.")
     expand(model)
-    with whole_directory(out, "model") as draft:
+    with one_at_a_time(out, say), whole_directory(out, "model") as draft:
         model.save_pretrained(draft)
         for path in {path for pattern in OTHERS for path in place.glob(pattern)}:
             (draft / path.name).write_bytes(path.read_bytes())

@@ -29,7 +29,7 @@ from sparse_xp.card import model_card, run_card
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean, short_errors, wants_traceback
-from sparse_xp.files import free_name, marked, one_at_a_time, reading, whole_directory
+from sparse_xp.files import marked, one_at_a_time, put_aside, reading, whole_directory
 from sparse_xp.history import read_history
 from sparse_xp.result import TRAINED, Deployment, Result, Sparsity, summary, summary_of
 from sparse_xp.run import MOVE_AWAY
@@ -47,16 +47,8 @@ def export_run(directory: Path, words: list[str], out: Path | None) -> Deploymen
     """Export the run in ``directory``, finished or only trained. Raises UserError for one that is neither."""
     if out:
         refuse_of_run(out)
-    with nullcontext() if out or not directory.is_dir() else one_at_a_time(directory, say):
+    with one_at_a_time(out, say) if out else one_at_a_time(directory, say) if directory.is_dir() else nullcontext():
         return export_alone(directory, words, out)
-
-
-def keep_edited(path: Path, written: str) -> None:
-    """Move a report that is another than was ``written`` aside: somebody has notes in it."""
-    if path.is_file() and path.read_text(encoding="utf-8", errors="replace") != written:
-        kept = free_name(path, "changed")
-        os.rename(path, kept)
-        say(f"{path} was changed since it was written: it is in {kept}, and a new one in its place")
 
 
 def refuse_of_run(out: Path) -> None:
@@ -97,7 +89,10 @@ def export_alone(directory: Path, words: list[str], out: Path | None) -> Deploym
         complete(draft, run_card(made.task, data, result), directory / "recipe.yaml")
     say(f"{place}\n  {summary(result)}")
     if not out:
-        keep_edited(directory / "report.md", report(before, lines))
+        edited = directory / "report.md"
+        known = (report(before, lines), report(result, lines))  # the second of a process that was killed after it
+        if edited.is_file() and edited.read_text(encoding="utf-8", errors="replace") not in known:
+            put_aside(edited)
         write_report(directory, result, lines)
         result.write(directory / RESULT)
         clear(directory)
@@ -139,7 +134,7 @@ def export_model(words: list[str], out: Path | None) -> Deployment:
         raise UserError("model.checkpoint=DIR is needed (a model directory or a hub id), or run=DIR, a finished run.")
     checkpoint, revision = config.model.checkpoint, config.model.revision
     settings = config.train.eval_batch_size
-    with whole_directory(out, "deployment", ANOTHER) as draft:
+    with one_at_a_time(out, say), whole_directory(out, "deployment", ANOTHER) as draft:
         made = deploy(config.task, config.data, config.export, settings, checkpoint, revision, draft)
         complete(draft, model_card(made.task, config.data, checkpoint, made.rows, made.deployment, made.zeros), None)
     say(f"{out}\n  {summary_of(made.deployment, made.zeros, 'int8' if made.deployment.integers else None)}")
@@ -231,7 +226,7 @@ def main(words: list[str]) -> None:
 
 def cli() -> None:
     """The command: one short message for an error that the user can mend."""
-    with short_errors(wants_traceback()):
+    with short_errors(wants_traceback(), hint=True):
         main(sys.argv[1:])
 
 

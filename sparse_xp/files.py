@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import yaml
 from filelock import FileLock, Timeout
 
+from sparse_xp.console import say
 from sparse_xp.errors import UserError
 
 #: in every directory that ``whole_directory`` wrote: the SHA-256 of each file, for ``sha256sum -c``
@@ -30,11 +31,11 @@ KEPT = ("model", "deployment")
 def claim(path: Path, ours: Callable[[Path], bool], way_out: str) -> Path:
     """The file or directory behind ``path``, which may be written and replaced.
 
-    It may be if nothing is there, or an empty directory, or what ``ours`` proves to be sparse_xp's own. Everything that
-    sparse_xp replaces or removes goes through here or ``is_own``. Raises UserError, with the ``way_out``, for all else.
+    It may be if nothing is there, or what ``ours`` proves to be sparse_xp's own. Everything that sparse_xp replaces or
+    removes goes through here or ``is_own``. Raises UserError, with the ``way_out``, for all else.
     """
     real = Path(os.path.realpath(path))
-    if os.path.lexists(real) and not is_empty(real) and not ours(real):
+    if os.path.lexists(real) and not ours(real):
         raise UserError(f"{path} holds what sparse_xp did not write, and is left as it is. {way_out}")
     return real
 
@@ -63,6 +64,18 @@ def is_empty(path: Path) -> bool:
     return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
 
 
+def may_fill(kind: str) -> Callable[[Path], bool]:
+    """For ``claim``: an empty directory, or one of our own."""
+    return lambda path: is_empty(path) or is_own(path, kind)
+
+
+def is_draft(path: Path) -> bool:
+    """Whether a directory is what a killed writer left: marked, or killed before it was."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    return marked(path) is not None or all(each.name == f".{MARKER}.tmp" for each in path.iterdir())
+
+
 def remove(path: Path, kind: str) -> bool:
     """Remove a directory that is our own, and say whether it was."""
     if not is_own(path, kind):
@@ -86,16 +99,44 @@ def discard(path: Path) -> None:
     path.rmdir()
 
 
-#: in a text that people name the place of; a file that has it may be replaced by another
+#: in a file that people name the place of; a file that has it may be replaced by another
 WRITTEN = "written by sparse_xp"
+#: the bytes at each end of a file in which that is looked for
+ENDS = 1000
+
+
+def signed(text: str, before: str = "<!-- ", after: str = " -->") -> str:
+    """``text`` with a last line, a comment, that says who wrote it and has its SHA-256."""
+    return f"{text}{before}{WRITTEN}, sha256 {digest_of(text)}{after}\n"
+
+
+def digest_of(text: str) -> str:
+    """Sixty-four hex digits."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def is_signed(path: Path) -> bool:
     """Whether a file says that sparse_xp wrote it."""
     try:
-        return path.is_file() and WRITTEN.encode() in path.read_bytes()
+        with path.open("rb") as file:
+            first = file.read(ENDS)
+            file.seek(max(0, path.stat().st_size - ENDS))
+            return WRITTEN.encode() in first + file.read()
     except OSError:
         return False
+
+
+def is_unchanged(path: Path) -> bool:
+    """Whether the text before the signature of a file is what was signed."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+    return bool(lines) and digest_of("".join(lines[:-1])) in lines[-1]
+
+
+def put_aside(path: Path) -> None:
+    """Move a file that somebody has edited out of the way of the one that replaces it."""
+    kept = free_name(path, "changed")
+    os.rename(path, kept)
+    say(f"{path} was changed since it was written: what was there is in {kept}")
 
 
 def never(path: Path) -> bool:
@@ -128,13 +169,11 @@ def whole_directory(path: Path, kind: str, way_out: str = "Name another director
     as the same ``kind``; of the kinds ``KEPT`` one with files that were changed since stays beside it. Raises UserError
     for any other directory, before the block begins.
     """
-    claim(path, lambda place: is_own(place, kind), way_out)
-    path = Path(os.path.realpath(path))
+    claim(path, may_fill(kind), way_out)
+    path = recover(path)
     draft, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
     for stale in (draft, old):
-        claim(stale, lambda place: marked(place) is not None, "Move it away.")
-    if old.exists() and not path.exists():  # a writer was killed between the two renames below
-        os.rename(old, path)
+        claim(stale, is_draft, "Move it away.")
     discard(draft)
     try:
         with explain_full_disk(path, kind):
@@ -150,10 +189,13 @@ def whole_directory(path: Path, kind: str, way_out: str = "Name another director
                         os.fsync(opened.fileno())
             discard(old)
             # rename() does not replace a directory that has files, so the old one steps aside first.
+            claim(path, may_fill(kind), way_out)  # again: the block may have taken hours
             changed = kind in KEPT and path.exists() and not is_empty(path) and bool(damage(path))
             aside = free_name(path, "changed") if changed else old
             if path.exists():
                 os.rename(path, aside)
+            if changed:
+                say(f"{path} was changed since it was written: what was there is in {aside}")
             try:
                 os.rename(draft, path)
             except OSError:
@@ -163,6 +205,15 @@ def whole_directory(path: Path, kind: str, way_out: str = "Name another director
             discard(old)
     finally:
         discard(draft)
+
+
+def recover(path: Path) -> Path:
+    """The directory behind ``path``, in its place again if a writer was killed between its two renames."""
+    path = Path(os.path.realpath(path))
+    old = path.with_name(f".{path.name}.old")
+    if not os.path.lexists(path) and marked(old):
+        os.rename(old, path)
+    return path
 
 
 def free_name(path: Path, what: str) -> Path:
@@ -176,6 +227,7 @@ def free_name(path: Path, what: str) -> Path:
 @contextmanager
 def one_at_a_time(path: Path, tell: Callable[[str], None] | None = None) -> Iterator[None]:
     """Hold ``path`` against other processes until the block ends, or the process does; ``tell`` of waiting for one."""
+    path = Path(os.path.realpath(path))  # one lock, whatever way the place is named
     folder = path.parent / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / f"{path.name}.lock")
@@ -194,11 +246,14 @@ def one_at_a_time(path: Path, tell: Callable[[str], None] | None = None) -> Iter
 #: what to do about a full disk, by the kind of what was written
 ROOM = {
     "cache": "Make room, or give data.cache= on another disk, and run the same command again to continue.",
-    "": (
+    "run": (
         "The last whole checkpoint is kept: make room (or give hydra.run.dir= on another disk) and run the same "
         "command again to continue."
     ),
+    "": "Make room, or name a place on another disk (hydra.run.dir= of a run, out= otherwise).",
 }
+#: kinds that only a run writes
+ROOM |= dict.fromkeys(("checkpoint", "best"), ROOM["run"])
 
 
 @contextmanager
@@ -247,7 +302,7 @@ def read_checksums(directory: Path) -> dict[str, str]:
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             raise ValueError(f"the line {line[:80]!r} is not a digest and a name")
-        if leads_out(name):
+        if leads_out(name) or "\0" in name:
             raise ValueError(f"{name!r} is no name of a file in the folder")
         found[name] = digest
     return found
@@ -283,8 +338,6 @@ def damage(directory: Path, needed: list[str] | None = None) -> str:
         return "it is no directory"
     try:
         listed = read_checksums(directory)
-    except FileNotFoundError:
-        return f"it has no {CHECKSUMS}"
     except (OSError, ValueError) as error:
         return f"{CHECKSUMS} {reason(error)}"
     if missing := [name for name in (files_in(directory) if needed is None else needed) if name not in listed]:

@@ -22,6 +22,9 @@ def read_history(path: Path, least: int = 1) -> list[dict[str, Any]]:
         for line in found:
             if not {"step", "epoch"} <= line.keys() or not ("loss" in line or {"metrics", "valid"} <= line.keys()):
                 raise ValueError(f"a line has only {', '.join(line) or 'nothing'}")
+            numbers = [line["step"], line["epoch"], *([line["loss"]] if "loss" in line else line["metrics"].values())]
+            if not isinstance(line["step"], int) or not all(isinstance(number, int | float) for number in numbers):
+                raise TypeError(f"the line of step {line['step']!r:.20} has a value that is no number")
         if len(found) < least:
             raise ValueError(f"it has {len(found)} of {least} lines" if found else "it has no whole line")
         return found
@@ -69,6 +72,12 @@ class History:
     def read(self) -> list[dict[str, Any]]:
         """All whole lines; none if nothing was logged yet."""
         return read_history(self.path, 0) if os.path.lexists(self.path) else []
+
+    def sync(self) -> None:
+        """Have what was logged on the disk."""
+        if self.active and self.path.exists():
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
 
     def _write(self, line: dict[str, Any], tracked: dict[str, Any]) -> None:
         if not self.active:

@@ -35,12 +35,12 @@ SIZES = {
     **dict.fromkeys(("vocab_size", "hidden_size", "max_position_embeddings", "dim", "embedding_size"), (1, 10_000_000)),
     **dict.fromkeys(("intermediate_size", "hidden_dim", "type_vocab_size"), (0, 10_000_000)),
     **dict.fromkeys(("num_attention_heads", "n_heads"), (1, 10_000)),
-    **dict.fromkeys(("num_hidden_layers", "n_layers"), (0, 1000)),
+    **dict.fromkeys(("num_hidden_layers", "n_layers"), (1, 1000)),
     "num_labels": (0, 100_000),
 }
 #: files of which any one has the whole vocabulary of a tokenizer
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
-#: the share of a vocabulary that may be without an embedding's match; tables are padded to round numbers
+#: the share of the rows of an embedding that must have a word; tables are padded to round numbers
 WHOLE = 0.9
 #: the number of an encoder layer in the name of a weight
 _NUMBER = re.compile(r"(?:^|\.)layers?\.(\d+)\.")
@@ -71,7 +71,7 @@ def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTo
         found = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **only_here(checkpoint))
         # What is wrong in its files shows when it is used first.
         with settings_kept(found):
-            found(["a", "A b!"], truncation=True, max_length=8, padding="max_length")
+            found(["a", "A b!"], truncation=True, max_length=8, padding="max_length" if found.pad_token else False)
         special = dict(zip(found.all_special_tokens, found.all_special_ids, strict=True))
     config = Path(checkpoint) / "config.json"
     rows = read_object(config).get("vocab_size") if config.is_file() else None
@@ -98,9 +98,10 @@ def check_tokenizer(directory: Path) -> list[str]:
         raise UserError(f"{directory} has no tokenizer: want tokenizer.json, vocab.txt, or vocab.json. {AGAIN}")
     if "config.json" in there:  # tells the class of the tokenizer where tokenizer_config.json does not
         check_config(directory / "config.json")
-    for name in ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if name in there:
             check_tokens(directory / name)
+    added = len(read_object(directory / "added_tokens.json")) if "added_tokens.json" in there else 0
     if main in ("tokenizer.json", "vocab.json"):
         words = read_object(directory / main)
     if main == "tokenizer.json":
@@ -109,7 +110,7 @@ def check_tokenizer(directory: Path) -> list[str]:
         with loading("", str(directory), main):
             Tokenizer.from_file(str(directory / main))
     if main == "vocab.txt":
-        check_whole(directory / main, len(read_lines(directory / main)), directory / "config.json")
+        check_whole(directory / main, added + len(read_lines(directory / main)), directory / "config.json")
     if main == "vocab.json":
         if "merges.txt" not in there:
             raise UserError(f"{directory}/merges.txt is missing. {AGAIN}")
@@ -135,7 +136,8 @@ def check_tokens(path: Path) -> None:
 def check_whole(path: Path, words: int, config: Path) -> None:
     """Raise UserError if a vocabulary was cut short: if it has far fewer words than the table of embeddings."""
     wanted = read_object(config).get("vocab_size") if config.is_file() else None
-    if type(wanted) is int and words < WHOLE * wanted:
+    padding = 128 if type(wanted) is int and wanted % 64 == 0 else 0
+    if type(wanted) is int and words < WHOLE * wanted - padding:
         raise UserError(f"{path} is damaged (it has {words:,} words, and config.json says {wanted:,}). {AGAIN}")
 
 
@@ -213,8 +215,8 @@ def load_weights(
         )
     known = {number[1] for name in model.state_dict() for number in _NUMBER.finditer(name)}
     more = {name: number[1] for name in info["unexpected_keys"] for number in _NUMBER.finditer(name)}
-    if unknown := sorted(name for name, number in more.items() if number not in known):
-        raise UserError(f"{where} is damaged: it has {unknown[0]}, and config.json tells of fewer layers. {AGAIN}")
+    if left := sorted({number for number in more.values() if number not in known}, key=int):
+        say(f"{where}: config.json tells of fewer layers than it has: {', '.join(left)} left out")
     return model, info
 
 

@@ -149,6 +149,8 @@ class Pipeline:
 
     def encode(self, row: Row) -> Asked:
         """The tokens of a row. Raises UserError for a text that is missing, or is none."""
+        if isinstance(row, UserError):  # a line of a file that is no row
+            raise row
         if not isinstance(row, Mapping):
             raise UserError(f"{brief(row)} is no row: want an object with {self.wanted}.")
         for number, key in enumerate(row):
@@ -193,8 +195,9 @@ class Pipeline:
         for begin in range(0, len(places), batch):
             chosen = places[begin : begin + batch]
             encodings = [asked[row].encodings[i] for row, i in chosen]
+            arrays = self.collate(encodings)
             with library(self.directory / "model.onnx"):
-                outputs = infer(self.session, self.collate(encodings))
+                outputs = infer(self.session, arrays)
             for name in names:
                 values = outputs[name]
                 if not self.fits(name, values, len(encodings), len(encodings[0])):

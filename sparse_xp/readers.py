@@ -67,10 +67,11 @@ def _dataset(path: Path, table: pyarrow.Table) -> Dataset:
         ) from error
 
 
-def read_records(path: Path, limits: Limits = LIMITS, arrow: bool = False) -> list[Record]:
+def read_records(path: Path, limits: Limits = LIMITS, arrow: bool = False) -> list[Any]:
     """The same rows as plain objects, without the library datasets.
 
-    ``arrow``: refuse rows that Arrow cannot hold; else one bad row does not stand in the way of the others.
+    ``arrow``: refuse rows that Arrow cannot hold; else one bad row does not stand in the way of the others, and a line
+    that is no row has a UserError in its place.
     """
     check_file(path)
     suffix = path.suffix.lower()
@@ -86,6 +87,8 @@ def read_records(path: Path, limits: Limits = LIMITS, arrow: bool = False) -> li
         limits.check(path, len(records), 0)
     if not records:
         raise UserError(f"{path} has no rows.")
+    if all(isinstance(record, UserError) for record in records):
+        raise records[0]
     return records
 
 
@@ -110,7 +113,7 @@ def read_text(path: Path, limits: Limits = LIMITS) -> str:
 # JSON
 
 
-def _json(path: Path, text: str, arrow: bool) -> list[Record]:
+def _json(path: Path, text: str, arrow: bool) -> list[Any]:
     """A list of rows, ``{"data": [rows]}``, SQuAD's own nested layout, or rows line by line."""
     try:
         found = _parsed(text, str(path))
@@ -125,8 +128,11 @@ def _json(path: Path, text: str, arrow: bool) -> list[Record]:
         raise UserError(f'{path}: want a list of rows, or {{"data": [rows]}}; it is a {type(found).__name__}.')
     for number, record in enumerate(found):
         if not isinstance(record, dict):
-            raise UserError(f"{path}: row {number} is a {type(record).__name__}, want an object with the columns.")
-    if found and "paragraphs" in found[0]:
+            told = UserError(f"{path}: row {number} is a {type(record).__name__}, want an object with the columns.")
+            if arrow:
+                raise told
+            found[number] = told
+    if found and isinstance(found[0], dict) and "paragraphs" in found[0]:
         found = list(_nested(path, found))
     surrogates = bool(SURROGATE.search(text))
     for number, record in enumerate(found if arrow else ()):
@@ -134,22 +140,33 @@ def _json(path: Path, text: str, arrow: bool) -> list[Record]:
     return found
 
 
-def _json_lines(path: Path, text: str, arrow: bool) -> list[Record]:
-    records = []
+def _json_lines(path: Path, text: str, arrow: bool) -> list[Any]:
+    records: list[Any] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            record = _parsed(line, where)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{where}, column {error.colno}: no JSON ({error.msg}).") from error
-        if not isinstance(record, dict):
-            raise UserError(f"{where}: want an object with the columns, not {type(record).__name__}.")
+            record: Any = _record(line, where)
+        except UserError as error:
+            if arrow:
+                raise
+            record = error
         if arrow:
             _check_record(record, where, bool(SURROGATE.search(line)))
         records.append(record)
     return records
+
+
+def _record(line: str, where: str) -> Record:
+    """The object in a line."""
+    try:
+        record = _parsed(line, where)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{where}, column {error.colno}: no JSON ({error.msg}).") from error
+    if not isinstance(record, dict):
+        raise UserError(f"{where}: want an object with the columns, not {type(record).__name__}.")
+    return record
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -255,7 +272,8 @@ def _separated(delimiter: str) -> Callable[[Path, str, bool], list[Record]]:
     def read(path: Path, text: str, arrow: bool) -> list[Record]:
         lines = csv.reader(io.StringIO(text), delimiter=delimiter, strict=True)
         try:
-            rows = [(lines.line_num, row) for row in lines if row]
+            # A line of empty cells, as spreadsheets append them, is as good as none.
+            rows = [(lines.line_num, row) for row in lines if any(row) or len(row) == 1]
         except csv.Error as error:
             raise UserError(
                 f"{path}, line {lines.line_num}: {error}. Look for a quote that is not closed; long texts are better "
@@ -272,8 +290,6 @@ def _separated(delimiter: str) -> Callable[[Path, str, bool], list[Record]]:
                     f"{path}, line {number}: {len(row)} fields, but the first line names {len(header)} columns: "
                     f"{', '.join(header)}. Put quotes around a text that holds {delimiter!r}."
                 )
-            if len(row) > 1 and not any(row):
-                raise UserError(f"{path}, line {number}: nothing in any column. Take the line out.")
         columns = {name: _numbers([row[i] for _, row in body]) for i, name in enumerate(header)}
         return [dict(zip(header, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 

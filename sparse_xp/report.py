@@ -9,7 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from sparse_xp.errors import short_errors, wants_traceback
-from sparse_xp.files import WRITTEN, claim, is_signed, write_text
+from sparse_xp.files import (
+    claim,
+    digest_of,
+    is_signed,
+    is_unchanged,
+    put_aside,
+    sha256,
+    signed,
+    write_text,
+)
 from sparse_xp.published import locate_published, read_published
 from sparse_xp.result import Result
 from sparse_xp.sweep.manifest import MANIFEST, read_manifest
@@ -238,15 +247,18 @@ def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[
     if not made:
         sys.exit("No finished run there: nothing holds a result.json.")
     title = ", ".join(plan.name for plan in plans) or sweep or out.resolve().name
-    text = table.markdown_table(title, made)
+    text, numbers = table.markdown_table(title, made), table.csv_table(made)
     texts = {
-        "table.md": f"{text}\n<!-- {WRITTEN} -->\n",
-        "table.csv": table.csv_table(made),
-        "table.tex": f"{table.latex_table(title, made)}% {WRITTEN}\n",
-        "report.html": f"{page.page(title, made, curves)}<!-- {WRITTEN} -->\n",
+        "table.md": signed(f"{text}\n<!-- table.csv: sha256 {digest_of(numbers)} -->\n"),
+        "table.csv": numbers,
+        "table.tex": signed(table.latex_table(title, made), "% ", ""),
+        "report.html": signed(page.page(title, made, curves) + "\n"),
     }
     files = {name: claim(out / name, is_table, "Name another directory with --out.") for name in texts}
+    edited = [place for place in files.values() if place.exists() and not is_as_written(place)]
     out.mkdir(parents=True, exist_ok=True)
+    for place in edited:
+        put_aside(place)
     for name, place in files.items():
         write_text(place, texts[name])
     print(text.partition("\n## Commands")[0])
@@ -265,6 +277,14 @@ def is_table(path: Path) -> bool:
         return path.is_file() and path.read_text(encoding="utf-8").startswith(table.csv_table([]))
     except (OSError, ValueError):
         return False
+
+
+def is_as_written(path: Path) -> bool:
+    """Whether nobody has edited a table since it was written; what a CSV was stands in ``table.md`` beside it."""
+    if path.suffix != ".csv":
+        return is_unchanged(path)
+    beside = path.with_suffix(".md")
+    return beside.is_file() and sha256(path) in beside.read_text(encoding="utf-8", errors="replace")
 
 
 def beside_cells(

@@ -175,6 +175,8 @@ def check_types(result: Result) -> None:
             value, kind = getattr(part, item.name), kinds.get(str(item.type))
             if kind and not isinstance(value, kind):
                 raise TypeError(f"{item.name} is {value!r:.40}")
+    if result.metric not in result.metrics:
+        raise KeyError(result.metric)
     for name, value in numbers:
         if not isinstance(value, int | float):
             raise TypeError(f"{name} is {value!r:.40}")

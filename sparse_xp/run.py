@@ -29,7 +29,7 @@ from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe, inherit
 from sparse_xp.result import NO_DEPLOYMENT, TRAINED, Provenance, Result, Sparsity, Training, provenance, summary
-from sparse_xp.run_directory import ERROR, claim_run, clear, find_finished, stored_hash
+from sparse_xp.run_directory import ERROR, claim_run, clear, find_finished, is_run, stored_hash
 from sparse_xp.target_cpu import settled
 
 #: what to do about files of the user's own where a run would write
@@ -58,14 +58,13 @@ def run_alone(config: Config, directory: Path, command: str | None, show: bool) 
     """The run, with nobody else at work in ``directory``."""
     config_hash = result_hash(config)
     first = os.environ.get("RANK", "0") == "0"
-    if first:
-        claim_run(directory)
     if finished := find_finished(directory, config_hash):
         if first:
             clear(directory)  # of a process that was killed between its result and this
         say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
         return finished
     if first:
+        claim_run(directory)
         (directory / ERROR).unlink(missing_ok=True)
     check_places(config)
     needs_hub = config.data.source == "hub" or any(
@@ -73,11 +72,11 @@ def run_alone(config: Config, directory: Path, command: str | None, show: bool) 
     )
     if needs_hub:
         go_offline_if_unreachable()
-    if os.environ.get("RANK", "0") == "0":
+    if first:
         show_config(asdict(config)) if show else say(f"\n{directory}")
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
-        with explain_full_disk(directory):
+        with explain_full_disk(directory, "run"):
             return execute(config, directory, accelerator, config_hash, command)
     finally:
         accelerator.end_training()
@@ -278,8 +277,8 @@ def make_result(
 
 def made_integers(directory: Path, config_hash: str) -> bool | None:
     """Whether the run of this configuration that was begun in ``directory`` makes integers, None if there is none."""
-    told = directory / "recipe.yaml"
-    if not os.path.lexists(told) or stored_hash(directory) != config_hash:  # it writes one after the other
+    told = directory / "recipe.yaml"  # which is written after config.yaml
+    if not os.path.lexists(told) or not is_run(directory) or stored_hash(directory) != config_hash:
         return None
     with reading(told, f"Restore it, or move {directory} away: the same command makes the run again."):
         recipe = yaml.safe_load(told.read_text(encoding="utf-8"))
@@ -287,7 +286,7 @@ def made_integers(directory: Path, config_hash: str) -> bool | None:
 
 
 def write_config(config: Config, directory: Path, config_hash: str) -> None:
-    """Claim ``directory``: ``config.yaml`` has every resolved value, ``recipe.yaml`` the modifiers by name and kind."""
+    """``config.yaml`` has every resolved value, ``recipe.yaml`` the modifiers by name and kind."""
     directory.mkdir(parents=True, exist_ok=True)
     fields = {"config_hash": config_hash, **asdict(config)}
     fields["task"] = {"kind": type(config.task).__name__, **fields["task"]}

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import yaml
 
 from sparse_xp.errors import UserError
-from sparse_xp.files import MARKER, is_empty, is_own, mark, marked, reading, remove, write_text
+from sparse_xp.files import MARKER, discard, is_draft, is_empty, mark, marked, may_fill, reading, remove, write_text
 from sparse_xp.result import TRAINED, Result
 
 ERROR = "error.txt"
@@ -28,6 +29,8 @@ def claim_run(directory: Path) -> None:
 
     Raises UserError if it has files of other origin where a run would write, before anything is written.
     """
+    if (kind := marked(directory)) not in (None, "run"):
+        raise UserError(f"{directory} is a {kind} that sparse_xp keeps. Give this run a directory with hydra.run.dir=.")
     if there := foreign(directory):
         raise UserError(
             f"{directory} has {', '.join(there)}, which no run of sparse_xp wrote and which stays as it is. Give this "
@@ -35,40 +38,42 @@ def claim_run(directory: Path) -> None:
         )
     if marked(directory) is None:
         directory.mkdir(parents=True, exist_ok=True)
-        mark(directory, "run")
+        with reading(directory / MARKER, "Move it away."):
+            mark(directory, "run")
 
 
 def foreign(directory: Path) -> list[str]:
     """The names in ``directory`` that a run would write over, and that none has written."""
     if os.path.lexists(directory) and not directory.is_dir():
         return ["a file in its place"]
-    others = [name for name in WHOLE if os.path.lexists(place := directory / name) and not may_write(place, name)]
-    if marked(directory) == "run":
+    others = [name for name in WHOLE if os.path.lexists(place := directory / name) and not may_fill(name)(place)]
+    if is_run(directory):
         return others
     return [name for name in (*FILES, CHECKPOINTS) if os.path.lexists(directory / name)] + others
 
 
-def may_write(place: Path, kind: str) -> bool:
-    """Whether a directory is empty or our own."""
-    return is_empty(place) or is_own(place, kind)
+def is_run(directory: Path) -> bool:
+    """Whether a directory is that of a run: by its marker, or, of an earlier version, by its configuration."""
+    if (kind := marked(directory)) or not (directory / "config.yaml").is_file():
+        return kind == "run"
+    try:
+        return re.fullmatch("[0-9a-f]{10}", stored_hash(directory)) is not None
+    except UserError:
+        return False
 
 
 def release(directory: Path) -> None:
-    """Take back what a run that never began has made: its directory, if nothing else is in it."""
-    if not directory.is_dir():
-        return
-    there = [path.name for path in directory.iterdir()]
-    if there == [MARKER] and marked(directory) == "run":
+    """Take back what a run that never began has made: its marker, and its directory if nothing else is in it."""
+    names = (*FILES, *WHOLE, CHECKPOINTS)
+    if marked(directory) == "run" and not any(os.path.lexists(directory / name) for name in names):
         (directory / MARKER).unlink()
-    if there in ([], [MARKER]):
+    if is_empty(directory):
         directory.rmdir()
 
 
-def stored_hash(directory: Path) -> str | None:
-    """The hash of the configuration that ``config.yaml`` is of; None if there is none."""
+def stored_hash(directory: Path) -> str:
+    """The hash of the configuration that ``config.yaml`` is of. Raises UserError if it is missing or damaged."""
     path = directory / "config.yaml"
-    if not os.path.lexists(path):
-        return None
     with reading(path, f"Restore it, or move {directory} away: the same command makes the run again."):
         return str(yaml.safe_load(path.read_text(encoding="utf-8"))["config_hash"])
 
@@ -80,10 +85,13 @@ def begun(directory: Path) -> bool:
 
 def state(directory: Path, config_hash: str) -> str:
     """``finished``, ``failed``, ``interrupted``, ``to do``; or ``foreign``: of another configuration or origin."""
-    if foreign(directory) or (begun(directory) and stored_hash(directory) not in (None, config_hash)):
+    if begun(directory) and is_run(directory) and stored_hash(directory) == config_hash:
+        if (directory / RESULT).exists():
+            return "finished"
+    elif begun(directory):
         return "foreign"
-    if (directory / RESULT).exists():
-        return "finished"
+    if foreign(directory):
+        return "foreign"
     if (directory / ERROR).exists():
         return "failed"
     return "interrupted" if begun(directory) else "to do"
@@ -91,7 +99,9 @@ def state(directory: Path, config_hash: str) -> str:
 
 def find_finished(directory: Path, config_hash: str) -> Result | None:
     """The result in ``directory`` if its run is finished. Raises UserError if the directory holds another run."""
-    if begun(directory) and (theirs := stored_hash(directory)) not in (None, config_hash):
+    if not is_run(directory):
+        return None
+    if begun(directory) and (theirs := stored_hash(directory)) != config_hash:
         raise UserError(
             f"{directory} holds a run of another configuration ({theirs}, this one is {config_hash}); compare its "
             "config.yaml. Remove the directory, or give this run its own with hydra.run.dir=."
@@ -106,6 +116,9 @@ def clear(directory: Path) -> None:
     folder = directory / CHECKPOINTS
     for checkpoint in checkpoints(folder):
         remove(checkpoint, "checkpoint")
+    for stale in (*directory.glob(".*.tmp"), *directory.glob(".*.old"), *folder.glob(".*.tmp"), *folder.glob(".*.old")):
+        if is_draft(stale):
+            discard(stale)
     if is_empty(folder):
         folder.rmdir()
     for name in (TRAINED, ERROR):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from sparse_xp.choices import check_choice
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files import claim
 from sparse_xp.result import Result
 from sparse_xp.sweep.grid import word
 
@@ -103,6 +105,15 @@ def suggest(trial: Any, key: str, sweep: IntervalSweep | RangeSweep | ChoiceSwee
     return f"{key}={trial.suggest_float(key, sweep.start, sweep.end, log=log):.4g}"
 
 
+def is_study(path: Path) -> bool:
+    """Whether a file is a study of Optuna's: any other database would be given its tables."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+            return bool(database.execute("SELECT 1 FROM sqlite_master WHERE name = 'studies'").fetchone())
+    except sqlite3.Error:
+        return False
+
+
 @contextmanager
 def explain_storage(storage: str) -> Iterator[None]:
     """Turn what a study's file or address is refused for into a message that names it."""
@@ -130,7 +141,8 @@ def search(
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # of names of objectives
     Path(place).mkdir(parents=True, exist_ok=True)
-    storage = settings.storage or f"sqlite:///{Path(place) / 'study.db'}"
+    own = Path(place) / "study.db"
+    storage = settings.storage or f"sqlite:///{claim(own, is_study, 'Give hydra.sweep.dir= another place.')}"
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
     with explain_storage(storage):
         study = optuna.create_study(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,7 +71,7 @@ def settled(config: Config, model: PreTrainedModel, directory: Path, cache: Path
     pruner = by_speed(config)
     if not pruner or not pruner.latency:
         return config
-    if before is None:
+    if before is None and os.environ.get("RANK", "0") == "0":  # the first process of the run for all
         (directory / TABLES).unlink(missing_ok=True)  # of a run that was configured otherwise, and never began
     tables = tables_of_run(directory, pruner.latency, full_shape(model), cache)
     if len({table.spec.precision for table in tables}) == 1 or not makes_integers(config):

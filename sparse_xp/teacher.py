@@ -90,11 +90,14 @@ def make_teacher(run: Run, model: PreTrainedModel, settings: Teacher, cache: Pat
         return live
     directory = cache / fingerprint(run, model)
     began = time.perf_counter()
-    try:
-        with accelerator.main_process_first():
+    there, too_large = False, None
+    with accelerator.main_process_first():  # which every process must leave in the same way
+        try:
             there = cached(directory, lambda draft: store_logits(run, live, draft, settings.max_gigabytes))
-    except TooLarge as error:
-        say(f"teacher: runs at every step ({error})")
+        except TooLarge as error:
+            too_large = error
+    if too_large:
+        say(f"teacher: runs at every step ({too_large})")
         return live
     if there:
         say(f"teacher: stored logits of an earlier run ({directory})")

@@ -310,7 +310,7 @@ def test_values_of_config_json(copied, name, value):
 #: what reads as a configuration, and is not the one of the weights
 OTHERS = [
     ({"num_hidden_layers": 3}, "is missing"),
-    ({"num_hidden_layers": 0}, "tells of fewer layers"),
+    ({"num_hidden_layers": 0}, "want a whole number from 1 to 1,000"),
     ({"vocab_size": 24}, "another shape"),
     ({"intermediate_size": 12}, "another shape"),
     ({"hidden_size": 4}, "another shape"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -79,12 +80,12 @@ INTERRUPTED = {
     "best/checksums.txt": "best",
     "history.jsonl": "history.jsonl ",
     "config.yaml": "config.yaml ",
-    ".sparse_xp": "which no run of sparse_xp wrote",
+    ".sparse_xp": ".sparse_xp is a directory, and should be a file",
 }
 
 
-#: what the run writes again by itself
-MENDED = {("config.yaml", "missing")}
+#: may be whole as far as it goes
+HALF = ("config.yaml", "cut")
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -93,7 +94,9 @@ def test_an_interrupted_run(place, tmp_path, name, damage):
     copy = Path(shutil.copytree(place.interrupted, tmp_path / "run"))
     DAMAGES[damage](copy / name)
     told = again(place, copy)
-    if (name, damage) in MENDED:
+    if (name, damage) == HALF and told is None:
+        return
+    if name == ".sparse_xp" and damage != "a directory":  # config.yaml proves it too
         assert told is None
         return
     assert told
@@ -110,8 +113,6 @@ FINISHED = {
     "model/config.json": ("export",),
     "model/model.safetensors": ("export",),
 }
-#: a finished run is finished
-PASSED = {("config.yaml", "missing", "run")}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -126,10 +127,11 @@ def test_a_finished_run(place, tmp_path, monkeypatch, name, reader, damage):
         "report": lambda: report.find_with_places([copy]),
         "export": lambda: export.main([f"run={copy}"]),
     }
-    if (name, damage, reader) in PASSED:
-        readers[reader]()
-    elif (name, damage, reader) == ("result.json", "missing", "report"):
+    if (name, damage, reader) == ("result.json", "missing", "report"):
         assert readers[reader]() == []
+    elif (name, damage, reader) == (*HALF, "run"):
+        with suppress(UserError):
+            readers[reader]()
     elif (name, damage) == ("result.json", "missing"):
         with pytest.raises((UserError, pytest.fail.Exception)):
             readers[reader]()

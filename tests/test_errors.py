@@ -141,7 +141,7 @@ def test_a_place_that_cannot_be_written_is_named_with_its_key(number, words, pla
 @pytest.mark.parametrize("key", ["data.cache=", "out=", "hydra.sweep.dir="])
 def test_the_keys_of_places(key):
     error = PermissionError(errno.EACCES, "Permission denied", "/somewhere")
-    assert explain(error).startswith("/somewhere: permission denied. Name a place that you may write to")
+    assert explain(error).startswith("/somewhere: permission denied. Name a place that you may read and write: ")
     assert key in explain(error)
     assert explain(OSError(errno.ENAMETOOLONG, "File name too long", "x")) == "x: file name too long."
 

@@ -34,6 +34,7 @@ from transformers import (
 import sparse_xp.run
 from sparse_xp import hub
 from sparse_xp.modifiers import Modifier
+from sparse_xp.run_directory import claim_run
 from tests.in_process import Answer, Command, command_of
 from tests.runs import HANGS, configure
 from tests.tiny import WORDS, make_bert, make_tokenizer
@@ -537,10 +538,16 @@ def test_full_disk_while_saving_keeps_the_checkpoint_before(command, monkeypatch
     assert state["progress"]["step"] == 2
 
 
-@pytest.mark.parametrize("place", ["sparse_xp.history.History._write", "datasets.Dataset.map"])
-def test_full_disk_anywhere_else(place, command, monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("sparse_xp.history.History._write", ["mine", "hydra.run.dir="]),
+        ("datasets.Dataset.map", ["cache/features/sst2-train-", "data.cache="]),
+    ],
+)
+def test_full_disk_anywhere_else(place, named, command, monkeypatch):
     monkeypatch.setattr(place, no_space)
-    assert_refused(command(*LOCAL, "hydra.run.dir=mine"), "No space left", "mine")
+    assert_refused(command(*LOCAL, "hydra.run.dir=mine"), "No space left", *named)
 
 
 # ---- the run directory ----
@@ -548,6 +555,7 @@ def test_full_disk_anywhere_else(place, command, monkeypatch):
 
 def test_run_directory_that_holds_another_configuration(command):
     """Another run was interrupted there: its checkpoint is worth keeping."""
+    claim_run(Path("mine"))
     Path("mine/checkpoints/step-00000001").mkdir(parents=True)
     Path("mine/config.yaml").write_text(yaml.safe_dump({"config_hash": "0123456789"}), encoding="utf-8")
     answer = command(*LOCAL, "hydra.run.dir=mine")

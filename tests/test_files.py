@@ -369,6 +369,50 @@ def test_what_a_killed_process_has_half_removed_is_still_ours(tmp_path, monkeypa
         assert names(tmp_path) == []
 
 
+def test_a_writer_that_was_killed_between_its_two_renames_has_lost_nothing(tmp_path):
+    path = own(tmp_path / "best", "best")
+    os.rename(path, tmp_path / ".best.old")
+    assert files.recover(path) == path
+    assert read_two(path) == ["ours", "ours"]
+    os.rename(path, tmp_path / ".best.old")
+    own(path, "best")
+    assert names(tmp_path) == ["best"]
+
+
+def test_a_writer_that_was_killed_while_it_marked_its_draft_stands_in_no_ones_way(tmp_path):
+    draft = tmp_path / ".best.tmp"
+    draft.mkdir()
+    (draft / f".{files.MARKER}.tmp").write_text('{"spar')
+    own(tmp_path / "best", "best")
+    assert names(tmp_path) == ["best"]
+
+
+def test_what_appears_while_it_is_written_is_left_as_it_is(tmp_path):
+    def write() -> None:
+        with whole_directory(tmp_path / "model", "model") as draft:
+            write_two(draft, "new")
+            thesis(tmp_path / "model")
+
+    with pytest.raises(UserError, match="did not write"):
+        write()
+    assert contents(tmp_path) == {"model/chapter.txt": "all of it"}
+
+
+def test_a_signed_text_tells_whether_somebody_has_edited_it(tmp_path):
+    path = tmp_path / "table.md"
+    assert not files.is_signed(path)
+    path.write_text(files.signed("# A table\n"))
+    assert files.is_signed(path)
+    assert files.is_unchanged(path)
+    path.write_text("my note\n" + path.read_text())
+    assert files.is_signed(path)
+    assert not files.is_unchanged(path)
+    files.put_aside(path)
+    assert names(tmp_path) == ["table.md.changed-1"]
+    path.write_text("# A table\n" + "of my own\n" * 1000)
+    assert not files.is_signed(path)
+
+
 # Damage
 
 
@@ -379,7 +423,7 @@ def test_what_a_killed_process_has_half_removed_is_still_ours(tmp_path, monkeypa
         (lambda path: (path / "a.txt").unlink(), "a.txt is missing"),
         (lambda path: (path / "a.txt").write_text("theirs"), "a.txt is not what was written (sha256)"),
         (lambda path: (path / "b.txt").touch(), "checksums.txt does not list b.txt"),
-        (lambda path: (path / "checksums.txt").unlink(), "it has no checksums.txt"),
+        (lambda path: (path / "checksums.txt").unlink(), "checksums.txt is missing"),
         (lambda path: (path / "checksums.txt").write_text(""), "checksums.txt does not list a.txt"),
         (lambda path: (path / "checksums.txt").write_text("a.txt\n"), "checksums.txt is damaged (the line 'a.txt' is "),
         (lambda path: (path / "checksums.txt").write_bytes(b"\xff"), "checksums.txt is not UTF-8 (byte 0)"),

@@ -147,6 +147,19 @@ def test_no_output_of_a_file_that_cannot_be_read_or_is_too_long(deployed):
     assert not Path("out.jsonl").exists()
 
 
+def test_a_line_that_is_no_row_is_named_and_the_rest_goes_on(deployed, capsys):
+    words = asked_of(deployed, [])
+    Path("rows.jsonl").write_text('{"text": "a film"}\n{"text": \n[1]\nnull\n{"text": "a film"}\n')
+    with pytest.raises(SystemExit):
+        predict.main(words)
+    told = [each.get("error", "an answer") for each in lines_of("out.jsonl")]
+    assert told[0] == told[4] == "an answer"
+    assert re.fullmatch(r"Row 1: rows\.jsonl, line 2, column \d+: no JSON \(Expecting value\)\.", told[1])
+    assert told[2] == "Row 2: rows.jsonl, line 3: want an object with the columns, not list."
+    assert told[3] == "Row 3: rows.jsonl, line 4: want an object with the columns, not NoneType."
+    assert "errors=3" in capsys.readouterr().err
+
+
 def test_a_reader_that_stops(deployed):
     words = [word for word in asked_of(deployed, [{"text": "a film"}] * 3000) if not word.startswith("out=")]
     command = [sys.executable, "-m", "sparse_xp.predict", *words]
@@ -187,7 +200,7 @@ def test_a_screen_that_is_a_full_disk(deployed):
             text=True,
         )
     assert done.returncode == 1
-    line, _ = done.stderr.splitlines()
+    [line] = done.stderr.splitlines()
     assert line == "The answers cannot be written: no space left on device. Name a file for them with out=."
 
 
@@ -235,14 +248,14 @@ def test_refused_in_one_line(deployed, monkeypatch, kind, words, message):
     with pytest.raises(SystemExit) as stopped:
         command(predict.main, predict.__doc__)
     assert message in str(stopped.value.code)
-    assert len(str(stopped.value.code).splitlines()) == 2  # and how to see where it happened
+    assert len(str(stopped.value.code).splitlines()) == 1
 
 
 def test_a_run_that_is_not_finished(tmp_path):
     (tmp_path / "config.yaml").write_text("")
     done = predicted(f"run={tmp_path}", "text=a")
     assert (done.returncode, done.stdout) == (1, "")
-    line, _ = done.stderr.splitlines()
+    [line] = done.stderr.splitlines()
     assert line == f"{tmp_path} holds an unfinished run: issue its command again first."
 
 

@@ -176,11 +176,15 @@ def test_the_first_value_of_another_type(tmp_path, rows, column, row):
         read_file(tmp_path / "t.json")
 
 
+def test_lines_of_empty_cells_are_as_good_as_none(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\na,1\n,\n\nb,0\n,\n,\n")
+    assert read_records(tmp_path / "t.csv") == [{"text": "a", "label": 1}, {"text": "b", "label": 0}]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (f"text,label\n{'x' * 140_000},1\n", "line 2: field larger than field limit"),
-        ("text,label\na,1\n,\n", "line 3: nothing in any column"),
         ('text,label\n"a"b,1\n', "line 2: ',' expected after"),
         ("x" * 140_000, "field larger than field limit"),
     ],

@@ -17,7 +17,8 @@ PRUNED = make_result()
 
 def sst2(accuracy: float, **changes: Any) -> Result:
     deployment = Deployment({"accuracy": accuracy}, 1e-6, 12_345_678, 4_500_000, compression="zstd")
-    return make_result(**{"task": "sst2", "metric": "accuracy", "deployment": deployment} | changes)
+    own = {"task": "sst2", "metric": "accuracy", "metrics": {"accuracy": accuracy}, "deployment": deployment}
+    return make_result(**own | changes)
 
 
 def find(places: list[Path]) -> list[Result]:

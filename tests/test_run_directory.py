@@ -88,8 +88,37 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path):
     claim_run(tmp_path / "run")
     (tmp_path / "run" / "notes.txt").touch()
     release(tmp_path / "run")
-    assert (tmp_path / "run" / "notes.txt").exists()
+    assert os.listdir(tmp_path / "run") == ["notes.txt"]  # and the next command looks again what is whose
     release(tmp_path / "none")
+    claim_run(tmp_path / "run")
+    (tmp_path / "run" / "history.jsonl").touch()
+    release(tmp_path / "run")
+    assert files.marked(tmp_path / "run") == "run"
+
+
+def test_a_run_of_an_earlier_version_is_known_by_its_configuration(tmp_path):
+    (tmp_path / "config.yaml").write_text("config_hash: 0123456789\n")
+    (tmp_path / "history.jsonl").touch()
+    assert state(tmp_path, "0123456789") == "interrupted"
+    claim_run(tmp_path)
+    assert files.marked(tmp_path) == "run"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.yaml").write_text("config_hash: mine\n")
+    with pytest.raises(UserError, match=r"other has config\.yaml, which"):
+        claim_run(tmp_path / "other")
+
+
+def test_what_is_kept_as_something_else_is_no_place_for_a_run(tmp_path):
+    whole(tmp_path / "entry", "cache")
+    with pytest.raises(UserError, match=r"entry is a cache that sparse_xp keeps\. Give this run a directory"):
+        claim_run(tmp_path / "entry")
+
+
+def test_a_begun_run_without_its_configuration_is_damaged(tmp_path):
+    claim_run(tmp_path)
+    (tmp_path / "result.json").touch()
+    with pytest.raises(UserError, match=r"config\.yaml is missing\. Restore it, or move .* away"):
+        run_directory.find_finished(tmp_path, "abc")
 
 
 def test_clear_removes_what_only_an_unfinished_run_needs_and_nothing_of_the_users(tmp_path):
@@ -105,6 +134,9 @@ def test_clear_removes_what_only_an_unfinished_run_needs_and_nothing_of_the_user
         "checkpoints/step-2/notes.txt",
     ]
     (tmp_path / CHECKPOINTS / "step-2" / "notes.txt").unlink()
+    for stale in (".best.old", ".model.tmp", f"{CHECKPOINTS}/.step-3.tmp"):
+        (tmp_path / stale).mkdir()
+        files.mark(tmp_path / stale, "best")
     clear(tmp_path)
     assert sorted(contents(tmp_path)) == [".sparse_xp"]
     assert not (tmp_path / CHECKPOINTS).exists()
@@ -121,6 +153,7 @@ def test_clear_removes_what_only_an_unfinished_run_needs_and_nothing_of_the_user
         ({"error.txt": "x"}, "failed"),
         ({"config.yaml": "config_hash: abc", "history.jsonl": "", "error.txt": "x"}, "failed"),
         ({"config.yaml": "config_hash: abc", "result.json": "", "error.txt": "x"}, "finished"),
+        ({"config.yaml": "config_hash: other", "result.json": ""}, "foreign"),
     ],
 )
 def test_the_state_of_a_run(tmp_path, files, found):

@@ -26,7 +26,8 @@ def run(score: float, seed: int, recipe: str = "pruned80", **changes) -> Result:
     zeros = 0.0 if recipe == "dense" else 0.8
     return make_result(
         **{
-            "task": "sst2", "metric": "accuracy", "model": "bert_base", "recipe": recipe, "seed": seed,
+            "task": "sst2", "metric": "accuracy", "metrics": {"accuracy": score},
+            "model": "bert_base", "recipe": recipe, "seed": seed,
             "deployment": Deployment({"accuracy": score}, 1e-6, 400_000_000, 100_000_000),
             "sparsity": Sparsity(zeros, zeros, zeros / 2, {"a": zeros}),
         }

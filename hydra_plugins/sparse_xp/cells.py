@@ -39,6 +39,8 @@ class CellSweeper(BasicSweeper):
         self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
+        from sparse_xp.files import one_at_a_time
+        from sparse_xp.run_directory import clear
         from sparse_xp.sweep.dry_run import show
         from sparse_xp.sweep.manifest import write_manifest
         from sparse_xp.sweep.plan import make_plan, waves
@@ -54,6 +56,10 @@ class CellSweeper(BasicSweeper):
             return []
         write_manifest(plan)
         tell(plan)
+        for cell in plan.cells:  # of a process that was killed between its result and its clean-up
+            if plan.states[cell.directory] == "finished":
+                with one_at_a_time(plan.place / cell.directory):
+                    clear(plan.place / cell.directory)
         returns: list[Sequence[JobReturn]] = []
         for wave in waves(plan, self.max_batch_size):
             # The number goes with the words, for a launcher that starts a process of its own for it.

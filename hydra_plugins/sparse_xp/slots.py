@@ -64,7 +64,12 @@ class SlotLauncher(Launcher):
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = 0
         directory = Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
-        claim_run(directory)
+        try:
+            claim_run(directory)
+        except UserError as error:
+            say(str(error))
+            return JobReturn(overrides=words, status=JobStatus.FAILED, _return_value=error)
+        (directory / ERROR).unlink(missing_ok=True)  # of an earlier attempt
         command = [sys.executable, "-m", "sparse_xp", *kept(sys.argv[1:]), *words]
         command += ["hydra.mode=RUN", f"hydra.run.dir={directory}"]
         visible = "" if device == "cpu" else device

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,9 @@ def check(sources: list[str], args: Any, *, strict: bool, anchors: bool, zoo: st
         length = f"{plan.epochs:g} epochs" if plan.epochs else "no length"
         print(f"{'recipe' if chr(10) in source else source}: ok, {count}, {length}")
     if wrong:
-        raise UserError("\n".join(wrong))
+        for told in wrong[:-1]:
+            print(told, file=sys.stderr)
+        raise UserError(wrong[-1])
 
 
 def timed(path: str, plan: Plan, clock: Clock) -> Recipe:

@@ -34,10 +34,11 @@ def conclude(plan: Plan, returns: list[JobReturn]) -> None:
     say(f"{plan.place}: {counts(plan)}. python -m sparse_xp.report {shlex.quote(str(plan.place))} makes the table.")
     bad = [cell for cell in plan.cells if plan.states[cell.directory] == "failed"]
     if bad:
-        lines = [f"  {cell.directory}\n    {last_line(plan.place / cell.directory / ERROR)}" for cell in bad]
+        for cell in bad:  # each by itself: a long message is cut
+            say(f"  {cell.directory}\n    {last_line(plan.place / cell.directory / ERROR)}")
         raise UserError(
-            f"{len(bad)} of {len(plan.cells)} cells failed (all of it stands in their {ERROR}; the same command tries "
-            "them again):\n" + "\n".join(lines)
+            f"{len(bad)} of {len(plan.cells)} cells failed: {bad[0].directory}{' and others' * (len(bad) > 1)}. All of "
+            f"it stands in their {ERROR}; the same command tries them again."
         )
     lost = [each for each in returns if each.status == JobStatus.FAILED]
     if lost and any(found != "finished" for found in plan.states.values()):

@@ -43,9 +43,6 @@ modifiers:
   - !SetWeightDecayModifier {weight_decay: *decay}
 """
 
-#: under every message
-HINT = "\n(HYDRA_FULL_ERROR=1 shows where it happened.)\n"
-
 
 OK = "old.yaml: ok, 4 modifiers, 4 epochs\n"
 
@@ -127,8 +124,7 @@ def test_what_is_wrong_is_said_in_one_line_with_its_place(old, new, words, messa
     code, out, said = command("check", recipe, *words)
     assert (code, bool(out)) == (1 if message else 0, not message)
     assert said.startswith(message)
-    assert said.endswith(HINT if message else "")
-    assert said.count("\n") == 2 * bool(message)
+    assert said.count("\n") == bool(message)
 
 
 def test_anchors_let_an_argument_reach(command, recipe):
@@ -279,8 +275,7 @@ def test_show_refuses(words, message, command, recipe):
     code, out, said = command("show", *words)
     assert (code, out) == (1, "")
     assert said.startswith(message)
-    assert said.endswith(HINT)
-    assert said.count("\n") == 2
+    assert said.count("\n") == 1
 
 
 def test_usage(command):
@@ -318,7 +313,7 @@ def test_a_picture_without_matplotlib(command, recipe, monkeypatch):
     assert command("show", recipe, "--png", "x.png") == (
         1,
         "",
-        f"--png needs matplotlib: pip install 'sparse-xp[plot]'.{HINT}",
+        "--png needs matplotlib: pip install 'sparse-xp[plot]'.\n",
     )
 
 

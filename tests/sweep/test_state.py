@@ -20,9 +20,9 @@ def test_states(tmp_path):
     assert state(tmp_path, "abc") == "failed"
     assert last_line(tmp_path / "error.txt") == "ValueError: no"
     (tmp_path / "error.txt").unlink()
+    (tmp_path / "config.yaml").write_text("config_hash: abc\n")
     (tmp_path / "history.jsonl").touch()
     assert state(tmp_path, "abc") == "interrupted"
-    (tmp_path / "config.yaml").write_text("config_hash: abc\n")
     (tmp_path / "result.json").touch()
     assert state(tmp_path, "abc") == "finished"
     assert state(tmp_path, "abd") == "foreign"
@@ -57,14 +57,15 @@ def test_a_cell_that_failed_and_is_finished_in_the_end_raises_nothing(tmp_path):
     assert state(directory, cell.config_hash) == "finished"
 
 
-def test_a_cell_that_failed_and_is_not_finished_raises(tmp_path):
+def test_a_cell_that_failed_and_is_not_finished_raises(tmp_path, capsys):
     cell = make_cell()
     plan = Plan("p", tmp_path, [cell])
     with pytest.raises(RuntimeError, match="killed"):  # it came to no folder of its own
         conclude(plan, [failed()])
     write_error(tmp_path / cell.directory, "Traceback\nRuntimeError: out of memory", "command")
-    with pytest.raises(UserError, match=r"1 of 1 cells failed[\s\S]*RuntimeError: out of memory"):
+    with pytest.raises(UserError, match=rf"1 of 1 cells failed: {cell.directory}\. All of it stands in their error"):
         conclude(plan, [failed()])
+    assert "RuntimeError: out of memory" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe\x00", b"x" * 200_000, b"\x1b[31mred\n", b"  only\n  inner\n"])
