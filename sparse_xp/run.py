@@ -49,20 +49,23 @@ def run(config: Config, directory: Path, command: str | None = None, show: bool 
     configuration, which is in config.yaml in any case; otherwise the directory alone.
     """
     # The processes of one run with several devices hold it together: the first of them for all.
-    alone = one_at_a_time(directory, say) if os.environ.get("RANK", "0") == "0" else nullcontext()
-    with alone:
-        return run_alone(config, directory, command, show)
+    config_hash, first = result_hash(config), os.environ.get("RANK", "0") == "0"
+    finished = find_finished(directory, config_hash)  # without a lock: the place may be read-only
+    if not finished:
+        with one_at_a_time(directory, say) if first else nullcontext():
+            finished = find_finished(directory, config_hash)
+            if not finished:
+                return run_alone(config, directory, config_hash, first, command, show)
+    if first:
+        clear(directory)  # of a process that was killed between its result and this
+    say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
+    return finished
 
 
-def run_alone(config: Config, directory: Path, command: str | None, show: bool) -> Result:
-    """The run, with nobody else at work in ``directory``."""
-    config_hash = result_hash(config)
-    first = os.environ.get("RANK", "0") == "0"
-    if finished := find_finished(directory, config_hash):
-        if first:
-            clear(directory)  # of a process that was killed between its result and this
-        say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
-        return finished
+def run_alone(
+    config: Config, directory: Path, config_hash: str, first: bool, command: str | None, show: bool
+) -> Result:
+    """The run, with nobody else at work in ``directory``; ``first``: of its processes, the one that writes."""
     if first:
         claim_run(directory)
         (directory / ERROR).unlink(missing_ok=True)

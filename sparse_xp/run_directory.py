@@ -122,7 +122,8 @@ def clear(directory: Path) -> None:
     if is_empty(folder):
         folder.rmdir()
     for name in (TRAINED, ERROR):
-        (directory / name).unlink(missing_ok=True)
+        if os.path.lexists(directory / name):  # a finished run may be read-only
+            (directory / name).unlink()
 
 
 def checkpoints(folder: Path) -> list[Path]:

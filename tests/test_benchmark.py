@@ -160,7 +160,7 @@ def refused(*words):
         patch.setattr(sys, "argv", ["benchmark", *words])
         with pytest.raises(SystemExit) as stopped:
             command(benchmark.main, benchmark.__doc__)
-    line, _ = str(stopped.value.code).splitlines()
+    [line] = str(stopped.value.code).splitlines()
     return line
 
 
