@@ -36,8 +36,17 @@ def claim(path: Path, ours: Callable[[Path], bool], way_out: str) -> Path:
     """
     real = Path(os.path.realpath(path))
     if os.path.lexists(real) and not ours(real):
-        raise UserError(f"{path} holds what sparse_xp did not write, and is left as it is. {way_out}")
+        raise UserError(f"{path} holds {contents(real)}, and is left as it is. {way_out}")
     return real
+
+
+def contents(path: Path) -> str:
+    """What a file or directory holds that may not be replaced, in words."""
+    kind = marked(path)
+    if kind == "run" or (kind and not unlisted(path)):
+        return f"a {kind}"
+    others = f" ({', '.join(unlisted(path)[:3])})" if kind else ""
+    return f"what sparse_xp did not write{others}"
 
 
 def is_own(path: Path, kind: str) -> bool:

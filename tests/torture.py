@@ -89,7 +89,8 @@ def texts(seed: int, count: int) -> Iterator[str]:
     from tests.runs import SHORT, configure
 
     with tempfile.TemporaryDirectory() as place:
-        run(configure(*SHORT, "task=sst2", "recipe=dense", f"data.cache={place}/cache"), Path(place) / "run")
+        config = configure(*SHORT, "task=sst2", "recipe=dense", f"data.cache={place}/cache")
+        run(config, Path(place) / "run", show=False)
         pipeline = Pipeline(Path(place) / "run")
         names = [name for alike in pipeline.texts for name in alike]
         for row in rows(seed, count, names):
@@ -118,8 +119,10 @@ def main(words: list[str]) -> None:
         if not count:
             continue
         began, counts = time.perf_counter(), Counter[str]()
-        for found in globals()[kind](seed, count):
+        for number, found in enumerate(globals()[kind](seed, count), 1):
             counts[found if found in expected else "WRONG"] += 1
+            if number % max(1, count // 10) == 0:
+                print(f"{kind}: {number:,} of {count:,}, {counts['WRONG']} wrong", file=sys.stderr, flush=True)
             if found not in expected:
                 failed = True
                 print(f"{kind}: {found}", flush=True)
