@@ -27,7 +27,8 @@ from sparse_xp.errors import (
     welcome,
     wrong_form,
 )
-from sparse_xp.run_directory import release, write_error
+from sparse_xp.files import is_own, whole_directory
+from sparse_xp.run_directory import CHECKPOINTS, checkpoints, release, write_error
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.commands import in_sweep, own_command, sources, taught_command
 from sparse_xp.sweep.manifest import read_manifest
@@ -102,7 +103,7 @@ def relative(directory: Path) -> Path:
 
 def saved_step(directory: Path) -> str:
     """Where an interrupted run would continue."""
-    saved = sorted((directory / "checkpoints").glob("step-*"))
+    saved = checkpoints(directory / CHECKPOINTS)
     if not saved:
         return "from the beginning, as nothing was saved yet (train.save_every says how often)"
     return f"at step {int(saved[-1].name.removeprefix('step-'))}"
@@ -158,12 +159,12 @@ def culprit(node: DictConfig) -> str:
 
 def keep_composition(cfg: DictConfig, hydra_config: HydraConf | DictConfig, folder: Path) -> None:
     """What Hydra would have written before anything was checked, once; of several processes the first writes it."""
-    if os.environ.get("RANK", "0") != "0" or (folder / "overrides.yaml").exists():
+    if os.environ.get("RANK", "0") != "0" or is_own(folder, folder.name):
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(cfg, folder / "config.yaml")
-    OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), folder / "hydra.yaml")
-    OmegaConf.save(hydra_config.overrides.task, folder / "overrides.yaml")
+    with whole_directory(folder, folder.name, "Move it away.") as draft:
+        OmegaConf.save(cfg, draft / "config.yaml")
+        OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), draft / "hydra.yaml")
+        OmegaConf.save(hydra_config.overrides.task, draft / "overrides.yaml")
 
 
 def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[DictConfig, DictConfig, Path]:

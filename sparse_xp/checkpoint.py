@@ -6,6 +6,7 @@ checked before it is read. It holds plain tensors and numbers and is read with `
 
 from __future__ import annotations
 
+import os
 import random
 from dataclasses import asdict
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
-from sparse_xp.files import damage, recover, remove, whole_directory
+from sparse_xp.files import damage, free_name, is_own, recover, remove, whole_directory
 from sparse_xp.run_directory import CHECKPOINTS, checkpoints
 
 if TYPE_CHECKING:
@@ -44,10 +45,12 @@ def save(run: Run) -> None:
             "progress": asdict(run.progress),
             "scaler": scaler.state_dict() if scaler else {},
             "random": states,
+            "data": run.origin,
         }
         with whole_directory(folder / f"step-{run.progress.step:08d}", "checkpoint") as draft:
             torch.save(state, draft / "state.pt")
-        for old in checkpoints(folder)[: -run.train.keep_checkpoints]:
+        mine = [path for path in checkpoints(folder) if path.name <= f"step-{run.progress.step:08d}"]
+        for old in [path for path in mine if is_own(path, "checkpoint")][: -run.train.keep_checkpoints]:
             remove(old, "checkpoint")
     run.accelerator.wait_for_everyone()
 
@@ -58,6 +61,11 @@ def restore(run: Run) -> bool:
     if path is None:
         return False
     state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    if state.get("data", run.origin) != run.origin:
+        raise UserError(
+            f"The rows are others than those that {run.directory} was begun with. Give it the same data, or move it "
+            "away to begin anew."
+        )
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
     run.recipe.load_state_dict(move(state["recipe"], run.accelerator.device))
@@ -73,14 +81,21 @@ def restore(run: Run) -> bool:
 
 def latest(folder: Path) -> Path | None:
     """The latest checkpoint that is undamaged, None if there is none at all; says which are left out."""
-    wrong = ""
+    wrong: dict[Path, str] = {}
     for path in reversed(checkpoints(folder)):
-        if not (found := damage(path)):
-            return path
-        wrong = wrong or f"{path} is damaged ({found})"
-        say(f"{path} is damaged ({found}): it is not used")
-    if wrong:
-        raise UserError(f"{wrong}, and no other is whole. Move {folder} away: the same command begins the run anew.")
+        if found := damage(path):
+            wrong[path] = found
+            continue
+        for each, why in wrong.items():  # where the run is to write again
+            kept = free_name(each, "damaged")
+            os.rename(each, kept)
+            say(f"{each} is damaged ({why}): the one before is used, and what was there is in {kept}")
+        return path
+    for path, found in wrong.items():
+        raise UserError(
+            f"{path} is damaged ({found}), and no other is whole. Move {folder} away: the same command begins the run "
+            "anew."
+        )
     return None
 
 

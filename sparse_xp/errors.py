@@ -62,6 +62,14 @@ def short_errors(traceback: bool, hint: bool = False) -> Iterator[None]:
     """
     try:
         yield
+    except KeyboardInterrupt:
+        if traceback:
+            raise
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # who read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
     except Exception as error:
         if traceback or not can_be_mended(error):
             raise
@@ -71,6 +79,8 @@ def short_errors(traceback: bool, hint: bool = False) -> Iterator[None]:
 def can_be_mended(error: BaseException) -> bool:
     """Whether an error is the user's to mend: ours, Hydra's, and the operating system's with a file."""
     if isinstance(error, CompactHydraException | OmegaConfBaseException | yaml.YAMLError) or composing(error):
+        return True
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return True
     return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
 
@@ -123,6 +133,8 @@ def explain(error: BaseException) -> str:
         return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}."
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {(error.strerror or '').lower()}.{way_out(error)}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "No space left on the disk that this command writes its output to."
     if overrides_nothing(error):
         return (
             "A value is given for sparsity or quantization, but that group is none: choose an option of it first "

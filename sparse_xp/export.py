@@ -29,11 +29,11 @@ from sparse_xp.card import model_card, run_card
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean, short_errors, wants_traceback
-from sparse_xp.files import marked, one_at_a_time, put_aside, reading, whole_directory
+from sparse_xp.files import marked, one_at_a_time, reading, whole_directory
 from sparse_xp.history import read_history
 from sparse_xp.result import TRAINED, Deployment, Result, Sparsity, summary, summary_of
 from sparse_xp.run import MOVE_AWAY
-from sparse_xp.run_directory import RESULT, clear
+from sparse_xp.run_directory import CHECKPOINTS, RESULT, WHOLE, clear, kept_around
 from sparse_xp.tasks import TASKS, Task
 from sparse_xp.words import as_written
 
@@ -52,18 +52,21 @@ def export_run(directory: Path, words: list[str], out: Path | None) -> Deploymen
 
 
 def refuse_of_run(out: Path) -> None:
-    """Raise UserError for the deployment folder of a run, which ``result.json`` there tells of."""
-    run = Path(os.path.realpath(out)).parent
-    if marked(run) == "run":
+    """Raise UserError for a place inside of what is kept as a whole, a run's deployment among it."""
+    real = Path(os.path.realpath(out))
+    inside = kept_around(real.parent)
+    if not inside and marked(real.parent) == "run" and real.name in (*WHOLE, CHECKPOINTS):
+        inside = "run"
+    if inside:
         raise UserError(
-            f"out={out} is inside of the run {run.name}, whose result.json tells of its own deployment. Name another "
-            f"directory, or write the run's folder again: python -m sparse_xp.export run={run}."
+            f"out={out} is inside of a {inside}, which tells of its own files alone. Name another directory; a run's "
+            "own deployment is written by python -m sparse_xp.export run=DIR without out=."
         )
 
 
 def export_alone(directory: Path, words: list[str], out: Path | None) -> Deployment:
     """The same with nobody else at work in ``directory``."""
-    from sparse_xp.report import report, write_report
+    from sparse_xp.report import write_report
 
     stored = next((directory / name for name in (RESULT, TRAINED) if os.path.lexists(directory / name)), None)
     if stored is None:
@@ -71,7 +74,7 @@ def export_alone(directory: Path, words: list[str], out: Path | None) -> Deploym
         state = "an unfinished run: issue its command again first" if begun else "no run"
         raise UserError(f"{directory} holds {state}. A model without a run: task=NAME model.checkpoint=DIR out=DIR.")
     task, data, settings, batch = parts_of_run(directory, words)
-    before = result = Result.read(stored)
+    result = Result.read(stored)
     if not out and (other := next((word for word in words if word.startswith("task.")), None)):
         raise UserError(f"{other} would score other rows than the run's. Give out=DIR to leave its result as it is.")
     lines = [] if out else read_history(directory / "history.jsonl")
@@ -89,10 +92,6 @@ def export_alone(directory: Path, words: list[str], out: Path | None) -> Deploym
         complete(draft, run_card(made.task, data, result), directory / "recipe.yaml")
     say(f"{place}\n  {summary(result)}")
     if not out:
-        edited = directory / "report.md"
-        known = (report(before, lines), report(result, lines))  # the second of a process that was killed after it
-        if edited.is_file() and edited.read_text(encoding="utf-8", errors="replace") not in known:
-            put_aside(edited)
         write_report(directory, result, lines)
         result.write(directory / RESULT)
         clear(directory)

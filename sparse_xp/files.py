@@ -21,6 +21,8 @@ from sparse_xp.errors import UserError
 CHECKSUMS = "checksums.txt"
 #: in every directory that is sparse_xp's own: ``{"sparse_xp": KIND}``
 MARKER = ".sparse_xp"
+#: in the name of a file that is being written
+DRAFT = ".sparse_xp-"
 #: what people edit, or publish: a copy is kept of what was changed since it was written
 KEPT = ("model", "deployment")
 
@@ -65,7 +67,7 @@ def marked(path: Path) -> str | None:
 
 def mark(path: Path, kind: str) -> None:
     """Make the directory ``path`` sparse_xp's own."""
-    write_text(path / MARKER, json.dumps({"sparse_xp": kind}) + "\n")
+    write_text(path / MARKER, json.dumps({"sparse_xp": kind}) + "\n", kind)
 
 
 def is_empty(path: Path) -> bool:
@@ -78,11 +80,11 @@ def may_fill(kind: str) -> Callable[[Path], bool]:
     return lambda path: is_empty(path) or is_own(path, kind)
 
 
-def is_draft(path: Path) -> bool:
-    """Whether a directory is what a killed writer left: marked, or killed before it was."""
+def is_draft(path: Path, kind: str) -> bool:
+    """Whether a directory is what a writer of ``kind`` left that was killed: marked, or killed before it was."""
     if not path.is_dir() or path.is_symlink():
         return False
-    return marked(path) is not None or all(each.name == f".{MARKER}.tmp" for each in path.iterdir())
+    return marked(path) == kind or all(each.name.startswith(f".{MARKER}{DRAFT}") for each in path.iterdir())
 
 
 def remove(path: Path, kind: str) -> bool:
@@ -111,7 +113,7 @@ def discard(path: Path) -> None:
 #: in a file that people name the place of; a file that has it may be replaced by another
 WRITTEN = "written by sparse_xp"
 #: the bytes at each end of a file in which that is looked for
-ENDS = 1000
+ENDS = 4000
 
 
 def signed(text: str, before: str = "<!-- ", after: str = " -->") -> str:
@@ -148,6 +150,13 @@ def put_aside(path: Path) -> None:
     say(f"{path} was changed since it was written: what was there is in {kept}")
 
 
+def replace_signed(path: Path, text: str, before: str = "<!-- ", after: str = " -->") -> None:
+    """``write_text`` of a signed ``text``; what somebody has edited since, or put there, stays beside it."""
+    if path.is_file() and not (is_signed(path) and is_unchanged(path)):
+        put_aside(path)
+    write_text(path, signed(text, before, after))
+
+
 def never(path: Path) -> bool:
     """For ``claim``: nothing that is there may be replaced."""
     return False
@@ -156,13 +165,19 @@ def never(path: Path) -> bool:
 # Writing
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace ``path`` at once: a reader sees the old text or the new, never half."""
-    draft = path.with_name(f".{path.name}.tmp")
+def write_text(path: Path, text: str, kind: str = "") -> None:
+    """Replace ``path`` at once: a reader sees the old text or the new, never half. ``kind``: see ``ROOM``."""
+    write_bytes(path, text.encode(), kind)
+
+
+def write_bytes(path: Path, data: bytes, kind: str = "") -> None:
+    """The same for bytes."""
+    # A name of its own, made here and nowhere else: one that is there already may be anybody's, or a link.
+    draft = path.with_name(f".{path.name}{DRAFT}{os.urandom(4).hex()}.tmp")
     try:
-        with explain_full_disk(path):
-            with draft.open("w", encoding="utf-8") as file:
-                file.write(text)
+        with explain_full_disk(path, kind):
+            with draft.open("xb") as file:
+                file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(draft, path)
@@ -181,15 +196,15 @@ def whole_directory(path: Path, kind: str, way_out: str = "Name another director
     claim(path, may_fill(kind), way_out)
     path = recover(path)
     draft, old = path.with_name(f".{path.name}.tmp"), path.with_name(f".{path.name}.old")
-    for stale in (draft, old):
-        claim(stale, is_draft, "Move it away.")
+    claim(draft, lambda place: is_draft(place, kind), "Move it away.")
+    claim(old, may_fill(kind), "Move it away.")
     discard(draft)
     try:
         with explain_full_disk(path, kind):
             draft.mkdir(parents=True)
             mark(draft, kind)
             yield draft
-            write_checksums(draft)
+            write_checksums(draft, kind)
             readable = draft.stat().st_mode & 0o666  # what the umask leaves; some libraries write for the owner alone
             for file in draft.rglob("*"):
                 if file.is_file():
@@ -298,10 +313,10 @@ def reserve(path: Path, size: int) -> None:
 # Checksums
 
 
-def write_checksums(directory: Path) -> None:
+def write_checksums(directory: Path, kind: str = "") -> None:
     """``checksums.txt``: every other file but the marker."""
     lines = [f"{sha256(directory / name)}  {name}\n" for name in files_in(directory)]
-    write_text(directory / CHECKSUMS, "".join(lines))
+    write_text(directory / CHECKSUMS, "".join(lines), kind)
 
 
 def read_checksums(directory: Path) -> dict[str, str]:
@@ -400,6 +415,13 @@ def reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"has no {error}"
     return f"is damaged ({(str(error) or type(error).__name__).splitlines()[0]})"
+
+
+def read_whole(path: Path) -> str:
+    """The text of a file. Raises ValueError for a pipe or a device, which might never end."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise ValueError("it is no file on a disk")
+    return path.read_text(encoding="utf-8")
 
 
 def neighbours(path: Path) -> list[str]:

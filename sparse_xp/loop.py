@@ -64,12 +64,14 @@ class Shell(torch.nn.Module):
 class Run(Subject):
     """What the hooks of a modifier may see.
 
-    ``source`` names the checkpoint that training started from, ``cache`` is where runs keep what others may use too.
+    ``source`` names the checkpoint that training started from, ``cache`` is where runs keep what others may use too,
+    ``origin`` is a digest of where the rows come from.
     """
 
     directory: Path
     cache: Path
     source: str
+    origin: str
     seed: int
     train: Train
     accelerator: Accelerator

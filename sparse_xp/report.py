@@ -15,6 +15,7 @@ from sparse_xp.files import (
     is_signed,
     is_unchanged,
     put_aside,
+    replace_signed,
     sha256,
     signed,
     write_text,
@@ -111,7 +112,7 @@ def find_with_places(places: list[Path]) -> list[tuple[Path, Result]]:
 
 def write_report(directory: Path, result: Result, history: list[dict[str, Any]]) -> None:
     """``report.md``: the run as a person would want to read it."""
-    write_text(directory / "report.md", report(result, history))
+    replace_signed(directory / "report.md", report(result, history) + "\n")
 
 
 def report(result: Result, history: list[dict[str, Any]]) -> str:

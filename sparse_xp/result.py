@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sparse_xp.config import PACKAGE
-from sparse_xp.files import reading, write_text
+from sparse_xp.files import read_whole, reading, write_text
 
 LIBRARIES = (
     "torch",
@@ -152,7 +152,7 @@ class Result:
     def read(cls, path: Path) -> Result:
         """Read what ``write`` wrote. Raises UserError for a file that is damaged or of another version."""
         with reading(path, "It is damaged, or of another version of sparse_xp: restore it, or move its run away."):
-            raw: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            raw: dict[str, Any] = json.loads(read_whole(path))
             if taken := raw["sparsity"].get("removed"):
                 raw["sparsity"]["removed"] = Removed(**taken)
             parts = {

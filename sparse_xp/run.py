@@ -22,7 +22,17 @@ from sparse_xp.environment import (
     start_tracker,
 )
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.files import explain_full_disk, neighbours, of_run, one_at_a_time, reading, whole_directory, write_text
+from sparse_xp.files import (
+    explain_full_disk,
+    is_signed,
+    neighbours,
+    of_run,
+    one_at_a_time,
+    reading,
+    replace_signed,
+    whole_directory,
+    write_text,
+)
 from sparse_xp.history import History
 from sparse_xp.hub import go_offline_if_unreachable, is_local
 from sparse_xp.modifiers.pruning import Pruning
@@ -68,7 +78,8 @@ def run_alone(
     """The run, with nobody else at work in ``directory``; ``first``: of its processes, the one that writes."""
     if first:
         claim_run(directory)
-        (directory / ERROR).unlink(missing_ok=True)
+        if is_signed(directory / ERROR):  # of an earlier attempt
+            (directory / ERROR).unlink()
     check_places(config)
     needs_hub = config.data.source == "hub" or any(
         place and not Path(place).is_dir() for place in (config.model.checkpoint, config.teacher.path)
@@ -166,6 +177,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         directory=directory,
         cache=cache,
         source=source,
+        origin=data.digest([loaded.origin, examined.origin]),
         seed=config.seed,
         task=task,
         train=settings,
@@ -218,7 +230,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         changed = any(modifier.late for modifier in this.recipe.modifiers.values())
         metrics = this.progress.best if settings.keep_best and not changed else evaluate(this)
         save_model(this)
-        origin = provenance(config_hash, data.digest([loaded.origin, examined.origin]), command)
+        origin = provenance(config_hash, this.origin, command)
         trained = make_result(config, this, metrics, origin, (loaded.total, examined.total))
         trained.write(directory / TRAINED)  # what the gate may stop; sparse_xp.export can finish it
         with whole_directory(directory / "deployment", "deployment", MOVE_AWAY) as draft:
@@ -293,12 +305,10 @@ def write_config(config: Config, directory: Path, config_hash: str) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     fields = {"config_hash": config_hash, **asdict(config)}
     fields["task"] = {"kind": type(config.task).__name__, **fields["task"]}
-    write_text(directory / "config.yaml", yaml.safe_dump(fields, sort_keys=False))
+    replace_signed(directory / "config.yaml", yaml.safe_dump(fields, sort_keys=False), "# ", "")
     recipe = {name: {"kind": type(m).__name__, **asdict(m)} for name, m in config.modifiers().items()}
-    write_text(
-        directory / "recipe.yaml",
-        yaml.safe_dump({"recipe": config.recipe.name, "modifiers": recipe}, sort_keys=False),
-    )
+    text = yaml.safe_dump({"recipe": config.recipe.name, "modifiers": recipe}, sort_keys=False)
+    replace_signed(directory / "recipe.yaml", text, "# ", "")
 
 
 def save_model(run: Run) -> None:

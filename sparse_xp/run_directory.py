@@ -9,7 +9,22 @@ from pathlib import Path
 import yaml
 
 from sparse_xp.errors import UserError
-from sparse_xp.files import MARKER, discard, is_draft, is_empty, mark, marked, may_fill, reading, remove, write_text
+from sparse_xp.files import (
+    DRAFT,
+    MARKER,
+    WRITTEN,
+    discard,
+    is_draft,
+    is_empty,
+    is_signed,
+    mark,
+    marked,
+    may_fill,
+    put_aside,
+    reading,
+    remove,
+    write_text,
+)
 from sparse_xp.result import TRAINED, Result
 
 ERROR = "error.txt"
@@ -17,10 +32,10 @@ RESULT = "result.json"
 #: what a run writes into its directory, but for what trackers do
 FILES = (
     *("config.yaml", "recipe.yaml", "history.jsonl", "latency.json", "wandb_id", TRAINED, RESULT, "report.md", ERROR),
-    *("log.txt", ".hydra"),
+    "log.txt",
 )
 #: the directories in it that are written as a whole, each as the kind of its name
-WHOLE = ("best", "model", "deployment")
+WHOLE = ("best", "model", "deployment", ".hydra")
 CHECKPOINTS = "checkpoints"
 
 
@@ -29,8 +44,11 @@ def claim_run(directory: Path) -> None:
 
     Raises UserError if it has files of other origin where a run would write, before anything is written.
     """
-    if (kind := marked(directory)) not in (None, "run"):
-        raise UserError(f"{directory} is a {kind} that sparse_xp keeps. Give this run a directory with hydra.run.dir=.")
+    if kind := kept_around(directory):
+        raise UserError(
+            f"{directory} is, or is inside of, a {kind} that sparse_xp keeps. Give this run a directory of its own "
+            "with hydra.run.dir=."
+        )
     if there := foreign(directory):
         raise UserError(
             f"{directory} has {', '.join(there)}, which no run of sparse_xp wrote and which stays as it is. Give this "
@@ -40,6 +58,13 @@ def claim_run(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         with reading(directory / MARKER, "Move it away."):
             mark(directory, "run")
+
+
+def kept_around(place: Path) -> str | None:
+    """The kind of the whole directory that ``place`` is, or is inside of; None if it is in none."""
+    real = Path(os.path.realpath(place))
+    kinds = (marked(each) for each in (real, *real.parents))
+    return next((kind for kind in kinds if kind not in (None, "run")), None)
 
 
 def foreign(directory: Path) -> list[str]:
@@ -116,23 +141,46 @@ def clear(directory: Path) -> None:
     folder = directory / CHECKPOINTS
     for checkpoint in checkpoints(folder):
         remove(checkpoint, "checkpoint")
-    for stale in (*directory.glob(".*.tmp"), *directory.glob(".*.old"), *folder.glob(".*.tmp"), *folder.glob(".*.old")):
-        if is_draft(stale):
-            discard(stale)
+    for place in [*(directory / name for name in WHOLE), *(folder / f"step-{step:08d}" for step in drafts_of(folder))]:
+        kind = "checkpoint" if place.parent == folder else place.name
+        remove(place.with_name(f".{place.name}.old"), kind)
+        if is_draft(draft := place.with_name(f".{place.name}.tmp"), kind):
+            discard(draft)
+    for name in FILES:
+        for draft in directory.glob(f".{name}{DRAFT}*.tmp"):
+            draft.unlink()
     if is_empty(folder):
         folder.rmdir()
-    for name in (TRAINED, ERROR):
-        if os.path.lexists(directory / name):  # a finished run may be read-only
+    for name, ours in ((TRAINED, is_result), (ERROR, is_signed)):
+        if ours(directory / name):
             (directory / name).unlink()
+
+
+def drafts_of(folder: Path) -> list[int]:
+    """The steps of the checkpoints that were being written, or replaced, when a process was killed."""
+    found = (re.fullmatch(r"\.step-(\d{8})\.(tmp|old)", path.name) for path in folder.glob(".step-*"))
+    return sorted({int(each[1]) for each in found if each})
+
+
+def is_result(path: Path) -> bool:
+    """Whether a file is the record of a run."""
+    try:
+        return bool(Result.read(path))
+    except UserError:
+        return False
 
 
 def checkpoints(folder: Path) -> list[Path]:
     """The whole checkpoints of a folder, oldest first."""
-    return sorted(folder.glob("step-*")) if folder.is_dir() else []
+    there = folder.glob("step-*") if folder.is_dir() else ()
+    return sorted(path for path in there if re.fullmatch(r"step-\d{8}", path.name))
 
 
 def write_error(directory: Path, trace: str, command: str) -> None:
     """Record in its own folder that a cell failed; nothing in a folder that is not a run's."""
-    if not foreign(directory):
-        claim_run(directory)
-        write_text(directory / ERROR, f"{command}\n\n{trace}")
+    if foreign(directory):
+        return
+    claim_run(directory)
+    if (directory / ERROR).is_file() and not is_signed(directory / ERROR):
+        put_aside(directory / ERROR)
+    write_text(directory / ERROR, f"{command}\n# {WRITTEN}\n\n{trace}")

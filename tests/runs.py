@@ -63,7 +63,8 @@ def left_by(run: Path) -> dict[str, bytes]:
     found["result.json"] = json.dumps(result).encode()
     cards = [name for name in found if name.endswith("checksums.txt")]
     for name in cards:
-        found[name] = b"".join(line for line in found[name].splitlines(True) if not line.endswith(b"model_card.md\n"))
+        lines = found[name].splitlines(True)
+        found[name] = b"".join(line for line in lines if not line.endswith((b"model_card.md\n", b"hydra.yaml\n")))
     return found | dict.fromkeys(TELLING, b"")
 
 

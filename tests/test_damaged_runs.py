@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparse_xp import checkpoint, export, report
+from sparse_xp import checkpoint, export, report, rows
 from sparse_xp.errors import UserError
 from sparse_xp.run import run
 from tests.runs import SHORT, configure, difference
@@ -141,3 +141,29 @@ def test_a_finished_run(place, tmp_path, monkeypatch, name, reader, damage):
         assert name.rpartition("/")[2] in str(caught.value)
         assert len(str(caught.value).splitlines()) == 1
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_an_interrupted_run_whose_data_are_others_now(place, tmp_path, monkeypatch):
+    copy = Path(shutil.copytree(place.interrupted, tmp_path / "run"))
+    real = rows._embedded
+    monkeypatch.setattr(rows, "_embedded", lambda *given: (real(*given)[0], f"another file, {given[2]}"))
+    told = again(place, copy)
+    assert told
+    assert told.startswith(f"The rows are others than those that {copy} was begun with.")
+    monkeypatch.undo()
+    assert again(place, copy) is None
+
+
+def test_what_the_user_adds_to_an_interrupted_run_is_there_when_it_ends(place, tmp_path):
+    """Notes under the names of files that the run writes at its end, or removes."""
+    copy = Path(shutil.copytree(place.interrupted, tmp_path / "run"))
+    (copy / "checkpoints" / "step-backup").mkdir()
+    for name in ("checkpoints/step-backup/notes", "report.md", "error.txt", "notes.txt"):
+        (copy / name).write_text("mine")
+    with (copy / "config.yaml").open("a") as file:
+        file.write("# my comment\n")
+    run(place.config, copy)
+    kept = ("checkpoints/step-backup/notes", "report.md.changed-1", "error.txt", "notes.txt")
+    assert [(copy / name).read_text() for name in kept] == ["mine"] * 4
+    assert (copy / "config.yaml.changed-1").read_text().endswith("# my comment\n")
+    assert sorted(difference(place.finished, copy)) == sorted([*kept, "config.yaml.changed-1"])

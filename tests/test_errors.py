@@ -146,6 +146,15 @@ def test_the_keys_of_places(key):
     assert explain(OSError(errno.ENAMETOOLONG, "File name too long", "x")) == "x: file name too long."
 
 
+def test_an_interrupt_and_a_full_screen_are_told_in_words(capsys):
+    with pytest.raises(SystemExit) as stopped, short_errors(traceback=False):
+        raise KeyboardInterrupt
+    assert stopped.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    with pytest.raises(SystemExit, match="No space left on the disk"), short_errors(traceback=False):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_an_error_of_ours_keeps_its_traceback():
     """Only what Hydra stumbles over is taken for the user's."""
     for error in (ValueError("x"), AssertionError("x"), OSError("x"), KeyError("x"), RecursionError("x")):

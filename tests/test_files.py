@@ -76,6 +76,15 @@ def test_a_full_disk_is_a_message_that_names_the_path(tmp_path, monkeypatch, num
     assert names(tmp_path) == ["result.json"]
 
 
+def test_a_name_like_that_of_a_draft_may_be_the_users_or_a_link(tmp_path):
+    (tmp_path / "thesis").write_text("all of it")
+    (tmp_path / ".result.json.tmp").symlink_to(tmp_path / "thesis")
+    write_text(tmp_path / "result.json", "new")
+    assert (tmp_path / "thesis").read_text() == "all of it"
+    assert not (tmp_path / "result.json").is_symlink()
+    assert names(tmp_path) == [".result.json.tmp", "result.json", "thesis"]
+
+
 def test_other_errors_stay_what_they_are(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "fsync", fail(PermissionError(errno.EACCES, "no")))
     with pytest.raises(PermissionError):
@@ -383,7 +392,7 @@ def test_a_writer_that_was_killed_between_its_two_renames_has_lost_nothing(tmp_p
 def test_a_writer_that_was_killed_while_it_marked_its_draft_stands_in_no_ones_way(tmp_path):
     draft = tmp_path / ".best.tmp"
     draft.mkdir()
-    (draft / f".{files.MARKER}.tmp").write_text('{"spar')
+    (draft / f".{files.MARKER}{files.DRAFT}0123abcd.tmp").write_text('{"spar')
     own(tmp_path / "best", "best")
     assert names(tmp_path) == ["best"]
 

@@ -131,7 +131,7 @@ def test_the_only_copy_of_a_model_is_no_place_for_its_export(finished, tmp_path,
     refused(lambda: export.main(words), model, capsys)
 
 
-@pytest.mark.parametrize("inside", ["", "/model", "/deployment", "/new"])
+@pytest.mark.parametrize("inside", ["", "/model", "/model/new", "/deployment", "/deployment/new"])
 def test_a_run_is_no_place_for_an_export_of_its_own(finished, capsys, inside):
     refused(lambda: export.main([f"run={finished}", f"out={finished}{inside}"]), finished, capsys)
 

@@ -139,7 +139,19 @@ def test_the_report_names_teacher_and_commit():
 
 def test_the_report_is_a_file_beside_the_result(tmp_path):
     write_report(tmp_path, PRUNED, HISTORY)
-    assert (tmp_path / "report.md").read_text() == report(PRUNED, HISTORY)
+    assert (tmp_path / "report.md").read_text().startswith(report(PRUNED, HISTORY))
+    write_report(tmp_path, PRUNED, HISTORY)
+    assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
+
+
+def test_a_report_that_somebody_has_edited_stays_beside_the_next(tmp_path, capsys):
+    write_report(tmp_path, PRUNED, HISTORY)
+    path = tmp_path / "report.md"
+    path.write_text("my note\n" + path.read_text())
+    write_report(tmp_path, PRUNED, HISTORY)
+    assert (tmp_path / "report.md.changed-1").read_text().startswith("my note\n")
+    assert path.read_text().startswith("# pruned80")
+    assert "report.md was changed since it was written" in capsys.readouterr().out
 
 
 def test_a_report_is_written_of_a_run_that_overflowed_on_its_way():

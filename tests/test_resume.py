@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from sparse_xp import checkpoint
+from sparse_xp.files import whole_directory
 from sparse_xp.run import run
 from sparse_xp.run_directory import checkpoints
 from tests.runs import HANGS, SHORT, configure, difference, history, start, without_export
@@ -178,9 +179,22 @@ def test_finished_run_is_skipped(tmp_path, monkeypatch):
 
 
 def test_half_written_checkpoint_is_not_picked_up(tmp_path):
-    for name in ("step-00000004", ".step-00000009.tmp", ".step-00000008.old"):
+    # nor is a directory of the user's, for which a run would have given up its own
+    for name in ("step-00000004", ".step-00000009.tmp", ".step-00000008.old", "step-old", "step-backup", "step-9"):
         (tmp_path / name).mkdir()
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000004"]
+
+
+def test_a_damaged_checkpoint_makes_room_for_the_one_that_is_written_again(tmp_path, capsys):
+    for step in (4, 8):
+        with whole_directory(tmp_path / f"step-{step:08d}", "checkpoint") as draft:
+            (draft / "state.pt").write_text("state")
+    (tmp_path / "step-00000008" / "checksums.txt").write_text("")
+    assert checkpoint.latest(tmp_path) == tmp_path / "step-00000004"
+    assert "step-00000008 is damaged (checksums.txt does not list state.pt): the one before is used" in (
+        capsys.readouterr().out.replace("\n", " ")
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000008.damaged-1"]
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):

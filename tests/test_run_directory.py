@@ -96,6 +96,25 @@ def test_a_run_that_never_began_leaves_nothing(tmp_path):
     assert files.marked(tmp_path / "run") == "run"
 
 
+def test_what_looks_like_a_rest_of_ours_and_has_the_users_files_stays(tmp_path):
+    claim_run(tmp_path)
+    for name, kind in ((".backup.old", "model"), (".deployment.old", "deployment")):
+        whole(tmp_path / name, kind)
+        (tmp_path / name / "notes.txt").write_text("mine")
+    (tmp_path / ".keep.tmp").mkdir()
+    for name in ("error.txt", "trained.json"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / CHECKPOINTS / "step-old").mkdir(parents=True)
+    clear(tmp_path)
+    assert (tmp_path / ".backup.old" / "notes.txt").exists()
+    assert (tmp_path / ".deployment.old" / "notes.txt").exists()
+    assert (tmp_path / ".keep.tmp").exists()
+    assert (tmp_path / "error.txt").read_text() == (tmp_path / "trained.json").read_text() == "mine"
+    assert (tmp_path / CHECKPOINTS / "step-old").exists()
+    write_error(tmp_path, "trace", "command")
+    assert (tmp_path / "error.txt.changed-1").read_text() == "mine"
+
+
 def test_a_run_of_an_earlier_version_is_known_by_its_configuration(tmp_path):
     (tmp_path / "config.yaml").write_text("config_hash: 0123456789\n")
     (tmp_path / "history.jsonl").touch()
@@ -110,8 +129,10 @@ def test_a_run_of_an_earlier_version_is_known_by_its_configuration(tmp_path):
 
 def test_what_is_kept_as_something_else_is_no_place_for_a_run(tmp_path):
     whole(tmp_path / "entry", "cache")
-    with pytest.raises(UserError, match=r"entry is a cache that sparse_xp keeps\. Give this run a directory"):
+    with pytest.raises(UserError, match=r"entry is, or is inside of, a cache that sparse_xp keeps"):
         claim_run(tmp_path / "entry")
+    with pytest.raises(UserError, match="is inside of, a cache"):
+        claim_run(tmp_path / "entry" / "new")
 
 
 def test_a_begun_run_without_its_configuration_is_damaged(tmp_path):
@@ -124,19 +145,24 @@ def test_a_begun_run_without_its_configuration_is_damaged(tmp_path):
 def test_clear_removes_what_only_an_unfinished_run_needs_and_nothing_of_the_users(tmp_path):
     claim_run(tmp_path)
     whole(tmp_path / "best", "best")
-    for step in ("step-1", "step-2"):
+    for step in ("step-00000001", "step-00000002"):
         whole(tmp_path / CHECKPOINTS / step, "checkpoint")
-    (tmp_path / CHECKPOINTS / "step-2" / "notes.txt").write_text("mine")
-    (tmp_path / "error.txt").write_text("an earlier attempt")
+    (tmp_path / CHECKPOINTS / "step-00000002" / "notes.txt").write_text("mine")
+    write_error(tmp_path, "an earlier attempt", "command")
     clear(tmp_path)
     assert sorted(contents(tmp_path)) == [
-        *(".sparse_xp", *(f"checkpoints/step-2/{name}" for name in (".sparse_xp", "checksums.txt", "file"))),
-        "checkpoints/step-2/notes.txt",
+        *(".sparse_xp", *(f"checkpoints/step-00000002/{name}" for name in (".sparse_xp", "checksums.txt", "file"))),
+        "checkpoints/step-00000002/notes.txt",
     ]
-    (tmp_path / CHECKPOINTS / "step-2" / "notes.txt").unlink()
-    for stale in (".best.old", ".model.tmp", f"{CHECKPOINTS}/.step-3.tmp"):
+    (tmp_path / CHECKPOINTS / "step-00000002" / "notes.txt").unlink()
+    for stale, kind in (
+        (".best.old", "best"),
+        (".model.tmp", "model"),
+        ("checkpoints/.step-00000003.tmp", "checkpoint"),
+    ):
         (tmp_path / stale).mkdir()
-        files.mark(tmp_path / stale, "best")
+        files.mark(tmp_path / stale, kind)
+    (tmp_path / f".report.md{files.DRAFT}0123abcd.tmp").write_text("half")
     clear(tmp_path)
     assert sorted(contents(tmp_path)) == [".sparse_xp"]
     assert not (tmp_path / CHECKPOINTS).exists()

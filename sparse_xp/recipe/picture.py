@@ -5,11 +5,12 @@ With ``--run`` also what a run of the recipe measured, as dots on the curves, an
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 from sparse_xp.errors import UserError
-from sparse_xp.files import WRITTEN, claim, is_signed
+from sparse_xp.files import WRITTEN, claim, is_signed, write_bytes
 from sparse_xp.history import History
 from sparse_xp.modifiers import Distillation, PerLayerDistillation, Quantization
 from sparse_xp.recipe.timeline import HOLDS, Timeline
@@ -78,6 +79,8 @@ def draw(line: Timeline, path: Path, run: Path | None = None) -> None:
     right.set(ylabel="scheduled sparsity", ylim=(0, 1.02))
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     try:
-        figure.savefig(place, format="png", dpi=120, metadata={"Software": WRITTEN})
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=120, metadata={"Software": WRITTEN})
+        write_bytes(place, drawn.getvalue())
     except OSError as error:
         raise UserError(f"--png {path}: {error.strerror or error}.") from error
