@@ -93,7 +93,7 @@ def composing(error: BaseException) -> bool:
     """Whether Hydra stumbled over words or files of the user's, while it composed a configuration of them.
 
     It has an error of its own for most mistakes, and for others whatever Python raised: null where an option is wanted,
-    a list in place of a file's mapping. The run itself, in ``main`` of ``sparse_xp.__main__``, is none of it.
+    a list in place of a file's mapping. An error below ``main`` of ``sparse_xp.__main__`` is the run's, and not meant.
     """
     frames = []
     trace = error.__traceback__

@@ -105,7 +105,7 @@ def parts_of_run(directory: Path, words: list[str]) -> tuple[Task, Data, Export,
             raise UserError(f"{word}: {group} is settled once a run is finished; {', '.join(PARTS)} can be changed.")
     path = directory / "config.yaml"
     alone = f"The model can be exported without it: task=NAME model.checkpoint={directory}/model out=DIR."
-    with reading(path, f"It is damaged, or of another version. {alone}"):
+    with reading(path, f"It may be of another version. {alone}"):
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         kind, batch = stored["task"].pop("kind"), stored["train"]["eval_batch_size"]
         schema = {"task": TASKS[kind], "data": Data, "export": Export}

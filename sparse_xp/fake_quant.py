@@ -197,7 +197,7 @@ def prepare(
     they are. Nothing changes until ``settings.active``.
     Raises UserError for submodules that are not there.
     """
-    # A name that is nowhere is an error: the head that it meant would stay in floating point unsaid.
+    # A name that is nowhere is an error: the head that it meant would stay in floating point without a word.
     modules = dict(model.named_modules())
     within = [""] if submodules is None else [f"{each}." for each in select_modules(modules, submodules)]
     shared: dict[tuple[str, tuple[str, ...]], Range] = {}

@@ -121,7 +121,7 @@ def cause(error: BaseException) -> str:
 def loading(what: str, checkpoint: str, *files: str) -> Iterator[None]:
     """Turn whatever a library raises in the block into a UserError.
 
-    Of a directory it names the ``files`` there, of a hub id ``what`` could not be had.
+    For a directory the message names the ``files`` in it, for a hub id ``what`` could not be loaded.
     """
     try:
         yield

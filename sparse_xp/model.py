@@ -122,7 +122,7 @@ def check_tokenizer(directory: Path) -> list[str]:
 
 
 def check_tokens(path: Path) -> None:
-    """Raise UserError for values that ``from_pretrained`` takes unsaid, though no tokenizer can have them."""
+    """Raise UserError for values that no tokenizer can have, and that ``from_pretrained`` accepts silently."""
     stored = read_object(path)
     for name, value in stored.items():
         text = value.get("content") if isinstance(value, dict) else value
@@ -319,7 +319,7 @@ def read_config(checkpoint: str, revision: str | None, what: str = "model") -> P
 
 
 def check_config(path: Path) -> None:
-    """Raise UserError for a config.json with values that the libraries take unsaid, or that no model has."""
+    """Raise UserError for a config.json with values that no model has, or that the libraries accept silently."""
     stored = read_object(path)
     wrong = []
     for name, (least, most) in SIZES.items():
@@ -343,7 +343,7 @@ def check_config(path: Path) -> None:
 def check_head(task: Task, checkpoint: str, config: PreTrainedConfig) -> None:
     """Raise UserError if ``checkpoint`` has a head that was trained for another kind of task than ``task``.
 
-    Loading it would throw that head away unsaid. Encoders without a head, and heads of pretraining, are fine.
+    Loading it would throw that head away silently. Encoders without a head, and heads of pretraining, are fine.
     """
     wanted = task.model_class.partition("For")[2]
     for architecture in config.architectures or []:

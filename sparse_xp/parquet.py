@@ -15,10 +15,10 @@ from sparse_xp.files import neighbours, reading
 if TYPE_CHECKING:
     import pyarrow
 
-#: rows of a parquet file that are unpacked together: where their size is not known before, at most otherwise, and where
+#: rows of a parquet file that are unpacked together: if their size is unknown, if it is known (at most), and while
 #: texts are read as numbers of a dictionary
 FEW, MANY, NUMBERED = 64, 4096, 65536
-#: unpacked bytes that are worth a piece of a table of their own
+#: bytes of unpacked rows that are joined into one piece of a table
 PIECE = 1 << 26
 #: what to do about a file that is not what was written
 AGAIN = "Fetch or write it again."

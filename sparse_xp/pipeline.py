@@ -241,7 +241,7 @@ class Pipeline:
     def answer(self, asked: Asked, outputs: Outputs, top: int | None) -> Answer:
         """What the task makes of the outputs. Raises UserError for those that are no numbers."""
         if not all(np.isfinite(each).all() for values in outputs.values() for each in values):
-            raise UserError(f"{self.directory}/model.onnx computes what is no number (nan or inf). {AGAIN}")
+            raise UserError(f"{self.directory}/model.onnx computes nan or inf. {AGAIN}")
         if isinstance(self.task, QuestionAnswering):
             return answers.span(self.task, asked, outputs)
         if isinstance(self.task, TextClassification):

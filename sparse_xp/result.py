@@ -151,7 +151,7 @@ class Result:
     @classmethod
     def read(cls, path: Path) -> Result:
         """Read what ``write`` wrote. Raises UserError for a file that is damaged or of another version."""
-        with reading(path, "It is damaged, or of another version of sparse_xp: restore it, or move its run away."):
+        with reading(path, "It may be of another version of sparse_xp: restore it, or move its run away."):
             raw: dict[str, Any] = json.loads(read_whole(path))
             if taken := raw["sparsity"].get("removed"):
                 raw["sparsity"]["removed"] = Removed(**taken)

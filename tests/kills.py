@@ -91,7 +91,7 @@ def before(operation: str, place: Path, then: Callable[[int, str], None]) -> Non
 
 
 def die(number: int, told: str) -> None:
-    """As a power cut would."""
+    """End this process at once."""
     print(f"killed before {told}", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 

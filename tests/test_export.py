@@ -327,7 +327,7 @@ def test_a_run_of_another_version(copy):
     path = copy / "config.yaml"
     stored = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump({**stored, "task": {"name": "squad"}}))
-    with pytest.raises(UserError, match=r"config\.yaml has no 'kind'\. It is damaged, or of another version"):
+    with pytest.raises(UserError, match=r"config\.yaml has no 'kind'\. It may be of another version"):
         main([f"run={copy}"])
     path.write_text(yaml.safe_dump({"task": stored["task"]}))
     with pytest.raises(UserError, match=r"config\.yaml has no 'train'\. .* task=NAME model\.checkpoint="):

@@ -51,7 +51,7 @@ def read_manifest(place: Path) -> Plan:
     path = place / MANIFEST
     if not os.path.lexists(path):
         return Plan(place.name, place, [])
-    with reading(path, "It is damaged, or of another version of sparse_xp. Move it away: the sweep writes it anew."):
+    with reading(path, "It may be of another version of sparse_xp. Move it away: the sweep writes it anew."):
         raw = json.loads(path.read_text(encoding="utf-8"))
         if raw["version"] != VERSION:
             raise ValueError(f"version {raw['version']}, not {VERSION}")
