@@ -27,9 +27,10 @@ def teacher(tmp_path_factory):
     return directory / "dense"
 
 
-@pytest.mark.parametrize("times", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 4])
 def test_sigkill_at_random_steps(tmp_path, teacher, times):
-    """A real process, killed at steps drawn at random."""
+    """A real process, killed at steps drawn at random. In the default suite tests/test_kills.py kills forks."""
     words = (*WORDS, "teacher=checkpoint", f"teacher.path={teacher}", f"data.cache={teacher.parent / 'cache'}")
     straight = start(tmp_path / "straight", *words)
     chance = random.Random(20261121)
