@@ -211,7 +211,7 @@ def cli() -> None:
         print(quick_help(CONF))
         return
     asked = wants_traceback()
-    # Hydra would print and exit by itself; with this it raises, and every error is told by the lines below.
+    # Hydra would print and exit by itself; with this it raises, and the lines below print every error.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     with short_errors(asked, hint=True):
         sys.argv[1:] = words = as_written(sys.argv[1:])

@@ -216,7 +216,7 @@ def cell(engine: str, threads: int, batch: int, length: int, seconds: list[tuple
 
 
 def run_or_parent(given: dict[str, str]) -> Path:
-    """Where results go by themselves: not into a deployment folder, which is whole as it is."""
+    """The default place of the results: never inside a deployment folder, whose files are all listed."""
     return Path(given["run"]) if "run" in given else Path(given["model"]).resolve().parent
 
 

@@ -20,6 +20,7 @@ from sparse_xp.cpu import this_cpu
 from sparse_xp.engines import AGAIN, fill, library
 from sparse_xp.errors import UserError
 from sparse_xp.files import damage, files_in, reading, write_text
+from sparse_xp.hub import parsed
 from sparse_xp.result import TRAINED
 from sparse_xp.tasks import TASKS, Task
 
@@ -73,7 +74,7 @@ def read_task(directory: Path) -> tuple[Task, int]:
     """The task that ``write_task`` wrote, and the token that fills up batches. Raises UserError for another file."""
     path = directory / "task.json"
     with reading(path, AGAIN):
-        told = read_object(path)
+        told = parsed(path.read_bytes())
         kind, pad = told["kind"], told["pad_token_id"]
         if not isinstance(kind, str) or kind not in TASKS:
             raise ValueError(f"kind: want one of {', '.join(TASKS)}")
@@ -114,7 +115,7 @@ def read_deployment(directory: Path) -> Origin:
     """What ``write_deployment`` wrote. Raises UserError for a folder without it, or with another file."""
     path = directory / "deployment.json"
     with reading(path, AGAIN):
-        told = read_object(path)
+        told = parsed(path.read_bytes())
         return made_of(Origin, {**told, "limits": made_of(Limits, told["limits"])})
 
 
@@ -130,18 +131,10 @@ def vocabulary(directory: Path) -> int:
 
 def _number_of(path: Path, name: str) -> int:
     with reading(path, AGAIN):
-        value = read_object(path)[name]
+        value = parsed(path.read_bytes())[name]
         if not fits(value, int) or value < 1:
             raise ValueError(f"{name}: want a whole number of at least 1")
         return int(value)
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """The object in a file of JSON. For ``reading``: raises OSError, ValueError or RecursionError."""
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(told, dict):
-        raise ValueError("want an object")
-    return told
 
 
 def made_of(cls: type[T], told: Any) -> T:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import errno
+import io
 import os
 import re
 import sys
@@ -60,6 +61,8 @@ def short_errors(traceback: bool, hint: bool = False) -> Iterator[None]:
 
     ``hint``: with a line on how to see where it happened.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name of a file may have bytes that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         yield
     except KeyboardInterrupt:

@@ -123,7 +123,7 @@ def signed(text: str, before: str = "<!-- ", after: str = " -->") -> str:
 
 def digest_of(text: str) -> str:
     """Sixty-four hex digits."""
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()
 
 
 def is_signed(path: Path) -> bool:
@@ -167,7 +167,8 @@ def never(path: Path) -> bool:
 
 def write_text(path: Path, text: str, kind: str = "") -> None:
     """Replace ``path`` at once: a reader sees the old text or the new, never half. ``kind``: see ``ROOM``."""
-    write_bytes(path, text.encode(), kind)
+    # A name of a file may have bytes that are not UTF-8.
+    write_bytes(path, text.encode(errors="backslashreplace"), kind)
 
 
 def write_bytes(path: Path, data: bytes, kind: str = "") -> None:

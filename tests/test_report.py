@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -255,3 +256,12 @@ def test_without_results_the_command_says_so(tmp_path, words):
     (tmp_path / "outputs" / "unfinished").mkdir(parents=True)
     with pytest.raises(SystemExit, match=r"No finished run there: nothing holds a result\.json"):
         main(words)
+
+
+def test_a_run_whose_name_is_not_utf_8_is_in_its_tables(tmp_path, capsys):
+    place = tmp_path / os.fsdecode(b"run\xff")
+    place.mkdir()
+    PRUNED.write(place / "result.json")
+    main([str(place), "--out", str(tmp_path / os.fsdecode(b"page\xff"))])
+    assert "pruned80" in capsys.readouterr().out
+    assert len(list((tmp_path / os.fsdecode(b"page\xff")).iterdir())) == 4
