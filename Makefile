@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table prune-ofa test torture check clean
+.PHONY: help setup run table prune-ofa test golden torture check clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +39,9 @@ prune-ofa: setup ## Prune Once for All on the embedded data: prepare, prune at 9
 
 test: setup ## [ARGS="-m slow"]: the test suite (offline, CPU, a few minutes)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --durations 10 $(ARGS)
+
+golden: setup ## record the losses that tests/test_golden_losses.py compares with, anew
+	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.golden_losses
 
 torture: setup ## [ARGS="kills=30 recipes=1000"]: kills, damaged recipes, files and texts by the thousand (docs/reliability.md)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.torture $(ARGS)
