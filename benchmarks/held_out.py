@@ -15,7 +15,7 @@ from pathlib import Path
 
 from datasets import load_dataset
 
-from sparse_xp.rows import permutation
+from sparse_xp.tasks.rows import permutation
 
 
 def main() -> None:

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_dir
 
-import sparse_xp.loop
 import sparse_xp.run
-import sparse_xp.teacher
+import sparse_xp.training.loop
+import sparse_xp.training.teacher
 from sparse_xp.__main__ import to_object
 from sparse_xp.config import CONF
-from sparse_xp.dropout import cheap_dropout
-from sparse_xp.loop import Run, optimize, steps_of_epoch
+from sparse_xp.functional.dropout import cheap_dropout
+from sparse_xp.training.loop import Run, optimize, steps_of_epoch
 
 GROUPED, STORED = "train.group_by_length=true", "teacher.reuse_logits=true"
 APART, LIVE = "train.group_by_length=false", "teacher.reuse_logits=false"
@@ -92,7 +92,12 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
             print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=45))
         raise Measured
 
-    real = sparse_xp.loop.train, sparse_xp.loop.collate, sparse_xp.teacher.store_logits, torch.optim.AdamW
+    real = (
+        sparse_xp.training.loop.train,
+        sparse_xp.training.loop.collate,
+        sparse_xp.training.teacher.store_logits,
+        torch.optim.AdamW,
+    )
     stored: dict[str, float] = {}
 
     def store(run: Run, *arguments: Any) -> None:
@@ -115,7 +120,11 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = to_object(compose("config", overrides=[*words, f"data.cache={place}/cache"]))
-    sparse_xp.loop.train, sparse_xp.teacher.store_logits, sparse_xp.loop.collate = train, store, collate
+    sparse_xp.training.loop.train, sparse_xp.training.teacher.store_logits, sparse_xp.training.loop.collate = (
+        train,
+        store,
+        collate,
+    )
     if plain:
         torch.optim.AdamW = functools.partial(torch.optim.AdamW, fused=False)  # type: ignore[misc, assignment]
     try:
@@ -124,7 +133,12 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
     except Measured:
         pass
     finally:
-        sparse_xp.loop.train, sparse_xp.loop.collate, sparse_xp.teacher.store_logits, torch.optim.AdamW = real
+        (
+            sparse_xp.training.loop.train,
+            sparse_xp.training.loop.collate,
+            sparse_xp.training.teacher.store_logits,
+            torch.optim.AdamW,
+        ) = real
     return {
         "step": seconds["step"] / rows,
         "hooks": (seconds["hooks"] - seconds["teacher"]) / seconds["step"],

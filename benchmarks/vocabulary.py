@@ -25,14 +25,14 @@ from typing import Any
 import torch
 
 from sparse_xp.clock import Clock
-from sparse_xp.corpus import documents_of
-from sparse_xp.data import collate
-from sparse_xp.loop import Shell
-from sparse_xp.model import load_model, load_tokenizer
+from sparse_xp.data.batches import collate
+from sparse_xp.data.corpus import documents_of
+from sparse_xp.functional.chunked_loss import always_lazy, lazy_projection
+from sparse_xp.functional.masks import select_parameters
+from sparse_xp.models.loading import load_model, load_tokenizer
 from sparse_xp.modifiers import Distillation
-from sparse_xp.sparsity import select_parameters
 from sparse_xp.tasks import PairPretraining
-from sparse_xp.vocabulary import always_lazy, lazy_projection
+from sparse_xp.training.loop import Shell
 
 #: how the tokens are chosen; "plain": all of them, without chunks; None: nothing is distilled
 WAYS: dict[str, dict[str, Any] | None] = {

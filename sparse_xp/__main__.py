@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from sparse_xp.choices import check_files, check_words, config_dirs, overrides_of
+from sparse_xp.cli import as_written
 from sparse_xp.config import CONF, HARMLESS, Config, register, with_teacher
 from sparse_xp.errors import (
     UserError,
@@ -34,7 +35,6 @@ from sparse_xp.sweep.commands import in_sweep, own_command, sources, taught_comm
 from sparse_xp.sweep.manifest import read_manifest
 from sparse_xp.sweep.teachers import dense_cell
 from sparse_xp.tasks import TASKS, Task
-from sparse_xp.words import as_written
 
 register()
 

@@ -25,16 +25,16 @@ import numpy as np
 from rich.console import Console
 from rich.progress import track
 
-from sparse_xp.bundle import check_files, deployment_of, locate, max_tokens, vocabulary
 from sparse_xp.chart import Bar, bar_chart
+from sparse_xp.cli import command, several, split, whole
 from sparse_xp.console import say
 from sparse_xp.cpu import this_cpu
-from sparse_xp.engines import ENGINES, Batch, Call, choose, library, versions
+from sparse_xp.deployment.bundle import check_files, deployment_of, locate, max_tokens, vocabulary
+from sparse_xp.deployment.engines import ENGINES, Batch, Call, choose, library, versions
+from sparse_xp.deployment.graph import Inside, fill_zeros, fixed_shape, look
 from sparse_xp.errors import UserError
 from sparse_xp.files import WRITTEN, claim, is_signed, write_text
-from sparse_xp.graph import Inside, fill_zeros, fixed_shape, look
-from sparse_xp.report import markdown
-from sparse_xp.words import command, several, split, whole
+from sparse_xp.report.run_report import markdown
 
 FILES = ("benchmark.json", "benchmark.svg")
 OURS = ("run", "model", "against", "lengths", "batch", "threads", "engine", "rounds", "out")

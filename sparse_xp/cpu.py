@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from sparse_xp.cli import command, split
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.words import command, split
 
 #: the instruction sets that decide how fast floating point and integers are; a CPU is named with those it has
 SETS = tuple("amx_int8 amx_bf16 avx512_vnni avx_vnni avx512_bf16 avx512f avx2 fma asimddp i8mm bf16 sve neon".split())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from sparse_xp.data import collate, evaluation_batches
+from sparse_xp.data.batches import collate, evaluation_batches
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sparse_xp.cli import command, split
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
 from sparse_xp.files import claim, is_empty, one_at_a_time, whole_directory
-from sparse_xp.words import command, split
 
 #: files of a model directory that are not written anew
 OTHERS = ("tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json")
@@ -27,8 +27,8 @@ def main(words: list[str]) -> None:
             raise UserError(f"{name}= is missing.")
     place, out = Path(given["model"]), Path(given["out"])
     claim(out, is_empty, "Name a directory that is not there yet.")
-    from sparse_xp.environment import hush_libraries
-    from sparse_xp.structured import expand, load, removed
+    from sparse_xp.functional.structured import expand, load, removed
+    from sparse_xp.training.environment import hush_libraries
 
     hush_libraries()
     model = load(place)

@@ -24,10 +24,11 @@ import yaml
 from omegaconf import OmegaConf
 
 from sparse_xp.__main__ import to_object
-from sparse_xp.bundle import complete
-from sparse_xp.card import model_card, run_card
+from sparse_xp.cli import as_written
 from sparse_xp.config import CONF, Data, Export
 from sparse_xp.console import say
+from sparse_xp.deployment.bundle import complete
+from sparse_xp.deployment.model_card import model_card, run_card
 from sparse_xp.errors import UserError, did_you_mean, short_errors, wants_traceback
 from sparse_xp.files import marked, one_at_a_time, reading, whole_directory
 from sparse_xp.history import read_history
@@ -35,7 +36,6 @@ from sparse_xp.result import TRAINED, Deployment, Result, Sparsity, summary, sum
 from sparse_xp.run import MOVE_AWAY
 from sparse_xp.run_directory import CHECKPOINTS, RESULT, WHOLE, clear, kept_around
 from sparse_xp.tasks import TASKS, Task
-from sparse_xp.words import as_written
 
 #: what to do about an ``out=`` that holds something else
 ANOTHER = "Name a directory that is not there yet, or one that this command made."
@@ -66,7 +66,7 @@ def refuse_of_run(out: Path) -> None:
 
 def export_alone(directory: Path, words: list[str], out: Path | None) -> Deployment:
     """The same with nobody else at work in ``directory``."""
-    from sparse_xp.report import write_report
+    from sparse_xp.report.run_report import write_report
 
     stored = next((directory / name for name in (RESULT, TRAINED) if os.path.lexists(directory / name)), None)
     if stored is None:
@@ -163,15 +163,15 @@ def deploy(
     """Write and prove ``out``."""
     import torch
 
-    from sparse_xp.data import make_features
-    from sparse_xp.deployment import export
-    from sparse_xp.environment import hush_libraries
+    from sparse_xp.data.batches import make_features
+    from sparse_xp.deployment.export import export
     from sparse_xp.evaluation import Subject, evaluate
-    from sparse_xp.fake_quant import load_integers
-    from sparse_xp.model import check_labels, load_model, load_tokenizer, read_config
-    from sparse_xp.rows import load_rows
-    from sparse_xp.sparsity import measure
-    from sparse_xp.structured import removed
+    from sparse_xp.functional.fake_quant import load_integers
+    from sparse_xp.functional.masks import measure
+    from sparse_xp.functional.structured import removed
+    from sparse_xp.models.loading import check_labels, load_model, load_tokenizer, read_config
+    from sparse_xp.tasks.rows import load_rows
+    from sparse_xp.training.environment import hush_libraries
 
     hush_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 
 from sparse_xp.benchmark import WARM
+from sparse_xp.cli import command, split
 from sparse_xp.console import say
-from sparse_xp.costs import Costs, Shape
 from sparse_xp.cpu import this_cpu
-from sparse_xp.engines import ENGINES, Batch, Call, choose, versions
+from sparse_xp.deployment.engines import ENGINES, Batch, Call, choose, versions
 from sparse_xp.errors import UserError
 from sparse_xp.files import claim, free_name, reading, write_text
-from sparse_xp.words import command, split
+from sparse_xp.functional.cost_model import Costs, Shape
 
 PRECISIONS = ("fp32", "int8")
 ROUNDS = 15
@@ -212,7 +212,7 @@ def measure(specs: list[Spec], shape: Shape) -> list[Table]:
 
     It is the time of the processor: on one thread that is the latency, but for what else runs on the machine.
     """
-    from sparse_xp.latency_graph import attention, embeddings, feed_forward, save
+    from sparse_xp.deployment.latency_graph import attention, embeddings, feed_forward, save
 
     engine, rows, tokens, hidden = specs[0].engine, specs[0].rows, specs[0].tokens, shape.hidden
     states = np.random.default_rng(0).normal(0, 1, (rows, tokens, hidden)).astype(np.float32)
@@ -279,8 +279,8 @@ def shortest(calls: dict[tuple[str, int, bool], tuple[Call, Batch]]) -> dict[tup
 def main(words: list[str]) -> None:
     """Run the command with these words."""
     from sparse_xp.config import Model
-    from sparse_xp.model import locate
-    from sparse_xp.structured import full_shape, gone_layers
+    from sparse_xp.functional.structured import full_shape, gone_layers
+    from sparse_xp.models.loading import locate
 
     given = split(words, ("model", "latency", "out"))
     for name in ("model", "latency", "out"):

@@ -28,13 +28,13 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from sparse_xp.bundle import locate
+from sparse_xp.cli import command, split, whole
+from sparse_xp.data.readers import Limits, read_records
+from sparse_xp.deployment.bundle import locate
+from sparse_xp.deployment.pipeline import Pipeline
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files import claim, never
-from sparse_xp.pipeline import Pipeline
-from sparse_xp.readers import Limits, read_records
 from sparse_xp.tasks import Pretraining, TextClassification
-from sparse_xp.words import command, split, whole
 
 #: words that go with ``file=`` alone
 OF_FILE = ("out", "batch", "max_rows", "max_gigabytes")

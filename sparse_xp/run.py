@@ -13,14 +13,7 @@ import yaml
 from sparse_xp.clock import Clock
 from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config
-from sparse_xp.environment import (
-    device_name,
-    hush_libraries,
-    log_artifacts,
-    make_accelerator,
-    precision_name,
-    start_tracker,
-)
+from sparse_xp.data.hub import go_offline_if_unreachable, is_local
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files import (
     explain_full_disk,
@@ -34,13 +27,20 @@ from sparse_xp.files import (
     write_text,
 )
 from sparse_xp.history import History
-from sparse_xp.hub import go_offline_if_unreachable, is_local
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.recipe import Recipe, inherit
 from sparse_xp.result import NO_DEPLOYMENT, TRAINED, Provenance, Result, Sparsity, Training, provenance, summary
 from sparse_xp.run_directory import ERROR, claim_run, clear, find_finished, is_run, stored_hash
 from sparse_xp.target_cpu import settled
+from sparse_xp.training.environment import (
+    device_name,
+    hush_libraries,
+    log_artifacts,
+    make_accelerator,
+    precision_name,
+    start_tracker,
+)
 
 #: what to do about files of the user's own where a run would write
 MOVE_AWAY = "Move it away, and issue the command again."
@@ -48,7 +48,7 @@ MOVE_AWAY = "Move it away, and issue the command again."
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 
 def run(config: Config, directory: Path, command: str | None = None, show: bool = True) -> Result:
@@ -120,14 +120,16 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     import torch
     from accelerate.utils import set_seed
 
-    from sparse_xp import bundle, checkpoint, data, model
-    from sparse_xp.card import run_card
-    from sparse_xp.deployment import export
+    from sparse_xp.data import batches as data
+    from sparse_xp.deployment.export import bundle, export
+    from sparse_xp.deployment.model_card import run_card
     from sparse_xp.evaluation import evaluate
-    from sparse_xp.loop import Run, Shell, train
-    from sparse_xp.report import row, write_report
-    from sparse_xp.rows import load_rows
-    from sparse_xp.teacher import make_teacher
+    from sparse_xp.models import loading as model
+    from sparse_xp.report.run_report import row, write_report
+    from sparse_xp.tasks.rows import load_rows
+    from sparse_xp.training import checkpoint
+    from sparse_xp.training.loop import Run, Shell, train
+    from sparse_xp.training.teacher import make_teacher
 
     task, settings, cache = config.task, config.train, Path(config.data.cache)
     hush_libraries()
@@ -254,9 +256,9 @@ def make_result(
     totals: tuple[int, int],
 ) -> Result:
     """The row of the table, but for its deployment. Paths are told as others may read them."""
+    from sparse_xp.functional.masks import measure
+    from sparse_xp.functional.structured import removed
     from sparse_xp.result import told, told_command
-    from sparse_xp.sparsity import measure
-    from sparse_xp.structured import removed
 
     measured = measure(run.model, pruned_names(run))
     seconds = run.progress.seconds
@@ -317,7 +319,7 @@ def save_model(run: Run) -> None:
     It loads with stock ``from_pretrained``, but where heads, or unlike numbers of neurons, were removed: then with
     ``sparse_xp.structured.load``.
     """
-    from sparse_xp.fake_quant import save_integers
+    from sparse_xp.functional.fake_quant import save_integers
 
     run.recipe.check(run)
     with whole_directory(run.directory / "model", "model", MOVE_AWAY) as draft:

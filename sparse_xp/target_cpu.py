@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from sparse_xp.config import Config
 from sparse_xp.console import say
-from sparse_xp.costs import Size, even_sizes, least_cost, parameter_costs
 from sparse_xp.cpu import KINDS, advice, this_cpu
 from sparse_xp.errors import UserError
+from sparse_xp.functional.cost_model import Size, even_sizes, least_cost, parameter_costs
 from sparse_xp.latency import TABLES, Table, is_file, read_tables, tables_of_run
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.modifiers.structured_pruning import StructuredPruning
@@ -65,8 +65,8 @@ def settled(config: Config, model: PreTrainedModel, directory: Path, cache: Path
     ``before``: whether the run, begun earlier, makes integers, None if it was not begun. It goes on as it began, on
     whatever CPU.
     """
-    from sparse_xp.factor import find
-    from sparse_xp.structured import full_shape, gone_layers, sizes_of
+    from sparse_xp.functional.factored_embeddings import find
+    from sparse_xp.functional.structured import full_shape, gone_layers, sizes_of
 
     pruner = by_speed(config)
     if not pruner or not pruner.latency:

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sparse_xp.bundle import check_files, deployment_of, read_arrays, read_deployment, read_task
+from sparse_xp.cli import command
 from sparse_xp.cpu import KINDS, this_cpu
-from sparse_xp.engines import (
+from sparse_xp.deployment.bundle import check_files, deployment_of, read_arrays, read_deployment, read_task
+from sparse_xp.deployment.engines import (
     AGAIN,
     EXACT,
     Batch,
@@ -31,7 +32,6 @@ from sparse_xp.engines import (
     openvino_forward,
 )
 from sparse_xp.errors import UserError, shortened
-from sparse_xp.words import command
 
 
 def check_samples(directory: Path, forward: Callable[[Batch], Batch], apart: int = 1) -> str:

@@ -47,7 +47,10 @@ def without_export() -> Iterator[None]:
         (directory / "model.onnx").write_bytes(b"skipped")
         return Deployment(metrics=expected, max_abs_diff=0.0, bytes=1, compressed_bytes=1)
 
-    with mock.patch("sparse_xp.deployment.export", skip), mock.patch("sparse_xp.bundle.complete", return_value=None):
+    with (
+        mock.patch("sparse_xp.deployment.export.export", skip),
+        mock.patch("sparse_xp.deployment.bundle.complete", return_value=None),
+    ):
         yield
 
 

@@ -16,10 +16,10 @@ import pytest
 
 from sparse_xp import benchmark
 from sparse_xp.benchmark import Cell, cell, make_batch, take_turns, verdict
+from sparse_xp.cli import command
 from sparse_xp.cpu import this_cpu
+from sparse_xp.deployment.graph import Inside
 from sparse_xp.files import write_checksums
-from sparse_xp.graph import Inside
-from sparse_xp.words import command
 
 FEW = ("lengths=[8,16]", "batch=[1,2]", "rounds=2")
 

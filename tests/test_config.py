@@ -25,9 +25,9 @@ from sparse_xp.modifiers import (
     ScheduledLearningRate,
     WeightDecay,
 )
-from sparse_xp.published import check_published, read_published
-from sparse_xp.search import parse_space
 from sparse_xp.sweep.grid import expand, word
+from sparse_xp.sweep.published import check_published, read_published
+from sparse_xp.sweep.search import parse_space
 from sparse_xp.tasks import QuestionAnswering
 from tests.runs import configure
 

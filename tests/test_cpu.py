@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from sparse_xp import cpu
+from sparse_xp.cli import command
 from sparse_xp.cpu import CPU, KINDS, advice, from_numpy, from_proc, from_sysctl, main, portability, this_cpu
 from sparse_xp.errors import UserError
-from sparse_xp.words import command
 
 
 def proc(name="AMD EPYC", family=23, model=49, stepping=0, flags=""):

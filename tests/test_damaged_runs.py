@@ -10,9 +10,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparse_xp import checkpoint, export, report, rows
+from sparse_xp import export
 from sparse_xp.errors import UserError
+from sparse_xp.report import run_report as report
 from sparse_xp.run import run
+from sparse_xp.tasks import rows
+from sparse_xp.training import checkpoint
 from tests.runs import SHORT, configure, difference
 
 pytestmark = pytest.mark.usefixtures("trained_only")

@@ -32,7 +32,7 @@ from transformers import (
 )
 
 import sparse_xp.run
-from sparse_xp import hub
+from sparse_xp.data import hub
 from sparse_xp.modifiers import Modifier
 from sparse_xp.run_directory import claim_run
 from tests.in_process import Answer, Command, command_of
@@ -374,7 +374,7 @@ def test_labels_without_names_are_taken_in_their_order(checkpoint, classes, said
     save_checkpoint("other", classifier(*checkpoint))
     monkeypatch.setattr(Modifier, "attach", reach)
     lines: list[str] = []
-    monkeypatch.setattr("sparse_xp.model.say", lines.append)
+    monkeypatch.setattr("sparse_xp.models.loading.say", lines.append)
     with pytest.raises(Reached):
         command(*LOCAL, f"task.classes={classes}", "model.checkpoint=other")
     assert [("checkpoint other" in line, "cannot be compared" in line) for line in lines] == [(True, True)] * said
@@ -474,7 +474,7 @@ def test_teacher_whose_labels_have_no_names(command, monkeypatch):
     save_checkpoint("teacher", classifier("LABEL_0", "LABEL_1"))
     monkeypatch.setattr(Modifier, "attach", reach)
     lines: list[str] = []
-    monkeypatch.setattr("sparse_xp.model.say", lines.append)
+    monkeypatch.setattr("sparse_xp.models.loading.say", lines.append)
     with pytest.raises(Reached):
         command(*LOCAL, *TEACHER)
     [line] = lines
@@ -530,7 +530,7 @@ def test_full_disk_while_saving_keeps_the_checkpoint_before(command, monkeypatch
         saved.append(path)
         return save(state, path)
 
-    monkeypatch.setattr("sparse_xp.checkpoint.torch.save", save_twice)
+    monkeypatch.setattr("sparse_xp.training.checkpoint.torch.save", save_twice)
     answer = command(*LOCAL, "hydra.run.dir=mine", "train.save_every=1 steps")
     assert_refused(answer, "No space left", "mine/checkpoints/step-00000003", "run the same command again")
     assert sorted(path.name for path in Path("mine/checkpoints").iterdir()) == ["step-00000002"]

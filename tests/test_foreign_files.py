@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from sparse_xp import benchmark, expand, export, latency, predict, report
+from sparse_xp import benchmark, expand, export, latency, predict
 from sparse_xp.errors import UserError
 from sparse_xp.recipe.__main__ import main as recipe
+from sparse_xp.report import run_report as report
 from sparse_xp.run import run
 from sparse_xp.sweep.cells import Plan
 from sparse_xp.sweep.manifest import write_manifest

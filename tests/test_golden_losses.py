@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.golden_losses import RECORD, RECIPES, TASKS, losses
+from tests.golden_losses import RECIPES, RECORD, TASKS, losses
 
 #: CPUs sum in different orders: between SSE4 and AVX2 losses differ by up to 1e-5 of themselves, those of distillation,
 #: which are nearly zero, by up to 3e-7. In 8 bits a value between two integers may be rounded to either side.

@@ -9,10 +9,11 @@ import onnxruntime
 import pytest
 
 from sparse_xp import latency
-from sparse_xp.costs import Shape
 from sparse_xp.cpu import this_cpu
-from sparse_xp.engines import DISABLED
+from sparse_xp.deployment.engines import DISABLED
+from sparse_xp.deployment.latency_graph import attention, embeddings, feed_forward, save
 from sparse_xp.errors import UserError
+from sparse_xp.functional.cost_model import Shape
 from sparse_xp.latency import (
     Spec,
     Table,
@@ -25,7 +26,6 @@ from sparse_xp.latency import (
     read_tables,
     write_tables,
 )
-from sparse_xp.latency_graph import attention, embeddings, feed_forward, save
 
 SHAPE = Shape(hidden=32, heads=4, head_size=8, neurons=64)
 TABLE = Table(

@@ -12,8 +12,8 @@ import pytest
 
 from sparse_xp import export
 from sparse_xp.config import CONF, with_teacher
-from sparse_xp.embedded import question_answering_rows
 from sparse_xp.run import run
+from sparse_xp.synthetic.sentences import question_answering_rows
 from tests.runs import configure, without_export
 
 TEXT = (CONF.parent / "docs" / "migration.md").read_text(encoding="utf-8") if (CONF.parent / "docs").is_dir() else ""

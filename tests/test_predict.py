@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from sparse_xp import Pipeline, predict
+from sparse_xp.cli import command
 from sparse_xp.errors import UserError
-from sparse_xp.words import command
 
 
 def predicted(*words):

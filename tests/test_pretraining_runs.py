@@ -6,10 +6,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from sparse_xp import Pipeline, checkpoint
+from sparse_xp import Pipeline
 from sparse_xp.errors import UserError
 from sparse_xp.result import Result
 from sparse_xp.run import run
+from sparse_xp.training import checkpoint
 from tests.runs import SHORT, configure, history, without_export
 
 ROWS = ("data.embedded_train_rows=64", "data.embedded_eval_rows=16", "task.max_length=48")

@@ -33,11 +33,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 import torch
-import sparse_xp.run, sparse_xp.loop
+import sparse_xp.run, sparse_xp.training.loop
 from tests.runs import configure, without_export
 
 place, *words = sys.argv[1:]
-real = sparse_xp.loop.train
+real = sparse_xp.training.loop.train
 
 def train(run):
     real(run)
@@ -46,7 +46,7 @@ def train(run):
     state["steps"] = run.progress.step
     torch.save(state, Path(place) / f"rank{run.accelerator.process_index}.pt")
 
-sparse_xp.loop.train = train
+sparse_xp.training.loop.train = train
 with without_export():
     sparse_xp.run.run(configure(*words), Path(place) / "run")
 """

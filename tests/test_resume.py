@@ -9,10 +9,10 @@ import time
 import pytest
 import torch
 
-from sparse_xp import checkpoint
 from sparse_xp.files import whole_directory
 from sparse_xp.run import run
 from sparse_xp.run_directory import checkpoints
+from sparse_xp.training import checkpoint
 from tests.runs import HANGS, SHORT, configure, difference, history, start, without_export
 
 #: 24 steps; checkpoints at other steps than evaluations and epochs

@@ -208,7 +208,7 @@ def test_gradient_accumulation_is_a_larger_batch(tmp_path, task):
 
 def test_export_gate(tmp_path, monkeypatch):
     """A file that computes something else fails the run, says by how much, and is not left behind."""
-    import sparse_xp.deployment as export
+    import sparse_xp.deployment.export as export
 
     real = export.infer
     monkeypatch.setattr(export, "infer", lambda s, b: {k: v + 0.25 for k, v in real(s, b).items()})

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sparse_xp import latency, target_cpu
-from sparse_xp.costs import Shape
 from sparse_xp.cpu import CPU, this_cpu
 from sparse_xp.errors import UserError
+from sparse_xp.functional.cost_model import Shape
 from sparse_xp.latency import Spec, Table, read_tables, write_tables
 from sparse_xp.result import Result
 from sparse_xp.run import made_integers, run

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparse_xp.environment import choose_precision
+from sparse_xp.training.environment import choose_precision
 from tests.runs import configure
 
 # task: epochs, batch, learning rate, warm-up steps, longest input, seed. But for SST-2 the tutorial's commands for GLUE

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from sparse_xp import Pipeline, verify
-from sparse_xp.bundle import AGAIN, read_deployment, savez
 from sparse_xp.cpu import this_cpu
+from sparse_xp.deployment.bundle import AGAIN, read_deployment, savez
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_checksums
 from sparse_xp.verify import check_samples, main
@@ -266,7 +266,7 @@ def test_recorded_logits_that_are_no_numbers(folder):
 @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
 def test_damage_to_the_format_of_openvino(folder, name):
     pytest.importorskip("openvino")
-    from sparse_xp.deployment import to_openvino
+    from sparse_xp.deployment.export import to_openvino
 
     place = folder("sst2")
     to_openvino(place / "model.onnx")
@@ -294,7 +294,7 @@ def test_a_file_that_is_not_portable_says_what_other_sessions_need(folder, monke
 
 def test_the_format_of_openvino_is_computed_too(folder):
     pytest.importorskip("openvino")
-    from sparse_xp.deployment import to_openvino
+    from sparse_xp.deployment.export import to_openvino
 
     place = folder("sst2")
     to_openvino(place / "model.onnx")

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from sparse_xp.cli import split, whole
 from sparse_xp.errors import UserError
-from sparse_xp.words import split, whole
 from tests.kills import KINDS
 from tests.runs import HANGS
 
@@ -70,7 +70,7 @@ def recipes(seed: int, count: int) -> Iterator[str]:
 
 def files(seed: int, count: int) -> Iterator[str]:
     """Files of rows that were damaged at random: rows or an error in words."""
-    from sparse_xp.readers import read_file
+    from sparse_xp.data.readers import read_file
     from tests.fuzz_rows import damaged_files
 
     with tempfile.TemporaryDirectory() as place:

@@ -20,7 +20,7 @@ class SearchSweeperConf:
     ``random``.
     """
 
-    _target_: str = "hydra_plugins.sparse_xp.search.SearchSweeper"
+    _target_: str = "hydra_plugins.sparse_xp.sweep.search.SearchSweeper"
     params: dict[str, Any] = field(default_factory=dict)
     objectives: list[str] = field(default_factory=lambda: ["score"])
     n_trials: int = 20
@@ -47,7 +47,7 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from sparse_xp import search
+        from sparse_xp.sweep import search
 
         settings = search.Settings(**self.settings)
         words = [search.word(key, value) for key, value in self.params.items()]

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.functional.patterns import check_n_m, parse_mask_type
 from sparse_xp.modifiers.pruning import Pruning
-from sparse_xp.patterns import check_n_m, parse_mask_type
 
 if TYPE_CHECKING:
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 
 def is_dense(now: float, start: float, end: float, phase: float) -> bool:
@@ -96,7 +96,7 @@ class ACDCPruning(Pruning):
         return found
 
     def before_step(self, run: Run) -> None:
-        from sparse_xp.sparsity import global_masks, magnitude_scores, mask_from_scores
+        from sparse_xp.functional.masks import global_masks, magnitude_scores, mask_from_scores
 
         if self.dropped(run.clock, run.progress.step) or self.dense(run.clock, run.progress.step):
             self.masks = {}

@@ -12,7 +12,7 @@ from sparse_xp.modifiers.base import Modifier
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 
 def distillation_loss(
@@ -36,7 +36,7 @@ def distillation_loss(
     import torch
     from torch.nn.functional import logsigmoid
 
-    from sparse_xp.vocabulary import Projected, divergence
+    from sparse_xp.functional.chunked_loss import Projected, divergence
 
     student, teacher = student.float(), teacher.float()
     if tokens is not None and student.dim() == 3:

@@ -1,6 +1,6 @@
 """Narrower word embeddings: a small model's table is half of its bytes.
 
-The tensor functions are in ``sparse_xp.factor``, the scores those of ``sparse_xp.structured``.
+The tensor functions are in ``sparse_xp.functional.factored_embeddings``, the scores those of ``sparse_xp.functional.structured``.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.clock import Clock, When, parse_when
-from sparse_xp.costs import between
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.functional.cost_model import between
+from sparse_xp.functional.schedules import progress, scheduled_sparsity, update_due
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.pruning import INTER_FUNCS, Pruning, updates_window
 from sparse_xp.modifiers.structured_pruning import SCORES
-from sparse_xp.schedules import progress, scheduled_sparsity, update_due
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 
 @dataclass(kw_only=True)
@@ -73,8 +73,8 @@ class EmbeddingPruning(Modifier):
     def attach(self, run: Run) -> None:
         import torch
 
-        from sparse_xp.factor import factor
-        from sparse_xp.structured import blocks
+        from sparse_xp.functional.factored_embeddings import factor
+        from sparse_xp.functional.structured import blocks
 
         blocks(run.model)  # of a kind that can be loaded again
         assert self.final_sparsity is not None
@@ -108,7 +108,7 @@ class EmbeddingPruning(Modifier):
         """Silence what has to go when ``done`` of the window is over."""
         import torch
 
-        from sparse_xp.structured import without_lowest
+        from sparse_xp.functional.structured import without_lowest
 
         self.kept = self.kept.to(self.factored.map.weight.device)
         if done > 0 and self.score != "magnitude" and self.gathered is None:
@@ -136,7 +136,7 @@ class EmbeddingPruning(Modifier):
     def before_update(self, run: Run) -> None:
         import torch
 
-        from sparse_xp.structured import gate_gradients
+        from sparse_xp.functional.structured import gate_gradients
 
         if self.score == "magnitude" or self.reached(run):
             return
@@ -160,13 +160,13 @@ class EmbeddingPruning(Modifier):
 
     def enforce(self) -> None:
         """Zeros into what is silenced."""
-        from sparse_xp.factor import silence
+        from sparse_xp.functional.factored_embeddings import silence
 
         if self.last_update >= 0:
             silence(self.factored, self.kept)
 
     def check(self, run: Run) -> None:
-        from sparse_xp.factor import loud
+        from sparse_xp.functional.factored_embeddings import loud
 
         if revived := loud(self.factored, self.kept.to(self.factored.map.weight.device)):
             raise RuntimeError(
@@ -174,7 +174,7 @@ class EmbeddingPruning(Modifier):
             )
 
     def detach(self, run: Run) -> None:
-        from sparse_xp.factor import cut
+        from sparse_xp.functional.factored_embeddings import cut
 
         self.check(run)
         self.kept = self.kept.to(self.factored.map.weight.device)

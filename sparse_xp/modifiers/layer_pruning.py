@@ -10,7 +10,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
 
 if TYPE_CHECKING:
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 
 @dataclass(kw_only=True)
@@ -42,7 +42,7 @@ class LayerPruning(Modifier):
         return "layers of the encoder"
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.structure import bypass, encoder_layers, select_modules
+        from sparse_xp.functional.layers import bypass, encoder_layers, select_modules
 
         layers = encoder_layers(run.model)
         names = select_modules(layers, self.layers, "encoder layer")
@@ -53,6 +53,6 @@ class LayerPruning(Modifier):
         bypass(run.model, names)
 
     def detach(self, run: Run) -> None:
-        from sparse_xp.structure import remove_bypassed
+        from sparse_xp.functional.layers import remove_bypassed
 
         remove_bypassed(run.model)

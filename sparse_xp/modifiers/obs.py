@@ -1,6 +1,6 @@
 """Pruning by the Optimal Brain Surgeon on blocks (oBERT, Kurtic et al. 2022).
 
-The tensor functions are in ``sparse_xp.fisher``.
+The tensor functions are in ``sparse_xp.functional.fisher``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sparse_xp.modifiers.pruning import GradualPruning
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 #: weights in a group of each mask type
 GROUPS = {"unstructured": 1, "block4": 4}
@@ -75,7 +75,7 @@ class OBSPruning(GradualPruning):
     def prune(self, run: Run, levels: dict[str, float]) -> None:
         import torch
 
-        from sparse_xp.fisher import without
+        from sparse_xp.functional.fisher import without
 
         if not any(levels.values()):  # nothing goes: no gradients are needed to find that out
             self.masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.targets.items()}
@@ -109,7 +109,7 @@ class OBSPruning(GradualPruning):
         """
         import torch
 
-        from sparse_xp.fisher import obs_scores
+        from sparse_xp.functional.fisher import obs_scores
 
         scores = {name: obs_scores(inverses[name], weight, self.group) for name, weight in self.targets.items()}
         for name, score in scores.items():
@@ -126,7 +126,7 @@ class OBSPruning(GradualPruning):
 
     def inverse_fisher(self, run: Run, part: int) -> dict[str, Tensor]:
         """The inverse of each target's Fisher information at the present weights, [blocks, B, B]."""
-        from sparse_xp.fisher import add_gradient, first_inverse
+        from sparse_xp.functional.fisher import add_gradient, first_inverse
 
         inverses = {
             name: first_inverse(weight.numel(), self.fisher_block_size, self.damp, weight.device)
@@ -145,7 +145,7 @@ class OBSPruning(GradualPruning):
         """
         import torch
 
-        from sparse_xp.loop import training_batch
+        from sparse_xp.training.loop import training_batch
 
         training = run.model.training
         run.model.eval()
@@ -164,7 +164,7 @@ class OBSPruning(GradualPruning):
 
     def batches(self, run: Run, part: int) -> Iterator[list[int]]:
         """Row numbers of ``num_grads`` batches: as many shuffled epochs as it takes."""
-        from sparse_xp.data import epoch_batches
+        from sparse_xp.data.batches import epoch_batches
 
         made, size = 0, self.grad_batch_size or run.train.batch_size
         for epoch in range(self.num_grads):  # one batch an epoch at least

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 
 def check_params(name: str, params: list[str]) -> None:
@@ -44,7 +44,7 @@ class TrainableParams(Modifier):
         return "training of " + " ".join(sorted(self.params))
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import select_parameters
+        from sparse_xp.functional.masks import select_parameters
 
         self.targets = select_parameters(run.model, self.params, self.params_strict)
         # Every modifier attaches before the first one acts, so these are the model's own, whatever others do later.
@@ -100,7 +100,7 @@ class SetParam(OneTime):
         self.targets: dict[str, Parameter] = {}
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import select_parameters
+        from sparse_xp.functional.masks import select_parameters
 
         self.targets = select_parameters(run.model, self.params, self.params_strict)
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.nn import Parameter
 
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 
 def layer_loss(
@@ -33,7 +33,7 @@ def layer_loss(
 
 def only_tensor(output: Any) -> Any:
     """What a module says: its output, or the first of several."""
-    from sparse_xp.vocabulary import Projected
+    from sparse_xp.functional.chunked_loss import Projected
 
     output = output[0] if isinstance(output, tuple) else output
     return output.whole() if isinstance(output, Projected) else output
@@ -95,7 +95,7 @@ class PerLayerDistillation(Modifier):
     def attach(self, run: Run) -> None:
         import torch
 
-        from sparse_xp.teacher import LiveTeacher
+        from sparse_xp.training.teacher import LiveTeacher
 
         if run.teacher is None:
             raise UserError(
@@ -193,8 +193,8 @@ def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dic
     """
     from torch import nn
 
-    from sparse_xp.factor import Factored
-    from sparse_xp.structure import select_modules
+    from sparse_xp.functional.factored_embeddings import Factored
+    from sparse_xp.functional.layers import select_modules
 
     if names is None:
         inside = {id(module.map) for module in model.modules() if isinstance(module, Factored)}
@@ -206,7 +206,7 @@ def shapes(run: Run, model: nn.Module, modules: dict[str, nn.Module]) -> dict[st
     """What each module gives for the first training row, by name. Raises UserError if that is no tensor of numbers."""
     import torch
 
-    from sparse_xp.data import collate
+    from sparse_xp.data.batches import collate
 
     heard: dict[str, Any] = {}
     hooks, training = listen(modules, heard, lambda module: True), model.training

@@ -1,6 +1,6 @@
 """Pruning gradually to a target, by magnitude or by scores of a subclass, and keeping the zeros that are there.
 
-The tensor functions are in ``sparse_xp.sparsity``; they are imported inside the hooks, so that composing and
+The tensor functions are in ``sparse_xp.functional.masks``; they are imported inside the hooks, so that composing and
 checking a configuration never waits for torch.
 """
 
@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from sparse_xp.clock import Clock, When, parse_when
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.functional.patterns import Pattern, check_n_m, parse_mask_type
+from sparse_xp.functional.schedules import progress, scheduled_sparsity, update_due
 from sparse_xp.modifiers.base import Modifier
-from sparse_xp.patterns import Pattern, check_n_m, parse_mask_type
-from sparse_xp.schedules import progress, scheduled_sparsity, update_due
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.loop import Run
+    from sparse_xp.training.loop import Run
 
 INTER_FUNCS = ("cubic", "linear", "inverse_cubic")
 FROM_PARAM = "__FROM_PARAM__"
@@ -55,7 +55,7 @@ class Pruning(Modifier):
         raise NotImplementedError
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import select_parameters, tied_to_embeddings
+        from sparse_xp.functional.masks import select_parameters, tied_to_embeddings
 
         self.targets = select_parameters(run.model, self.params)
         for name in select_parameters(run.model, self.but):
@@ -89,7 +89,7 @@ class Pruning(Modifier):
                 )
 
     def logs(self, run: Run) -> dict[str, float]:
-        from sparse_xp.sparsity import zeros
+        from sparse_xp.functional.masks import zeros
 
         total = sum(weight.numel() for weight in self.targets.values())
         return {"sparsity": sum(zeros(weight) for weight in self.targets.values()) / total}
@@ -99,7 +99,7 @@ class Pruning(Modifier):
 
     def check_shapes(self, mask_type: Any, pattern: Pattern) -> None:
         """Raise UserError if ``pattern`` does not divide a target: before hours are spent on the way to a mask."""
-        from sparse_xp.sparsity import global_masks, magnitude_scores
+        from sparse_xp.functional.masks import global_masks, magnitude_scores
 
         try:
             global_masks({name: magnitude_scores(w.detach()) for name, w in self.targets.items()}, 0.0, pattern)
@@ -130,7 +130,7 @@ class ConstantPruning(Pruning):
             raise ValueError(f"ConstantPruning.min_sparsity={self.min_sparsity}: want a fraction in [0, 1].")
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.sparsity import zeros
+        from sparse_xp.functional.masks import zeros
 
         super().attach(run)
         found = sum(zeros(w) for w in self.targets.values()) / sum(w.numel() for w in self.targets.values())
@@ -277,7 +277,7 @@ class GradualPruning(Pruning):
 
     def levels(self, done: float) -> dict[str, float]:
         """The scheduled sparsity of each target; all the same with ``global_sparsity``. ``done``: of the window."""
-        from sparse_xp.sparsity import zeros
+        from sparse_xp.functional.masks import zeros
 
         if self.init_sparsity == FROM_PARAM and not self.found:
             counts = {name: (zeros(weight), weight.numel()) for name, weight in self.targets.items()}
@@ -301,7 +301,7 @@ class GradualPruning(Pruning):
 
     def select(self, scores: dict[str, Tensor], levels: dict[str, float]) -> dict[str, Tensor]:
         """The masks without the lowest scores."""
-        from sparse_xp.sparsity import global_masks, mask_from_scores
+        from sparse_xp.functional.masks import global_masks, mask_from_scores
 
         if self.global_sparsity:
             return global_masks(scores, max(levels.values()), self.pattern)
@@ -348,7 +348,7 @@ class MagnitudePruning(GradualPruning):
             self.values = {name: self.targets[name].detach() * ~mask for name, mask in self.masks.items()}
 
     def scores(self, run: Run) -> dict[str, Tensor]:
-        from sparse_xp.sparsity import magnitude_scores
+        from sparse_xp.functional.masks import magnitude_scores
 
         return {name: magnitude_scores(weight) for name, weight in self.targets.items()}
 

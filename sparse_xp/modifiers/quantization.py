@@ -11,8 +11,8 @@ from sparse_xp.modifiers.base import Modifier
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.fake_quant import QuantEmbedding, QuantLinear
-    from sparse_xp.loop import Run
+    from sparse_xp.functional.fake_quant import QuantEmbedding, QuantLinear
+    from sparse_xp.training.loop import Run
 
 
 @dataclass(kw_only=True)
@@ -100,7 +100,7 @@ class Quantization(Modifier):
         return "frozen" if over else "training"
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.fake_quant import Settings, prepare
+        from sparse_xp.functional.fake_quant import Settings, prepare
 
         self.settings = Settings(
             self.weight_bits, self.activation_bits, self.per_channel, self.dynamic, self.reduce_range
@@ -116,7 +116,7 @@ class Quantization(Modifier):
         )
 
     def before_step(self, run: Run) -> None:
-        from sparse_xp.fake_quant import freeze
+        from sparse_xp.functional.fake_quant import freeze
 
         if self.late:
             return
@@ -142,7 +142,7 @@ class Quantization(Modifier):
                     seen.low, seen.high = low, high
 
     def detach(self, run: Run) -> None:
-        from sparse_xp.fake_quant import freeze
+        from sparse_xp.functional.fake_quant import freeze
 
         if self.late:
             self.calibrate(run)
@@ -152,7 +152,7 @@ class Quantization(Modifier):
         """Let rows from all over the training set settle the ranges, and compute in integers from now on."""
         import torch
 
-        from sparse_xp.data import collate, evaluation_batches
+        from sparse_xp.data.batches import collate, evaluation_batches
         from sparse_xp.evaluation import to_device
 
         total = len(run.train_features)
@@ -174,7 +174,7 @@ class Quantization(Modifier):
 
     def ranges(self) -> dict[str, Any]:
         """Each range once, under the name of the first module that it belongs to."""
-        from sparse_xp.fake_quant import ranges_of
+        from sparse_xp.functional.fake_quant import ranges_of
 
         return ranges_of(self.modules)
 

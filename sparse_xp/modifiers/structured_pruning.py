@@ -1,6 +1,6 @@
 """Removing attention heads, feed-forward neurons and layers gradually: fewer multiplications, on any engine.
 
-The tensor functions are in ``sparse_xp.structured``, the arithmetic of sizes in ``sparse_xp.costs``, the measuring of
+The tensor functions are in ``sparse_xp.functional.structured``, the arithmetic of sizes in ``sparse_xp.functional.cost_model``, the measuring of
 an engine in ``sparse_xp.latency``.
 """
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.clock import Clock, When, parse_when
-from sparse_xp.costs import (
+from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.functional.cost_model import (
     Costs,
     Size,
     between,
@@ -21,18 +22,17 @@ from sparse_xp.costs import (
     multiplication_costs,
     parameter_costs,
 )
-from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.functional.schedules import progress, scheduled_sparsity, update_due
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.pruning import INTER_FUNCS, Pruning, updates_window
 from sparse_xp.modifiers.quantization import Quantization
-from sparse_xp.schedules import progress, scheduled_sparsity, update_due
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.loop import Run
-    from sparse_xp.structure import Gate
-    from sparse_xp.structured import Block
+    from sparse_xp.functional.layers import Gate
+    from sparse_xp.functional.structured import Block
+    from sparse_xp.training.loop import Run
 
 COUNTED = ("parameters", "multiplications")
 SCORES = ("first_order", "second_order", "magnitude")
@@ -138,8 +138,8 @@ class StructuredPruning(Modifier):
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
     def attach(self, run: Run) -> None:
-        from sparse_xp.structure import Gate
-        from sparse_xp.structured import blocks, full_shape, gone_layers, sizes_of
+        from sparse_xp.functional.layers import Gate
+        from sparse_xp.functional.structured import blocks, full_shape, gone_layers, sizes_of
 
         self.blocks, self.kept, self.gathered, self.last_update = blocks(run.model), {}, {}, -1.0
         self.first = sizes_of(run.model)
@@ -172,7 +172,7 @@ class StructuredPruning(Modifier):
             costs = multiplication_costs(shape, self.tokens) if counting else parameter_costs(shape)
             dense = costs.total([(shape.heads, shape.neurons)] * layers)
             return costs, (1 - self.final_sparsity) * dense, dense
-        from sparse_xp.factor import find
+        from sparse_xp.functional.factored_embeddings import find
         from sparse_xp.latency import tables_of_run
 
         assert self.latency is not None
@@ -218,7 +218,7 @@ class StructuredPruning(Modifier):
         """Silence what has to go when ``done`` of the window is over."""
         import torch
 
-        from sparse_xp.structured import linear, without_lowest
+        from sparse_xp.functional.structured import linear, without_lowest
 
         if not self.kept:
             device = linear(run.model, self.blocks[0].up).weight.device
@@ -283,7 +283,7 @@ class StructuredPruning(Modifier):
 
     def scores(self, run: Run, block: Block) -> tuple[Tensor, Tensor]:
         """What each head and each neuron of a layer is worth, float32."""
-        from sparse_xp.structured import linear, squared_norms
+        from sparse_xp.functional.structured import linear, squared_norms
 
         if self.score != "magnitude":
             return self.gathered[block.output], self.gathered[block.down]
@@ -303,7 +303,7 @@ class StructuredPruning(Modifier):
         """Add the gradients of this step to the scores."""
         import torch
 
-        from sparse_xp.structured import gate_gradients, linear
+        from sparse_xp.functional.structured import gate_gradients, linear
 
         terms = {}
         for block in self.blocks:
@@ -330,7 +330,7 @@ class StructuredPruning(Modifier):
 
     def set_gates(self) -> None:
         """Close those of layers that have nothing left; the others weigh as long as scores are gathered."""
-        from sparse_xp.structured import went
+        from sparse_xp.functional.structured import went
 
         weighs = self.score != "magnitude" and self.last_update < self.until
         for name, gate in self.gates.items():
@@ -342,14 +342,14 @@ class StructuredPruning(Modifier):
 
     def enforce(self, run: Run, gradients: bool = False) -> None:
         """Zeros into what is silenced, or into its gradient."""
-        from sparse_xp.structured import linear, silence
+        from sparse_xp.functional.structured import linear, silence
 
         for block in self.blocks if self.kept else ():
             for name, cut in block.cuts(*self.kept[block.name]).items():
                 silence(linear(run.model, name), cut, gradients)
 
     def check(self, run: Run) -> None:
-        from sparse_xp.structured import linear, loud
+        from sparse_xp.functional.structured import linear, loud
 
         for block in self.blocks if self.kept else ():
             for name, cut in block.cuts(*self.kept[block.name]).items():
@@ -359,7 +359,7 @@ class StructuredPruning(Modifier):
                     )
 
     def detach(self, run: Run) -> None:
-        from sparse_xp.structured import cut_out, remove, went
+        from sparse_xp.functional.structured import cut_out, remove, went
 
         self.check(run)
         for gate in self.gates.values():

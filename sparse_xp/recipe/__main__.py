@@ -14,8 +14,8 @@ from __future__ import annotations
 import argparse
 import sys
 
+from sparse_xp.cli import Parser
 from sparse_xp.errors import short_errors, wants_traceback
-from sparse_xp.words import Parser
 
 
 def make_parser() -> Parser:
@@ -74,7 +74,7 @@ def main(words: list[str]) -> None:
 
         check(options.files, options.args, strict=options.strict, anchors=options.anchors, zoo=options.zoo)
     elif options.command == "show":
-        from sparse_xp.recipe.show import show
+        from sparse_xp.recipe.view.show import show
 
         show(options)
     else:

@@ -16,7 +16,7 @@ from sparse_xp.recipe.check import read_plan
 from sparse_xp.recipe.file import START_SPARSITY
 from sparse_xp.recipe.sparseml import Plan, literal
 from sparse_xp.recipe.text import parse_args
-from sparse_xp.recipe.timeline import changed_fields
+from sparse_xp.recipe.view.timeline import changed_fields
 
 #: what recipe=file has where the recipe itself is silent
 SEGMENTS = {

@@ -8,9 +8,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from sparse_xp.data.hub import AGAIN, is_count, kind, read_header, read_object
 from sparse_xp.errors import UserError, shortened
 from sparse_xp.files import of_run, reading
-from sparse_xp.hub import AGAIN, is_count, kind, read_header, read_object
 from sparse_xp.modifiers import LayerPruning, Modifier, Quantization
 from sparse_xp.recipe.sparseml import Plan, plan_of
 from sparse_xp.recipe.text import read_recipe

@@ -19,7 +19,7 @@ from sparse_xp.recipe.convert import Dumper
 from sparse_xp.recipe.inherit import is_inherited
 from sparse_xp.recipe.sparseml import Plan, plan_of
 from sparse_xp.recipe.text import read_recipe
-from sparse_xp.recipe.timeline import changed_fields
+from sparse_xp.recipe.view.timeline import changed_fields
 
 
 def says(same: str, **other: str) -> dict[str, str]:

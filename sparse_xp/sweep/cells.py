@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sparse_xp.published import Published
+    from sparse_xp.sweep.published import Published
 
 
 @dataclass

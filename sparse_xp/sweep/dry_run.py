@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def show(plan: Plan) -> None:
     """The dry run: every cell, what there is of it, who teaches it, and what the rest will take."""
-    from sparse_xp.report import markdown
+    from sparse_xp.report.run_report import markdown
 
     guesses = estimate(plan)
 
@@ -72,7 +72,7 @@ def estimate(plan: Plan) -> dict[str, Guess]:
 
     Looked for beside the sweep's own directory too (``outputs``). A finished cell takes nothing more.
     """
-    from sparse_xp.report import find_with_places
+    from sparse_xp.report.run_report import find_with_places
 
     done = find_with_places([plan.place.parent]) if plan.place.parent.is_dir() else []
     sizes: dict[Path, int] = {}

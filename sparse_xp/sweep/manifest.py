@@ -12,7 +12,7 @@ from sparse_xp.files import reading, write_text
 from sparse_xp.sweep.cells import Cell, Plan
 
 if TYPE_CHECKING:
-    from sparse_xp.published import Published
+    from sparse_xp.sweep.published import Published
 
 MANIFEST = "sweep.json"
 #: raised when the manifest changes its shape
@@ -46,7 +46,7 @@ def with_earlier(place: Path, cells: list[Cell]) -> list[Cell]:
 
 def read_manifest(place: Path) -> Plan:
     """What ``write_manifest`` wrote, without states; no cells if there is none. Raises UserError for another shape."""
-    from sparse_xp.published import Published
+    from sparse_xp.sweep.published import Published
 
     path = place / MANIFEST
     if not os.path.lexists(path):

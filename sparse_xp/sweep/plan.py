@@ -10,12 +10,12 @@ from omegaconf import DictConfig, open_dict
 
 from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import UserError
-from sparse_xp.published import check_published, find_published
 from sparse_xp.run_directory import state
 from sparse_xp.sweep.cells import Cell, Plan
 from sparse_xp.sweep.commands import own_command, sources
 from sparse_xp.sweep.grid import changes, expand, sweep_file
 from sparse_xp.sweep.manifest import with_earlier
+from sparse_xp.sweep.published import check_published, find_published
 from sparse_xp.sweep.teachers import link_teachers
 
 if TYPE_CHECKING:

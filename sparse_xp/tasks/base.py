@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from sparse_xp.readers import Limits
+    from sparse_xp.data.readers import Limits
 
 Rows = dict[str, list[Any]]
 
@@ -171,7 +171,7 @@ class Task(ABC):
 
     def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
         """The rows of a local file. ``cache``: where they may be kept in a form that needs no memory."""
-        from sparse_xp.readers import read_file
+        from sparse_xp.data.readers import read_file
 
         return read_file(path, limits)
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from sparse_xp.readers import Limits
-    from sparse_xp.segments import Document
+    from sparse_xp.data.readers import Limits
+    from sparse_xp.tasks.segments import Document
 
 #: fewer documents than this in a batch, and the second segments of pairs come from too few places
 FEWEST = 10
@@ -77,7 +77,7 @@ class Pretraining(Task):
         return [self.text]
 
     def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
-        from sparse_xp.corpus import read_corpus
+        from sparse_xp.data.corpus import read_corpus
 
         if path.is_dir() or path.suffix.lower() in (".txt", ".parquet"):
             return read_corpus(path, self.text, cache, limits)
@@ -88,7 +88,7 @@ class Pretraining(Task):
         if self.layout == "wikitext":
             from datasets import Dataset
 
-            from sparse_xp.corpus import wikitext_documents
+            from sparse_xp.data.corpus import wikitext_documents
 
             rows = Dataset.from_dict({self.text: list(wikitext_documents(rows[self.text]))})
         return rows.shuffle(seed=self.data_seed, keep_in_memory=True), []
@@ -107,7 +107,7 @@ class Pretraining(Task):
         self, documents: list[Document], tokenizer: PreTrainedTokenizerBase, first: int, made: Rows
     ) -> Iterator[list[int]]:
         """The tokens of each feature; into ``made`` goes what else there is to it."""
-        from sparse_xp.segments import document_rows
+        from sparse_xp.tasks.segments import document_rows
 
         begin, end = ends(tokenizer)
         for tokens in document_rows(documents, self.max_length - 2, end):
@@ -145,7 +145,7 @@ class Pretraining(Task):
         """What masks the tokens of a row, given a seed."""
         import numpy as np
 
-        from sparse_xp.masking import fixed_tokens, mask_token_of, mask_tokens, word_parts
+        from sparse_xp.tasks.masking import fixed_tokens, mask_token_of, mask_tokens, word_parts
 
         fixed, mask, size = fixed_tokens(tokenizer), mask_token_of(tokenizer), len(tokenizer)
         parts = word_parts(tokenizer) if self.whole_words else None
@@ -172,7 +172,7 @@ class Pretraining(Task):
         return {**batch, "input_ids": seen, "labels": labels}
 
     def forward(self, model: Any, batch: dict[str, Tensor]) -> Any:
-        from sparse_xp.vocabulary import cross_entropy
+        from sparse_xp.functional.chunked_loss import cross_entropy
 
         outputs = model(**{name: value for name, value in batch.items() if name not in self.targets})
         outputs["loss"] = cross_entropy(outputs[self.outputs[0]], batch["labels"])
@@ -209,7 +209,7 @@ class Pretraining(Task):
 
     def embedded(self, split: str, rows: int) -> Rows:
         """Generated documents."""
-        from sparse_xp.generate_documents import document_rows
+        from sparse_xp.synthetic.documents import document_rows
 
         return {self.text: document_rows(split, rows)}
 
@@ -242,7 +242,7 @@ class PairPretraining(Pretraining):
     def rows_of(
         self, documents: list[Document], tokenizer: PreTrainedTokenizerBase, first: int, made: Rows
     ) -> Iterator[list[int]]:
-        from sparse_xp.segments import segment_pairs
+        from sparse_xp.tasks.segments import segment_pairs
 
         if len(documents) < FEWEST:
             raise UserError(

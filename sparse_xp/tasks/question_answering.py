@@ -190,7 +190,7 @@ class QuestionAnswering(Task):
         return sum(bool(answer["text"]) == metric.startswith("HasAns_") for answer in rows[self.answers])
 
     def embedded(self, split: str, rows: int) -> Rows:
-        from sparse_xp.embedded import question_answering_rows
+        from sparse_xp.synthetic.sentences import question_answering_rows
 
         made = question_answering_rows(split, rows, unanswerable=1 / 3 if self.no_answer else 0.0)
         return {

@@ -222,8 +222,8 @@ class TextClassification(Task):
         the third that it does so with emphasis. Pairs have the three relations of MNLI where the task
         names three classes, else two: the second follows (class 1) or does not.
         """
-        from sparse_xp.embedded import text_classification_rows
-        from sparse_xp.generate_pairs import pair_rows
+        from sparse_xp.synthetic.pairs import pair_rows
+        from sparse_xp.synthetic.sentences import text_classification_rows
 
         if self.text_pair is None:
             made = text_classification_rows(split, rows)

@@ -164,7 +164,7 @@ class TokenClassification(Task):
 
     def embedded(self, split: str, rows: int) -> Rows:
         """Generated rows. Kinds of entity that ``classes`` does not have stand for its own, in order, or are ``O``."""
-        from sparse_xp.generate_entities import KINDS, entity_rows
+        from sparse_xp.synthetic.entities import KINDS, entity_rows
 
         made = entity_rows(split, rows)
         tags: list[list[Any]] = made["ner_tags"]

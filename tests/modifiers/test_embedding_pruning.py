@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.test_structure import BATCH, make
 from torch import nn
 
 from sparse_xp.clock import Clock
-from sparse_xp.costs import Costs
 from sparse_xp.errors import UserError
-from sparse_xp.factor import Factored
+from sparse_xp.functional.cost_model import Costs
+from sparse_xp.functional.factored_embeddings import Factored
+from sparse_xp.functional.structured import load, removed
 from sparse_xp.modifiers import EmbeddingPruning, MagnitudePruning, Quantization
 from sparse_xp.modifiers.per_layer_distillation import choose_modules
 from sparse_xp.recipe import Recipe
 from sparse_xp.result import Result
 from sparse_xp.run import run
-from sparse_xp.structured import load, removed
 from tests.modifiers import test_structured_pruning as structured
 from tests.modifiers.test_structured_pruning import step, table_for
 from tests.runs import SHORT, configure, history
-from tests.test_structure import BATCH, make
 from tests.tiny import make_run
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from tests.test_structure import BATCH, make
 from transformers import AutoModelForSequenceClassification
 
 from sparse_xp.clock import Clock
@@ -18,7 +19,6 @@ from sparse_xp.modifiers import LayerPruning, MagnitudePruning
 from sparse_xp.recipe import Recipe
 from sparse_xp.run import pruned_names, run
 from tests.runs import SHORT, configure
-from tests.test_structure import BATCH, make
 
 WORDS = (
     *SHORT,

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sparse_xp.errors import UserError
-from sparse_xp.model import parameter_groups
+from sparse_xp.models.loading import parameter_groups
 from sparse_xp.modifiers import Modifier, SetParam, TrainableParams
 from sparse_xp.recipe import Recipe
 from tests.tiny import make_bert, make_run

@@ -7,12 +7,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from sparse_xp import checkpoint
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import PerLayerDistillation
 from sparse_xp.modifiers.per_layer_distillation import layer_loss
 from sparse_xp.run import run
-from sparse_xp.teacher import LiveTeacher
+from sparse_xp.training import checkpoint
+from sparse_xp.training.teacher import LiveTeacher
 from tests.runs import SHORT, configure, history
 
 pytestmark = pytest.mark.usefixtures("trained_only")

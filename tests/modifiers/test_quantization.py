@@ -14,15 +14,15 @@ import torch
 import transformers
 from onnx import numpy_helper
 
-from sparse_xp import checkpoint
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.export import main
-from sparse_xp.fake_quant import QuantLinear, load_integers, quantized
-from sparse_xp.loop import Shell
+from sparse_xp.functional.fake_quant import QuantLinear, load_integers, quantized
 from sparse_xp.modifiers import MagnitudePruning, Quantization
 from sparse_xp.recipe import Recipe
 from sparse_xp.run import run
+from sparse_xp.training import checkpoint
+from sparse_xp.training.loop import Shell
 from tests.runs import SHORT, configure, history
 from tests.simulation import bert_run, through_a_file
 from tests.tiny import plain_task

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparse_xp.model import parameter_groups
+from sparse_xp.models.loading import parameter_groups
 from sparse_xp.modifiers import WeightDecay
 from sparse_xp.recipe import Recipe
 from tests.tiny import make_run

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from transformers import BertConfig
 
 from sparse_xp.recipe.__main__ import cli
-from sparse_xp.recipe.matches import in_short
+from sparse_xp.recipe.view.matches import in_short
 from sparse_xp.recipe.zoo import FILES
 from tests.runs import HANGS
 from tests.tiny import make_bert

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
-from sparse_xp.model import load_model
+from sparse_xp.models.loading import load_model
 from sparse_xp.modifiers import (
     MODIFIERS,
     ConstantPruning,

@@ -20,7 +20,7 @@ from sparse_xp.modifiers import (
     WeightDecay,
 )
 from sparse_xp.recipe import Recipe
-from sparse_xp.recipe.timeline import Timeline, changed_fields
+from sparse_xp.recipe.view.timeline import Timeline, changed_fields
 from tests.tiny import make_bert, make_run
 
 CLOCK = Clock(steps_per_epoch=10, total_steps=60)

@@ -1,0 +1,1 @@
+"""``python -m sparse_xp.report``: tables of finished runs."""

@@ -1,0 +1,170 @@
+"""Saving a run so that it can go on exactly, and finding where to go on.
+
+A checkpoint is a directory ``checkpoints/step-N`` that is renamed into place when all of it is on the disk, and that is
+checked before it is read. It holds plain tensors and numbers and is read with ``weights_only``: it cannot run code.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from sparse_xp.console import say
+from sparse_xp.errors import UserError
+from sparse_xp.files import damage, free_name, is_own, recover, remove, whole_directory
+from sparse_xp.run_directory import CHECKPOINTS, checkpoints
+
+if TYPE_CHECKING:
+    from sparse_xp.training.loop import Run
+
+BEST = "best/model.safetensors"
+
+
+def save(run: Run) -> None:
+    """Write ``checkpoints/step-N`` and drop the oldest beyond ``train.keep_checkpoints``."""
+    run.recipe.check(run)
+    run.accelerator.wait_for_everyone()
+    folder = run.directory / "checkpoints"
+    # Every process draws its own dropout, so every process keeps its own random state, outside the shared file.
+    states = gather_random_states(run)
+    run.progress.lines = run.history.lines
+    run.history.sync()  # the checkpoint counts its lines
+    if run.accelerator.is_main_process:
+        scaler = run.accelerator.scaler
+        state = {
+            "model": run.model.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+            "recipe": run.recipe.state_dict(),
+            "progress": asdict(run.progress),
+            "scaler": scaler.state_dict() if scaler else {},
+            "random": states,
+            "data": run.origin,
+        }
+        with whole_directory(folder / f"step-{run.progress.step:08d}", "checkpoint") as draft:
+            torch.save(state, draft / "state.pt")
+        mine = [path for path in checkpoints(folder) if path.name <= f"step-{run.progress.step:08d}"]
+        for old in [path for path in mine if is_own(path, "checkpoint")][: -run.train.keep_checkpoints]:
+            remove(old, "checkpoint")
+    run.accelerator.wait_for_everyone()
+
+
+def restore(run: Run) -> bool:
+    """Continue from the latest whole checkpoint, if there is one. Raises UserError if there are only damaged ones."""
+    path = latest(run.directory / CHECKPOINTS)
+    if path is None:
+        return False
+    state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    if state.get("data", run.origin) != run.origin:
+        raise UserError(
+            f"The rows are others than those that {run.directory} was begun with. Give it the same data, or move it "
+            "away to begin anew."
+        )
+    run.model.load_state_dict(state["model"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    run.recipe.load_state_dict(move(state["recipe"], run.accelerator.device))
+    for name, value in state["progress"].items():
+        setattr(run.progress, name, value)
+    if run.accelerator.scaler:
+        run.accelerator.scaler.load_state_dict(state["scaler"])
+    if run.progress.best:
+        best_weights(run)  # before hours of training, not after them
+    set_random_state(state["random"][min(run.accelerator.process_index, len(state["random"]) - 1)])
+    return True
+
+
+def latest(folder: Path) -> Path | None:
+    """The latest checkpoint that is undamaged, None if there is none at all; says which are left out."""
+    wrong: dict[Path, str] = {}
+    for path in reversed(checkpoints(folder)):
+        if found := damage(path):
+            wrong[path] = found
+            continue
+        for each, why in wrong.items():  # where the run is to write again
+            kept = free_name(each, "damaged")
+            os.rename(each, kept)
+            say(f"{each} is damaged ({why}): the one before is used, and what was there is in {kept}")
+        return path
+    for path, found in wrong.items():
+        raise UserError(
+            f"{path} is damaged ({found}), and no other is whole. Move {folder} away: the same command begins the run "
+            "anew."
+        )
+    return None
+
+
+def save_best(run: Run) -> None:
+    """Keep the weights of this step, and what the modifiers know, as the best so far."""
+    run.recipe.check(run)
+    with whole_directory((run.directory / BEST).parent, "best") as draft:
+        save_file({k: v.contiguous() for k, v in unshared(run.model).items()}, draft / Path(BEST).name)
+        torch.save(run.recipe.state_dict(), draft / "recipe.pt")
+
+
+def load_best(run: Run) -> None:
+    """Go back to the best weights, and to what the modifiers knew then. Raises UserError if they are damaged."""
+    weights = best_weights(run)
+    run.model.load_state_dict(weights, strict=False)  # a matrix that is two in the model is written once
+    state = torch.load((run.directory / BEST).parent / "recipe.pt", map_location="cpu", weights_only=True)
+    run.recipe.load_state_dict(move(state, run.device))
+
+
+def best_weights(run: Run) -> dict[str, torch.Tensor]:
+    """The best weights by name. Raises UserError if they are damaged, or are not those of all parameters."""
+    path = recover((run.directory / BEST).parent)
+    wrong, weights = damage(path), {}
+    if not wrong:
+        weights = load_file(run.directory / BEST)
+        if odd := sorted(weights.keys() ^ unshared(run.model).keys()):
+            wrong = f"{BEST} is of another model, by {odd[0]}"
+    if wrong:
+        raise UserError(f"{path} is damaged ({wrong}). Move {run.directory} away: the same command makes the run anew.")
+    return weights
+
+
+def unshared(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The parameters by name, tied ones once (safetensors refuses to write the same memory twice)."""
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def gather_random_states(run: Run) -> list[dict[str, Any]]:
+    """The random state of every process, in the order of their ranks."""
+    from accelerate.utils import gather_object
+
+    return gather_object([random_state()])
+
+
+def random_state() -> dict[str, Any]:
+    """All random number generators of this process, as tensors and plain values."""
+    kind, keys, *rest = np.random.get_state()
+    version, numbers, gauss = random.getstate()
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
+        "python": [version, list(numbers), gauss],
+    }
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Undo what happened to the generators since ``random_state``."""
+    torch.set_rng_state(state["torch"].cpu())
+    if torch.cuda.is_available() and state["cuda"]:
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    kind, keys, *rest = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
+    version, numbers, gauss = state["python"]
+    random.setstate((version, tuple(numbers), gauss))
+
+
+def move(value: Any, device: torch.device) -> Any:
+    """``value`` with every tensor inside it on ``device``."""
+    if isinstance(value, torch.Tensor):
+        return value.to(device)
+    return {name: move(item, device) for name, item in value.items()} if isinstance(value, dict) else value

@@ -1,0 +1,294 @@
+"""Rows, features and batches: every row once, nothing padded further than needed, nothing tokenised twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+
+from sparse_xp.config import Data, Train
+from sparse_xp.data import batches as data_module
+from sparse_xp.data.batches import (
+    collate,
+    epoch_batches,
+    epoch_steps,
+    evaluation_batches,
+    make_features,
+    steps_per_epoch,
+)
+from sparse_xp.tasks import QuestionAnswering
+from sparse_xp.training.loop import steps_of_epoch
+from tests.tiny import WORDS, make_tokenizer
+
+
+def rows_of(steps: list[list[list[int]]]) -> list[int]:
+    return [row for batches in steps for batch in batches for row in batch]
+
+
+# The order of an epoch
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "sizes"),
+    [(10, 4, [4, 4, 2]), (12, 4, [4, 4, 4]), (3, 8, [3]), (1, 1, [1]), (150, 2, [2] * 75)],
+)
+def test_every_row_comes_once(rows, batch_size, sizes, grouped):
+    batches = epoch_batches([5] * rows, batch_size, 42, grouped)
+    assert sorted(map(len, batches), reverse=True) == sizes
+    assert sorted(row for batch in batches for row in batch) == list(range(rows))
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_the_order_depends_on_the_seed_and_nothing_else(grouped):
+    def order(seed: int) -> list[list[int]]:
+        torch.rand(3)  # the global generator has no say
+        return epoch_batches(range(50), 4, seed, grouped)
+
+    orders = [order(42), order(43), order(44)]
+    assert orders[0] != orders[1] != orders[2] != orders[0]
+    assert [order(42), order(43), order(44)] == orders
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_drawing_an_order_leaves_the_global_generator_alone(grouped):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    epoch_batches(range(50), 4, 42, grouped)
+    assert torch.get_rng_state().equal(before)
+
+
+def test_rows_are_shuffled_whatever_their_lengths():
+    batches = epoch_batches(range(20), 4, 42)
+    assert batches == epoch_batches([7] * 20, 4, 42)
+    assert batches != [list(range(i, i + 4)) for i in range(0, 20, 4)]
+
+
+def test_grouped_rows_of_like_length_go_together_in_a_shuffled_order(monkeypatch):
+    monkeypatch.setattr(data_module, "POOLS", 1)
+    lengths = [7 * i % 20 for i in range(20)]  # each of 0 to 19 once
+    batches = epoch_batches(lengths, 4, 42, grouped=True)
+    found = [[lengths[row] for row in batch] for batch in batches]
+    neighbours = [[19, 18, 17, 16], [15, 14, 13, 12], [11, 10, 9, 8], [7, 6, 5, 4], [3, 2, 1, 0]]
+    assert sorted(found, reverse=True) == neighbours
+    assert found != neighbours
+
+
+@pytest.mark.parametrize(("rows", "pool"), [(200, 13), (1000, 50)])  # batches: an eighth of the epoch, 50 at most
+def test_grouped_rows_are_sorted_in_pools_only(rows, pool):
+    shuffled = epoch_batches(range(rows), 2, 42)
+    pool_of = {row: i // pool for i, batch in enumerate(shuffled) for row in batch}
+    for first, second in epoch_batches(range(rows), 2, 42, grouped=True):
+        assert pool_of[first] == pool_of[second]  # so that not every epoch has the same batches
+
+
+def test_accumulation_groups_the_batches():
+    batches = [[4, 2], [0, 1], [6, 3], [5, 8], [7]]
+    assert epoch_steps(batches, 1) == [[[4, 2]], [[0, 1]], [[6, 3]], [[5, 8]], [[7]]]
+    assert epoch_steps(batches, 2) == [[[4, 2], [0, 1]], [[6, 3], [5, 8]], [[7]]]
+    assert epoch_steps(batches, 9) == [batches]
+
+
+def test_two_processes_share_the_batches():
+    batches = [[0], [1], [2], [3], [4], [5]]
+    assert epoch_steps(batches, 1, rank=0, world=2) == [[[0]], [[2]], [[4]]]
+    assert epoch_steps(batches, 1, rank=1, world=2) == [[[1]], [[3]], [[5]]]
+    assert epoch_steps(batches, 2, rank=0, world=2) == [[[0], [2]], [[4]]]
+    assert epoch_steps(batches, 2, rank=1, world=2) == [[[1], [3]], [[5]]]
+
+
+def test_the_first_batches_fill_up_the_last_step():
+    batches = [[0], [1], [2]]
+    assert epoch_steps(batches, 1, rank=0, world=2) == [[[0]], [[2]]]
+    assert epoch_steps(batches, 1, rank=1, world=2) == [[[1]], [[0]]]
+    assert [epoch_steps([[8, 9]], 1, rank, world=4) for rank in range(4)] == [[[[8, 9]]]] * 4
+    assert batches == [[0], [1], [2]]
+
+
+GRID = [(16, 4, 1, 2), (10, 4, 1, 2), (10, 4, 2, 2), (22, 4, 2, 2), (3, 4, 1, 4), (100, 8, 4, 3), (100, 8, 4, 1)]
+
+
+@pytest.mark.parametrize(("rows", "batch_size", "accumulation", "world"), GRID)
+def test_all_processes_have_as_many_steps_and_batches(rows, batch_size, accumulation, world):
+    batches = epoch_batches(range(rows), batch_size, 42)
+    ranks = [epoch_steps(batches, accumulation, rank, world) for rank in range(world)]
+    shapes = [[len(batches) for batches in rank] for rank in ranks]
+    assert shapes == [shapes[0]] * world
+    assert all(1 <= number <= accumulation for number in shapes[0])
+    assert len(shapes[0]) == steps_per_epoch(
+        rows, Train(batch_size=batch_size, gradient_accumulation_steps=accumulation), world
+    )
+    count = Counter(row for rank in ranks for row in rows_of(rank))
+    assert sorted(count) == list(range(rows))
+    assert sum(count.values()) - rows <= batch_size * (-len(batches) % world)  # only what fills up the last step
+
+
+@pytest.mark.parametrize(
+    ("rows", "world", "expected"),
+    [(100, 1, 4), (96, 1, 3), (97, 1, 4), (100, 2, 2), (100, 3, 2), (1, 1, 1), (1, 2, 1)],
+)
+def test_steps_per_epoch_with_batches_of_8_accumulated_4_times(rows, world, expected):  # T32
+    assert steps_per_epoch(rows, Train(batch_size=8, gradient_accumulation_steps=4), world) == expected
+
+
+def test_the_steps_of_a_run_differ_by_epoch_and_by_seed_and_are_the_same_when_it_resumes():
+    def steps(seed: int, epoch: int) -> list[list[list[int]]]:
+        accelerator = SimpleNamespace(process_index=0, num_processes=1)
+        run: Any = SimpleNamespace(seed=seed, lengths=[5] * 40, train=Train(batch_size=4), accelerator=accelerator)
+        return steps_of_epoch(run, epoch)
+
+    four = [steps(42, 0), steps(42, 1), steps(43, 0), steps(43, 1)]
+    assert len({str(order) for order in four}) == 4
+    assert sorted(rows_of(steps(42, 1)[:3] + four[1][3:])) == list(range(40))  # three steps, a crash, the others
+
+
+# Batches
+
+
+@pytest.fixture
+def features() -> Dataset:
+    lengths = [3, 5, 1, 5, 2]
+    return Dataset.from_dict(
+        {
+            "input_ids": [list(range(10 * i + 1, 10 * i + 1 + n)) for i, n in enumerate(lengths)],
+            "token_type_ids": [[1] * n for n in lengths],
+            "attention_mask": [[1] * n for n in lengths],
+            "labels": [0, 1, 0, 1, 1],
+        }
+    )
+
+
+def test_sequences_are_padded_to_the_longest_of_the_batch(features):
+    columns = ["attention_mask", "input_ids", "token_type_ids", "labels"]
+    batch = collate(features, [4, 0, 2], columns, {"input_ids": 9})
+    assert {name: tensor.tolist() for name, tensor in batch.items()} == {
+        "attention_mask": [[1, 1, 0], [1, 1, 1], [1, 0, 0]],
+        "input_ids": [[41, 42, 9], [1, 2, 3], [21, 9, 9]],
+        "token_type_ids": [[1, 1, 0], [1, 1, 1], [1, 0, 0]],
+        "labels": [1, 0, 0],
+    }
+    assert {tensor.dtype for tensor in batch.values()} == {torch.int64}
+
+
+def test_only_the_columns_asked_for_are_collated(features):
+    batch = collate(features, [1, 3], ["input_ids"], {})
+    assert list(batch) == ["input_ids"]
+    assert batch["input_ids"].tolist() == [[11, 12, 13, 14, 15], [31, 32, 33, 34, 35]]
+
+
+def test_evaluation_takes_the_longest_first_and_leaves_none_out(features):
+    assert list(evaluation_batches(features, 2)) == [[1, 3], [0, 4], [2]]
+    assert list(evaluation_batches(features, 100)) == [[1, 3, 0, 4, 2]]
+
+
+# Features
+
+
+class Counted(QuestionAnswering):
+    """Counts how often it makes features."""
+
+    calls = 0
+
+    def features(self, *arguments: Any) -> Any:
+        type(self).calls += 1
+        return super().features(*arguments)
+
+
+QUESTIONS = Dataset.from_dict(
+    {
+        "id": ["a", "b"],
+        "question": ["who sat ?", "what ?"],
+        "context": ["the dogs sat on the mat .", "a cat in the red hat ."],
+        "answers": [{"text": ["the dogs"], "answer_start": [0]}, {"text": ["cat"], "answer_start": [2]}],
+    }
+)
+
+
+@pytest.fixture
+def featurise(tmp_path, monkeypatch):
+    """Make features with some things changed; returns them and whether they had to be made."""
+    monkeypatch.setattr(Counted, "calls", 0)
+
+    def make(tokenizer=None, rows=QUESTIONS, origin="here", train=True, **changes: Any) -> tuple[Dataset, bool]:
+        fields: dict[str, Any] = {"name": "toy", "dataset": "toy", "folder": "toy", "max_length": 16, "doc_stride": 4}
+        before = Counted.calls
+        task = Counted(**fields | changes)
+        made = make_features(
+            task, rows, origin, tokenizer or make_tokenizer(), Data(cache=str(tmp_path / "cache")), train
+        )
+        return made, Counted.calls > before
+
+    return make
+
+
+def test_features_replace_the_columns_of_the_rows(featurise):
+    features, _ = featurise()
+    assert features.column_names == [
+        "input_ids",
+        "token_type_ids",
+        "attention_mask",
+        "start_positions",
+        "end_positions",
+    ]
+    assert features["start_positions"] == [5, 5]  # [CLS] who sat ? [SEP] the; [CLS] what ? [SEP] a cat
+    assert features["end_positions"] == [7, 5]
+
+
+def test_features_are_made_once(featurise):
+    first, made = featurise()
+    assert made
+    second, made = featurise()
+    assert not made
+    assert second.to_dict() == first.to_dict()
+
+
+def test_a_used_tokenizer_is_still_the_same_tokenizer(featurise):
+    tokenizer = make_tokenizer()
+    featurise(tokenizer)
+    tokenizer(["what the cat sat on"], truncation=True, max_length=4, padding="max_length")
+    _, made = featurise(tokenizer)
+    assert not made
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"max_length": 12},
+        {"doc_stride": 2},
+        {"train": False},
+        {"origin": "elsewhere"},
+        {"question": "context"},
+        {"tokenizer": make_tokenizer([*WORDS[:5], *reversed(WORDS[5:])])},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_features_are_made_again_when_something_that_shapes_them_changes(featurise, changes):
+    featurise()
+    _, made = featurise(**changes)
+    assert made
+    _, made = featurise()  # and the first ones are still there
+    assert not made
+
+
+@pytest.mark.parametrize("changes", [{"metric": "exact_match"}, {"n_best": 5}, {"max_answer_length": 7}])
+def test_what_only_reads_predictions_does_not_make_features_again(featurise, changes):
+    featurise()
+    _, made = featurise(**changes)
+    assert not made
+
+
+def test_features_are_made_again_when_their_definition_has_a_new_version(featurise, monkeypatch):
+    featurise()
+    monkeypatch.setattr(Counted, "version", 2)
+    _, made = featurise()
+    assert made
+
+
+def test_evaluation_features_count_their_rows_over_the_batches_of_the_map(featurise):
+    rows = Dataset.from_dict({name: list(values) * 600 for name, values in QUESTIONS.to_dict().items()})
+    features, _ = featurise(rows=rows, train=False)
+    assert features["row"] == list(range(1200))  # mapped in batches of 1000

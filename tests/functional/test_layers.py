@@ -1,0 +1,208 @@
+"""Encoder layers found, weighed, bypassed and removed, in the three kinds of encoder that have another loop each."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from sparse_xp.errors import UserError
+from sparse_xp.functional.layers import Bypass, Gate, bypass, encoder_layers, remove_bypassed, select_modules
+from sparse_xp.functional.masks import select_parameters
+
+torch.set_num_threads(1)
+
+#: where the layers are, and what the configuration calls their number
+KINDS = {
+    "Bert": ("bert.encoder.layer", "num_hidden_layers"),
+    "DistilBert": ("distilbert.transformer.layer", "n_layers"),
+    "Roberta": ("roberta.encoder.layer", "num_hidden_layers"),
+}
+
+
+def make(kind: str, layers: int = 4, seed: int = 0) -> Any:
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {
+        "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": layers, "num_attention_heads": 2,
+        "intermediate_size": 16, "max_position_embeddings": 24,
+    }  # fmt: skip
+    if kind == "DistilBert":
+        shape = {"vocab_size": 30, "dim": 8, "n_layers": layers, "n_heads": 2, "hidden_dim": 16}
+    config = getattr(transformers, f"{kind}Config")(**shape)
+    return getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
+
+
+BATCH = {
+    "input_ids": torch.tensor([[2, 5, 6, 7, 3], [2, 8, 3, 0, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+}
+
+
+def shortened(kind: str, gone: set[int]) -> Any:
+    """A model of fewer layers, built as such, that has the weights of ``make(kind)`` without the layers ``gone``."""
+    whole, small = make(kind), make(kind, 4 - len(gone), seed=1)
+    where = KINDS[kind][0]
+    left = [number for number in range(4) if number not in gone]
+    state = {name: weight for name, weight in whole.state_dict().items() if not name.startswith(f"{where}.")}
+    for new, old in enumerate(left):
+        for name, weight in whole.get_submodule(f"{where}.{old}").state_dict().items():
+            state[f"{where}.{new}.{name}"] = weight
+    small.load_state_dict(state)
+    return small
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("gone", [{1}, {0, 3}, {1, 2, 3}])
+def test_bypassed_and_removed_compute_what_a_shorter_model_does(tmp_path, kind, gone):
+    model, where = make(kind), KINDS[kind][0]
+    expected = shortened(kind, gone)(**BATCH, output_hidden_states=True)
+    bypass(model, [f"{where}.{number}" for number in gone])
+    for _ in range(2):  # transformers puts its hooks for hidden states in at the first call that wants them
+        assert torch.equal(model(**BATCH).logits, expected.logits)
+        found = model(**BATCH, output_hidden_states=True)
+        assert torch.equal(found.logits, expected.logits)
+        assert len(found.hidden_states) == len(expected.hidden_states) == 5 - len(gone)
+        assert all(map(torch.equal, found.hidden_states, expected.hidden_states))
+    left = [f"{where}.{number}" for number in range(4) if number not in gone]
+    assert list(encoder_layers(model)) == left  # T34: their names are those they had
+    assert model.config.num_hidden_layers == 4
+
+    remove_bypassed(model)
+    assert list(encoder_layers(model)) == [f"{where}.{number}" for number in range(len(left))]
+    assert getattr(model.config, KINDS[kind][1]) == model.config.num_hidden_layers == len(left)
+    assert torch.equal(model(**BATCH).logits, expected.logits)
+    assert len(model(**BATCH, output_hidden_states=True).hidden_states) == len(left) + 1
+    model.save_pretrained(tmp_path)
+    loaded, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    assert torch.equal(loaded.eval()(**BATCH).logits, expected.logits)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_bypass_has_no_parameters_and_gradients_go_through(kind):
+    model, where = make(kind), KINDS[kind][0]
+    bypass(model, [f"{where}.0", f"{where}.2"])
+    assert not list(Bypass().parameters())
+    model.train()(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+    assert all(weight.grad is not None for weight in model.get_submodule(f"{where}.1").parameters())
+    assert not any(name.startswith((f"{where}.0.", f"{where}.2.")) for name in model.state_dict())
+
+
+class Twice(nn.Module):
+    def forward(self, values, mask=None):
+        return 2 * values
+
+
+def test_a_gate_by_hand():
+    """dL/dg of x + g * (2 x - x) under the loss 3 a + 5 b is 3 x + 5 y."""
+    layer, values, heard = Twice(), torch.tensor([[1.0, 10.0]], requires_grad=True), []
+    layer.register_forward_hook(lambda *given: heard.append(given[2]))
+    gate = Gate(layer)
+    gate.set(open=True, weighs=True)
+    found = layer(values, None)
+    (found @ torch.tensor([3.0, 5.0])).sum().backward()
+    assert (found.tolist(), gate.value.grad.item(), values.grad.tolist()) == ([[2.0, 20.0]], 53.0, [[6.0, 10.0]])
+    gate.set(open=False, weighs=True)
+    assert layer(values).tolist() == [[1.0, 10.0]]
+    with torch.no_grad():
+        assert layer(values).tolist() == [[1.0, 10.0]]
+    assert [each.tolist() for each in heard] == [[[2.0, 20.0]], [[1.0, 10.0]], [[1.0, 10.0]]]
+    gate.remove()
+    assert layer(values).tolist() == [[2.0, 20.0]]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_open_gate_changes_no_bit_and_a_closed_one_is_a_bypass(kind):
+    torch.manual_seed(0)
+    model, other, where = make(kind), make(kind), KINDS[kind][0]
+    labels = torch.tensor([0, 1])
+    gates = [Gate(layer) for layer in encoder_layers(model).values()]
+    for gate in gates:
+        gate.set(open=True, weighs=True)
+    for each in (model, other):
+        each(**BATCH, labels=labels).loss.backward()
+    pairs = zip(model.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(one.grad, two.grad) for one, two in pairs)
+    assert all(gate.value.grad != 0 for gate in gates)
+    model.zero_grad()
+    gates[1].set(open=False, weighs=True)
+    model(**BATCH, labels=labels).loss.backward()
+    assert gates[1].value.grad is None
+    assert all((weight.grad == 0).all() for weight in model.get_submodule(f"{where}.1").parameters())
+    bypass(other, [f"{where}.1"])
+    assert torch.equal(model(**BATCH).logits, other(**BATCH).logits)
+
+
+@pytest.mark.parametrize(
+    ("gone", "tensors"), [([1, 3, 5, 7, 9, 10], 36), ([1, 2, 3, 4, 5, 7, 8, 9, 10], 18)]
+)  # the 6-layer and the 3-layer recipes
+def test_patterns_of_pruning_match_the_survivors_only(gone, tensors):
+    model = make("Bert", 12)
+    assert len(select_parameters(model, ["__ENCODER__"])) == 72
+    bypass(model, [f"bert.encoder.layer.{number}" for number in gone])
+    six = [
+        f"re:bert.encoder.layer.*.{part}.weight"
+        for part in (
+            "attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
+            "intermediate.dense", "output.dense",
+        )
+    ]  # fmt: skip
+    for patterns in (["__ENCODER__"], six):
+        names = list(select_parameters(model, patterns))
+        assert len(names) == tensors
+        assert {int(name.split(".")[3]) for name in names} == set(range(12)) - set(gone)
+    removed = rf"re:bert\.encoder\.layer\.{gone[0]}\."
+    with pytest.raises(UserError, match=f"No parameter matches '{re.escape(removed)}'"):
+        select_parameters(model, [removed])
+
+
+def test_a_model_without_bypasses_is_left_alone():
+    model = make("Bert")
+    before = dict(model.named_modules())
+    remove_bypassed(model)
+    assert dict(model.named_modules()) == before
+    assert model.config.num_hidden_layers == 4
+
+
+def test_other_lists_of_modules_are_no_encoder_layers():
+    model = nn.Module()
+    model.encoder = nn.Module()
+    model.encoder.layer = nn.ModuleList([nn.Linear(1, 1)])
+    model.heads = nn.ModuleList([nn.Linear(1, 1)])
+    assert list(encoder_layers(model)) == ["encoder.layer.0"]
+
+
+MODULES = {name: i for i, name in enumerate(["a.layer.0", "a.layer.1", "a.layer.10", "b.layer.0"])}
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["a.layer.1"], ["a.layer.1"]),
+        (["re:a.layer.1"], ["a.layer.1", "a.layer.10"]),  # free at the end, as for parameters
+        (["re:a.layer.1$"], ["a.layer.1"]),
+        (["b.layer.0", "re:a"], ["b.layer.0", "a.layer.0", "a.layer.1", "a.layer.10"]),
+        (["a.layer.10", "a.layer.0", "a.layer.10"], ["a.layer.10", "a.layer.0"]),
+    ],
+)
+def test_modules_by_pattern_in_the_order_of_the_patterns(patterns, expected):
+    found = select_modules(MODULES, patterns)
+    assert list(found) == expected
+    assert found == {name: MODULES[name] for name in expected}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("a.layers.1", r"No layer matches 'a\.layers\.1'\. Did you mean 'a\.layer\.1'\? There are: a\.layer\.0, .*"),
+        ("re:layer", r"No layer matches 're:layer'"),
+        ("re:((", r"'re:\(\(' is not a valid regular expression"),
+    ],
+)
+def test_a_pattern_without_a_match(pattern, message):
+    with pytest.raises(UserError, match=message):
+        select_modules(MODULES, ["a.layer.0", pattern], "layer")
