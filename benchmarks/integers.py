@@ -21,12 +21,12 @@ from datasets import Dataset
 from transformers import BertConfig, BertForQuestionAnswering
 
 from sparse_xp.benchmark import cell, make_batch, take_turns
+from sparse_xp.console import hush_libraries
 from sparse_xp.cpu import this_cpu
 from sparse_xp.deployment.engines import ENGINES, Batch, Call, installed, versions
 from sparse_xp.deployment.export import to_onnx
 from sparse_xp.evaluation import Subject
 from sparse_xp.functional.fake_quant import Settings, freeze, prepare
-from sparse_xp.training.environment import hush_libraries
 
 SHAPES = {
     "base": {},

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparse_xp.data.batches import collate, make_features
+from sparse_xp.console import hush_libraries
+from sparse_xp.data.batches import collate
 from sparse_xp.evaluation import Subject, predict
 from sparse_xp.export import parts_of_run
 from sparse_xp.functional.fake_quant import (
@@ -29,8 +30,8 @@ from sparse_xp.functional.fake_quant import (
     ranges_of,
 )
 from sparse_xp.models.loading import load_model, load_tokenizer
+from sparse_xp.tasks.features import make_features
 from sparse_xp.tasks.rows import load_rows
-from sparse_xp.training.environment import hush_libraries
 
 KINDS = {
     "query, key, value": ("query", "key", "value", "q_lin", "k_lin", "v_lin"),

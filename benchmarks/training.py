@@ -27,10 +27,11 @@ from hydra import compose, initialize_config_dir
 import sparse_xp.run
 import sparse_xp.training.loop
 import sparse_xp.training.teacher
-from sparse_xp.__main__ import to_object
-from sparse_xp.config import CONF
+from sparse_xp.compose import to_object
 from sparse_xp.functional.dropout import cheap_dropout
-from sparse_xp.training.loop import Run, optimize, steps_of_epoch
+from sparse_xp.places import CONF
+from sparse_xp.training.loop import optimize, steps_of_epoch
+from sparse_xp.training.state import Run
 
 GROUPED, STORED = "train.group_by_length=true", "teacher.reuse_logits=true"
 APART, LIVE = "train.group_by_length=false", "teacher.reuse_logits=false"

@@ -32,7 +32,7 @@ from sparse_xp.functional.masks import select_parameters
 from sparse_xp.models.loading import load_model, load_tokenizer
 from sparse_xp.modifiers import Distillation
 from sparse_xp.tasks import PairPretraining
-from sparse_xp.training.loop import Shell
+from sparse_xp.training.state import Shell
 
 #: how the tokens are chosen; "plain": all of them, without chunks; None: nothing is distilled
 WAYS: dict[str, dict[str, Any] | None] = {

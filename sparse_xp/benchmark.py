@@ -34,7 +34,7 @@ from sparse_xp.deployment.engines import ENGINES, Batch, Call, choose, library, 
 from sparse_xp.deployment.graph import Inside, fill_zeros, fixed_shape, look
 from sparse_xp.errors import UserError
 from sparse_xp.files import WRITTEN, claim, is_signed, write_text
-from sparse_xp.report.run_report import markdown
+from sparse_xp.text import markdown
 
 FILES = ("benchmark.json", "benchmark.svg")
 OURS = ("run", "model", "against", "lengths", "batch", "threads", "engine", "rounds", "out")

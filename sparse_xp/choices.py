@@ -16,8 +16,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
-from sparse_xp.config import CONF, Config
+from sparse_xp.config import Config
 from sparse_xp.errors import GROUPS, UserError
+from sparse_xp.places import CONF
 
 #: options of Hydra's own that take a word behind them
 TAKE_WORD = ("--config-dir", "--config-name", "--config-path", "-cd", "-cn", "-cp", "--package", "-p", "--cfg", "-c")

@@ -133,3 +133,15 @@ class Bar:
                 f"  epoch {line['epoch']:.2f}  step {line['step']}/{self.total}  {describe(line)}{eta}",
                 markup=False,
             )
+
+
+def hush_libraries() -> None:
+    """No bars and warnings of the libraries between our lines: what matters of them is in ours."""
+    import datasets
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    datasets.utils.logging.set_verbosity_error()
+    if not console.is_terminal:
+        datasets.disable_progress_bars()

@@ -275,3 +275,9 @@ def _stored(repo: dict[str, Any], place: str = "") -> Iterator[tuple[str, list[s
             if kinds := sorted(key.removesuffix(".yaml") for key, node in child.items() if not isinstance(node, dict)):
                 yield inner, kinds
             yield from _stored(child, inner)
+
+
+def choose(key: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise ValueError, with the nearest known name, unless ``value`` is one of ``known``."""
+    if value not in known:
+        raise ValueError(f"{key}={value}: want one of {', '.join(known)}.{did_you_mean(value, known)}")

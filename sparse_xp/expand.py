@@ -27,8 +27,9 @@ def main(words: list[str]) -> None:
             raise UserError(f"{name}= is missing.")
     place, out = Path(given["model"]), Path(given["out"])
     claim(out, is_empty, "Name a directory that is not there yet.")
-    from sparse_xp.functional.structured import expand, load, removed
-    from sparse_xp.training.environment import hush_libraries
+    from sparse_xp.console import hush_libraries
+    from sparse_xp.functional.structured import expand, removed
+    from sparse_xp.models.reduced import load
 
     hush_libraries()
     model = load(place)

@@ -23,18 +23,21 @@ import hydra
 import yaml
 from omegaconf import OmegaConf
 
-from sparse_xp.__main__ import to_object
 from sparse_xp.cli import as_written
-from sparse_xp.config import CONF, Data, Export
+from sparse_xp.compose import to_object
 from sparse_xp.console import say
 from sparse_xp.deployment.bundle import complete
 from sparse_xp.deployment.model_card import model_card, run_card
 from sparse_xp.errors import UserError, did_you_mean, short_errors, wants_traceback
 from sparse_xp.files import marked, one_at_a_time, reading, whole_directory
+from sparse_xp.functional.measured import Sparsity
 from sparse_xp.history import read_history
-from sparse_xp.result import TRAINED, Deployment, Result, Sparsity, summary, summary_of
+from sparse_xp.places import CONF
+from sparse_xp.recipe.file import resolve
+from sparse_xp.result import TRAINED, Deployment, Result, summary, summary_of
 from sparse_xp.run import MOVE_AWAY
 from sparse_xp.run_directory import CHECKPOINTS, RESULT, WHOLE, clear, kept_around
+from sparse_xp.settings import Data, Export
 from sparse_xp.tasks import TASKS, Task
 
 #: what to do about an ``out=`` that holds something else
@@ -128,7 +131,7 @@ def export_model(words: list[str], out: Path | None) -> Deployment:
         raise UserError("out=DIR is needed: where the deployment folder of the model is to be.")
     refuse_of_run(out)
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="export"):
-        config = to_object(hydra.compose("config", overrides=as_written(words)))
+        config = resolve(to_object(hydra.compose("config", overrides=as_written(words))))
     if not config.model.checkpoint:
         raise UserError("model.checkpoint=DIR is needed (a model directory or a hub id), or run=DIR, a finished run.")
     checkpoint, revision = config.model.checkpoint, config.model.revision
@@ -163,15 +166,16 @@ def deploy(
     """Write and prove ``out``."""
     import torch
 
-    from sparse_xp.data.batches import make_features
+    from sparse_xp.console import hush_libraries
     from sparse_xp.deployment.export import export
     from sparse_xp.evaluation import Subject, evaluate
     from sparse_xp.functional.fake_quant import load_integers
     from sparse_xp.functional.masks import measure
     from sparse_xp.functional.structured import removed
     from sparse_xp.models.loading import check_labels, load_model, load_tokenizer, read_config
+    from sparse_xp.recipe.inherit import removed_layers
+    from sparse_xp.tasks.features import make_features
     from sparse_xp.tasks.rows import load_rows
-    from sparse_xp.training.environment import hush_libraries
 
     hush_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)
@@ -179,7 +183,9 @@ def deploy(
     rows, task = loaded.rows, task.resolved(loaded.rows)
     check_labels(task, read_config(str(checkpoint), revision), f"the model {checkpoint}", "Choose a model of the task.")
     # A head that does not fit is refused below: there is no training here that could make a new one.
-    model, missing = load_model(task, str(checkpoint), revision, new_head=True)
+    model, missing = load_model(
+        task, str(checkpoint), revision, new_head=True, removed_layers=removed_layers(str(checkpoint))
+    )
     if missing:
         raise UserError(
             f"{checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}); train it with "

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
@@ -431,6 +432,12 @@ def neighbours(path: Path) -> list[str]:
 
 
 def of_run(place: str) -> str:
-    """The model directory of a finished run's directory; any other place as it is."""
-    run = Path(place)
-    return str(run / "model") if (run / "model").is_dir() and (run / "result.json").is_file() else place
+    """Return the model directory of a run directory, and any other path as it is."""
+    inner = Path(place) / "model"
+    is_run = (inner / "config.json").is_file() and not (Path(place) / "config.json").is_file()
+    return str(inner) if is_run else place
+
+
+def digest(value: Any) -> str:
+    """Sixteen hex digits that are the same for equal values on every machine."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

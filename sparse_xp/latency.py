@@ -278,9 +278,9 @@ def shortest(calls: dict[tuple[str, int, bool], tuple[Call, Batch]]) -> dict[tup
 
 def main(words: list[str]) -> None:
     """Run the command with these words."""
-    from sparse_xp.config import Model
     from sparse_xp.functional.structured import full_shape, gone_layers
     from sparse_xp.models.loading import locate
+    from sparse_xp.settings import Model
 
     given = split(words, ("model", "latency", "out"))
     for name in ("model", "latency", "out"):

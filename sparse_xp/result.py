@@ -8,13 +8,15 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sparse_xp.config import PACKAGE
 from sparse_xp.files import read_whole, reading, write_text
+from sparse_xp.functional.measured import Removed, Sparsity
+from sparse_xp.places import PACKAGE
+from sparse_xp.text import rows_used
 
 LIBRARIES = (
     "torch",
@@ -54,42 +56,6 @@ class Deployment:
 #: the result of a run that is trained and not exported yet, which result.json replaces, and its deployment
 TRAINED = "trained.json"
 NO_DEPLOYMENT = Deployment(metrics={}, max_abs_diff=0.0, bytes=0, compressed_bytes=0)
-
-
-@dataclass
-class Removed:
-    """What structured pruning took: ``share`` of the weights of the encoder's matrices; what each layer has left.
-
-    ``layers``: those that went whole, by their numbers in the full model, from 0. ``embeddings``: the dimensions that
-    the word embeddings' factor has left, None if they are one table.
-    """
-
-    share: float
-    heads: list[int]
-    neurons: list[int]
-    layers: list[int] = field(default_factory=list)
-    embeddings: int | None = None
-
-    def told(self) -> str:
-        """In words: 50.0% of the encoder removed (heads 6 in 6 layers; neurons 768 in 6 layers)."""
-        left = f"heads {in_short(self.heads)}; neurons {in_short(self.neurons)}"
-        gone = f"; without layers {' '.join(map(str, self.layers))}" if self.layers else ""
-        words = f"; embeddings of {self.embeddings} dimensions" if self.embeddings else ""
-        return f"{self.share:.1%} of the encoder removed ({left}{gone}{words})"
-
-
-@dataclass
-class Sparsity:
-    """Fractions of exact zeros: of the weights the recipe may prune, of all encoder layers, of the whole model.
-
-    All of them of the weights that are there; ``removed`` are those that are not, None: none.
-    """
-
-    prunable: float
-    encoder: float
-    model: float
-    layers: dict[str, float]
-    removed: Removed | None = None
 
 
 @dataclass
@@ -198,12 +164,6 @@ def summary_of(deployed: Deployment, sparsity: Sparsity, quantization: str | Non
     )
 
 
-def in_short(numbers: list[int]) -> str:
-    """``6 in 6 layers``, or each of them where they differ: ``6 5 4``."""
-    same = len(numbers) > 1 and len(set(numbers)) == 1
-    return f"{numbers[0]} in {len(numbers)} layers" if same else " ".join(map(str, numbers))
-
-
 def provenance(config_hash: str, data_fingerprint: str, command: str | None = None) -> Provenance:
     """Where a result made now comes from; ``command`` by default as it was typed."""
     return Provenance(
@@ -288,3 +248,26 @@ def version_of(name: str) -> str | None:
         return version(name)
     except PackageNotFoundError:
         return None
+
+
+def row(result: Result) -> dict[str, str]:
+    """The cells of one run, by the heading of their column."""
+    deployed, trained = result.deployment, result.training
+    return {
+        "task": result.task,
+        "model": result.model,
+        "recipe": result.recipe,
+        "quantization": result.quantization or "none",
+        "teacher": "yes" if result.teacher else "no",
+        "seed": str(result.seed),
+        "score": "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
+        + (f"  [on {part}]" if (part := rows_used(trained.eval_rows, trained.eval_rows_of, some_only=True)) else ""),
+        "sparsity (prunable / encoder / model)": " / ".join(
+            f"{part:.1%}" for part in (result.sparsity.prunable, result.sparsity.encoder, result.sparsity.model)
+        )
+        + (f"  [{result.sparsity.removed.share:.1%} of the encoder removed]" if result.sparsity.removed else ""),
+        "ONNX MB": f"{deployed.bytes / 1e6:.2f}",
+        "zstd MB": f"{deployed.compressed_bytes / 1e6:.2f}{' (gzip)' if deployed.compression == 'gzip' else ''}",
+        "train rows": rows_used(trained.train_rows, trained.train_rows_of),
+        "epochs": f"{result.training.epochs:g}",
+    }

@@ -12,7 +12,7 @@ import yaml
 
 from sparse_xp.clock import Clock
 from sparse_xp.config import Config, result_hash
-from sparse_xp.console import say, show_config
+from sparse_xp.console import hush_libraries, say, show_config
 from sparse_xp.data.hub import go_offline_if_unreachable, is_local
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files import (
@@ -26,21 +26,16 @@ from sparse_xp.files import (
     whole_directory,
     write_text,
 )
+from sparse_xp.functional.measured import Sparsity
 from sparse_xp.history import History
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
-from sparse_xp.recipe import Recipe, inherit
-from sparse_xp.result import NO_DEPLOYMENT, TRAINED, Provenance, Result, Sparsity, Training, provenance, summary
+from sparse_xp.recipe import inherit
+from sparse_xp.result import NO_DEPLOYMENT, TRAINED, Provenance, Result, Training, provenance, summary
 from sparse_xp.run_directory import ERROR, claim_run, clear, find_finished, is_run, stored_hash
 from sparse_xp.target_cpu import settled
-from sparse_xp.training.environment import (
-    device_name,
-    hush_libraries,
-    log_artifacts,
-    make_accelerator,
-    precision_name,
-    start_tracker,
-)
+from sparse_xp.training.environment import device_name, log_artifacts, make_accelerator, precision_name, start_tracker
 
 #: what to do about files of the user's own where a run would write
 MOVE_AWAY = "Move it away, and issue the command again."
@@ -48,7 +43,7 @@ MOVE_AWAY = "Move it away, and issue the command again."
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 def run(config: Config, directory: Path, command: str | None = None, show: bool = True) -> Result:
@@ -125,10 +120,12 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     from sparse_xp.deployment.model_card import run_card
     from sparse_xp.evaluation import evaluate
     from sparse_xp.models import loading as model
-    from sparse_xp.report.run_report import row, write_report
+    from sparse_xp.report.run_report import write_report
+    from sparse_xp.result import row
     from sparse_xp.tasks.rows import load_rows
     from sparse_xp.training import checkpoint
-    from sparse_xp.training.loop import Run, Shell, train
+    from sparse_xp.training.loop import train
+    from sparse_xp.training.state import Run, Shell
     from sparse_xp.training.teacher import make_teacher
 
     task, settings, cache = config.task, config.train, Path(config.data.cache)
@@ -165,6 +162,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         config.model.dropout,
         config.model.attention,
         config.model.new_head,
+        inherit.removed_layers(source),
     )
     if task.over_vocabulary and (heads := model.heads_of(new_weights)):
         say(
@@ -201,7 +199,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         path, revision = (
             (config.teacher.path, config.teacher.revision) if config.teacher.path else (source, config.model.revision)
         )
-        taught = model.load_teacher(task, path, tokenizer, revision)
+        taught = model.load_teacher(task, path, tokenizer, revision, inherit.removed_layers(of_run(path)))
         this.teacher = make_teacher(this, taught, config.teacher, cache / "logits")
 
     # Structure first, then the optimizer over it, then the state of an interrupted run.

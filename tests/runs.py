@@ -13,8 +13,10 @@ from unittest import mock
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from sparse_xp.__main__ import to_object
-from sparse_xp.config import CONF, Config
+from sparse_xp.compose import to_object
+from sparse_xp.config import Config
+from sparse_xp.places import CONF
+from sparse_xp.recipe.file import resolve
 from sparse_xp.result import Deployment
 
 #: seconds after which a process is taken to hang, on a machine however slow and busy
@@ -36,7 +38,7 @@ def configure(*overrides: str) -> Config:
     """The configuration that a command with these words would have."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_object(compose("config", overrides=list(overrides)))
+        return resolve(to_object(compose("config", overrides=list(overrides))))
 
 
 @contextmanager

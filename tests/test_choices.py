@@ -9,8 +9,8 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sparse_xp.choices import KEYS, check_words, config_dirs, options, overrides_of
-from sparse_xp.config import CONF
 from sparse_xp.errors import GROUPS, UserError
+from sparse_xp.places import CONF
 from sparse_xp.sweep.grid import expand
 from sparse_xp.sweep.search import parse_space
 

@@ -14,8 +14,8 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_xp.__main__ import to_object
-from sparse_xp.config import CONF, Config, Log, Model, Recipe, Teacher, TinyModel, Train, result_hash, run_name
+from sparse_xp.compose import to_object
+from sparse_xp.config import Config, Recipe, Teacher, result_hash, run_name
 from sparse_xp.errors import GROUPS
 from sparse_xp.modifiers import (
     ConstantPruning,
@@ -25,6 +25,9 @@ from sparse_xp.modifiers import (
     ScheduledLearningRate,
     WeightDecay,
 )
+from sparse_xp.places import CONF
+from sparse_xp.recipe.file import resolve
+from sparse_xp.settings import Log, Model, TinyModel, Train
 from sparse_xp.sweep.grid import expand, word
 from sparse_xp.sweep.published import check_published, read_published
 from sparse_xp.sweep.search import parse_space
@@ -118,7 +121,9 @@ def test_every_run_of_every_sweep_becomes_a_config(name):
     points = points[:: max(1, len(points) // 12)]  # a dozen of each
     configs = []
     for words in (words for words in points if not {"seed=2", "seed=3", "seed=5144"} & set(words)):
-        configs.append(to_object(compose(*words, f"hydra.searchpath=[file://{CONF}]", name=name, folder=SWEEPS)))
+        configs.append(
+            resolve(to_object(compose(*words, f"hydra.searchpath=[file://{CONF}]", name=name, folder=SWEEPS)))
+        )
     assert len({result_hash(config) for config in configs}) == len(configs) > 0
 
 

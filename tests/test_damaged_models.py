@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification, BertModel, RobertaConfig, RobertaForSequenceClassification
 
+from sparse_xp.console import hush_libraries
 from sparse_xp.data import hub
 from sparse_xp.errors import UserError
 from sparse_xp.functional import structured
@@ -21,7 +22,6 @@ from sparse_xp.functional.fake_quant import Settings, freeze, load_integers, pre
 from sparse_xp.models.loading import load_model, load_teacher, load_tokenizer, read_config
 from sparse_xp.recipe.inherit import inherit, lacks_layers, read_base
 from sparse_xp.tasks import TextClassification
-from sparse_xp.training.environment import hush_libraries
 from tests.tiny import WORDS, make_bert, make_tokenizer
 
 TASK = TextClassification(name="sst2", dataset=None, folder="sst2", classes=["negative", "positive"])

@@ -9,7 +9,7 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sparse_xp.config import CONF
+from sparse_xp.places import CONF
 from tests.runs import configure
 
 ROOT = CONF.parent

@@ -15,13 +15,13 @@ import pytest
 import yaml
 
 from sparse_xp import Pipeline, benchmark
-from sparse_xp.config import Export
 from sparse_xp.deployment.bundle import Limits, check_files
 from sparse_xp.deployment.export import Distance, again, check_metrics, flips_by_rounding
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
 from sparse_xp.result import Result
 from sparse_xp.run import run
+from sparse_xp.settings import Export
 from tests.runs import SHORT, configure
 from tests.tiny import make_bert, make_tokenizer
 

@@ -16,7 +16,7 @@ from hydra.core.global_hydra import GlobalHydra
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from hydra_plugins.sparse_xp.slots import kept
-from sparse_xp.config import CONF
+from sparse_xp.places import CONF
 from sparse_xp.result import Result
 from tests.runs import HANGS, configure
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 import pytest
 
 from sparse_xp import export
-from sparse_xp.config import CONF, with_teacher
+from sparse_xp.config import with_teacher
+from sparse_xp.places import CONF
 from sparse_xp.run import run
 from sparse_xp.synthetic.sentences import question_answering_rows
 from tests.runs import configure, without_export

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from sparse_xp.config import CONF
+from sparse_xp.places import CONF
 from sparse_xp.result import Result
 from sparse_xp.run import run
 from tests.runs import HANGS, configure

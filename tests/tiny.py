@@ -11,7 +11,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from sparse_xp.clock import Clock
-from sparse_xp.result import Deployment, Provenance, Result, Sparsity, Training
+from sparse_xp.functional.measured import Sparsity
+from sparse_xp.result import Deployment, Provenance, Result, Training
 
 torch.set_num_threads(1)
 

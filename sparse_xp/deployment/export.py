@@ -16,7 +16,6 @@ import onnx
 import torch
 from backports import zstd
 
-from sparse_xp.config import Export
 from sparse_xp.data.batches import collate
 from sparse_xp.deployment.bundle import Limits, write_bundle, write_deployment
 from sparse_xp.deployment.engines import Batch, fixed_shape, infer, open_session, openvino_forward
@@ -26,6 +25,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.evaluation import Subject, predict
 from sparse_xp.functional.fake_quant import quantized
 from sparse_xp.result import Deployment
+from sparse_xp.settings import Export
 
 
 class Logits(torch.nn.Module):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sparse_xp.config import Data
 from sparse_xp.cpu import this_cpu
 from sparse_xp.deployment.engines import EXACT, EXACT_OPENVINO
-from sparse_xp.report.run_report import rows_used
-from sparse_xp.result import Deployment, Result, Sparsity, told
+from sparse_xp.functional.measured import Sparsity
+from sparse_xp.result import Deployment, Result, told
+from sparse_xp.settings import Data
 from sparse_xp.tasks import Task
+from sparse_xp.text import rows_used
 
 #: a call of ``python -m sparse_xp.predict`` and of ``Pipeline`` for each kind of task
 ASKED = {

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -20,7 +19,7 @@ from sparse_xp.errors import UserError, shortened
 from sparse_xp.functional import factored_embeddings as factor
 from sparse_xp.functional.cost_model import Costs, Shape, Size, parameter_costs
 from sparse_xp.functional.layers import bypass, encoder_layers, remove_bypassed
-from sparse_xp.result import Removed
+from sparse_xp.functional.measured import Removed
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -326,45 +325,6 @@ def wrong_structure(known: Any) -> str:
     if len(set(gone)) < len(gone) or any(number >= len(known["heads"]) + len(gone) for number in gone):
         return f"{shortened(str(known), 200)} has 'gone' that is not numbers of layers"
     return ""
-
-
-def load(directory: str | Path) -> PreTrainedModel:
-    """A saved model, whatever was removed from it, in eval mode: what stock ``from_pretrained`` does for full shapes.
-
-    Raises UserError for a directory without a model, or with a damaged one.
-    """
-    import transformers
-
-    from sparse_xp.models.loading import load_weights, read_config
-
-    if not (Path(directory) / "config.json").exists():
-        raise UserError(f"{directory} is no model directory: it has no config.json. Name one that has.")
-    config = read_config(str(directory), None)
-    name = (config.architectures or ["AutoModel"])[0]
-    cls = getattr(transformers, name, None)
-    if cls is transformers.AutoModel:
-        cls = cls._model_mapping.get(type(config), None)
-    if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
-        raise UserError(f"{directory}/config.json is damaged: no model of the library is called {name[:80]!r}. {AGAIN}")
-    if cls.config_class is not type(config):
-        raise UserError(
-            f"{directory}/config.json is damaged: its model_type is {config.model_type}, and {name} is of another. "
-            f"{AGAIN}"
-        )
-    model, info = load_weights(fitting(cls, config), str(directory), config, {})
-    new = [*info["missing_keys"], *(weight for weight, *_ in info["mismatched_keys"])]
-    lost = sorted(weight for weight in new if "pooler." not in weight)
-    if lost:
-        raise UserError(
-            f"{directory} is damaged: config.json tells of a {name}, whose {lost[0]} is not among the weights, or has "
-            f"another shape there. {AGAIN}"
-        )
-    if not config.architectures and info["unexpected_keys"]:
-        raise UserError(
-            f"{directory}/config.json is damaged: it has no architectures, and the weights have those of a head "
-            f"({min(info['unexpected_keys'])}). {AGAIN}"
-        )
-    return model.eval()
 
 
 def expand(model: Any) -> None:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.cache import cached
-from sparse_xp.config import Model, TinyModel
 from sparse_xp.console import say
-from sparse_xp.data.batches import digest, settings_kept
+from sparse_xp.data.batches import settings_kept
 from sparse_xp.data.hub import AGAIN, is_local, kind, loading, read_header, read_lines, read_object, weight_files
 from sparse_xp.errors import UserError
-from sparse_xp.files import of_run, reading
+from sparse_xp.files import digest, of_run, reading
+from sparse_xp.settings import Model, TinyModel
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def locate(model: Model, cache: Path) -> str:
         return checkpoint
     if not isinstance(model, TinyModel):
         raise UserError(f"model={model.name} has no checkpoint: give model.checkpoint=, a hub id or a local directory.")
-    from sparse_xp.synthetic.sentences import SPARSE, build_checkpoint, vocabulary
+    from sparse_xp.synthetic.model import SPARSE, build_checkpoint, vocabulary
 
     shape = {name: getattr(model, name) for name in ("sparsity", "layers", "hidden", "heads", "intermediate")}
     directory = cache / f"tiny-{digest([shape, SPARSE, model.init_seed, vocabulary()])}"
@@ -148,8 +148,12 @@ def load_model(
     dropout: float | None = None,
     attention: str = "sdpa",
     new_head: bool = False,
+    removed_layers: Sequence[str] = (),
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model with the head of ``task``, as float32, and the names of weights that the checkpoint did not have.
+
+    ``removed_layers``: names, or ``re:`` patterns, of layers that the checkpoint lacks although its configuration
+    counts them (``recipe.inherit.removed_layers``).
 
     Raises UserError if the checkpoint has a trained head that does not fit ``task``, in kind, shape or labels, unless
     ``new_head`` allows to put a new one in its place; and if its encoder is not whole, or its files are damaged.
@@ -168,7 +172,7 @@ def load_model(
     # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
     options |= {"dtype": torch.float32, "attn_implementation": attention, "revision": revision}
     cls = model_class(task, stored)
-    model, info = load_weights(cls, checkpoint, stored, options | {"key_mapping": SPARSEML_NAMES})
+    model, info = load_weights(cls, checkpoint, stored, options | {"key_mapping": SPARSEML_NAMES}, removed_layers)
     mismatched = {name: shapes for name, *shapes in info["mismatched_keys"]}
     if mismatched and not new_head:
         name, (theirs, ours) = min(mismatched.items())
@@ -186,7 +190,7 @@ def load_model(
 
 
 def load_weights(
-    cls: Any, checkpoint: str, config: PreTrainedConfig, options: dict[str, Any]
+    cls: Any, checkpoint: str, config: PreTrainedConfig, options: dict[str, Any], removed_layers: Sequence[str] = ()
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """A model of ``cls``, and what ``from_pretrained`` tells of names; only weights of a head or pooler may be new.
 
@@ -207,7 +211,7 @@ def load_weights(
     if broken := sorted(name for name, *_ in info["mismatched_keys"] if name.startswith(inside)):
         raise UserError(f"{where} is damaged: {broken[0]} has another shape than its config.json says. {AGAIN}")
     lacking = [name for name in info["missing_keys"] if name.startswith(inside) and ".pooler." not in f".{name}"]
-    left_out = without_layers(checkpoint) if lacking else []
+    left_out = layer_patterns(removed_layers)
     if lost := sorted(name for name in lacking if not any(layer.match(name) for layer in left_out)):
         raise UserError(
             f"{where} is damaged: {lost[0]} is missing ({len(lost):,} of the encoder's weights are), and config.json "
@@ -220,16 +224,11 @@ def load_weights(
     return model, info
 
 
-def without_layers(checkpoint: str) -> list[re.Pattern[str]]:
-    """What the weights are called of the layers that a checkpoint of SparseML lacks, by the recipe beside it."""
-    from sparse_xp.modifiers import LayerPruning
-    from sparse_xp.recipe.inherit import read_base
-
-    base, _ = read_base(checkpoint)
-    found = [each for each in base.modifiers.values() if isinstance(each, LayerPruning)] if base else []
+def layer_patterns(names: Sequence[str]) -> list[re.Pattern[str]]:
+    """Compile names or ``re:`` patterns of layers into patterns that match the names of their weights."""
     patterns = []
-    for name in (name for each in found for name in each.layers):
-        # What is no expression matches nothing here; the run that it is of says so.
+    for name in names:
+        # An invalid expression matches nothing here; the run that has it in its recipe reports it.
         with suppress(re.error, OverflowError, RecursionError):
             patterns.append(re.compile(name[3:] if name.startswith("re:") else re.escape(name) + r"\."))
     return patterns
@@ -413,19 +412,23 @@ def renew_head(model: PreTrainedModel) -> set[str]:
 
 
 def load_teacher(
-    task: Task, path: str, student_tokenizer: PreTrainedTokenizerBase, revision: str | None = None
+    task: Task,
+    path: str,
+    student_tokenizer: PreTrainedTokenizerBase,
+    revision: str | None = None,
+    removed_layers: Sequence[str] = (),
 ) -> PreTrainedModel:
     """A trained model of the same task in eval mode, without gradients.
 
     ``path``: a run directory (its ``model/`` is taken), a model directory or a hub id. Raises UserError, showing both
     sides, if its labels, its head or its vocabulary are not the student's, or if its head was never trained.
     """
-    checkpoint = str(Path(path) / "model") if (Path(path) / "model").is_dir() else path
+    checkpoint = of_run(path)
     is_local(checkpoint)
     config = read_config(checkpoint, revision, "teacher")
     check_labels(task, config, f"the teacher {checkpoint}", "Train a teacher with teacher=dense.")
     # A head of another kind is missing below; one of another shape is not to be replaced either.
-    teacher, missing = load_model(task, checkpoint, revision, new_head=True)
+    teacher, missing = load_model(task, checkpoint, revision, new_head=True, removed_layers=removed_layers)
     if missing:
         way = "recipe=teacher_preparation" if task.over_vocabulary else "teacher=dense"
         raise UserError(

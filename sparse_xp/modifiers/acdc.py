@@ -11,7 +11,7 @@ from sparse_xp.functional.patterns import check_n_m, parse_mask_type
 from sparse_xp.modifiers.pruning import Pruning
 
 if TYPE_CHECKING:
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 def is_dense(now: float, start: float, end: float, phase: float) -> bool:

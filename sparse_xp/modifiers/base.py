@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 @dataclass(kw_only=True)

@@ -12,7 +12,7 @@ from sparse_xp.modifiers.base import Modifier
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 def distillation_loss(

@@ -19,7 +19,7 @@ from sparse_xp.modifiers.structured_pruning import SCORES
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 @dataclass(kw_only=True)

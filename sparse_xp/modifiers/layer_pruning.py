@@ -10,7 +10,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
 
 if TYPE_CHECKING:
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 @dataclass(kw_only=True)

@@ -16,7 +16,7 @@ from sparse_xp.errors import did_you_mean
 from sparse_xp.modifiers.base import Modifier, OneTime
 
 if TYPE_CHECKING:
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 def linear(x: float) -> float:

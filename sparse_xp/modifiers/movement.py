@@ -11,7 +11,7 @@ from sparse_xp.modifiers.pruning import GradualPruning
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 #: what SparseML multiplies each term by; only the order of the scores matters
 RATE = 0.01

@@ -16,7 +16,7 @@ from sparse_xp.modifiers.pruning import GradualPruning
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 #: weights in a group of each mask type
 GROUPS = {"unstructured": 1, "block4": 4}

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 def check_params(name: str, params: list[str]) -> None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.nn import Parameter
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 def layer_loss(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 INTER_FUNCS = ("cubic", "linear", "inverse_cubic")
 FROM_PARAM = "__FROM_PARAM__"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from sparse_xp.functional.fake_quant import QuantEmbedding, QuantLinear
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 
 @dataclass(kw_only=True)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from sparse_xp.functional.layers import Gate
     from sparse_xp.functional.structured import Block
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 COUNTED = ("parameters", "multiplications")
 SCORES = ("first_order", "second_order", "magnitude")

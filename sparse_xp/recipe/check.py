@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from sparse_xp.clock import Clock
-from sparse_xp.config import Train
 from sparse_xp.errors import UserError
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.recipe.loader import RecipeError, read_mapping
 from sparse_xp.recipe.sparseml import Plan, plan_of
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import STUB, find_recipe
+from sparse_xp.settings import Train
 
 #: enough that no schedule of a real recipe falls between two steps
 STEPS_PER_EPOCH = 5000

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from sparse_xp.clock import Clock
-from sparse_xp.config import Config, TinyModel, drives_rate
+from sparse_xp.config import Config, drives_rate
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, WeightDecay
 from sparse_xp.recipe.check import STEPS_PER_EPOCH, check_zoo, read_plan, timed
 from sparse_xp.recipe.inherit import inherit
 from sparse_xp.recipe.sparseml import Plan
 from sparse_xp.recipe.zoo import STUB, find_model
+from sparse_xp.settings import TinyModel
 
 #: the zeros of the tiny model for a recipe that keeps zeros and does not say how many
 START_SPARSITY = 0.8

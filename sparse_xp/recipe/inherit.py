@@ -41,6 +41,16 @@ def read_base(checkpoint: str | None) -> tuple[Plan | None, list[str]]:
         return None, [f"the recipe of the checkpoint is not used: {shortened(str(error), 600)}"]
 
 
+def removed_layers(checkpoint: str | None) -> list[str]:
+    """Return the names, or ``re:`` patterns, of layers that the recipe of ``checkpoint`` removed."""
+    base, _ = read_base(checkpoint)
+    return (
+        [name for each in base.modifiers.values() if isinstance(each, LayerPruning) for name in each.layers]
+        if base
+        else []
+    )
+
+
 def inherit(checkpoint: str | None, taken: Iterable[Modifier]) -> tuple[dict[str, Modifier], list[str]]:
     """The modifiers that a run from ``checkpoint`` has beside those ``taken`` already, and what is to be told.
 

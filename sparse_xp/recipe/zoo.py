@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
-from sparse_xp.config import CONF
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.places import CONF
 
 STUB = "zoo:"
 NEAREST = "nearest:"

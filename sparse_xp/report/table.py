@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparse_xp.files import reading
-from sparse_xp.report.run_report import markdown, rows_used
 from sparse_xp.result import Result, told_command
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.published import Published
 from sparse_xp.sweep.state import ERROR, last_line, state
+from sparse_xp.text import markdown, rows_used
 
 #: the mark of a run that trained on nothing real
 EMBEDDED = "embedded profile: generated data, a tiny model"

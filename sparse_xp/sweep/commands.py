@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from pathlib import Path
 
 from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
@@ -42,3 +44,16 @@ def sources(hydra_config: HydraConf | DictConfig) -> list[str]:
 def in_sweep(hydra_config: HydraConf | DictConfig) -> bool:
     """Whether this process makes a cell: as a job of a launcher, or started for it by ``hydra/launcher=slots``."""
     return hydra_config.mode == RunMode.MULTIRUN or CELL in os.environ
+
+
+def command_of(cfg: DictConfig, hydra_config: HydraConf | DictConfig, directory: Path) -> str:
+    """The command of one run alone: as typed, or, in a sweep and for a teacher, its own."""
+    words, here = list(hydra_config.overrides.task), HydraConfig.get()
+    if not in_sweep(here) and directory == Path(here.runtime.output_dir):
+        return shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]])
+    return own_command([*sources(here), *words], relative(directory))
+
+
+def relative(directory: Path) -> Path:
+    """The path as seen from here, if it is below."""
+    return directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory

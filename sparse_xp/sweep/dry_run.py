@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def show(plan: Plan) -> None:
     """The dry run: every cell, what there is of it, who teaches it, and what the rest will take."""
-    from sparse_xp.report.run_report import markdown
+    from sparse_xp.text import markdown
 
     guesses = estimate(plan)
 

@@ -99,12 +99,13 @@ def compose(words: list[str], config: DictConfig, loader: ConfigLoader) -> DictC
 
 def to_config(composed: DictConfig) -> Config:
     """The dataclasses of a composed run."""
-    from sparse_xp.__main__ import to_object
+    from sparse_xp.compose import to_object
+    from sparse_xp.recipe.file import resolve
 
     bare = composed.copy()
     with open_dict(bare):
         del bare["hydra"]
-    return to_object(bare)
+    return resolve(to_object(bare))
 
 
 def refuse_twins(cells: list[Cell]) -> None:

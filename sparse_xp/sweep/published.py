@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from sparse_xp.config import CONF
 from sparse_xp.data.parquet import check_file
 from sparse_xp.data.readers import read_text
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files import reading
+from sparse_xp.places import CONF
 
 #: points below a published number that still pass, where its line says nothing
 TOLERANCE = 1.0

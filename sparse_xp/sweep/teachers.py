@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict
 
-from sparse_xp.config import Config, result_hash, with_teacher
+from sparse_xp.choices import check_words
+from sparse_xp.config import HARMLESS, Config, result_hash, with_teacher
 from sparse_xp.sweep.cells import Cell
-from sparse_xp.sweep.commands import taught_command
+from sparse_xp.sweep.commands import in_sweep, taught_command
+from sparse_xp.sweep.manifest import read_manifest
 
 
 def link_teachers(drafts: list[tuple[Cell, DictConfig, Config]], cells: Sequence[Cell]) -> None:
     """Fill in which run each cell learns from (of ``cells`` or one made for it), and what its configuration is then."""
-    from sparse_xp.__main__ import dense_run
 
     current, before = HydraConfig.instance(), HydraConfig.instance().cfg
     try:
@@ -51,3 +54,38 @@ def dense_cell(cells: Sequence[Cell], model: str, words: list[str], seed: int | 
 
     there = [cell for cell in cells if is_dense(cell) and scoped(cell.words) == scoped(words)]
     return min(there, key=distance, default=None)
+
+
+def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[DictConfig, DictConfig, Path]:
+    """The composition (the run's and Hydra's) and the directory that ``recipe=dense`` has for the task of ``config``.
+
+    It takes over what the command line says of task, data, profile and log, and of the model if it is the same one;
+    the numbers of training are its own recipe's, changed by ``teacher.overrides``. In a sweep it is the sweep's own
+    dense cell, if it has one (``cells``: those of the sweep, by default read from its ``sweep.json``).
+    """
+    hydra_config = HydraConfig.get()
+    student = str(hydra_config.runtime.choices["model"])
+    model = config.teacher.model or student
+    groups = ["task", "data", "profile", "log", *(["model"] if model == student else [])]
+    words = [
+        word
+        for word in hydra_config.overrides.task
+        if word.lstrip("+~").split("=")[0].split(".")[0] in groups or word.startswith(HARMLESS)
+    ]
+    words = [word for word in words if not word.startswith("model=")]
+    check_words(config.teacher.overrides)
+    words += [f"model={model}", "recipe=dense", *config.teacher.overrides]
+    words += [] if config.teacher.seed is None else [f"seed={config.teacher.seed}"]
+    swept = in_sweep(hydra_config)
+    if swept and not config.teacher.overrides:
+        known = read_manifest(Path(hydra_config.sweep.dir)).cells if cells is None else cells
+        if cell := dense_cell(known, model, list(hydra_config.overrides.task), config.teacher.seed):
+            words = list(cell.words)
+    words += [word for word in hydra_config.overrides.hydra if word.startswith(("hydra.searchpath=", "hydra.sweep."))]
+    composed = hydra.compose(hydra_config.job.config_name, overrides=words, return_hydra_config=True)
+    sweep = composed.hydra.sweep
+    place = Path(sweep.dir) / sweep.subdir if swept else Path(composed.hydra.run.dir)
+    settings = composed.hydra
+    with open_dict(composed):
+        del composed["hydra"]
+    return composed, settings, place

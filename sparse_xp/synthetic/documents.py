@@ -10,7 +10,7 @@ import random
 import zlib
 from typing import Any
 
-from sparse_xp.synthetic.sentences import (
+from sparse_xp.synthetic.words import (
     ADVERBS,
     ASPECTS,
     BAD,

@@ -10,7 +10,7 @@ import random
 import zlib
 from typing import Any
 
-from sparse_xp.synthetic.sentences import ADVERBS, ASPECTS, BAD, DISLIKED, FILLINGS, GOOD, LIKED, SPLITS, VIEWERS
+from sparse_xp.synthetic.words import ADVERBS, ASPECTS, BAD, DISLIKED, FILLINGS, GOOD, LIKED, SPLITS, VIEWERS
 
 #: the relation of the second sentence to the first, in the order of MNLI's labels
 ENTAILMENT, NEUTRAL, CONTRADICTION = range(3)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparse_xp.config import Data
-from sparse_xp.data.batches import digest
 from sparse_xp.data.corpus import fingerprint, keep_stream
 from sparse_xp.data.hub import unavailable
 from sparse_xp.data.readers import Limits
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files import digest
+from sparse_xp.settings import Data
 from sparse_xp.tasks import QuestionAnswering, Task, TextClassification, TokenClassification
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from sparse_xp.files import damage, free_name, is_own, recover, remove, whole_di
 from sparse_xp.run_directory import CHECKPOINTS, checkpoints
 
 if TYPE_CHECKING:
-    from sparse_xp.training.loop import Run
+    from sparse_xp.training.state import Run
 
 BEST = "best/model.safetensors"
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from sparse_xp.config import Log, Train
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_text
+from sparse_xp.settings import Log, Train
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -75,18 +75,6 @@ def device_name(accelerator: Accelerator) -> str:
     if accelerator.device.type == "cuda":
         return f"{torch.cuda.get_device_name(accelerator.device)} x{accelerator.num_processes}"
     return f"cpu, {torch.get_num_threads()} threads"
-
-
-def hush_libraries() -> None:
-    """No bars and warnings of the libraries between our lines: what matters of them is in ours."""
-    import datasets
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    datasets.utils.logging.set_verbosity_error()
-    if not console.is_terminal:
-        datasets.disable_progress_bars()
 
 
 def start_tracker(accelerator: Accelerator, log: Log, directory: Path, config: dict[str, Any]) -> None:

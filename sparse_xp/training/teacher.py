@@ -11,31 +11,25 @@ import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from sparse_xp.cache import cached
 from sparse_xp.console import say, watch
-from sparse_xp.data.batches import collate, digest, evaluation_batches
-from sparse_xp.files import is_own, remove, reserve
+from sparse_xp.data.batches import collate, evaluation_batches
+from sparse_xp.files import digest, is_own, remove, reserve
 from sparse_xp.functional.chunked_loss import always_lazy
 from sparse_xp.training.environment import precision_name
+from sparse_xp.training.state import Taught
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
     from sparse_xp.config import Teacher
-    from sparse_xp.training.loop import Run
-
-
-class Taught(Protocol):
-    """Logits by output name for a batch: its row numbers among the training features, and its tensors."""
-
-    def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Each [rows, ...] on the device of the batch, without a gradient."""
+    from sparse_xp.training.state import Run
 
 
 @dataclass

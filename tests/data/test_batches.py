@@ -10,17 +10,11 @@ import pytest
 import torch
 from datasets import Dataset
 
-from sparse_xp.config import Data, Train
 from sparse_xp.data import batches as data_module
-from sparse_xp.data.batches import (
-    collate,
-    epoch_batches,
-    epoch_steps,
-    evaluation_batches,
-    make_features,
-    steps_per_epoch,
-)
+from sparse_xp.data.batches import collate, epoch_batches, epoch_steps, evaluation_batches, steps_per_epoch
+from sparse_xp.settings import Data, Train
 from sparse_xp.tasks import QuestionAnswering
+from sparse_xp.tasks.features import make_features
 from sparse_xp.training.loop import steps_of_epoch
 from tests.tiny import WORDS, make_tokenizer
 

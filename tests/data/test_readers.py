@@ -13,11 +13,12 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from sparse_xp.config import Data, result_hash
+from sparse_xp.config import result_hash
 from sparse_xp.data.corpus import documents_of, read_corpus
 from sparse_xp.data.parquet import Limits, Meter, chunks_of
 from sparse_xp.data.readers import read_file, read_records, read_text
 from sparse_xp.errors import UserError
+from sparse_xp.settings import Data
 from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
 from sparse_xp.tasks.rows import fingerprint, limits_of, load_rows
 from tests.fuzz_rows import ROWS, damaged_files, parquet, whole_files

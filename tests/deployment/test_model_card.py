@@ -7,9 +7,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparse_xp.config import Data
 from sparse_xp.deployment.model_card import model_card, run_card
-from sparse_xp.result import Deployment, Sparsity
+from sparse_xp.functional.measured import Sparsity
+from sparse_xp.result import Deployment
+from sparse_xp.settings import Data
 from tests.runs import configure
 from tests.tiny import make_result
 

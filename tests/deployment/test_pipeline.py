@@ -12,11 +12,11 @@ import pytest
 import yaml
 
 from sparse_xp import Pipeline
-from sparse_xp.config import Data
 from sparse_xp.errors import UserError
 from sparse_xp.files import write_checksums
 from sparse_xp.metrics import scores
 from sparse_xp.result import Result
+from sparse_xp.settings import Data
 from sparse_xp.tasks.answers import tags
 from sparse_xp.tasks.rows import load_rows
 from tests import fuzz_texts

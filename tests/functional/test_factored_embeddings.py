@@ -14,8 +14,9 @@ from sparse_xp.errors import UserError
 from sparse_xp.expand import main as expand_command
 from sparse_xp.functional.factored_embeddings import cut, factor, find, loud, made, merge, principal, silence
 from sparse_xp.functional.fake_quant import Settings, freeze, prepare
-from sparse_xp.functional.structured import fitting, load, removed
-from sparse_xp.result import Removed
+from sparse_xp.functional.measured import Removed
+from sparse_xp.functional.structured import fitting, removed
+from sparse_xp.models.reduced import load
 
 T = torch.tensor
 KEPT = T([True, True, False, True, False, False, True, False])

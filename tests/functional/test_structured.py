@@ -14,6 +14,7 @@ from sparse_xp.expand import main as expand_command
 from sparse_xp.functional.cost_model import Shape
 from sparse_xp.functional.fake_quant import Settings, freeze, prepare
 from sparse_xp.functional.layers import Gate
+from sparse_xp.functional.measured import Removed
 from sparse_xp.functional.structured import (
     blocks,
     cut_out,
@@ -23,7 +24,6 @@ from sparse_xp.functional.structured import (
     gate_gradients,
     gone_layers,
     linear,
-    load,
     loud,
     remove,
     removed,
@@ -33,7 +33,7 @@ from sparse_xp.functional.structured import (
     squared_norms,
     without_lowest,
 )
-from sparse_xp.result import Removed
+from sparse_xp.models.reduced import load
 
 T = torch.tensor
 

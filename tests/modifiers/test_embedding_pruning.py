@@ -11,10 +11,11 @@ from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.functional.cost_model import Costs
 from sparse_xp.functional.factored_embeddings import Factored
-from sparse_xp.functional.structured import load, removed
+from sparse_xp.functional.structured import removed
+from sparse_xp.models.reduced import load
 from sparse_xp.modifiers import EmbeddingPruning, MagnitudePruning, Quantization
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.modifiers.per_layer_distillation import choose_modules
-from sparse_xp.recipe import Recipe
 from sparse_xp.result import Result
 from sparse_xp.run import run
 from tests.modifiers import test_structured_pruning as structured

@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import LayerPruning, MagnitudePruning
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.run import pruned_names, run
 from tests.runs import SHORT, configure
 

@@ -12,7 +12,7 @@ import torch
 from sparse_xp.errors import UserError
 from sparse_xp.models.loading import parameter_groups
 from sparse_xp.modifiers import Modifier, SetParam, TrainableParams
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
 from tests.tiny import make_bert, make_run
 
 HEAD = ["classifier.weight", "classifier.bias"]

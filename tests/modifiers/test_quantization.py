@@ -19,10 +19,10 @@ from sparse_xp.errors import UserError
 from sparse_xp.export import main
 from sparse_xp.functional.fake_quant import QuantLinear, load_integers, quantized
 from sparse_xp.modifiers import MagnitudePruning, Quantization
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.run import run
 from sparse_xp.training import checkpoint
-from sparse_xp.training.loop import Shell
+from sparse_xp.training.state import Shell
 from tests.runs import SHORT, configure, history
 from tests.simulation import bert_run, through_a_file
 from tests.tiny import plain_task

@@ -15,11 +15,12 @@ from tests.test_structure import BATCH, make
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.functional.layers import encoder_layers
-from sparse_xp.functional.structured import blocks, linear, load, removed, sizes_of
+from sparse_xp.functional.structured import blocks, linear, removed, sizes_of
 from sparse_xp.latency import write_tables
+from sparse_xp.models.reduced import load
 from sparse_xp.modifiers import MagnitudePruning, Quantization, StructuredPruning
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.predict import main as predict
-from sparse_xp.recipe import Recipe
 from sparse_xp.recipe.view.timeline import Timeline
 from sparse_xp.result import Result
 from sparse_xp.run import run

@@ -9,7 +9,7 @@ import torch
 
 from sparse_xp.models.loading import parameter_groups
 from sparse_xp.modifiers import WeightDecay
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
 from tests.tiny import make_run
 
 

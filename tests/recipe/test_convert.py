@@ -13,10 +13,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
-from sparse_xp.__main__ import to_object
-from sparse_xp.config import CONF, Config
+from sparse_xp.compose import to_object
+from sparse_xp.config import Config
 from sparse_xp.errors import UserError
+from sparse_xp.places import CONF
 from sparse_xp.recipe.convert import convert, literal
+from sparse_xp.recipe.file import resolve
 from sparse_xp.recipe.sparseml import TAGS, plan_of
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES
@@ -48,7 +50,7 @@ def compose_from(folder: Path, *words: str) -> Config:
     """What ``--config-dir FOLDER`` and these words would run."""
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return to_object(compose("config", overrides=[*words, f"hydra.searchpath=['file://{folder}']"]))
+        return resolve(to_object(compose("config", overrides=[*words, f"hydra.searchpath=['file://{folder}']"])))
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ from sparse_xp.modifiers import WeightDecay
 from sparse_xp.recipe.sparseml import plan_of
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES, find_model, find_recipe
-from sparse_xp.synthetic.sentences import build_checkpoint
+from sparse_xp.synthetic.model import build_checkpoint
 from tests.runs import SHORT, configure, history
 
 pytestmark = pytest.mark.usefixtures("trained_only")

@@ -25,7 +25,7 @@ from sparse_xp.modifiers import (
     TrainableParams,
     WeightDecay,
 )
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.recipe.sparseml import TAGS, Plan, plan_of
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES

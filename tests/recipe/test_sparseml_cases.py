@@ -8,10 +8,10 @@ import pytest
 import torch
 import yaml
 
-from sparse_xp.config import CONF
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, Distillation, MagnitudePruning, Quantization
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.places import CONF
 from sparse_xp.recipe.sparseml import plan_of
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES

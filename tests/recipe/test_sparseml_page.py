@@ -13,7 +13,7 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from transformers import BertConfig
 
-from sparse_xp.config import CONF
+from sparse_xp.places import CONF
 from sparse_xp.recipe.__main__ import cli
 from sparse_xp.recipe.sparseml import GONE, TAGS
 from sparse_xp.recipe.zoo import FILES

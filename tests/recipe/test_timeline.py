@@ -19,7 +19,7 @@ from sparse_xp.modifiers import (
     SetLearningRate,
     WeightDecay,
 )
-from sparse_xp.recipe import Recipe
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.recipe.view.timeline import Timeline, changed_fields
 from tests.tiny import make_bert, make_run
 

@@ -8,18 +8,12 @@ from typing import Any
 
 import pytest
 
-from sparse_xp.report.run_report import (
-    course,
-    evaluations,
-    find_with_places,
-    main,
-    markdown,
-    report,
-    spark,
-    write_report,
-)
+from sparse_xp.functional.measured import Sparsity
+from sparse_xp.report.__main__ import main
+from sparse_xp.report.run_report import course, evaluations, find_with_places, report, spark, write_report
 from sparse_xp.report.run_report import table as table_of
-from sparse_xp.result import Deployment, Result, Sparsity
+from sparse_xp.result import Deployment, Result
+from sparse_xp.text import markdown
 from tests.tiny import make_result
 
 PRUNED = make_result()

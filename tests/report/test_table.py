@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from sparse_xp.errors import UserError
+from sparse_xp.functional.measured import Sparsity
 from sparse_xp.report import run_report as report
 from sparse_xp.report.page import page
 from sparse_xp.report.table import Latency, Line, csv_table, latex_table, lines, markdown_table, notes, read_latency
-from sparse_xp.result import Deployment, Result, Sparsity
+from sparse_xp.result import Deployment, Result
 from sparse_xp.run_directory import write_error
 from sparse_xp.sweep.cells import Cell, Plan
 from sparse_xp.sweep.manifest import write_manifest

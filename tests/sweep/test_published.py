@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from sparse_xp.config import CONF
 from sparse_xp.errors import UserError
+from sparse_xp.places import CONF
 from sparse_xp.sweep.published import TOLERANCE, locate_published, read_published, value_of
 
 

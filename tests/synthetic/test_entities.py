@@ -8,7 +8,7 @@ import pytest
 
 from sparse_xp.metrics.scores import entity_scores
 from sparse_xp.synthetic.entities import KINDS, NAMES, NOISE, entity_rows, words
-from sparse_xp.synthetic.sentences import vocabulary
+from sparse_xp.synthetic.model import vocabulary
 
 
 def test_the_first_rows_are_these_on_every_machine():

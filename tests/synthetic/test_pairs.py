@@ -6,8 +6,9 @@ from collections import Counter
 
 import pytest
 
+from sparse_xp.synthetic.model import vocabulary
 from sparse_xp.synthetic.pairs import pair_rows
-from sparse_xp.synthetic.sentences import BAD, DISLIKED, GOOD, LIKED, vocabulary
+from sparse_xp.synthetic.words import BAD, DISLIKED, GOOD, LIKED
 
 
 @pytest.mark.parametrize("classes", [2, 3])

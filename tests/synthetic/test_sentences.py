@@ -10,14 +10,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from sparse_xp.functional.masks import measure
-from sparse_xp.synthetic.sentences import (
-    GOOD,
-    LIKED,
-    build_checkpoint,
-    question_answering_rows,
-    text_classification_rows,
-    vocabulary,
-)
+from sparse_xp.synthetic.model import build_checkpoint, vocabulary
+from sparse_xp.synthetic.sentences import question_answering_rows, text_classification_rows
+from sparse_xp.synthetic.words import GOOD, LIKED
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ import pytest
 import torch
 from datasets import Dataset
 
-from sparse_xp.config import Data
-from sparse_xp.data.batches import make_features, rows_at_once
 from sparse_xp.errors import UserError
+from sparse_xp.settings import Data
 from sparse_xp.tasks import PairPretraining, Pretraining
+from sparse_xp.tasks.features import make_features, rows_at_once
 from sparse_xp.tasks.masking import IGNORED
 from tests.runs import configure
 from tests.tiny import WORDS, make_tokenizer
@@ -162,7 +162,7 @@ def test_generated_documents_differ_between_splits():
 def test_every_generated_word_is_in_the_vocabulary():
     import re
 
-    from sparse_xp.synthetic.sentences import vocabulary
+    from sparse_xp.synthetic.model import vocabulary
 
     known = set(vocabulary())
     for text in task().embedded("train", 300)["text"]:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
-from sparse_xp.config import Data
 from sparse_xp.data.readers import read_file
 from sparse_xp.errors import UserError
+from sparse_xp.settings import Data
 from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
 from sparse_xp.tasks.question_answering import nearest
 from sparse_xp.tasks.rows import held_out, load_rows

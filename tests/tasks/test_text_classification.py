@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from sparse_xp.config import Data
 from sparse_xp.data.batches import collate
 from sparse_xp.errors import UserError
-from sparse_xp.synthetic.sentences import ADVERBS
+from sparse_xp.settings import Data
+from sparse_xp.synthetic.words import ADVERBS
 from sparse_xp.tasks import TextClassification
 from sparse_xp.tasks.rows import load_rows
 from tests.runs import configure

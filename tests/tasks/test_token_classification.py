@@ -11,12 +11,13 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from sparse_xp.config import Data
-from sparse_xp.data.batches import collate, make_features
+from sparse_xp.data.batches import collate
 from sparse_xp.errors import UserError
 from sparse_xp.models.loading import load_tokenizer, locate
 from sparse_xp.modifiers.distillation import distillation_loss
+from sparse_xp.settings import Data
 from sparse_xp.tasks import TokenClassification
+from sparse_xp.tasks.features import make_features
 from sparse_xp.tasks.rows import load_rows
 from tests.runs import configure
 from tests.tiny import make_tokenizer

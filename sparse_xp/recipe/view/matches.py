@@ -89,14 +89,15 @@ def build(task: Task, checkpoint: str, weights: bool) -> nn.Module:
     import torch
     import transformers
 
+    from sparse_xp.console import hush_libraries
     from sparse_xp.data.hub import is_local
     from sparse_xp.models.loading import load_model, read_config
-    from sparse_xp.training.environment import hush_libraries
+    from sparse_xp.recipe.inherit import removed_layers
 
     hush_libraries()
     is_local(checkpoint)
     if weights:
-        return load_model(task, checkpoint, new_head=True)[0]
+        return load_model(task, checkpoint, new_head=True, removed_layers=removed_layers(checkpoint))[0]
     config = read_config(checkpoint, None)
     if task.label_names:
         config.id2label = dict(enumerate(task.label_names))

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from sparse_xp.cli import as_written
 from sparse_xp.clock import Clock
-from sparse_xp.config import CONF, Config, Train
+from sparse_xp.config import Config
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
 from sparse_xp.history import read_history
 from sparse_xp.modifiers import ConstantPruning, Distillation, PerLayerDistillation, Quantization, StructuredPruning
 from sparse_xp.modifiers.base import OneTime
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.modifiers.pruning import Pruning
-from sparse_xp.recipe import Recipe
+from sparse_xp.places import CONF
 from sparse_xp.recipe.check import read_plan, timed
 from sparse_xp.recipe.view.timeline import Timeline, changed_fields
 from sparse_xp.recipe.zoo import STUB
+from sparse_xp.settings import Train
 
 if TYPE_CHECKING:
     from sparse_xp.recipe.view.matches import Matches
@@ -96,8 +98,9 @@ def compose(words: list[str], config_dir: str | None = None) -> Config:
     """The configuration that ``python -m sparse_xp`` would make of these words."""
     import hydra
 
-    from sparse_xp.__main__ import to_object
     from sparse_xp.choices import check_words
+    from sparse_xp.compose import to_object
+    from sparse_xp.recipe.file import resolve
 
     if config_dir:
         if not Path(config_dir).is_dir():
@@ -106,7 +109,7 @@ def compose(words: list[str], config_dir: str | None = None) -> Config:
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="show"):
         words = as_written(words)
         check_words(words)
-        return to_object(hydra.compose("config", overrides=words))
+        return resolve(to_object(hydra.compose("config", overrides=words)))
 
 
 def task_of(options: argparse.Namespace, config: Config | None) -> Task:

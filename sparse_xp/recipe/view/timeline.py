@@ -10,9 +10,9 @@ from typing import Any
 
 from sparse_xp.clock import Clock
 from sparse_xp.modifiers import ConstantPruning, Distillation, Modifier, Quantization, StructuredPruning
+from sparse_xp.modifiers.hooks import Recipe
 from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.modifiers.pruning import GradualPruning, Pruning
-from sparse_xp.recipe import Recipe
 
 #: how a stretch of a bar is drawn
 ACTS, HOLDS = "=", "-"

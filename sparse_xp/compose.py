@@ -1,0 +1,60 @@
+"""From a composed Hydra configuration to a checked ``Config``."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields, is_dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+from sparse_xp.config import Config
+from sparse_xp.errors import UserError, unknown_key
+from sparse_xp.tasks import TASKS, Task
+
+
+def to_object(cfg: DictConfig) -> Config:
+    """Return the checked dataclasses of a composed configuration. Raises UserError for an impossible value.
+
+    ``recipe.file.resolve`` comes next: it reads a recipe file, and the recipe that the checkpoint carries.
+    """
+    if OmegaConf.get_type(cfg, "task") is Task:
+        raise UserError(
+            f"task {cfg.task.name} says no kind. Its file begins with `defaults: [kind@_here_: KIND, _self_]`, where "
+            f"KIND is one of {', '.join(TASKS)}."
+        )
+    check_keys(cfg)
+    if not 0 <= cfg.seed < 2**32:
+        raise UserError(f"seed={cfg.seed}: want a whole number from 0 to {2**32 - 1}.")
+    try:
+        config = OmegaConf.to_object(cfg)
+    except ValueError as error:
+        where = culprit(cfg)
+        raise UserError(str(error) if not where or where in str(error) else f"{where}: {error}") from error
+    assert isinstance(config, Config)
+    return config
+
+
+def check_keys(node: DictConfig) -> None:
+    """Raise UserError for what Hydra does not check: a key (``+key=value``) that the schema lacks, an empty name."""
+    kind = OmegaConf.get_type(node)
+    schema = {field.name: field for field in fields(kind)} if is_dataclass(kind) else {}
+    known = list(schema) if is_dataclass(kind) else [str(key) for key in node]
+    for key in map(str, node):
+        if key not in known:
+            raise UserError(unknown_key(node._get_full_key(key), key, known))
+        needed = key in schema and schema[key].type == "str" and schema[key].default is MISSING
+        if needed and not OmegaConf.is_missing(node, key) and node[key] == "":
+            raise UserError(f"{node._get_full_key(key)} cannot be empty.")
+        if isinstance(child := node._get_node(key), DictConfig) and not (child._is_none() or child._is_missing()):
+            check_keys(child)
+
+
+def culprit(node: DictConfig) -> str:
+    """The full key of the innermost node whose own values are refused."""
+    for key in node:
+        child = node._get_node(key)
+        if isinstance(child, DictConfig) and not child._is_none():
+            try:
+                OmegaConf.to_object(child)
+            except ValueError:
+                return culprit(child)
+    return str(node._get_full_key(None) or "")
