@@ -20,13 +20,14 @@ import torch
 from datasets import Dataset
 from transformers import BertConfig, BertForQuestionAnswering
 
-from sparse_xp.benchmark import cell, make_batch, take_turns
-from sparse_xp.console import hush_libraries
+from sparse_xp.console import silence_libraries
 from sparse_xp.cpu import this_cpu
-from sparse_xp.deployment.engines import ENGINES, Batch, Call, installed, versions
-from sparse_xp.deployment.export import to_onnx
-from sparse_xp.evaluation import Subject
-from sparse_xp.functional.fake_quant import Settings, freeze, prepare
+from sparse_xp.deployment.engines import ENGINES, Batch, Call, engine_versions, is_installed
+from sparse_xp.deployment.onnx_export import to_onnx
+from sparse_xp.deployment.timing import make_batch, summarize_rounds, take_turns
+from sparse_xp.evaluation import EvalContext
+from sparse_xp.functional.quant_config import QuantConfig, QuantMode
+from sparse_xp.functional.quant_modules import freeze, prepare
 
 SHAPES = {
     "base": {},
@@ -48,7 +49,7 @@ def export(model: Any, path: Path) -> Path:
     )
     task: Any = SimpleNamespace(outputs=OUTPUTS, padding={})
     to_onnx(
-        Subject(
+        EvalContext(
             task=task, tokenizer=tokenizer, model=model, rows=features, eval_features=features, eval_batch_size=2,
             device=torch.device("cpu"),
         ),
@@ -61,11 +62,11 @@ def export(model: Any, path: Path) -> Path:
 def integers(model: Any, reduce_range: bool = True, dynamic: bool = False) -> Any:
     """A copy that computes with integers; its ranges are those of a few random rows."""
     found = copy.deepcopy(model)
-    settings = Settings(dynamic=dynamic, reduce_range=reduce_range, active=True, calibrating=True)
-    modules = prepare(found, settings)
+    mode = QuantMode(active=True, calibrating=True)
+    modules = prepare(found, QuantConfig(dynamic=dynamic, reduce_range=reduce_range), mode)
     with torch.no_grad():
         found(torch.randint(1000, 20000, (4, 64)))
-    settings.calibrating = False
+    mode.calibrating = False
     freeze(modules)
     return found
 
@@ -88,11 +89,14 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args()
-    hush_libraries()
+    silence_libraries()
     torch.manual_seed(0)
     model = BertForQuestionAnswering(BertConfig(**SHAPES[options.shape])).eval()
-    engines = [name for name in ENGINES if installed(name)]
-    print(f"{this_cpu()}\n{options.shape}, {options.threads} thread(s), {options.rounds} rounds; {versions(engines)}")
+    engines = [name for name in ENGINES if is_installed(name)]
+    print(
+        f"{this_cpu()}\n{options.shape}, {options.threads} thread(s), {options.rounds} rounds; "
+        f"{engine_versions(engines)}"
+    )
     models = {
         "fp32": model,
         "int8, 7 bits": integers(model),
@@ -117,7 +121,7 @@ def main() -> None:
                 for length in options.lengths:
                     batch = make_batch(rows, length, 20000)
                     for (name, _), seconds in take_turns(pairs, batch, options.rounds).items():
-                        found = cell(engine, options.threads, rows, length, seconds)
+                        found = summarize_rounds(engine, options.threads, rows, length, seconds)
                         gap = (
                             ""
                             if name == exact

@@ -17,19 +17,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparse_xp.console import hush_libraries
+from sparse_xp.console import silence_libraries
 from sparse_xp.data.batches import collate
-from sparse_xp.evaluation import Subject, predict
+from sparse_xp.evaluation import EvalContext, predict
 from sparse_xp.export import parts_of_run
-from sparse_xp.functional.fake_quant import (
-    Range,
-    activation_scale,
-    fake_activation,
-    load_integers,
-    quantized,
-    ranges_of,
-)
-from sparse_xp.models.loading import load_model, load_tokenizer
+from sparse_xp.functional.fake_quant import MinMaxObserver, activation_scale, fake_quantize_activation
+from sparse_xp.functional.quant_file import load_quantization
+from sparse_xp.functional.quant_modules import observers_of, quantized_modules
+from sparse_xp.models.loading import load_model
+from sparse_xp.models.tokenizers import load_tokenizer
 from sparse_xp.tasks.features import make_features
 from sparse_xp.tasks.rows import load_rows
 
@@ -55,22 +51,22 @@ class Examined:
         task, data, _, batch = parts_of_run(run, words)
         tokenizer = load_tokenizer(str(run / "model"), None)
         found = load_rows(task, data, train=True)
-        task = task.resolved(found.rows)
-        self.training = make_features(task, found.rows, found.origin, tokenizer, data, train=True)
+        task = task.with_labels_from(found.rows)
+        self.training = make_features(task, found.rows, found.fingerprint, tokenizer, data, train=True)
         found = load_rows(task, data, train=False)
-        features = make_features(task, found.rows, found.origin, tokenizer, data, train=False)
+        features = make_features(task, found.rows, found.fingerprint, tokenizer, data, train=False)
         model, _ = load_model(task, str(run / "model"), None, new_head=False)
-        load_integers(model, run / "model")
-        self.subject = Subject(
+        load_quantization(model, run / "model")
+        self.subject = EvalContext(
             task=task, tokenizer=tokenizer, model=model.eval(), rows=found.rows, eval_features=features,
             eval_batch_size=batch, device=torch.device("cpu"),
         )  # fmt: skip
-        self.modules = dict(quantized(model))
-        self.settings = next(iter(self.modules.values())).quant.settings
-        self.settings.active = False
+        self.modules = dict(quantized_modules(model))
+        self.mode = next(iter(self.modules.values())).quant.mode
+        self.mode.active = False
         self.plain = self.logits()
         self.show("floating point", self.plain)
-        self.settings.active = True
+        self.mode.active = True
 
     def forward(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.no_grad():
@@ -90,7 +86,9 @@ class Examined:
         metric, score = next(iter(scores.items()))
         print(f"{name:<46} {metric} {score:6.2f}   same {agree:6.2%}   difference {spread:.3f}", flush=True)
 
-    def samples(self, ranges: dict[str, Range]) -> tuple[dict[str, torch.Tensor], dict[str, tuple[float, float]]]:
+    def samples(
+        self, ranges: dict[str, MinMaxObserver]
+    ) -> tuple[dict[str, torch.Tensor], dict[str, tuple[float, float]]]:
         """Values drawn from each activation over training rows in floating point, and its extremes."""
         drawn: dict[str, list[torch.Tensor]] = {name: [] for name in ranges}
         extremes = dict.fromkeys(ranges, (0.0, 0.0))
@@ -108,11 +106,11 @@ class Examined:
         modules = dict(self.subject.model.named_modules())
         hooks = [modules[name.removesuffix(".inputs")].register_forward_pre_hook(hook(name)) for name in ranges]
         rows = [i * len(self.training) // 512 for i in range(512)]
-        self.settings.active = False
+        self.mode.active = False
         for at in range(0, 512, 32):
             batch = collate(self.training, rows[at : at + 32], self.subject.inputs, self.subject.padding)
             self.forward({name: value.numpy() for name, value in batch.items()})
-        self.settings.active = True
+        self.mode.active = True
         for each in hooks:
             each.remove()
         return {name: torch.cat(values) for name, values in drawn.items()}, extremes
@@ -122,7 +120,7 @@ def least_squares(values: torch.Tensor, extremes: tuple[float, float]) -> tuple[
     """The range within ``extremes`` that rounds ``values`` with the least squared error."""
 
     def error(low: float, high: float) -> float:
-        rounded = fake_activation(values, *activation_scale(torch.tensor(low), torch.tensor(high)))
+        rounded = fake_quantize_activation(values, *activation_scale(torch.tensor(low), torch.tensor(high)))
         return float((rounded - values).square().mean())
 
     return min(((extremes[0] * a, extremes[1] * b) for a in SHARES for b in SHARES), key=lambda pair: error(*pair))
@@ -130,18 +128,18 @@ def least_squares(values: torch.Tensor, extremes: tuple[float, float]) -> tuple[
 
 def main(run: Path, words: list[str]) -> None:
     """Print one line a variant."""
-    hush_libraries()
+    silence_libraries()
     torch.set_num_threads(1)
     examined = Examined(run, words)
     examined.show("as calibrated", examined.logits())
     for kind in (None, *KINDS, "pooler and head"):
-        left = [(m, m.quant.inputs) for name, m in examined.modules.items() if kind in (None, kind_of(name))]
+        left = [(m, m.quant.input_observer) for name, m in examined.modules.items() if kind in (None, kind_of(name))]
         for module, _ in left:
-            module.quant.inputs = None
+            module.quant.input_observer = None
         examined.show(f"in floating point: {kind or 'all activations'}", examined.logits())
         for module, inputs in left:
-            module.quant.inputs = inputs
-    ranges = {name: seen for name, seen in ranges_of(examined.modules).items() if name.endswith(".inputs")}
+            module.quant.input_observer = inputs
+    ranges = {name: seen for name, seen in observers_of(examined.modules).items() if name.endswith(".inputs")}
     calibrated = {name: (seen.low, seen.high) for name, seen in ranges.items()}
     drawn, extremes = examined.samples(ranges)
     ways: dict[str, dict[str, tuple[float, float]]] = {"the extremes": extremes}

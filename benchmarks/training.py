@@ -30,7 +30,7 @@ import sparse_xp.training.teacher
 from sparse_xp.compose import to_object
 from sparse_xp.functional.dropout import cheap_dropout
 from sparse_xp.places import CONF
-from sparse_xp.training.loop import optimize, steps_of_epoch
+from sparse_xp.training.loop import steps_of_epoch, train_step
 from sparse_xp.training.state import Run
 
 GROUPED, STORED = "train.group_by_length=true", "teacher.reuse_logits=true"
@@ -75,7 +75,7 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
         steps = random.Random(0).sample(steps, min(count, len(steps)))
         run.progress.step = run.clock.steps_per_epoch  # the second of two epochs: masks are being made
         with nullcontext() if plain else cheap_dropout(run.model):
-            optimize(run, steps[0])  # memory is got from the system once
+            train_step(run, steps[0])  # memory is got from the system once
             rows = tokens = filled = 0
             seconds.clear()
             for hook in HOOKS:
@@ -86,7 +86,7 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
             began = time.perf_counter()
             with torch.profiler.profile() if profile else nullcontext() as profiler:
                 for batches in steps:
-                    optimize(run, batches)
+                    train_step(run, batches)
                     run.progress.step += 1
             seconds["step"] = time.perf_counter() - began
         if profiler:

@@ -26,13 +26,14 @@ import torch
 
 from sparse_xp.clock import Clock
 from sparse_xp.data.batches import collate
-from sparse_xp.data.corpus import documents_of
-from sparse_xp.functional.chunked_loss import always_lazy, lazy_projection
-from sparse_xp.functional.masks import select_parameters
-from sparse_xp.models.loading import load_model, load_tokenizer
+from sparse_xp.data.corpus import _documents
+from sparse_xp.functional.chunked_loss import lazy_projection, make_always_lazy
+from sparse_xp.functional.selection import select_parameters
+from sparse_xp.models.loading import load_model
+from sparse_xp.models.tokenizers import load_tokenizer
 from sparse_xp.modifiers import Distillation
 from sparse_xp.tasks import PairPretraining
-from sparse_xp.training.state import Shell
+from sparse_xp.training.state import TrainingWrapper
 
 #: how the tokens are chosen; "plain": all of them, without chunks; None: nothing is distilled
 WAYS: dict[str, dict[str, Any] | None] = {
@@ -54,27 +55,27 @@ def measure(way: str, options: argparse.Namespace) -> dict[str, Any]:
     student, _ = load_model(task, options.student, dropout=0.0)
     teacher, _ = load_model(task, options.teacher)
     teacher.eval().requires_grad_(False)
-    texts = [text for _, text in zip(range(400), documents_of(Path(options.text), "text"), strict=False)]
+    texts = [text for _, text in zip(range(400), _documents(Path(options.text), "text"), strict=False)]
     from datasets import Dataset
 
     features = Dataset.from_dict(task.features({"text": texts}, tokenizer, 0, True))
     names = [*tokenizer.model_input_names, *task.stored]
     encoder = list(select_parameters(student, ["__ENCODER__"]).values())
-    modifier, shell = Distillation(hardness=0.5, temperature=2.0, **settings), Shell(student.train(), task)
+    modifier, wrapper = Distillation(hardness=0.5, temperature=2.0, **settings), TrainingWrapper(student.train(), task)
     if not plain:
-        always_lazy(teacher)
+        make_always_lazy(teacher)
     seconds, gradients = [], []
     with nullcontext() if plain else lazy_projection(student):
         for number in range(options.batches + 1):
             torch.manual_seed(number)
             rows = [number * options.rows + i for i in range(options.rows)]
-            batch = task.drawn(collate(features, rows, names, {}), rows, 0, tokenizer)
+            batch = task.apply_dynamic_masking(collate(features, rows, names, {}), rows, 0, tokenizer)
             if number == 1:
                 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             began = time.process_time()
             student.zero_grad()
             with torch.autocast("cpu", torch.bfloat16, enabled=options.bf16):
-                outputs = shell(**batch)
+                outputs = wrapper(**batch)
                 loss = outputs.loss
                 if WAYS[way] is not None:
                     with torch.no_grad():

@@ -1,4 +1,22 @@
-"""``python -m sparse_xp``: compose a configuration, make it an object, run it."""
+"""``python -m sparse_xp``: from the command line to one finished run.
+
+The way of a run, file by file::
+
+    __main__.cli                  checks the words of the command, then calls Hydra
+      __main__.main               the composed configuration (conf/)
+        compose.to_object         -> config.Config: typed, every value checked
+        recipe/file.resolve       reads recipe.path=FILE and the recipe that the checkpoint carries
+        __main__.run_teacher      teacher=dense: this same way once for the teacher
+        run.run                   finished already? otherwise lock the directory
+          run.execute
+            preparation.py        tasks/rows, tasks/features, models/loading, training/teacher
+            run.start             modifiers attach, optimizer, accelerate, restore a checkpoint
+            training/loop.train   the steps; the hooks of modifiers/ stand in it as lines
+            run.finish            best weights, modifiers detach
+            delivery.deliver      model/, deployment/ (export and its checks), report.md, result.json
+
+A sweep (``-m``) takes the same way once for each cell (``sweep/``).
+"""
 
 from __future__ import annotations
 
@@ -12,25 +30,25 @@ from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from sparse_xp.choices import check_files, check_words, config_dirs, overrides_of
-from sparse_xp.cli import as_written
+from sparse_xp.argv_checks import find_malformed_argument, unknown_config_name
+from sparse_xp.choices import check_config_files, check_overrides, config_directories, overrides_in
+from sparse_xp.cli import quote_paths
+from sparse_xp.command_help import help_text, welcome_text
 from sparse_xp.compose import to_object
-from sparse_xp.config import register, with_teacher
-from sparse_xp.errors import (
-    UserError,
-    no_such_sweep,
-    quick_help,
-    short_errors,
-    wants_traceback,
-    welcome,
-    wrong_form,
-)
-from sparse_xp.files import is_own, whole_directory
+from sparse_xp.config import Config, register, with_teacher
+from sparse_xp.console import say
+from sparse_xp.error_report import report_errors, wants_traceback
+from sparse_xp.errors import UserError
+from sparse_xp.files.directories import atomic_directory
+from sparse_xp.files.ownership import is_own
 from sparse_xp.places import CONF
+from sparse_xp.processes import is_first_process
 from sparse_xp.recipe.file import resolve
-from sparse_xp.run_directory import CHECKPOINTS, checkpoints, release, write_error
-from sparse_xp.sweep.commands import command_of, in_sweep, taught_command
+from sparse_xp.run import run
+from sparse_xp.run_directory import CHECKPOINTS, checkpoints, unclaim_run, write_error
+from sparse_xp.sweep.commands import command_of, in_sweep, with_teacher_path
 from sparse_xp.sweep.teachers import dense_run
+from sparse_xp.target_cpu import start_note
 
 register()
 
@@ -45,47 +63,50 @@ class Failed(BaseException):
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
 def main(cfg: DictConfig) -> float:
-    """One run, and before it the run of its teacher if that is to be made. Returns its score, for a search."""
-    directory = Path(HydraConfig.get().runtime.output_dir)
-    command = command_of(cfg, HydraConfig.get(), directory)
-    swept = in_sweep(HydraConfig.get())
+    """Make one run and return its score, which a search maximizes. A teacher that is to be trained comes first."""
+    hydra_config = HydraConfig.get()
+    directory = Path(hydra_config.runtime.output_dir)
+    command = command_of(cfg, hydra_config, directory)
+    swept = in_sweep(hydra_config)
     try:
-        config = resolve(to_object(cfg))
-        from sparse_xp.console import say
-        from sparse_xp.run import run
-        from sparse_xp.target_cpu import start_note
-
+        config = resolve(to_object(cfg))  # typed and checked; recipe files and the checkpoint's recipe read
         if note := start_note(config, directory):
             say(note)
         if config.teacher.source == "dense":
-            dense, hydra_config, place = dense_run(config)
-            teacher = resolve(to_object(dense))
-            say(
-                f"teacher: the dense run of {teacher.task.name} in {place} ({teacher.train.epochs:g} epochs, seed "
-                f"{teacher.seed}), made first if it is not there"
-            )
-            run(teacher, place, command_of(dense, hydra_config, place), show=not swept)
-            keep_composition(dense, hydra_config, place / ".hydra")
-            config = with_teacher(config, place)
-            command = taught_command(command, place) if swept else command
+            teacher = run_teacher(config, show=not swept)
+            config = with_teacher(config, teacher)
+            command = with_teacher_path(command, teacher) if swept else command
         result = run(config, directory, command, show=not swept)
-        keep_composition(cfg, HydraConfig.get(), directory / ".hydra")
+        keep_composition(cfg, hydra_config, directory / ".hydra")
         return result.metrics[result.metric]
     except KeyboardInterrupt:
         print(f"\ninterrupted: the same command continues {saved_step(directory)}")
         sys.exit(130)
     except Exception as error:
-        if swept:  # where the others that run beside it cannot hide it
+        if swept:  # the other runs of the sweep go on; this file is where the error can be found later
             write_error(directory, traceback.format_exc(), command)
             raise
         # Hydra has made the directory before anything was checked; a run that never began leaves none.
         if isinstance(error, UserError):
-            release(directory)
+            unclaim_run(directory)
         raise Failed(error) from None
 
 
+def run_teacher(config: Config, show: bool) -> Path:
+    """Make the dense run that teaches this one, or find it finished, and return its directory."""
+    cfg, hydra_config, directory = dense_run(config)
+    teacher = resolve(to_object(cfg))
+    say(
+        f"teacher: the dense run of {teacher.task.name} in {directory} ({teacher.train.epochs:g} epochs, seed "
+        f"{teacher.seed}), made first if it is not there"
+    )
+    run(teacher, directory, command_of(cfg, hydra_config, directory), show=show)
+    keep_composition(cfg, hydra_config, directory / ".hydra")
+    return directory
+
+
 def saved_step(directory: Path) -> str:
-    """Where an interrupted run would continue."""
+    """Say where an interrupted run will continue."""
     saved = checkpoints(directory / CHECKPOINTS)
     if not saved:
         return "from the beginning, as nothing was saved yet (train.save_every says how often)"
@@ -93,32 +114,32 @@ def saved_step(directory: Path) -> str:
 
 
 def keep_composition(cfg: DictConfig, hydra_config: HydraConf | DictConfig, folder: Path) -> None:
-    """What Hydra would have written before anything was checked, once; of several processes the first writes it."""
-    if os.environ.get("RANK", "0") != "0" or is_own(folder, folder.name):
+    """Write ``.hydra/`` once, after the run: Hydra would write it before anything was checked. Rank 0 writes it."""
+    if not is_first_process() or is_own(folder, folder.name):
         return
-    with whole_directory(folder, folder.name, "Move it away.") as draft:
+    with atomic_directory(folder, folder.name, "Move it away.") as draft:
         OmegaConf.save(cfg, draft / "config.yaml")
         OmegaConf.save(OmegaConf.create({"hydra": hydra_config}), draft / "hydra.yaml")
         OmegaConf.save(hydra_config.overrides.task, draft / "overrides.yaml")
 
 
 def cli() -> None:
-    """The command: help for no arguments, one short message for an error that the user can mend."""
+    """Run the command: help for no arguments, one short message for an error that the user can mend."""
     if len(sys.argv) == 1:
-        print(welcome(CONF))
+        print(welcome_text(CONF))
         return
     if sys.argv[1:] in (["--help"], ["-h"]):
-        print(quick_help(CONF))
+        print(help_text(CONF))
         return
     asked = wants_traceback()
     # Hydra would print and exit by itself; with this it raises, and the lines below print every error.
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    with short_errors(asked, hint=True):
-        sys.argv[1:] = words = as_written(sys.argv[1:])
-        if wrong := wrong_form(words) or no_such_sweep(words):
+    with report_errors(asked, hint=True):
+        sys.argv[1:] = words = quote_paths(sys.argv[1:])
+        if wrong := find_malformed_argument(words) or unknown_config_name(words):
             raise UserError(wrong)
-        check_words(overrides_of(words), config_dirs(words))
-        check_files(words, config_dirs(words))
+        check_overrides(overrides_in(words), config_directories(words))
+        check_config_files(words, config_directories(words))
         failed = None
         try:
             main()

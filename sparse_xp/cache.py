@@ -1,4 +1,4 @@
-"""What is kept to be made once: directories of a cache, checked whenever they are read and made again if damaged."""
+"""Entries of a cache: directories that are written once, verified whenever they are read, rewritten if damaged."""
 
 from __future__ import annotations
 
@@ -9,44 +9,47 @@ from pathlib import Path
 
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
-from sparse_xp.files import damage, free_name, is_empty, is_own, one_at_a_time, recover, whole_directory
+from sparse_xp.files.checksums import find_damage
+from sparse_xp.files.directories import atomic_directory, restore_interrupted
+from sparse_xp.files.locks import file_lock
+from sparse_xp.files.ownership import free_name, is_empty, is_own
 
-#: how a place says that it takes nothing
-UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+#: error numbers of a path that cannot be written
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
-def cached(path: Path, make: Callable[[Path], None]) -> bool:
-    """Have ``path`` in a cache, written by ``make`` unless it is there and whole; returns whether it was.
+def ensure_cached(path: Path, make: Callable[[Path], None]) -> bool:
+    """Write the cache entry ``path`` with ``make`` unless it exists undamaged; return whether it did (a cache hit).
 
-    A damaged one is made again, with a line that says so. Another user's cache need not be writable if it has what is
-    asked for. Raises UserError for a place that cannot be written.
+    A damaged entry is rewritten, and a line says so. For a hit the cache need not be writable: it may be another
+    user's. Raises UserError for a path that cannot be written.
     """
-    if not (wrong := damage(recover(path))):
+    if not (wrong := find_damage(restore_interrupted(path))):
         return True
     try:
-        with one_at_a_time(path):  # of several runs that want it at once the first makes it
-            if not (wrong := damage(path)):
+        with file_lock(path):  # of several runs that need it at once the first writes it
+            if not (wrong := find_damage(path)):
                 return True
             if os.path.lexists(path) and not is_empty(path):
-                step_aside(path, wrong)
-            with whole_directory(path, "cache") as draft:
+                _make_room(path, wrong)
+            with atomic_directory(path, "cache") as draft:
                 make(draft)
     except OSError as error:
-        if error.errno not in UNWRITABLE or not is_below(error.filename, path.parent):
+        if error.errno not in _UNWRITABLE or not _concerns_cache(error.filename, path.parent):
             raise
-        told = (error.strerror or str(error)).lower()
-        raise UserError(f"{path} cannot be written ({told}). Give data.cache= a directory of your own.") from error
+        cause = (error.strerror or str(error)).lower()
+        raise UserError(f"{path} cannot be written ({cause}). Give data.cache= a directory of your own.") from error
     return False
 
 
-def is_below(name: object, folder: Path) -> bool:
-    """Whether an error is about a file of the cache, or of a directory that it is in, and not of some other place."""
-    place, folder = Path(os.path.realpath(str(name))), Path(os.path.realpath(folder))
-    return place.is_relative_to(folder) or folder.is_relative_to(place)
+def _concerns_cache(name: object, folder: Path) -> bool:
+    """Return whether the path of an error is in the cache or above it, and not somewhere else."""
+    path, folder = Path(os.path.realpath(str(name))), Path(os.path.realpath(folder))
+    return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
-def step_aside(path: Path, wrong: str) -> None:
-    """Make room for what a damaged entry is to be replaced with: what is not provably the cache's own is kept."""
+def _make_room(path: Path, wrong: str) -> None:
+    """Move a damaged entry aside, unless it is provably the cache's own and can be overwritten."""
     if is_own(path, "cache"):
         say(f"{path} is damaged ({wrong}): it is made again")
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from sparse_xp.files import WRITTEN
+from sparse_xp.files.signed import SIGNATURE
 
 LEFT, WIDTH, RIGHT, HEIGHT, TOP = 300, 400, 200, 26, 60
 
@@ -45,7 +45,7 @@ def bar_chart(title: str, bars: list[Bar], mark: float, mark_label: str) -> str:
     parts += [
         f'<line x1="{at:.1f}" y1="{TOP - 6}" x2="{at:.1f}" y2="{bottom}" stroke="#333" stroke-dasharray="4 3"/>',
         f'<text x="{at:.1f}" y="{TOP - 10}" text-anchor="middle">{escape(mark_label)}</text>',
-        f"<!-- {WRITTEN} -->",
+        f"<!-- {SIGNATURE} -->",
         "</svg>",
     ]
     return "\n".join(parts) + "\n"

@@ -1,4 +1,9 @@
-"""The words ``KEY=VALUE`` of the small commands."""
+"""The command line of every ``python -m sparse_xp.COMMAND``: reading ``KEY=VALUE``, printing help, reporting errors.
+
+A command module has a ``main(argv)`` that raises UserError, and ends with ``run_command(main, __doc__)``. Commands with
+dashed options (``sparse_xp.recipe``, ``sparse_xp.report``) read ``argv`` by a ``Parser``, the others by
+``parse_key_values``. ``python -m sparse_xp`` itself hands ``argv`` to Hydra and uses ``run_command`` as well.
+"""
 
 from __future__ import annotations
 
@@ -9,71 +14,92 @@ import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn
 
-from sparse_xp.errors import UserError, did_you_mean, short_errors, shortened, wants_traceback
+from sparse_xp.error_report import report_errors, wants_traceback
+from sparse_xp.errors import UserError, did_you_mean, shortened
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of options whose errors are as short as all others, whatever was typed."""
+    """An ``ArgumentParser`` that shortens its error messages, whatever was typed."""
 
     def error(self, message: str) -> NoReturn:
         super().error(shortened(message))
 
 
-def split(words: list[str], known: Collection[str] = ()) -> dict[str, str]:
-    """The values by key. Raises UserError for a word without ``=``, or one that is not ``known`` if these are given."""
-    found: dict[str, str] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+def run_command(
+    main: Callable[[list[str]], None], help_text: str | None = None, *, needs_arguments: bool = True, hint: bool = False
+) -> None:
+    """Run ``main`` with the arguments of the command line; end the process with one short message for a UserError.
+
+    The environment variable ``HYDRA_FULL_ERROR=1`` shows the traceback instead.
+
+    ``help_text``: printed for ``-h`` and ``--help``, and without arguments where the command ``needs_arguments``; None
+    if ``main`` prints its own help. ``hint``: add a line to the message that mentions ``HYDRA_FULL_ERROR``.
+    """
+    argv = sys.argv[1:]
+    if help_text is not None and (argv[:1] in (["-h"], ["--help"]) or (needs_arguments and not argv)):
+        print(help_text)
+        return
+    # Read before main runs: `python -m sparse_xp` sets the variable for Hydra.
+    with report_errors(wants_traceback(), hint):
+        main(argv)
+
+
+def parse_key_values(argv: list[str], known: Collection[str] = ()) -> dict[str, str]:
+    """Return the values by key.
+
+    ``known``: the keys that the command has; empty if it checks them itself. Raises UserError for an argument without
+    ``=``, and for an unknown key.
+    """
+    values: dict[str, str] = {}
+    for argument in argv:
+        key, equals, value = argument.partition("=")
         if not equals:
-            raise UserError(f"{word}: want KEY=VALUE.{did_you_mean(word, known)}")
+            raise UserError(f"{argument}: expected KEY=VALUE.{did_you_mean(argument, known)}")
         if known:
-            check_known(key, known)
-        found[key] = value
-    return found
+            check_key(key, known)
+        values[key] = value
+    return values
 
 
-def check_known(key: str, known: Collection[str]) -> None:
-    """Raise UserError, with the nearest right one, for a key that there is not."""
+def check_key(key: str, known: Collection[str]) -> None:
+    """Raise UserError for a key that is not ``known``; the message names the nearest one."""
     if key not in known:
-        raise UserError(f"There is no '{key}='.{did_you_mean(key, known)} There are: {', '.join(known)}.")
+        raise UserError(f"Unknown option '{key}='.{did_you_mean(key, known)} Options: {', '.join(known)}.")
 
 
-def whole(key: str, value: str) -> int:
-    """A whole number of at least 1. Raises UserError for another."""
+def require_keys(values: dict[str, str], *keys: str) -> None:
+    """Raise UserError for the first of ``keys`` that ``values`` lacks."""
+    for key in keys:
+        if key not in values:
+            raise UserError(f"{key}= is missing.")
+
+
+def positive_integer(key: str, value: str) -> int:
+    """Return ``value`` as an integer. Raises UserError, which names ``key``, unless it is at least 1."""
     if not value.strip().isdecimal() or int(value) < 1:
-        raise UserError(f"{key}={value}: want a whole number of at least 1.")
+        raise UserError(f"{key}={value}: expected a whole number of at least 1.")
     return int(value)
 
 
-def several(value: str) -> list[str]:
-    """``[a,b]`` or ``a,b`` as its parts."""
-    return [part.strip() for part in value.strip().removeprefix("[").removesuffix("]").split(",") if part.strip()]
+def parse_list(value: str) -> list[str]:
+    """Return the items of ``[a,b]`` or ``a,b``."""
+    return [item.strip() for item in value.strip().removeprefix("[").removesuffix("]").split(",") if item.strip()]
 
 
-def as_written(words: list[str]) -> list[str]:
-    """``KEY=VALUE`` with the value quoted where it is a path that Hydra's grammar would take apart at ``,`` or ``=``.
+def quote_paths(argv: list[str]) -> list[str]:
+    """Quote the values that are paths with characters of Hydra's grammar, such as ``,`` and ``=``.
 
-    The directories of runs have such names, and are what ``teacher.path=`` and the like are given.
+    Run directories have such names (``squad,tiny,seed=42``) and are passed to ``teacher.path=`` and the like. Hydra
+    would read them as a sweep, or not at all.
     """
-    return [_quoted(word) for word in words]
+    return [_quote_path(argument) for argument in argv]
 
 
-def _quoted(word: str) -> str:
-    key, equals, value = word.partition("=")
+def _quote_path(argument: str) -> str:
+    key, equals, value = argument.partition("=")
     plain = re.fullmatch(r"[\w./~+%:-]*", value)
+    # hydra.run.dir= may name a directory that is still to be made.
     if not equals or plain or not (os.path.exists(value) or (key == "hydra.run.dir" and value[:1] not in "'\"")):
-        return word
+        return argument
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
-
-
-def command(main: Callable[[list[str]], None], how: str | None, bare: bool = False) -> None:
-    """Run ``main`` with the words of the command line; without any, say ``how``. Errors that the user can mend: a line.
-
-    ``bare``: the command means something without words. ``HYDRA_FULL_ERROR=1`` shows errors with where they happened.
-    """
-    if (len(sys.argv) == 1 and not bare) or sys.argv[1:2] in (["-h"], ["--help"]):
-        print(how)
-        return
-    with short_errors(wants_traceback()):
-        main(sys.argv[1:])

@@ -7,7 +7,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_xp.config import Config
-from sparse_xp.errors import UserError, unknown_key
+from sparse_xp.error_report import unknown_key_message
+from sparse_xp.errors import UserError
 from sparse_xp.tasks import TASKS, Task
 
 
@@ -40,7 +41,7 @@ def check_keys(node: DictConfig) -> None:
     known = list(schema) if is_dataclass(kind) else [str(key) for key in node]
     for key in map(str, node):
         if key not in known:
-            raise UserError(unknown_key(node._get_full_key(key), key, known))
+            raise UserError(unknown_key_message(node._get_full_key(key), key, known))
         needed = key in schema and schema[key].type == "str" and schema[key].default is MISSING
         if needed and not OmegaConf.is_missing(node, key) and node[key] == "":
             raise UserError(f"{node._get_full_key(key)} cannot be empty.")
@@ -49,7 +50,7 @@ def check_keys(node: DictConfig) -> None:
 
 
 def culprit(node: DictConfig) -> str:
-    """The full key of the innermost node whose own values are refused."""
+    """Return the full key of the innermost node whose values are refused."""
     for key in node:
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():

@@ -15,8 +15,8 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
-from sparse_xp.clock import When
-from sparse_xp.errors import choose
+from sparse_xp.clock import TimeSpec
+from sparse_xp.hyperparameters import resolve_hyperparameter
 from sparse_xp.modifiers import (
     MODIFIERS,
     Distillation,
@@ -25,51 +25,19 @@ from sparse_xp.modifiers import (
     WeightDecay,
 )
 from sparse_xp.modifiers.learning_rate import DrivesRate
-from sparse_xp.settings import Data, Export, Log, Model, TinyModel, Train
+from sparse_xp.settings import Data, Export, Log, Model, TeacherSource, TinyModel, Train
 from sparse_xp.tasks import TASKS, Task
 
 
 @dataclass(kw_only=True)
-class Teacher:
-    """Where the teacher comes from, and how its knowledge is used.
+class Teacher(TeacherSource):
+    """Where the teacher comes from, and the distillation that uses it."""
 
-    ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
-    first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
-    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was;
-    ``disable``: none, and a SparseML recipe that distils does not.
-    ``reuse_logits``: compute the teacher's logits once for all epochs; all that are kept take ``max_gigabytes`` of
-    disk at most, the ones used longest ago go first.
-    """
-
-    source: str = "none"
-    path: str | None = None
-    revision: str | None = None
-    model: str | None = None
-    seed: int | None = None
-    overrides: list[str] = field(default_factory=list)
-    reuse_logits: bool = True
-    max_gigabytes: float = 10.0
     distillation: Distillation | None = field(default_factory=Distillation)
-
-    @property
-    def given(self) -> bool:
-        """Whether there is a teacher."""
-        return self.source not in ("none", "disable")
-
-    def __post_init__(self) -> None:
-        choose("teacher.source", self.source, ("none", "disable", "dense", "checkpoint", "self"))
-        if self.max_gigabytes <= 0:
-            raise ValueError(f"teacher.max_gigabytes={self.max_gigabytes}: want a number above 0.")
-        if self.source == "checkpoint" and not self.path:
-            raise ValueError("teacher=checkpoint needs teacher.path=: a run directory, a model directory or a hub id.")
-        if self.source != "checkpoint" and self.path:
-            raise ValueError(
-                f"teacher.path={self.path} is not used by teacher={self.source}; write teacher=checkpoint."
-            )
 
 
 @dataclass(kw_only=True)
-class Recipe:
+class RecipeSettings:
     """The method: a name, its headline numbers, and the modifiers that no other group owns.
 
     ``sparsity``: the target (or kept) fraction of zeros, which the options of the group ``sparsity`` refer to.
@@ -85,8 +53,8 @@ class Recipe:
     name: str
     sparsity: float = 0.0
     start_sparsity: float = 0.0
-    quantization_start: When = "70%"
-    observers_end: When = "90%"
+    quantization_start: TimeSpec = "70%"
+    observers_end: TimeSpec = "90%"
     learning_rate: dict[str, LearningRate] = field(default_factory=dict)
     weight_decay: WeightDecay | None = field(default_factory=WeightDecay)
     modifiers: dict[str, Modifier] = field(default_factory=dict)
@@ -122,7 +90,7 @@ class Config:
     teacher: Teacher = field(default_factory=Teacher)
     sparsity: Modifier | None = None
     quantization: Modifier | None = None
-    recipe: Recipe = MISSING
+    recipe: RecipeSettings = MISSING
     train: Train = field(default_factory=Train)
     data: Data = field(default_factory=Data)
     export: Export = field(default_factory=Export)
@@ -150,7 +118,7 @@ class Config:
 
 
 def with_teacher(config: Config, path: Path) -> Config:
-    """The configuration with its teacher at ``path``."""
+    """Return the configuration with its teacher at ``path``."""
     return replace(config, teacher=replace(config.teacher, source="checkpoint", path=str(path)))
 
 
@@ -176,7 +144,7 @@ def result_hash(config: Config) -> str:
 
 
 def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
-    """The directory name of a run: task, model, recipe, what else was overridden, and the seed.
+    """Return the directory name of a run: task, model, recipe, what else was overridden, and the seed.
 
     ``choices``: Hydra's group choices. ``overrides``: the words of the command line. The same for the same command
     whatever the order of its words; of a path only the last part is taken, of ``recipe.path`` the last two
@@ -208,6 +176,7 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
 def register() -> None:
     """Store the schemas under the names that ``conf/`` refers to."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
+    OmegaConf.register_new_resolver("hyperparameters", resolve_hyperparameter, replace=True)
     store = ConfigStore.instance().store
     store(name="schema", node=Config)
     for name, task in TASKS.items():

@@ -1,7 +1,12 @@
-"""What a model predicts on the evaluation rows, and what that scores: in PyTorch and through onnxruntime alike."""
+"""Predictions of a model on the evaluation rows, and their metrics.
+
+Training evaluates the PyTorch model here (``evaluate``), the check of an exported file gives onnxruntime's ``forward``
+to ``predict``: both see the same batches, and the same ``Task.score`` reads their outputs.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,15 +18,13 @@ from sparse_xp.data.batches import collate, evaluation_batches
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from datasets import Dataset
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(kw_only=True)
-class Subject:
-    """A model, and the rows it is examined on."""
+class EvalContext:
+    """A model with the rows and features that it is evaluated on."""
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -38,40 +41,40 @@ class Subject:
 
     @cached_property
     def padding(self) -> dict[str, int]:
-        """What fills up each column of a batch."""
+        """The padding value of each column of a batch; 0 where none is given."""
         return {"input_ids": int(self.tokenizer.pad_token_id or 0), **self.task.padding}
 
 
-def evaluate(subject: Subject) -> dict[str, float]:
-    """The task's metrics of the model as it is, in float32."""
+def evaluate(context: EvalContext) -> dict[str, float]:
+    """Return the task's metrics of the model as it is, in float32."""
 
     def forward(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            outputs = subject.model(**to_device(subject, {k: torch.from_numpy(v) for k, v in batch.items()}))
-        return {name: outputs[name].float().cpu().numpy() for name in subject.task.outputs}
+            outputs = context.model(**to_device(context, {k: torch.from_numpy(v) for k, v in batch.items()}))
+        return {name: outputs[name].float().cpu().numpy() for name in context.task.outputs}
 
-    subject.model.eval()
-    return subject.task.score(subject.rows, subject.eval_features, predict(subject, forward))
+    context.model.eval()
+    return context.task.score(context.rows, context.eval_features, predict(context, forward))
 
 
 def predict(
-    subject: Subject, forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+    context: EvalContext, forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 ) -> dict[str, list[np.ndarray]]:
-    """Each output of ``forward``, one array per evaluation feature, without its padding.
+    """Return each output of ``forward``, one array per evaluation feature, without padding.
 
-    ``forward`` takes and gives numpy arrays by name, int64 [rows, tokens] in; PyTorch and onnxruntime share it.
+    ``forward``: from int64 [rows, tokens] by the names of the inputs to arrays by the names of the outputs.
     """
-    features, task = subject.eval_features, subject.task
-    found: dict[str, list[Any]] = {name: [None] * len(features) for name in task.outputs}
-    for indices in evaluation_batches(features, subject.eval_batch_size):
-        batch = {k: v.numpy() for k, v in collate(features, indices, subject.inputs, subject.padding).items()}
+    features, task = context.eval_features, context.task
+    outputs: dict[str, list[Any]] = {name: [None] * len(features) for name in task.outputs}
+    for indices in evaluation_batches(features, context.eval_batch_size):
+        batch = {k: v.numpy() for k, v in collate(features, indices, context.inputs, context.padding).items()}
         lengths = batch["attention_mask"].sum(1)
         for name, values in forward(batch).items():
             for i, length, value in zip(indices, lengths, values, strict=True):
-                found[name][i] = task.kept(name, value, length, features, i)
-    return found
+                outputs[name][i] = task.unpad(name, value, length, features, i)
+    return outputs
 
 
-def to_device(subject: Subject, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The batch where the model is."""
-    return {name: value.to(subject.device, non_blocking=True) for name, value in batch.items()}
+def to_device(context: EvalContext, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the batch on the model's device."""
+    return {name: value.to(context.device, non_blocking=True) for name, value in batch.items()}

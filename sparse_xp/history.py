@@ -9,7 +9,8 @@ from typing import Any
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
-from sparse_xp.files import reading, write_text
+from sparse_xp.files.reading import explain_read_errors
+from sparse_xp.files.writing import write_text
 
 
 def read_history(path: Path, least: int = 1) -> list[dict[str, Any]]:
@@ -17,7 +18,7 @@ def read_history(path: Path, least: int = 1) -> list[dict[str, Any]]:
 
     Raises UserError for a file that is missing or damaged, or has fewer than the ``least`` lines.
     """
-    with reading(path, f"Restore it, or move {path.parent} away: the same command makes the run anew."):
+    with explain_read_errors(path, f"Restore it, or move {path.parent} away: the same command makes the run anew."):
         found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
         for line in found:
             if not {"step", "epoch"} <= line.keys() or not ("loss" in line or {"metrics", "valid"} <= line.keys()):

@@ -1,4 +1,4 @@
-"""``python -m sparse_xp.predict``: what an exported model answers, as JSON. Needs neither torch nor transformers.
+"""``python -m sparse_xp.predict``: answers of an exported model, as JSON. Needs neither torch nor transformers.
 
     python -m sparse_xp.predict run=RUN question="Who wrote it?" context="Ada wrote it."
     python -m sparse_xp.predict model=DEPLOYMENT text="What a film." [second="It was good."] [top=3]
@@ -28,41 +28,36 @@ from typing import Any
 from rich.console import Console
 from rich.progress import track
 
-from sparse_xp.cli import command, split, whole
-from sparse_xp.data.readers import Limits, read_records
-from sparse_xp.deployment.bundle import locate
+from sparse_xp.cli import parse_key_values, positive_integer, run_command
+from sparse_xp.data.limits import Limits
+from sparse_xp.data.readers import read_records
+from sparse_xp.deployment.folder import bundle_from_options
 from sparse_xp.deployment.pipeline import Pipeline
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.files import claim, never
-from sparse_xp.tasks import Pretraining, TextClassification
+from sparse_xp.files.ownership import check_replaceable, never_replace
+from sparse_xp.tasks.answers import Answer
 
-#: words that go with ``file=`` alone
-OF_FILE = ("out", "batch", "max_rows", "max_gigabytes")
-OURS = ("run", "model", "file", *OF_FILE, "top", "threads", "max_length")
+#: options that go with ``file=`` only, all options, and those that are numbers; the texts of the task come besides
+FILE_OPTIONS = ("out", "batch", "max_rows", "max_gigabytes")
+OPTIONS = ("run", "model", "file", *FILE_OPTIONS, "top", "threads", "max_length")
 NUMBERS = ("batch", "max_rows", "max_gigabytes", "top", "threads", "max_length")
 
 
-def main(words: list[str]) -> None:
-    """Run the command with these words."""
-    given = split(words)
-    numbers = {key: whole(key, given[key]) for key in NUMBERS if key in given}
+def main(argv: list[str]) -> None:
+    """Run the command with these arguments."""
+    given = parse_key_values(argv)
+    numbers = {key: positive_integer(key, given[key]) for key in NUMBERS if key in given}
     if "out" in given:
-        new_file(given["out"])
-    pipeline = Pipeline(locate(given), threads=numbers.get("threads"), max_length=numbers.get("max_length"))
-    names = dict.fromkeys(name for alike in pipeline.texts for name in alike)
-    for key in given:
-        if key not in (known := [*names, *OURS]):
-            near = did_you_mean(key, known)
-            raise UserError(
-                f"There is no '{key}='.{near} The task {pipeline.task.name} takes {pipeline.wanted}; there are: "
-                f"{', '.join(known)}."
-            )
-    if "top" in given and not isinstance(pipeline.task, TextClassification | Pretraining):
-        raise UserError(f"top=: the task {pipeline.task.name} has no classes of a text.")
+        new_file(given["out"])  # before the model is loaded
+    pipeline = Pipeline(
+        bundle_from_options(given), threads=numbers.get("threads"), max_length=numbers.get("max_length")
+    )
+    names = list(dict.fromkeys(name for alternatives in pipeline.text_names for name in alternatives))
+    check_options(pipeline, given, [*names, *OPTIONS])
     texts: dict[str, Any] = {name: given[name] for name in names if name in given}
     if "file" not in given:
-        if other := next((key for key in OF_FILE if key in given), None):
-            raise UserError(f"{other}= goes with file=ROWS.")
+        if option := next((key for key in FILE_OPTIONS if key in given), None):
+            raise UserError(f"{option}= goes with file=ROWS.")
         to_screen(as_json(pipeline(texts, top=numbers.get("top")), on_screen=True))
         return
     if texts:
@@ -71,9 +66,22 @@ def main(words: list[str]) -> None:
         sys.exit(1)
 
 
+def check_options(pipeline: Pipeline, given: dict[str, str], known: list[str]) -> None:
+    """Raise UserError for an unknown option, or for ``top=`` if the task's answers have no order."""
+    for key in given:
+        if key not in known:
+            raise UserError(
+                f"unknown option '{key}='.{did_you_mean(key, known)} The task {pipeline.task.name} takes "
+                f"{pipeline.expected_texts}; the options are {', '.join(known)}."
+            )
+    if "top" in given and not pipeline.task.ranks_answers:
+        raise UserError(f"top=: the task {pipeline.task.name} has no classes of a text.")
+
+
 def answer_file(pipeline: Pipeline, given: dict[str, str], numbers: dict[str, int]) -> int:
-    """A line for each row of ``file=`` as it is answered; how many could not be."""
-    rows = read_records(Path(given["file"]), limits_of(numbers))
+    """Write a line for each row of ``file=`` as it is answered; return how many could not be."""
+    limits = Limits.of(numbers.get("max_rows"), numbers.get("max_gigabytes"), prefix="")
+    rows = read_records(Path(given["file"]), limits)
     if "out" not in given:
         return answer_rows(pipeline, rows, numbers, lambda answer: to_screen(as_json(answer, on_screen=True)))
     path = new_file(given["out"])
@@ -82,43 +90,33 @@ def answer_file(pipeline: Pipeline, given: dict[str, str], numbers: dict[str, in
 
 
 def answer_rows(
-    pipeline: Pipeline, rows: list[dict[str, Any]], numbers: dict[str, int], put: Callable[[Any], None]
+    pipeline: Pipeline, rows: list[dict[str, Any]], numbers: dict[str, int], write: Callable[[Answer], None]
 ) -> int:
-    """Give the answer to each row to ``put``, and say how many there were and how fast; how many are errors."""
+    """Give the answer to each row to ``write``, print how many there were and how fast; return the number of errors."""
     bar = Console(stderr=True)
-    begun, wrong = time.perf_counter(), 0
+    start, errors = time.perf_counter(), 0
     answers = pipeline.stream(rows, batch=numbers.get("batch", 32), top=numbers.get("top"), errors="keep")
     for answer in track(answers, "rows", len(rows), console=bar, disable=not bar.is_terminal, transient=True):
-        put(answer)
-        wrong += isinstance(answer, dict) and "error" in answer
-    seconds = time.perf_counter() - begun
-    print(f"{len(rows)} rows in {seconds:.1f} s, {len(rows) / seconds:.1f} rows/s, errors={wrong}", file=sys.stderr)
-    return wrong
-
-
-def limits_of(numbers: dict[str, int]) -> Limits:
-    """What ``max_rows=`` and ``max_gigabytes=`` say."""
-    told = {}
-    if "max_rows" in numbers:
-        told["rows"] = numbers["max_rows"]
-    if "max_gigabytes" in numbers:
-        told["bytes"] = numbers["max_gigabytes"] * 10**9
-    return Limits(**told, prefix="")
+        write(answer)
+        errors += isinstance(answer, dict) and "error" in answer
+    seconds = time.perf_counter() - start
+    print(f"{len(rows)} rows in {seconds:.1f} s, {len(rows) / seconds:.1f} rows/s, errors={errors}", file=sys.stderr)
+    return errors
 
 
 def new_file(name: str) -> Path:
-    """The file of ``out=``. Raises UserError if there is something of that name already, or no folder for it."""
+    """Return the path of ``out=``. Raises UserError if it exists already, or its directory does not."""
     path = Path(name)
     if os.path.lexists(path) and not path.is_symlink() and path.is_dir():
         raise UserError(f"out={name} is a directory. Name a file.")
-    real = claim(path, never, "Name another file with out=, or remove it.")
+    real = check_replaceable(path, never_replace, "Name another file with out=, or remove it.")
     if not real.parent.is_dir():
         raise UserError(f"out={name}: there is no directory {real.parent}.")
     return real
 
 
 def to_file(file: FileIO, path: Path, line: str) -> None:
-    """Add a whole line, or none. Raises UserError where that fails."""
+    """Append the whole line, or nothing. Raises UserError where that fails."""
     begin, rest = file.tell(), f"{line}\n".encode()
     try:
         while rest:
@@ -126,32 +124,33 @@ def to_file(file: FileIO, path: Path, line: str) -> None:
     except OSError as error:
         with suppress(OSError):
             file.truncate(begin)
-        told = room(error)
-        raise UserError(f"{path}: {told}. The answers so far are in it; name another file for all of them.") from error
+        raise UserError(
+            f"{path}: {cause(error)}. The answers so far are in it; name another file for all of them."
+        ) from error
 
 
 def to_screen(line: str) -> None:
-    """Print a line at once. Ends the process quietly where nobody reads on; raises UserError where it cannot go."""
+    """Print a line at once. Exits quietly if the reader has gone away; raises UserError if it cannot be written."""
     try:
         print(line, flush=True)
     except OSError as error:
-        # What is left in the buffer would be an error once more, when the process ends.
+        # The rest of the buffer would fail once more when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if error.errno == errno.EPIPE:
             sys.exit(0)
-        raise UserError(f"The answers cannot be written: {room(error)}. Name a file for them with out=.") from error
+        raise UserError(f"The answers cannot be written: {cause(error)}. Name a file for them with out=.") from error
 
 
-def room(error: OSError) -> str:
-    """Why something was not written, in words."""
+def cause(error: OSError) -> str:
+    """Return the operating system's reason, as a part of a sentence."""
     return (error.strerror or str(error)).lower()
 
 
-def as_json(answer: Any, on_screen: bool = False) -> str:
-    """One line; on a screen that has not all characters in ASCII."""
+def as_json(answer: Answer, on_screen: bool = False) -> str:
+    """Return the answer as a line of JSON, in ASCII for a screen that cannot show all characters."""
     plain = on_screen and (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     return json.dumps(answer, ensure_ascii=plain)
 
 
 if __name__ == "__main__":
-    command(main, __doc__)
+    run_command(main, __doc__)

@@ -1,38 +1,30 @@
-"""One run as one row: what ``result.json`` holds, typed, and where it came from."""
+"""``result.json``: one finished run as one row of a table, with its types checked.
+
+A run writes it last (``delivery.py``), so its presence says that the run is finished. Sweeps read it to skip finished
+cells, reports to make tables, ``sparse_xp.export`` to replace the exported file.
+"""
 
 from __future__ import annotations
 
 import json
-import os
-import re
-import shlex
-import subprocess
-import sys
-from dataclasses import asdict, dataclass, fields
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sparse_xp.files import read_whole, reading, write_text
+from sparse_xp.files.reading import explain_read_errors, read_regular_file
+from sparse_xp.files.writing import write_text
 from sparse_xp.functional.measured import Removed, Sparsity
-from sparse_xp.places import PACKAGE
+from sparse_xp.schema import check_types
 from sparse_xp.text import rows_used
 
-LIBRARIES = (
-    "torch",
-    "transformers",
-    "datasets",
-    "accelerate",
-    "onnx",
-    "onnxscript",
-    "onnxruntime",
-    "hydra-core",
-)
+#: the record of a finished run
+RESULT = "result.json"
 
 
 @dataclass
 class Deployment:
-    """The exported file: metrics (per cent) computed on it, its distance to PyTorch, its size plain and compressed.
+    """The exported file: its metrics (per cent), its distance to PyTorch, its size plain and compressed.
 
     ``nonzero_bytes``: of the elements of its weights that are not zero; None in results of earlier versions.
     ``compression``: zstd at level 3; results of earlier versions do not name theirs, which was gzip.
@@ -60,9 +52,9 @@ NO_DEPLOYMENT = Deployment(metrics={}, max_abs_diff=0.0, bytes=0, compressed_byt
 
 @dataclass
 class Training:
-    """What the training took. ``seconds``: of optimizer steps alone, over all resumptions.
+    """The cost of training. ``seconds``: of optimizer steps alone, over all resumptions.
 
-    ``train_rows``, ``eval_rows``: the rows that were used, ``..._of`` the rows that there were.
+    ``train_rows``, ``eval_rows``: the number of rows used; ``..._of``: the number of rows in the data.
     """
 
     epochs: float
@@ -80,7 +72,7 @@ class Training:
 
 @dataclass
 class Provenance:
-    """How to get the same again."""
+    """The command, code, libraries, configuration and data with which a run is reproduced."""
 
     command: str
     git: str | None
@@ -91,9 +83,9 @@ class Provenance:
 
 @dataclass
 class Result:
-    """One row of a benchmark table. Metrics are per cent, sparsity and sizes as in their classes.
+    """A finished run. Metrics are per cent; for sparsity and sizes see their classes.
 
-    ``quantization``: how the file came to its integers (``int8``, ``ptq_int8``, ...), None for floating point.
+    ``quantization``: the option that made the file's integers (``int8``, ``ptq_int8``, ...), None for floating point.
     """
 
     task: str
@@ -111,148 +103,60 @@ class Result:
     quantization: str | None = None
 
     def write(self, path: Path) -> None:
-        """Write it whole or not at all: its presence says that the run is finished."""
+        """Write the result atomically: the file is there as a whole or not at all."""
         write_text(path, json.dumps(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:
-        """Read what ``write`` wrote. Raises UserError for a file that is damaged or of another version."""
-        with reading(path, "It may be of another version of sparse_xp: restore it, or move its run away."):
-            raw: dict[str, Any] = json.loads(read_whole(path))
-            if taken := raw["sparsity"].get("removed"):
-                raw["sparsity"]["removed"] = Removed(**taken)
-            parts = {
-                "deployment": Deployment,
-                "sparsity": Sparsity,
-                "training": Training,
-                "provenance": Provenance,
-            }
-            found = cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
-            check_types(found)
-            return found
+        """Read a result that ``write`` wrote. Raises UserError for a file that is damaged or of another version."""
+        with explain_read_errors(path, "It may be of another version of sparse_xp: restore it, or move its run away."):
+            raw: dict[str, Any] = json.loads(read_regular_file(path))
+            if removed := raw["sparsity"].get("removed"):
+                raw["sparsity"]["removed"] = Removed(**removed)
+            parts = {"deployment": Deployment, "sparsity": Sparsity, "training": Training, "provenance": Provenance}
+            result = cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
+            check_types(result)
+            if result.metric not in result.metrics:
+                raise KeyError(result.metric)
+            return result
 
 
-def check_types(result: Result) -> None:
-    """Raise TypeError for a value that a table could not show: JSON may have anything in its place."""
-    numbers = [*result.metrics.items(), *result.deployment.metrics.items(), *result.sparsity.layers.items()]
-    for part in (result, result.deployment, result.sparsity, result.training, result.provenance):
-        for item in fields(part):
-            kinds = {"int": int, "float": int | float, "str": str, "bool": bool}
-            value, kind = getattr(part, item.name), kinds.get(str(item.type))
-            if kind and not isinstance(value, kind):
-                raise TypeError(f"{item.name} is {value!r:.40}")
-    if result.metric not in result.metrics:
-        raise KeyError(result.metric)
-    for name, value in numbers:
-        if not isinstance(value, int | float):
-            raise TypeError(f"{name} is {value!r:.40}")
+def find_results(directories: Sequence[Path]) -> list[tuple[Path, Result]]:
+    """Return the results in the given run directories, or anywhere below the given ones, each with its directory.
+
+    Raises UserError for a damaged file, or one of another version.
+    """
+    paths: set[Path] = set()
+    for directory in directories:
+        own = directory / RESULT
+        paths.update([own] if own.exists() else directory.rglob(RESULT))
+    return [(path.parent, Result.read(path)) for path in sorted(paths)]
 
 
-def summary(result: Result) -> str:
-    """The row in one line."""
-    return summary_of(result.deployment, result.sparsity, result.quantization)
+def result_summary(result: Result) -> str:
+    """Return the result in one line, for the screen."""
+    return deployment_summary(result.deployment, result.sparsity, result.quantization)
 
 
-def summary_of(deployed: Deployment, sparsity: Sparsity, quantization: str | None = None) -> str:
-    """An exported file in one line."""
-    scores = "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
-    taken = f"  {sparsity.removed.told()}" if sparsity.removed else ""
+def deployment_summary(deployment: Deployment, sparsity: Sparsity, quantization: str | None = None) -> str:
+    """Return what is to be said of an exported file in one line."""
+    scores = "  ".join(f"{name} {value:.2f}" for name, value in deployment.metrics.items())
+    removed = f"  {sparsity.removed.description}" if sparsity.removed else ""
     return (
-        f"exported file: {scores}{taken}  sparsity {sparsity.prunable:.1%}  "
+        f"exported file: {scores}{removed}  sparsity {sparsity.prunable:.1%}  "
         + (f"{quantization}  " if quantization else "")
-        + f"{deployed.bytes / 1e6:.2f} MB ({deployed.compressed_bytes / 1e6:.2f} MB under {deployed.compression})"
+        + f"{deployment.bytes / 1e6:.2f} MB ({deployment.compressed_bytes / 1e6:.2f} MB under {deployment.compression})"
     )
 
 
-def provenance(config_hash: str, data_fingerprint: str, command: str | None = None) -> Provenance:
-    """Where a result made now comes from; ``command`` by default as it was typed."""
-    return Provenance(
-        command=command or shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]]),
-        git=git_revision(),
-        versions={name: installed for name in LIBRARIES if (installed := version_of(name))},
-        config_hash=config_hash,
-        data_fingerprint=data_fingerprint,
-    )
-
-
-def told(path: str, directory: Path | None = None) -> str:
-    """A path as a file tells it that others will read: without where somebody's home is. Hub ids stay as they are.
-
-    Of what lies beside the run in ``directory``, or below that, the way from the run (``../dense``); of any other path
-    that is absolute, or is there, the last part alone.
-    """
-    place = os.path.expanduser(path)
-    if not (os.path.isabs(place) or path.startswith("~") or os.path.lexists(place)):
-        return path
-    if directory is not None:
-        for real in (os.path.abspath, os.path.realpath):  # a home may be a link
-            run, there = real(directory), real(place)
-            if there == run:
-                break
-            if Path(there).is_relative_to(Path(run).parent):
-                return os.path.relpath(there, run)
-    *_, name = ["", *Path(os.path.abspath(place)).parts[1:]]
-    # each run has a folder of that name
-    return f"{Path(os.path.abspath(place)).parent.name}/{name}".strip("/") if name == "model" else name
-
-
-#: a path inside of a list, a quoted word or an address
-_INNER = re.compile(r"""(?:(?<=[\[,'"({=])|(?<=file://)|(?<=: ))(?:~|/)[^\s,'"\[\](){}]*""")
-
-
-def told_command(command: str, directory: Path | None = None) -> str:
-    """A command with its absolute paths as ``told``, but those below the current directory: from there they still run.
-
-    ``directory``: that of the run. What is not absolute stays as it was typed.
-    """
-    try:
-        words = shlex.split(command)
-    except ValueError:  # no command line, of whatever made it
-        return command
-    return shlex.join(_told_word(word, directory) for word in words)
-
-
-def _told_word(word: str, directory: Path | None) -> str:
-    def tell(path: str) -> str:
-        for real in (os.path.abspath, os.path.realpath):
-            here, there = real("."), real(os.path.expanduser(path))
-            if Path(there).is_relative_to(here):
-                return os.path.relpath(there, here)
-        return told(path, directory)
-
-    key, equals, value = word.partition("=") if word[:1] not in ("/", "~") or "=~" in word else ("", "", word)
-    if value[:1] in ("/", "~"):
-        return f"{key}{equals}{tell(value)}"
-    if len(value) > 1 and value[0] == value[-1] == "'" and value[1:2] in ("/", "~"):  # as Hydra quotes it
-        plain = re.sub(r"\\(.)", r"\1", value[1:-1])
-        escaped = tell(plain).replace("\\", "\\\\").replace("'", "\\'")
-        return f"{key}{equals}'{escaped}'"
-    return f"{key}{equals}{_INNER.sub(lambda found: tell(found[0]), value)}" if equals else word
-
-
-def git_revision() -> str | None:
-    """The commit of this code, with ``-dirty`` if it was changed since; None outside a checkout."""
-    if not (PACKAGE.parent / ".git").exists():  # installed, perhaps inside somebody else's checkout
-        return None
-    command = ["git", "-C", str(PACKAGE), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (FileNotFoundError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
-
-
-def version_of(name: str) -> str | None:
-    """The installed version of a package, None if there is none."""
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return None
-
-
-def row(result: Result) -> dict[str, str]:
-    """The cells of one run, by the heading of their column."""
-    deployed, trained = result.deployment, result.training
+def result_row(result: Result) -> dict[str, str]:
+    """Return the result as text, by the headings of the columns of a table of runs."""
+    deployment, sparsity, training = result.deployment, result.sparsity, result.training
+    scores = "  ".join(f"{name} {value:.2f}" for name, value in deployment.metrics.items())
+    part = rows_used(training.eval_rows, training.eval_rows_of, some_only=True)
+    fractions = " / ".join(f"{value:.1%}" for value in (sparsity.prunable, sparsity.encoder, sparsity.model))
+    removed = f"  [{sparsity.removed.share:.1%} of the encoder removed]" if sparsity.removed else ""
+    gzipped = " (gzip)" if deployment.compression == "gzip" else ""
     return {
         "task": result.task,
         "model": result.model,
@@ -260,14 +164,10 @@ def row(result: Result) -> dict[str, str]:
         "quantization": result.quantization or "none",
         "teacher": "yes" if result.teacher else "no",
         "seed": str(result.seed),
-        "score": "  ".join(f"{name} {value:.2f}" for name, value in deployed.metrics.items())
-        + (f"  [on {part}]" if (part := rows_used(trained.eval_rows, trained.eval_rows_of, some_only=True)) else ""),
-        "sparsity (prunable / encoder / model)": " / ".join(
-            f"{part:.1%}" for part in (result.sparsity.prunable, result.sparsity.encoder, result.sparsity.model)
-        )
-        + (f"  [{result.sparsity.removed.share:.1%} of the encoder removed]" if result.sparsity.removed else ""),
-        "ONNX MB": f"{deployed.bytes / 1e6:.2f}",
-        "zstd MB": f"{deployed.compressed_bytes / 1e6:.2f}{' (gzip)' if deployed.compression == 'gzip' else ''}",
-        "train rows": rows_used(trained.train_rows, trained.train_rows_of),
-        "epochs": f"{result.training.epochs:g}",
+        "score": scores + (f"  [on {part}]" if part else ""),
+        "sparsity (prunable / encoder / model)": fractions + removed,
+        "ONNX MB": f"{deployment.bytes / 1e6:.2f}",
+        "zstd MB": f"{deployment.compressed_bytes / 1e6:.2f}{gzipped}",
+        "train rows": rows_used(training.train_rows, training.train_rows_of),
+        "epochs": f"{training.epochs:g}",
     }

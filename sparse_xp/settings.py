@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
-from sparse_xp.clock import When, parse_when
-from sparse_xp.cpu import KINDS
-from sparse_xp.errors import choose
+from sparse_xp.clock import TimeSpec, parse_time
+from sparse_xp.cpu import CPU_KINDS
+from sparse_xp.errors import check_one_of
 
 
 @dataclass(kw_only=True)
@@ -35,7 +35,7 @@ class Model:
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout}: want a probability in [0, 1).")
-        choose("model.attention", self.attention, ("sdpa", "eager"))
+        check_one_of("model.attention", self.attention, ("sdpa", "eager"))
 
 
 @dataclass(kw_only=True)
@@ -59,6 +59,44 @@ class TinyModel(Model):
 
 
 @dataclass(kw_only=True)
+class TeacherSource:
+    """Where the teacher comes from, and how its logits are kept.
+
+    ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
+    first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
+    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was;
+    ``disable``: none, and a SparseML recipe that distils does not.
+    ``reuse_logits``: compute the teacher's logits once for all epochs; all that are kept take ``max_gigabytes`` of
+    disk at most, the ones used longest ago go first.
+    """
+
+    source: str = "none"
+    path: str | None = None
+    revision: str | None = None
+    model: str | None = None
+    seed: int | None = None
+    overrides: list[str] = field(default_factory=list)
+    reuse_logits: bool = True
+    max_gigabytes: float = 10.0
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a teacher."""
+        return self.source not in ("none", "disable")
+
+    def __post_init__(self) -> None:
+        check_one_of("teacher.source", self.source, ("none", "disable", "dense", "checkpoint", "self"))
+        if self.max_gigabytes <= 0:
+            raise ValueError(f"teacher.max_gigabytes={self.max_gigabytes}: want a number above 0.")
+        if self.source == "checkpoint" and not self.path:
+            raise ValueError("teacher=checkpoint needs teacher.path=: a run directory, a model directory or a hub id.")
+        if self.source != "checkpoint" and self.path:
+            raise ValueError(
+                f"teacher.path={self.path} is not used by teacher={self.source}; write teacher=checkpoint."
+            )
+
+
+@dataclass(kw_only=True)
 class Train:
     """Length, batches, numerics and cadence of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
@@ -76,13 +114,13 @@ class Train:
     gradient_accumulation_steps: int = 1
     group_by_length: bool = True
     learning_rate: float = 5e-5
-    warmup: When = 0.0
+    warmup: TimeSpec = 0.0
     max_grad_norm: float | None = 1.0
     precision: str = "auto"
     device: str = "auto"
     threads: int | None = None
-    eval_every: When = 1.0
-    save_every: When = 1.0
+    eval_every: TimeSpec = 1.0
+    save_every: TimeSpec = 1.0
     keep_checkpoints: int = 1
     keep_best: bool = True
 
@@ -98,10 +136,10 @@ class Train:
             raise ValueError(
                 f"train.max_grad_norm={self.max_grad_norm}: want a number above 0, or null for no clipping."
             )
-        choose("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        choose("train.device", self.device, ("auto", "cpu"))
+        check_one_of("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        check_one_of("train.device", self.device, ("auto", "cpu"))
         for name in ("eval_every", "save_every"):
-            if not parse_when(getattr(self, name), f"train.{name}")[0]:
+            if not parse_time(getattr(self, name), f"train.{name}")[0]:
                 raise ValueError(f"train.{name}={getattr(self, name)}: want a time above 0.")
 
 
@@ -172,7 +210,7 @@ class Export:
 
     def __post_init__(self) -> None:
         if self.target_cpu is not None:
-            choose("export.target_cpu", self.target_cpu, tuple(KINDS))
+            check_one_of("export.target_cpu", self.target_cpu, tuple(CPU_KINDS))
         for name, least in (("batch", 1), ("sequence", 8)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -210,7 +248,7 @@ class Log:
     every: int = 10
 
     def __post_init__(self) -> None:
-        choose("log.tracker", self.tracker, ("wandb", "tensorboard", "mlflow", "trackio", "none"))
-        choose("log.mode", self.mode, ("offline", "online"))
+        check_one_of("log.tracker", self.tracker, ("wandb", "tensorboard", "mlflow", "trackio", "none"))
+        check_one_of("log.mode", self.mode, ("offline", "online"))
         if self.every < 1:
             raise ValueError(f"log.every={self.every}: want at least 1 step.")

@@ -18,4 +18,4 @@ def load(directory: str | Path) -> PreTrainedModel:
     Stock ``from_pretrained`` loads models of full shape only. Raises UserError for a directory without a model, or
     with a damaged one.
     """
-    return reduced.load(directory, removed_layers(str(directory)))
+    return reduced.load_reduced_model(directory, removed_layers(str(directory)))

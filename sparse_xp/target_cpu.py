@@ -1,122 +1,137 @@
-"""What follows for a run from the CPU that its file is for: what 8 bits gain there, and whether to take them."""
+"""Adapt a run to the CPU that its file is for: advise on int8, and choose fp32 or int8 by measured latency.
+
+``__main__`` prints ``start_note`` before a run. ``run`` calls ``with_chosen_precision`` once the model is loaded: with
+``sparsity.latency=...:auto:...`` it decides whether the run quantizes.
+"""
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_xp.config import Config
 from sparse_xp.console import say
-from sparse_xp.cpu import KINDS, advice, this_cpu
+from sparse_xp.cpu import CPU_KINDS, advice, this_cpu
+from sparse_xp.deployment.latency_cache import TABLES, tables_of_run
+from sparse_xp.deployment.latency_table import LatencyTable, names_table_file, read_latency_tables
 from sparse_xp.errors import UserError
-from sparse_xp.functional.cost_model import Size, even_sizes, least_cost, parameter_costs
-from sparse_xp.latency import TABLES, Table, is_file, read_tables, tables_of_run
+from sparse_xp.functional.cost_model import Size, minimum_cost, parameter_costs, uniform_sizes
 from sparse_xp.modifiers.quantization import Quantization
-from sparse_xp.modifiers.structured_pruning import StructuredPruning
+from sparse_xp.modifiers.structured.pruning import StructuredPruning
+from sparse_xp.processes import is_first_process
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def by_speed(config: Config) -> StructuredPruning | None:
-    """The modifier that removes heads and neurons up to a speed, if there is one."""
-    pruners = [each for each in config.modifiers().values() if isinstance(each, StructuredPruning)]
-    return next((each for each in pruners if each.target_speedup is not None), None)
+def find_speedup_pruner(config: Config) -> StructuredPruning | None:
+    """Return the modifier that removes heads and neurons up to a speed-up, None if the run has none."""
+    pruners = [modifier for modifier in config.modifiers().values() if isinstance(modifier, StructuredPruning)]
+    return next((pruner for pruner in pruners if pruner.target_speedup is not None), None)
 
 
-def makes_integers(config: Config) -> bool:
-    """Whether the run, as it is configured, delivers a file of integers."""
-    return any(isinstance(each, Quantization) for each in config.modifiers().values())
+def is_quantized_run(config: Config) -> bool:
+    """Return whether the run, as configured, delivers a file of int8."""
+    return any(isinstance(modifier, Quantization) for modifier in config.modifiers().values())
 
 
-def is_open(latency: str) -> bool:
-    """Whether a latency leaves it open if the file is of fp32 or of int8."""
-    if not is_file(latency):
+def leaves_precision_open(latency: str) -> bool:
+    """Return whether the setting ``sparsity.latency`` allows both fp32 and int8."""
+    if not names_table_file(latency):
         return ":auto:" in latency
-    return len({table.spec.precision for table in read_tables(Path(latency))}) > 1
+    return len({table.spec.precision for table in read_latency_tables(Path(latency))}) > 1
 
 
 def start_note(config: Config, directory: Path) -> str | None:
-    """What a person should know before a run makes integers, None if there is nothing to say.
+    """Return what 8 bits gain on the target CPU, for a run that quantizes; None if there is nothing to advise.
 
-    Raises UserError for a speed that would be measured here, and not in ``directory`` before, and is wanted on a CPU of
-    another kind.
+    Raises UserError if the target CPU is of another kind and the run would have to measure its speed here. It does not
+    measure again if ``directory`` has tables already.
     """
     here, there = this_cpu(), config.export.target_cpu or this_cpu().kind
-    pruner = by_speed(config)
-    measures = pruner and pruner.latency and not is_file(pruner.latency) and not (directory / TABLES).is_file()
+    pruner = find_speedup_pruner(config)
+    measures = pruner and pruner.latency and not names_table_file(pruner.latency) and not (directory / TABLES).is_file()
     if pruner and measures and there != here.kind:
         raise UserError(
             f"export.target_cpu={there}: sparsity.latency={pruner.latency} would be measured here, on {here.short}. "
             f"Measure it there, python -m sparse_xp.latency model=DIR latency={pruner.latency} out=FILE.json, and give "
             "sparsity.latency=FILE.json."
         )
-    if not makes_integers(config) or KINDS[there].fast or (pruner and pruner.latency and is_open(pruner.latency)):
+    # The run compares fp32 and int8 itself if its latency leaves the precision open.
+    chooses = pruner and pruner.latency and leaves_precision_open(pruner.latency)
+    if not is_quantized_run(config) or CPU_KINDS[there].fast or chooses:
         return None
-    where = here.short if there == here.kind else KINDS[there].told
-    return f"8 bits on {where}: {advice(there)}"
+    cpu = here.short if there == here.kind else CPU_KINDS[there].description
+    return f"8 bits on {cpu}: {advice(there)}"
 
 
-def settled(config: Config, model: PreTrainedModel, directory: Path, cache: Path, before: bool | None) -> Config:
-    """The configuration with fp32 or int8 chosen where its latency leaves that open; ``directory`` keeps its tables.
+def with_chosen_precision(
+    config: Config, model: PreTrainedModel, directory: Path, cache: Path, quantized_before: bool | None
+) -> Config:
+    """Return the configuration with fp32 or int8 chosen, if its latency leaves that open.
 
-    ``before``: whether the run, begun earlier, makes integers, None if it was not begun. It goes on as it began, on
-    whatever CPU.
+    ``directory``: of the run, which keeps its latency tables; ``cache``: of tables. ``quantized_before``: whether the
+    run, if it is resumed, began with int8; None if it begins now. A resumed run keeps its precision on any CPU.
     """
-    from sparse_xp.functional.factored_embeddings import find
-    from sparse_xp.functional.structured import full_shape, gone_layers, sizes_of
+    # torch is imported late: __main__ imports this module before it knows that there is a run
+    from sparse_xp.functional.factored_embeddings import find_factored
+    from sparse_xp.functional.structured.blocks import sizes_of
+    from sparse_xp.functional.structured.config import full_shape, removed_layer_numbers
 
-    pruner = by_speed(config)
+    pruner = find_speedup_pruner(config)
     if not pruner or not pruner.latency:
         return config
-    if before is None and os.environ.get("RANK", "0") == "0":  # the first process of the run for all
-        (directory / TABLES).unlink(missing_ok=True)  # of a run that was configured otherwise, and never began
+    if quantized_before is None and is_first_process():  # in a distributed run, rank 0 for all
+        # Left by a run of another configuration that was killed before it began.
+        (directory / TABLES).unlink(missing_ok=True)
     tables = tables_of_run(directory, pruner.latency, full_shape(model), cache)
-    if len({table.spec.precision for table in tables}) == 1 or not makes_integers(config):
+    if len({table.spec.precision for table in tables}) == 1 or not is_quantized_run(config):
         return config
-    if before is None:
-        sizes, factored = sizes_of(model), find(model)
-        dimensions = None if factored is None else factored.last
-        before = chosen(tables, sizes, len(sizes) + len(gone_layers(model)), pruner, dimensions) == "int8"
-    return config if before else without_integers(config)
+    if quantized_before is None:
+        sizes, factored = sizes_of(model), find_factored(model)
+        dimensions = None if factored is None else factored.final_dimensions
+        layers = len(sizes) + len(removed_layer_numbers(model))
+        quantized_before = faster_precision(tables, sizes, layers, pruner, dimensions) == "int8"
+    return config if quantized_before else without_quantization(config)
 
 
-def chosen(
-    tables: list[Table], sizes: list[Size], layers: int, pruner: StructuredPruning, dimensions: int | None = None
+def faster_precision(
+    tables: list[LatencyTable], sizes: list[Size], layers: int, pruner: StructuredPruning, dimensions: int | None = None
 ) -> str:
-    """``fp32`` or ``int8``: the one that keeps more weights at the wanted speed, the same share in every layer.
+    """Return ``fp32`` or ``int8``: the one that keeps more weights at the target speed, the same share in every layer.
 
-    Where both keep as many it is fp32, which costs no accuracy; where neither is fast enough with all layers, the
-    faster one. ``layers``: of the dense model; ``dimensions``: of factored embeddings, None if they are one table.
+    fp32, which costs no accuracy, if both keep as many. The faster one if neither is fast enough with all layers.
+
+    ``sizes``: heads and neurons of each layer; ``layers``: their number in the dense model; ``dimensions``: of factored
+    embeddings, None for a plain table.
     """
     assert pruner.target_speedup is not None
-    kept: dict[str, float] = {}
+    score: dict[str, float] = {}  # weights kept if fast enough, else a negative number that is larger if faster
     for table in tables:
-        costs, budget = table.costs_of(dimensions), table.dense(layers) / pruner.target_speedup
-        least = least_cost(costs, sizes, pruner.multiple, layers=False)
+        costs, budget = table.costs_with_projection(dimensions), table.dense_ms(layers) / pruner.target_speedup
+        least = minimum_cost(costs, sizes, pruner.multiple, layers=False)
         if least <= budget:
-            left = even_sizes(costs, sizes, budget, pruner.multiple)
-            kept[table.spec.precision] = parameter_costs(table.shape).total(left)
-            told = f"{pruner.target_speedup:g} times the speed of dense fp32 leaves {in_words(left)}"
+            left = uniform_sizes(costs, sizes, budget, pruner.multiple)
+            score[table.spec.precision] = parameter_costs(table.shape).total(left)
+            message = f"{pruner.target_speedup:g} times the speed of dense fp32 leaves {describe_sizes(left)}"
         else:
-            kept[table.spec.precision] = -least / budget
-            told = f"{table.dense(layers) / least:.2f} times the speed of dense fp32 is the most"
-            told += " unless layers go whole" * pruner.layers
-        say(f"latency: in {table.spec.precision}, {told}")
-    best = "int8" if kept["int8"] > kept["fp32"] else "fp32"
+            score[table.spec.precision] = -least / budget
+            message = f"{table.dense_ms(layers) / least:.2f} times the speed of dense fp32 is the most"
+            message += " unless layers go whole" * pruner.layers
+        say(f"latency: in {table.spec.precision}, {message}")
+    best = "int8" if score["int8"] > score["fp32"] else "fp32"
     say(f"latency: the run delivers {best}, on {tables[0].machine}")
     return best
 
 
-def in_words(sizes: list[Size]) -> str:
-    """What the layers keep: the same in each, or, of layers of unlike sizes, what the first does."""
+def describe_sizes(sizes: list[Size]) -> str:
+    """Describe the heads and neurons of all layers if they are equal, else of the first."""
     first = f"{sizes[0][0]} heads and {sizes[0][1]} neurons"
     return f"{first} in each layer" if len(set(sizes)) == 1 else f"{first} in the first layer"
 
 
-def without_integers(config: Config) -> Config:
-    """The same in floating point."""
-    others = {name: each for name, each in config.recipe.modifiers.items() if not isinstance(each, Quantization)}
+def without_quantization(config: Config) -> Config:
+    """Return the configuration of the same run in floating point."""
+    others = {name: item for name, item in config.recipe.modifiers.items() if not isinstance(item, Quantization)}
     return replace(config, quantization=None, recipe=replace(config.recipe, modifiers=others))

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 
-def rows_used(used: int, there: int, some_only: bool = False) -> str:
-    """``3,000 of 11,877``, or ``11,877`` if these are all (with ``some_only`` nothing then)."""
-    if used < there:
-        return f"{used:,} of {there:,}"
-    return "" if some_only else f"{there:,}"
+def rows_used(used: int, total: int, some_only: bool = False) -> str:
+    """Return ``3,000 of 11,877``, or ``11,877`` if all rows are used (nothing then with ``some_only``)."""
+    if used < total:
+        return f"{used:,} of {total:,}"
+    return "" if some_only else f"{total:,}"
 
 
 def markdown(rows: list[dict[str, str]]) -> str:
-    """Rows with the same columns as a Markdown table, aligned for reading as text."""
+    """Return rows with the same columns as a Markdown table, padded so that it also reads well as plain text."""
     columns = list(rows[0])
-    widths = {c: max(len(c), *(len(r[c]) for r in rows)) for c in columns}
+    widths = {column: max(len(column), *(len(row[column]) for row in rows)) for column in columns}
 
     def line(cells: dict[str, str]) -> str:
-        return "| " + " | ".join(cells[c].ljust(widths[c]) for c in columns) + " |"
+        return "| " + " | ".join(cells[column].ljust(widths[column]) for column in columns) + " |"
 
-    rule = "|" + "|".join("-" * (widths[c] + 2) for c in columns) + "|"
-    return "\n".join([line({c: c for c in columns}), rule, *map(line, rows)])
+    rule = "|" + "|".join("-" * (widths[column] + 2) for column in columns) + "|"
+    return "\n".join([line({column: column for column in columns}), rule, *map(line, rows)])
 
 
-def in_short(numbers: list[int]) -> str:
-    """``6 in 6 layers``, or each of them where they differ: ``6 5 4``."""
-    same = len(numbers) > 1 and len(set(numbers)) == 1
-    return f"{numbers[0]} in {len(numbers)} layers" if same else " ".join(map(str, numbers))
+def abbreviate_counts(counts: list[int]) -> str:
+    """Return ``6 in 6 layers`` if all layers have the same count, else the count of each layer: ``6 5 4``."""
+    same = len(counts) > 1 and len(set(counts)) == 1
+    return f"{counts[0]} in {len(counts)} layers" if same else " ".join(map(str, counts))

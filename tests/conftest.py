@@ -24,7 +24,7 @@ import pytest
 from filelock import FileLock
 
 from sparse_xp.cpu import this_cpu
-from sparse_xp.result import version_of
+from sparse_xp.provenance import version_of
 
 pytest.register_assert_rewrite("tests.runs")
 

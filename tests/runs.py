@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
 from sparse_xp.compose import to_object
-from sparse_xp.config import Config
+from sparse_xp.config import Config, register
 from sparse_xp.places import CONF
 from sparse_xp.recipe.file import resolve
 from sparse_xp.result import Deployment
@@ -37,6 +37,7 @@ SHORT = (
 def configure(*overrides: str) -> Config:
     """The configuration that a command with these words would have."""
     GlobalHydra.instance().clear()
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return resolve(to_object(compose("config", overrides=list(overrides))))
 
@@ -50,7 +51,7 @@ def without_export() -> Iterator[None]:
         return Deployment(metrics=expected, max_abs_diff=0.0, bytes=1, compressed_bytes=1)
 
     with (
-        mock.patch("sparse_xp.deployment.export.export", skip),
+        mock.patch("sparse_xp.delivery.export", skip),
         mock.patch("sparse_xp.deployment.bundle.complete", return_value=None),
     ):
         yield

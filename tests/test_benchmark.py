@@ -15,17 +15,19 @@ import onnx
 import pytest
 
 from sparse_xp import benchmark
-from sparse_xp.benchmark import Cell, cell, make_batch, take_turns, verdict
-from sparse_xp.cli import command
+from sparse_xp.cli import run_command
 from sparse_xp.cpu import this_cpu
-from sparse_xp.deployment.graph import Inside
-from sparse_xp.files import write_checksums
+from sparse_xp.deployment import benchmark_report
+from sparse_xp.deployment.benchmark_report import describe_ratios
+from sparse_xp.deployment.graph import GraphStats
+from sparse_xp.deployment.timing import Measurement, make_batch, summarize_rounds, take_turns
+from sparse_xp.files.checksums import write_checksums
 
 FEW = ("lengths=[8,16]", "batch=[1,2]", "rounds=2")
 
 
 def made(ratio, engine="onnxruntime"):
-    return Cell(engine, 1, 1, 32, 1.0, ratio, 1000.0, ratio, ratio, ratio)
+    return Measurement(engine, 1, 1, 32, 1.0, ratio, 1000.0, ratio, ratio, ratio)
 
 
 def test_files_and_engines_take_turns():
@@ -61,10 +63,10 @@ def test_short_calls_are_repeated_within_a_turn():
 
 def test_medians_and_the_median_of_ratios():
     # a round in which the machine was busy moves neither
-    found = cell("x", 1, 32, 128, [(0.1, 0.2), (0.1, 0.2), (0.2, 0.5), (9.0, 9.0), (0.1, 0.2)])
+    found = summarize_rounds("x", 1, 32, 128, [(0.1, 0.2), (0.1, 0.2), (0.2, 0.5), (9.0, 9.0), (0.1, 0.2)])
     assert (found.ms, found.reference_ms, found.rows_per_second) == (100.0, 200.0, 320.0)
     assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
-    assert cell("x", 1, 1, 8, [(0.1, 0.2)]).ratio == 2.0
+    assert summarize_rounds("x", 1, 1, 8, [(0.1, 0.2)]).ratio == 2.0
 
 
 def test_a_batch_has_real_tokens_of_the_vocabulary():
@@ -79,25 +81,30 @@ def test_a_batch_has_real_tokens_of_the_vocabulary():
     [
         (
             1.04,
-            Inside(0.8, False),
+            GraphStats(0.8, False),
             None,
             "1.04 (1.04 to 1.04) times as fast as the same graph without zeros on a CPU: it gains",
         ),
         (
             0.95,
-            Inside(0.8, False),
+            GraphStats(0.8, False),
             Path("a"),
             "the file of a on a CPU: it gains nothing from zeros (80.0% of",
         ),
-        (1.0, Inside(0.8, True), Path("a"), "the file of a on a CPU: it gains nothing there from integers or zeros."),
-        (2.5, Inside(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a on a CPU."),
-        (1.01, Inside(0.0, False), None, "the file has no zeros, this is itself against itself"),
-        (1.5, Inside(0.0, False), Path("a"), "1.50 (1.50 to 1.50) times as fast as the file of a on a CPU."),
+        (
+            1.0,
+            GraphStats(0.8, True),
+            Path("a"),
+            "the file of a on a CPU: it gains nothing there from integers or zeros.",
+        ),
+        (2.5, GraphStats(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a on a CPU."),
+        (1.01, GraphStats(0.0, False), None, "the file has no zeros and is compared with itself"),
+        (1.5, GraphStats(0.0, False), Path("a"), "1.50 (1.50 to 1.50) times as fast as the file of a on a CPU."),
     ],
 )
 def test_what_ratios_mean(monkeypatch, ratio, inside, against, told):
-    monkeypatch.setattr(benchmark, "this_cpu", lambda: SimpleNamespace(short="a CPU"))
-    assert told in verdict("onnxruntime", [made(ratio), made(9.0, "openvino")], inside, against)
+    monkeypatch.setattr(benchmark_report, "this_cpu", lambda: SimpleNamespace(short="a CPU"))
+    assert told in describe_ratios("onnxruntime", [made(ratio), made(9.0, "openvino")], inside, against)
 
 
 @pytest.mark.slow
@@ -159,7 +166,7 @@ def refused(*words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["benchmark", *words])
         with pytest.raises(SystemExit) as stopped:
-            command(benchmark.main, benchmark.__doc__)
+            run_command(benchmark.main, benchmark.__doc__)
     [line] = str(stopped.value.code).splitlines()
     return line
 
@@ -167,11 +174,11 @@ def refused(*words):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["engine=onxruntime"], "engine=onxruntime: want onnxruntime or openvino. Did you mean 'onnxruntime'?"),
-        (["lenghts=[8]"], "There is no 'lenghts='. Did you mean 'lengths'?"),
+        (["engine=onxruntime"], "engine=onxruntime: expected onnxruntime or openvino. Did you mean 'onnxruntime'?"),
+        (["lenghts=[8]"], "Unknown option 'lenghts='. Did you mean 'lengths'?"),
         (["lengths=[8,1000]"], "lengths=1000: the model takes 2 to 512 tokens."),
-        (["rounds=0"], "rounds=0: want a whole number"),
-        (["batch=[1,x]"], "batch=x: want a whole number"),
+        (["rounds=0"], "rounds=0: expected a whole number"),
+        (["batch=[1,x]"], "batch=x: expected a whole number"),
         (["against=nowhere"], "nowhere holds no model.onnx: no such folder."),
     ],
 )
@@ -196,7 +203,7 @@ def test_a_run_that_is_not_finished_and_a_corrupted_folder(folder, tmp_path):
         (
             "config.json",
             lambda old: re.sub(rb'("vocab_size": )\d+', rb"\g<1>-5", old),
-            "vocab_size: want a whole number",
+            "vocab_size: expected a whole number",
         ),
         (
             "config.json",

@@ -8,10 +8,11 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sparse_xp.choices import KEYS, check_words, config_dirs, options, overrides_of
-from sparse_xp.errors import GROUPS, UserError
+from sparse_xp.argv_checks import GROUPS
+from sparse_xp.choices import KEYS, check_overrides, config_directories, options, overrides_in
+from sparse_xp.errors import UserError
 from sparse_xp.places import CONF
-from sparse_xp.sweep.grid import expand
+from sparse_xp.sweep.grid import expand_grid
 from sparse_xp.sweep.search import parse_space
 
 PARTS = ("data", "export", "hydra")
@@ -20,7 +21,7 @@ EMPTY = ["", "null", "[]", "{}", "''", "5", "0", "true", "[1]", "[none]", "NULL"
 
 def refused(word: str, folders=()) -> str:
     with pytest.raises(UserError) as caught:
-        check_words([word], folders)
+        check_overrides([word], folders)
     return str(caught.value)
 
 
@@ -70,7 +71,7 @@ def test_everything_else_is_left_to_hydra(word):
     if word == "hydra.run.dir=5":
         assert "hydra.run.dir cannot be empty" in refused("hydra.run.dir=null")
     else:
-        check_words([word])
+        check_overrides([word])
 
 
 @pytest.mark.parametrize("word", ["task=sst2,null", "hydra/launcher=null", "task/kind@task=[]", "+modifier@x=null"])
@@ -86,9 +87,9 @@ def test_places_are_not_empty():
 
 def test_in_a_sweep_and_in_a_search():
     with pytest.raises(UserError, match="teacher=null: teacher cannot be empty"):
-        expand({"teacher": None, "seed": [1, 2]}, {}, [])
+        expand_grid({"teacher": None, "seed": [1, 2]}, {}, [])
     with pytest.raises(UserError, match="train cannot be empty"):
-        expand({}, {"a": {"train": ""}}, [])
+        expand_grid({}, {"a": {"train": ""}}, [])
     with pytest.raises(UserError, match="sparsity cannot be 5"):
         parse_space(["sparsity=5", "train.epochs=choice(1,2)"])
 
@@ -99,8 +100,8 @@ def test_the_options_of_ones_own_are_listed(tmp_path):
     (tmp_path / "own/data").mkdir()
     (tmp_path / "own/data/books.yaml").touch()
     words = ["--config-dir", "own", "task=null"]
-    assert config_dirs(words) == config_dirs(["--config-dir=own"]) == [Path("own")]
-    assert overrides_of([*words, "-m", "--config-name", "x", "seed=1"]) == ["task=null", "seed=1"]
+    assert config_directories(words) == config_directories(["--config-dir=own"]) == [Path("own")]
+    assert overrides_in([*words, "-m", "--config-name", "x", "seed=1"]) == ["task=null", "seed=1"]
     assert ", mine, " in refused("task=null", [Path("own")])
     assert "Did you mean data=books? There are: books." in refused("data=null", [Path("own")])
 

@@ -6,7 +6,7 @@ from itertools import product
 
 import pytest
 
-from sparse_xp.clock import Clock, parse_when
+from sparse_xp.clock import Clock, parse_time
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ from sparse_xp.clock import Clock, parse_when
     ],
 )
 def test_notation(written, number, unit):
-    assert parse_when(written) == (number, unit)
+    assert parse_time(written) == (number, unit)
 
 
 @pytest.mark.parametrize(
@@ -39,20 +39,20 @@ def test_notation(written, number, unit):
 )
 def test_what_is_not_a_time_is_refused_by_name_with_the_notation(written):
     with pytest.raises(ValueError, match=r"^train\.save_every=.* is not a time.*'500 steps', or '60%'") as caught:
-        parse_when(written, "train.save_every")
+        parse_time(written, "train.save_every")
     assert repr(written) in str(caught.value)
 
 
 @pytest.mark.parametrize("written", [float("nan"), float("inf"), float("-inf")])
 def test_what_is_not_a_number_is_refused(written):
     with pytest.raises(ValueError, match="is not a time"):
-        parse_when(written)
+        parse_time(written)
 
 
 @pytest.mark.parametrize("written", ["100.1%", "250%"])
 def test_more_than_the_whole_run_is_refused(written):
-    with pytest.raises(ValueError, match=r"^end='.*' lies behind the end of the run: at most 100%"):
-        parse_when(written, "end")
+    with pytest.raises(ValueError, match=r"^end='.*' is after the end of the run: at most 100%"):
+        parse_time(written, "end")
 
 
 @pytest.mark.parametrize(
@@ -81,14 +81,14 @@ def test_epoch_of_a_step_and_end():
 
 def test_where_written_times_fall():
     clock = Clock(steps_per_epoch=4, total_steps=10)
-    assert clock.at(1.3) == 1.3  # epochs are taken as written, between two steps too
-    assert clock.at("1.5 epochs") == 1.5
-    assert clock.at("7 steps") == 1.75
-    assert clock.at("60%") == 1.5  # step 6
-    assert clock.at("33%") == 0.75  # 3.3 is nearest to step 3
-    assert clock.at("37%") == 1.0  # 3.7 is nearest to step 4
-    assert clock.at("0%") == 0.0
-    assert clock.at("100%") == 2.5
+    assert clock.to_epochs(1.3) == 1.3  # epochs are taken as written, between two steps too
+    assert clock.to_epochs("1.5 epochs") == 1.5
+    assert clock.to_epochs("7 steps") == 1.75
+    assert clock.to_epochs("60%") == 1.5  # step 6
+    assert clock.to_epochs("33%") == 0.75  # 3.3 is nearest to step 3
+    assert clock.to_epochs("37%") == 1.0  # 3.7 is nearest to step 4
+    assert clock.to_epochs("0%") == 0.0
+    assert clock.to_epochs("100%") == 2.5
 
 
 LENGTHS = list(product((1, 3, 7, 10, 49, 5533), (1, 2, 9, 10, 101)))
@@ -98,7 +98,7 @@ LENGTHS = list(product((1, 3, 7, 10, 49, 5533), (1, 2, 9, 10, 101)))
 def test_steps_land_on_whole_steps_exactly(steps_per_epoch, total_steps):
     clock = Clock(steps_per_epoch, total_steps)
     steps = range(total_steps + 1)
-    assert [clock.at(f"{step} steps") for step in steps] == [clock.epoch(step) for step in steps]
+    assert [clock.to_epochs(f"{step} steps") for step in steps] == [clock.epoch(step) for step in steps]
 
 
 @pytest.mark.parametrize(("steps_per_epoch", "total_steps"), LENGTHS)
@@ -106,14 +106,14 @@ def test_fractions_land_on_the_nearest_whole_step_exactly(steps_per_epoch, total
     clock = Clock(steps_per_epoch, total_steps)
     step_at = {clock.epoch(step): step for step in range(total_steps + 1)}
     for percent in range(101):
-        step = step_at[clock.at(f"{percent}%")]  # KeyError: between two steps
+        step = step_at[clock.to_epochs(f"{percent}%")]  # KeyError: between two steps
         assert abs(100 * step - percent * total_steps) <= 50
-    assert step_at[clock.at("100%")] == total_steps
+    assert step_at[clock.to_epochs("100%")] == total_steps
 
 
 def test_an_error_of_at_names_the_time():
     with pytest.raises(ValueError, match=r"^LearningRate\.end='tomorrow'"):
-        Clock(4, 10).at("tomorrow", "LearningRate.end")
+        Clock(4, 10).to_epochs("tomorrow", "LearningRate.end")
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ import yaml
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from sparse_xp.argv_checks import GROUPS
 from sparse_xp.compose import to_object
-from sparse_xp.config import Config, Recipe, Teacher, result_hash, run_name
-from sparse_xp.errors import GROUPS
+from sparse_xp.config import Config, RecipeSettings, Teacher, result_hash, run_name
 from sparse_xp.modifiers import (
     ConstantPruning,
     Distillation,
@@ -28,7 +28,7 @@ from sparse_xp.modifiers import (
 from sparse_xp.places import CONF
 from sparse_xp.recipe.file import resolve
 from sparse_xp.settings import Log, Model, TinyModel, Train
-from sparse_xp.sweep.grid import expand, word
+from sparse_xp.sweep.grid import expand_grid, to_override
 from sparse_xp.sweep.published import check_published, read_published
 from sparse_xp.sweep.search import parse_space
 from sparse_xp.tasks import QuestionAnswering
@@ -110,9 +110,9 @@ def sweep_points(name: str) -> list[list[str]]:
     assert swept.sweep.dir == f"outputs/{name}"
     params = OmegaConf.to_container(swept.sweeper.params)
     if "n_trials" in swept.sweeper:
-        space = parse_space([word(key, value) for key, value in params.items()])
+        space = parse_space([to_override(key, value) for key, value in params.items()])
         return [[*space.fixed.values(), *(f"{key}={sweep.start}" for key, sweep in space.searched.items())]]
-    return [words for _, words in expand(params, OmegaConf.to_container(swept.sweeper.cells), [])]
+    return [words for _, words in expand_grid(params, OmegaConf.to_container(swept.sweeper.cells), [])]
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SWEEPS.glob("*.yaml")))
@@ -130,7 +130,7 @@ def test_every_run_of_every_sweep_becomes_a_config(name):
 @pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.csv")), ids=lambda path: path.stem)
 def test_every_published_number_stands_beside_a_run(path):
     swept = compose(f"hydra.searchpath=[file://{CONF}]", name=path.stem, folder=SWEEPS, hydra_too=True).hydra
-    runs = expand(OmegaConf.to_container(swept.sweeper.params), OmegaConf.to_container(swept.sweeper.cells), [])
+    runs = expand_grid(OmegaConf.to_container(swept.sweeper.params), OmegaConf.to_container(swept.sweeper.cells), [])
     check_published(read_published(path), path, runs, {"task": "none", "recipe": "none"})
 
 
@@ -287,7 +287,7 @@ def test_a_scheduler_can_stand_in_for_all_segments():
     assert isinstance(rate, ScheduledLearningRate)
     assert (rate.lr_kwargs, rate.init_lr) == ({"milestones": [0.5, 1], "gamma": 0.1}, 1e-4)
     with pytest.raises(ValueError, match=r"recipe\.learning_rate is empty"):
-        Recipe(name="x", modifiers={"decay": WeightDecay()})
+        RecipeSettings(name="x", modifiers={"decay": WeightDecay()})
 
 
 # ---- values that cannot be ----
@@ -304,25 +304,25 @@ def squad(**fields: Any) -> QuestionAnswering:
         (lambda: Train(batch_size=0), "train.batch_size=0"),
         (lambda: Train(keep_checkpoints=0), "train.keep_checkpoints=0"),
         (lambda: Train(max_grad_norm=0), "train.max_grad_norm=0"),
-        (lambda: Train(device="cpuu"), "train.device=cpuu: want one of auto, cpu. Did you mean 'cpu'?"),
+        (lambda: Train(device="cpuu"), "train.device=cpuu: expected one of auto, cpu. Did you mean 'cpu'?"),
         (lambda: Train(eval_every="2weeks"), "train.eval_every='2weeks' is not a time"),
         (lambda: Train(save_every=0), "train.save_every=0: want a time above 0"),
-        (lambda: Recipe(name="x", start_sparsity=-0.1), "recipe.start_sparsity=-0.1"),
-        (lambda: Recipe(name="x"), "recipe.learning_rate is empty"),
+        (lambda: RecipeSettings(name="x", start_sparsity=-0.1), "recipe.start_sparsity=-0.1"),
+        (lambda: RecipeSettings(name="x"), "recipe.learning_rate is empty"),
         (lambda: Model(name="x", checkpoint="x", dropout=1), "model.dropout=1"),
         (lambda: Model(name="x", checkpoint="x", attention="spda"), "Did you mean 'sdpa'?"),
         (lambda: TinyModel(name="x", sparsity=1), "model.sparsity=1"),
         (lambda: TinyModel(name="x", hidden=10, heads=4), "model.hidden=10 is not a multiple of model.heads=4"),
-        (lambda: Teacher(source="denze"), "teacher.source=denze: want one of none, disable, dense, checkpoint, self."),
+        (lambda: Teacher(source="denze"), "teacher.source=denze: expected one of none, disable, dense, checkpoint, self."),
         (lambda: Teacher(path="x"), "teacher.path=x is not used by teacher=none; write teacher=checkpoint."),
         (lambda: Log(tracker="wandbb"), "Did you mean 'wandb'?"),
-        (lambda: Log(mode="on"), "log.mode=on: want one of offline, online."),
+        (lambda: Log(mode="on"), "log.mode=on: expected one of offline, online."),
         (lambda: Log(every=0), "log.every=0"),
         (lambda: squad(max_train_samples=0), "task.max_train_samples=0"),
         (lambda: squad(max_length=128, doc_stride=128), "task.doc_stride=128: want 0 to task.max_length=128"),
         (lambda: squad(metric="accuracy"), "task.metric='accuracy': want f1 or exact_match."),
         (lambda: Distillation(hardness=2), "hardness=2"),
-        (lambda: LearningRate(end="200%", final_lr=0.0), "end='200%' lies behind the end of the run: at most 100%."),
+        (lambda: LearningRate(end="200%", final_lr=0.0), "end='200%' is after the end of the run: at most 100%."),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_its_name(make, message):

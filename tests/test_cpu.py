@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sparse_xp import cpu
-from sparse_xp.cli import command
-from sparse_xp.cpu import CPU, KINDS, advice, from_numpy, from_proc, from_sysctl, main, portability, this_cpu
+from sparse_xp.cli import run_command
+from sparse_xp.cpu import CPU, CPU_KINDS, advice, from_numpy, from_proc, from_sysctl, main, portability, this_cpu
 from sparse_xp.errors import UserError
 
 
@@ -37,8 +37,8 @@ AVX512 = "avx2 fma avx512f avx512bw"
 def test_kinds_of_x86(flags, kind):
     found = from_proc(proc(flags=flags), "x86_64", 2)
     assert found.kind == kind
-    assert KINDS[kind].saturates == (kind in ("x86", "avx2", "avx512"))
-    assert KINDS[kind].fast == (kind in ("vnni", "amx"))
+    assert CPU_KINDS[kind].saturates == (kind in ("x86", "avx2", "avx512"))
+    assert CPU_KINDS[kind].fast == (kind in ("vnni", "amx"))
 
 
 def test_two_machines_of_one_name_are_told_apart():
@@ -60,7 +60,7 @@ def test_arm_on_linux():
     found = from_proc(text, "aarch64", 4)
     assert (found.kind, str(found)) == ("arm_dot", "ARM 0x41 0xd40 (asimddp i8mm), 4 cores")
     assert from_proc("Features\t: fp asimd\n", "aarch64", 4).kind == "arm"
-    assert not KINDS["arm"].saturates
+    assert not CPU_KINDS["arm"].saturates
 
 
 def test_macos():
@@ -77,7 +77,7 @@ def test_macos():
 def test_by_what_numpy_found():
     found = from_numpy("Intel64 Family 6 Model 154", "AMD64", 8)
     assert found.name == "Intel64 Family 6 Model 154"
-    assert found.kind in KINDS
+    assert found.kind in CPU_KINDS
 
 
 def test_no_description_at_all():
@@ -85,25 +85,25 @@ def test_no_description_at_all():
 
 
 def test_this_one_is_among_the_kinds():
-    assert this_cpu().kind in KINDS
+    assert this_cpu().kind in CPU_KINDS
     assert this_cpu() is this_cpu()
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CPU_KINDS)
 def test_every_kind_has_its_advice(kind):
-    assert ("structured75_quant" in advice(kind)) == KINDS[kind].fast
-    assert ("x64quantprecision" in portability(kind)) == KINDS[kind].saturates
+    assert ("structured75_quant" in advice(kind)) == CPU_KINDS[kind].fast
+    assert ("x64quantprecision" in portability(kind)) == CPU_KINDS[kind].saturates
 
 
 def test_the_command(monkeypatch, capsys):
     zen2 = CPU("AMD EPYC", 23, 49, 0, ("avx2",), 2)
     monkeypatch.setattr(cpu, "this_cpu", lambda: zen2)
     monkeypatch.setattr(sys, "argv", ["cpu"])
-    command(main, cpu.__doc__, bare=True)
+    run_command(main, cpu.__doc__, needs_arguments=False)
     shown = capsys.readouterr().out
     assert shown.startswith(f"{zen2}\n\navx2: x86 with AVX2 and no VNNI\n")
     assert "structured75" in shown
     main(["kind=vnni"])
     assert capsys.readouterr().out.startswith("vnni: x86 with VNNI\n")
-    with pytest.raises(UserError, match=r"kind=vni: want one of amx, .*Did you mean 'vnni'"):
+    with pytest.raises(UserError, match=r"kind=vni: expected one of amx, .*Did you mean 'vnni'"):
         main(["kind=vni"])

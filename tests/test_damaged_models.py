@@ -14,12 +14,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification, BertModel, RobertaConfig, RobertaForSequenceClassification
 
-from sparse_xp.console import hush_libraries
+from sparse_xp.console import silence_libraries
 from sparse_xp.data import hub
 from sparse_xp.errors import UserError
 from sparse_xp.functional import structured
-from sparse_xp.functional.fake_quant import Settings, freeze, load_integers, prepare, save_integers
-from sparse_xp.models.loading import load_model, load_teacher, load_tokenizer, read_config
+from sparse_xp.functional.quant_config import QuantConfig, QuantMode
+from sparse_xp.functional.quant_file import load_quantization, save_quantization
+from sparse_xp.functional.quant_modules import freeze, prepare
+from sparse_xp.models.config_files import read_config
+from sparse_xp.models.loading import load_model, load_teacher_model
+from sparse_xp.models.tokenizers import load_tokenizer
 from sparse_xp.recipe.inherit import inherit, lacks_layers, read_base
 from sparse_xp.tasks import TextClassification
 from tests.tiny import WORDS, make_bert, make_tokenizer
@@ -49,7 +53,7 @@ DAMAGES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _hushed():
-    hush_libraries()
+    silence_libraries()
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +75,7 @@ def kinds(tmp_path_factory):
     names = {"id2label": {0: "negative", 1: "positive"}, "label2id": {"negative": 0, "positive": 1}}
     bert = make_bert()
     bert.config.id2label, bert.config.label2id = names.values()
-    modules = prepare(bert, Settings(active=True))
+    modules = prepare(bert, QuantConfig(), QuantMode(active=True))
     bert.train()(ROWS)
     freeze(modules)
     bert.save_pretrained(base / "single")
@@ -95,7 +99,7 @@ def kinds(tmp_path_factory):
         (place / "special_tokens_map.json").write_text(json.dumps({"pad_token": pad}))
         (place / "recipe.yaml").write_text(RECIPE)
         if place.name != "pieces":
-            save_integers(bert, place)
+            save_quantization(bert, place)
     return base
 
 
@@ -128,9 +132,9 @@ LOADERS = {
     "config": lambda place: read_config(str(place), None),
     "model": lambda place: load_model(TASK, str(place))[0],
     "model with a new head": lambda place: load_model(TASK, str(place), new_head=True)[0],
-    "teacher": lambda place: load_teacher(TASK, str(place), make_tokenizer()),
+    "teacher": lambda place: load_teacher_model(TASK, str(place), make_tokenizer()),
     "structured": structured.load,
-    "integers": lambda place: load_integers(make_bert(), place),
+    "integers": lambda place: load_quantization(make_bert(), place),
     "inherit": lambda place: inherit(str(place), []),
 }
 #: the loaders that read a file
@@ -242,7 +246,7 @@ def test_a_file_that_is_not_needed(kinds, copied, kind, name):
     (place / name).unlink()
     check(kinds, kind, place, [loader for loader in LOADERS if loader != "integers"])
     if kind == "single":
-        assert load_integers(make_bert(), place) == (name != "quantization.json")
+        assert load_quantization(make_bert(), place) == (name != "quantization.json")
     if name == "recipe.yaml":
         assert inherit(str(place), []) == ({}, [])
 
@@ -311,7 +315,7 @@ def test_values_of_config_json(copied, name, value):
 #: what reads as a configuration, and is not the one of the weights
 OTHERS = [
     ({"num_hidden_layers": 3}, "is missing"),
-    ({"num_hidden_layers": 0}, "want a whole number from 1 to 1,000"),
+    ({"num_hidden_layers": 0}, "expected a whole number from 1 to 1,000"),
     ({"vocab_size": 24}, "another shape"),
     ({"intermediate_size": 12}, "another shape"),
     ({"hidden_size": 4}, "another shape"),
@@ -585,7 +589,7 @@ def test_values_of_quantization_json(kinds, tmp_path, number):
     (tmp_path / "quantization.json").write_text(json.dumps(told))
     model = make_bert()
     before = [type(module) for module in model.modules()]
-    refused(lambda place: load_integers(model, place), tmp_path, "quantization.json")
+    refused(lambda place: load_quantization(model, place), tmp_path, "quantization.json")
     assert [type(module) for module in model.modules()] == before
 
 
@@ -626,7 +630,7 @@ def test_what_is_no_recipe_is_told_in_a_remark(copied, text):
 def test_a_directory_that_holds_nothing(tmp_path):
     for loader in ("tokenizer", "config", *MODEL):
         refused(LOADERS[loader], tmp_path, str(tmp_path))
-    assert not load_integers(make_bert(), tmp_path)
+    assert not load_quantization(make_bert(), tmp_path)
     assert inherit(str(tmp_path), []) == ({}, [])
 
 
@@ -662,7 +666,7 @@ def test_a_panic_of_rust_is_damage(tmp_path):
     panic = type("PanicException", (BaseException,), {})
     with (
         pytest.raises(UserError, match=r"tokenizer\.json and more cannot be loaded: boom\. Copy"),
-        hub.loading("tokenizer", str(tmp_path), "tokenizer.json", "more"),
+        hub.explain_loading_errors("tokenizer", str(tmp_path), "tokenizer.json", "more"),
     ):
         raise panic("boom")
 
@@ -671,6 +675,6 @@ def test_what_the_hub_does_not_have_says_so(monkeypatch):
     monkeypatch.delenv("HF_HUB_OFFLINE")
     with (
         pytest.raises(UserError, match=r"Could not load model some/name: KeyError"),
-        hub.loading("model some/name", "some/name"),
+        hub.explain_loading_errors("model some/name", "some/name"),
     ):
         raise KeyError

@@ -12,7 +12,7 @@ import pytest
 
 from sparse_xp import export
 from sparse_xp.errors import UserError
-from sparse_xp.report import run_report as report
+from sparse_xp.result import find_results
 from sparse_xp.run import run
 from sparse_xp.tasks import rows
 from sparse_xp.training import checkpoint
@@ -127,7 +127,7 @@ def test_a_finished_run(place, tmp_path, monkeypatch, name, reader, damage):
     monkeypatch.setattr("sparse_xp.run.execute", lambda *_: pytest.fail("it began to train"))
     readers = {
         "run": lambda: run(place.config, copy),
-        "report": lambda: report.find_with_places([copy]),
+        "report": lambda: find_results([copy]),
         "export": lambda: export.main([f"run={copy}"]),
     }
     if (name, damage, reader) == ("result.json", "missing", "report"):

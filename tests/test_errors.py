@@ -15,15 +15,16 @@ from hydra.core.global_hydra import GlobalHydra
 
 import sparse_xp.run
 from sparse_xp.__main__ import cli
-from sparse_xp.errors import LONGEST, UserError, explain, short_errors, shortened
-from sparse_xp.recipe.check import check, read_plan
-from sparse_xp.recipe.convert import convert
+from sparse_xp.error_report import describe_error, report_errors
+from sparse_xp.errors import MAX_LENGTH, UserError, shortened
+from sparse_xp.recipe.check import load_recipe
+from sparse_xp.recipe.convert import convert_recipe
 from sparse_xp.recipe.loader import read_mapping
 from tests.fuzz_recipes import recipes
 from tests.tiny import make_result
 
 #: a message, a usage line or two, and how to see more
-MOST = LONGEST + 500
+MOST = MAX_LENGTH + 500
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_shortened():
     assert shortened("a\tb\nc") == "a\tb\nc"
     assert shortened("\x1b[31m\x00\x9b\u202e\udcff") == r"\x1b[31m\x00\x9b\u202e\udcff"
     text = "first " + "x" * 1_000_000 + " last"
-    assert len(shortened(text)) < LONGEST + 50
+    assert len(shortened(text)) < MAX_LENGTH + 50
     assert shortened(text).startswith("first ")
 
 
@@ -141,24 +142,24 @@ def test_a_place_that_cannot_be_written_is_named_with_its_key(number, words, pla
 @pytest.mark.parametrize("key", ["data.cache=", "out=", "hydra.sweep.dir="])
 def test_the_keys_of_places(key):
     error = PermissionError(errno.EACCES, "Permission denied", "/somewhere")
-    assert explain(error).startswith("/somewhere: permission denied. Name a place that you may read and write: ")
-    assert key in explain(error)
-    assert explain(OSError(errno.ENAMETOOLONG, "File name too long", "x")) == "x: file name too long."
+    assert describe_error(error).startswith("/somewhere: permission denied. Name a place that you may read and write: ")
+    assert key in describe_error(error)
+    assert describe_error(OSError(errno.ENAMETOOLONG, "File name too long", "x")) == "x: file name too long."
 
 
 def test_an_interrupt_and_a_full_screen_are_told_in_words(capsys):
-    with pytest.raises(SystemExit) as stopped, short_errors(traceback=False):
+    with pytest.raises(SystemExit) as stopped, report_errors(traceback=False):
         raise KeyboardInterrupt
     assert stopped.value.code == 130
     assert capsys.readouterr().err == "interrupted\n"
-    with pytest.raises(SystemExit, match="No space left on the disk"), short_errors(traceback=False):
+    with pytest.raises(SystemExit, match="No space left on the disk"), report_errors(traceback=False):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def test_an_error_of_ours_keeps_its_traceback():
     """Only what Hydra stumbles over is taken for the user's."""
     for error in (ValueError("x"), AssertionError("x"), OSError("x"), KeyError("x"), RecursionError("x")):
-        with pytest.raises(type(error)), short_errors(traceback=False):
+        with pytest.raises(type(error)), report_errors(traceback=False):
             raise error
 
 
@@ -227,7 +228,7 @@ def test_a_recipe_that_is_none_is_named(suffix):
         path = Path(f"mine.{suffix}")
         path.write_bytes(b"---\n" + data + b"\n---\n" if suffix == "md" else data)
         with pytest.raises(UserError, match=rf"^mine\.{suffix}[: ]") as caught:
-            read_plan(str(path))
+            load_recipe(str(path))
         assert_readable(str(caught.value))
 
 
@@ -268,7 +269,7 @@ def plans(texts: Iterator[str]) -> tuple[int, int]:
     counts = [0, 0]
     for text in texts:
         try:
-            convert(text)
+            convert_recipe(text)
             counts[0] += 1
         except UserError as error:
             counts[1] += 1
@@ -309,7 +310,7 @@ def test_arguments_of_a_recipe(args):
     text = "num_epochs: 3\nmodifiers:\n- !EpochRangeModifier {start_epoch: 0.0, end_epoch: eval(num_epochs)}\n"
     Path("mine.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        check(["mine.yaml"], args, strict=True, anchors=False, zoo=None)
+        check_recipes(["mine.yaml"], args, strict=True, anchors=False, zoo=None)
     assert_readable(str(caught.value))
 
 

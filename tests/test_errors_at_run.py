@@ -206,7 +206,7 @@ def test_unreachable_hub_is_one_message(tmp_path):
         [sys.executable, "-m", "sparse_xp", *words], capture_output=True, text=True, env=env, check=False, timeout=HANGS
     )
     assert_refused(Answer(done.returncode, "", done.stderr), "hub is unreachable", *WAYS_OUT)
-    assert hub.SECONDS <= 5  # all that it waits
+    assert hub.TIMEOUT_SECONDS <= 5  # all that it waits
 
 
 def test_data_set_that_cannot_be_had(command):
@@ -256,7 +256,7 @@ def test_only_a_hub_that_does_not_answer_is_given_up(server, offline, monkeypatc
     monkeypatch.setenv("HF_HUB_OFFLINE", "")
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "")
     monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setattr(hub, "SECONDS", 0.2)
+    monkeypatch.setattr(hub, "TIMEOUT_SECONDS", 0.2)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     with server() as endpoint:

@@ -15,8 +15,11 @@ import pytest
 import yaml
 
 from sparse_xp import Pipeline, benchmark
-from sparse_xp.deployment.bundle import Limits, check_files
-from sparse_xp.deployment.export import Distance, again, check_metrics, flips_by_rounding
+from sparse_xp.cli import run_command
+from sparse_xp.deployment.bundle import LogitLimits
+from sparse_xp.deployment.distance import Distance
+from sparse_xp.deployment.folder import check_bundle_files
+from sparse_xp.deployment.gate import check_metrics, flips_by_rounding, how_to_accept
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
 from sparse_xp.result import Result
@@ -47,7 +50,7 @@ def test_a_run_is_exported_again_as_it_was(copy):
     before = json.loads((copy / "result.json").read_text())
     shutil.rmtree(copy / "deployment")
     main([f"run={copy}"])
-    check_files(copy / "deployment")
+    check_bundle_files(copy / "deployment")
     assert (copy / "deployment/recipe.yaml").is_file()
     assert json.loads((copy / "result.json").read_text()) == before
     assert opset(copy / "deployment") == 20
@@ -98,8 +101,8 @@ def test_the_limits_on_logits():
     ("rms", "allowed"), [(0.001, 0.03), (0.02, 0.06), (0.09, 0.1)]
 )  # three times what was seen here, at least 0.03, at most what the gate allows
 def test_what_the_samples_may_differ_by_elsewhere(rms, allowed):
-    assert Distance(1.0, rms).limits(Export(), integers=True) == Limits(None, pytest.approx(allowed))
-    assert Distance(1e-5, rms).limits(Export(), integers=False) == Limits(1e-3, None)
+    assert Distance(1.0, rms).limits(Export(), integers=True) == LogitLimits(None, pytest.approx(allowed))
+    assert Distance(1e-5, rms).limits(Export(), integers=False) == LogitLimits(1e-3, None)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +113,7 @@ def test_how_many_answers_rounding_flips(count, rms, flips):
 
 
 def of_rows(rows, counted=0):
-    task = SimpleNamespace(counted=lambda metric, rows, features: len(rows) if counted == 0 else counted)
+    task = SimpleNamespace(answer_count=lambda metric, rows, features: len(rows) if counted == 0 else counted)
     return SimpleNamespace(task=task, rows=[None] * rows, eval_features=None)
 
 
@@ -168,9 +171,9 @@ def test_a_metric_that_is_no_share_of_answers_has_the_limit_alone():
     ("value", "limit"), [(0.52, "0.52"), (3.12, "3.2"), (8.94e-08, "9e-08"), (0.0123, "0.013"), (12.0, "12")]
 )
 def test_the_limit_that_takes_a_file(value, limit):
-    assert f"export.key={limit}, with" in again("key", value)
+    assert f"export.key={limit}, with" in how_to_accept("key", value)
     assert float(limit) >= value
-    assert again("key", float("nan")) == again("key", float("inf")) == again("key", 0.0) == ""
+    assert how_to_accept("key", float("nan")) == how_to_accept("key", float("inf")) == how_to_accept("key", 0.0) == ""
 
 
 @pytest.fixture
@@ -192,10 +195,10 @@ def test_a_run_that_was_refused_is_exported_with_another_limit(stopped, capsys):
         main([f"run={stopped}"])
     assert (stopped / "trained.json").is_file()
     main([f"run={stopped}", f"out={stopped.parent / 'out'}", "export.max_abs_diff=0.001"])
-    check_files(stopped.parent / "out")
+    check_bundle_files(stopped.parent / "out")
     assert not (stopped / "result.json").exists()
     main([f"run={stopped}", "export.max_abs_diff=0.001"])
-    check_files(stopped / "deployment")
+    check_bundle_files(stopped / "deployment")
     assert not {"trained.json", "best", "checkpoints"} & {path.name for path in stopped.iterdir()}
     result = Result.read(stopped / "result.json")
     assert result.deployment.bytes == (stopped / "deployment/model.onnx").stat().st_size
@@ -216,7 +219,7 @@ def test_the_same_command_with_another_limit_trains_no_more(stopped, capsys):
 def test_the_format_of_openvino(copy, tmp_path):
     pytest.importorskip("openvino")
     main([f"run={copy}", "export.openvino=true"])
-    check_files(copy / "deployment")
+    check_bundle_files(copy / "deployment")
     assert (copy / "deployment/model.bin").stat().st_size > 1000
     assert "OpenVINO's own format" in (copy / "deployment/model_card.md").read_text()
     assert 0 < Result.read(copy / "result.json").deployment.openvino_max_abs_diff < 1e-3
@@ -262,7 +265,7 @@ def test_a_model_that_no_run_has_made(finished, tmp_path):
         "samples",
         "task.json",
     ]
-    check_files(tmp_path / "out")
+    check_bundle_files(tmp_path / "out")
     assert "Exported from" in (tmp_path / "out/model_card.md").read_text()
     stored = json.loads((finished / "result.json").read_text())["deployment"]
     assert (tmp_path / "out/model.onnx").stat().st_size == stored["bytes"]
@@ -297,7 +300,7 @@ def test_the_task_comes_back_as_it_was(finished):
         (["run={}", "export.opset=17"], "export.opset=17: want 18 to 23."),
         (["run={}", "export.sequence=16"], "export.sequence=16: texts of task squad have up to"),
         (["run={}", "export.batch=0"], "export.batch=0: want at least 1, or null"),
-        (["squad"], "squad: want KEY=VALUE."),
+        (["squad"], "squad: expected KEY=VALUE."),
         (["task=squad", "model.checkpoint=x"], "out=DIR is needed"),
         (["task=squad", "model=tiny", "out=o"], "model.checkpoint=DIR is needed"),
         (["tusk=squad", "out=o"], "There is no key 'tusk'. Did you mean 'task'?"),
@@ -308,11 +311,9 @@ def test_the_task_comes_back_as_it_was(finished):
     ],
 )
 def test_refused_in_one_short_message(finished, tmp_path, words, message, monkeypatch, capsys):
-    from sparse_xp import export
-
     monkeypatch.setattr(sys, "argv", ["export", *(word.format(finished) for word in words)])
     with pytest.raises(SystemExit) as stopped:
-        export.cli()
+        run_command(main, hint=True)
     assert message in str(stopped.value.code)
     assert not (tmp_path / "o").exists()
 

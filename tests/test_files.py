@@ -11,9 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from sparse_xp import files
+import sparse_xp
 from sparse_xp.errors import UserError
-from sparse_xp.files import whole_directory, write_text
+from sparse_xp.files import writing
+from sparse_xp.files.checksums import CHECKSUMS, MARKER, find_damage, write_checksums
+from sparse_xp.files.directories import atomic_directory, restore_interrupted
+from sparse_xp.files.locks import file_lock
+from sparse_xp.files.ownership import remove_own, write_marker
+from sparse_xp.files.reading import explain_read_errors
+from sparse_xp.files.signed import has_valid_signature, is_signed, move_aside, sign_text
+from sparse_xp.files.writing import DRAFT, reserve_space, write_text
 
 PLENTY = 10**12
 
@@ -106,14 +113,14 @@ def read_two(folder: Path) -> list[str]:
 
 def test_a_directory_is_written_and_replaced_as_a_whole(tmp_path):
     path = tmp_path / "runs" / "model"  # the parent is made too
-    with whole_directory(path, "model") as draft:
+    with atomic_directory(path, "model") as draft:
         write_two(draft, "old")
         (draft / "only_in_the_old").touch()
-    with whole_directory(path, "model") as draft:
-        assert names(draft) == [files.MARKER]
+    with atomic_directory(path, "model") as draft:
+        assert names(draft) == [MARKER]
         write_two(draft, "new")
     assert read_two(path) == ["new", "new"]
-    assert names(path) == [files.MARKER, "a.txt", files.CHECKSUMS, "sub"]
+    assert names(path) == [MARKER, "a.txt", CHECKSUMS, "sub"]
     assert names(path.parent) == ["model"]
 
 
@@ -122,11 +129,11 @@ def test_a_directory_is_written_and_replaced_as_a_whole(tmp_path):
 def test_an_exception_inside_leaves_the_old_one_untouched(tmp_path, error, existed):
     path = tmp_path / "model"
     if existed:
-        with whole_directory(path, "model") as draft:
+        with atomic_directory(path, "model") as draft:
             write_two(draft, "old")
 
     def write_and_break():
-        with whole_directory(path, "model") as draft:
+        with atomic_directory(path, "model") as draft:
             (draft / "a.txt").write_text("new")
             raise error
 
@@ -139,7 +146,7 @@ def test_an_exception_inside_leaves_the_old_one_untouched(tmp_path, error, exist
 
 def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch):
     path, rename = tmp_path / "model", os.rename
-    with whole_directory(path, "model") as draft:
+    with atomic_directory(path, "model") as draft:
         write_two(draft, "old")
 
     def refuse_the_draft(source, target):
@@ -148,7 +155,7 @@ def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(tmp_path, mon
         rename(source, target)
 
     monkeypatch.setattr(os, "rename", refuse_the_draft)
-    with pytest.raises(PermissionError), whole_directory(path, "model") as refused:
+    with pytest.raises(PermissionError), atomic_directory(path, "model") as refused:
         write_two(refused, "new")
     assert read_two(path) == ["old", "old"]
     assert names(tmp_path) == ["model"]
@@ -157,11 +164,11 @@ def test_a_directory_that_cannot_take_its_place_leaves_the_old_one(tmp_path, mon
 def test_what_a_killed_writer_left_is_cleared_away(tmp_path):
     path = tmp_path / "model"
     (tmp_path / ".model.tmp").mkdir()
-    files.mark(tmp_path / ".model.tmp", "model")
+    write_marker(tmp_path / ".model.tmp", "model")
     (tmp_path / ".model.tmp" / "half").touch()
-    with whole_directory(path, "model") as draft:
+    with atomic_directory(path, "model") as draft:
         write_two(draft, "new")
-    assert names(path) == [files.MARKER, "a.txt", files.CHECKSUMS, "sub"]
+    assert names(path) == [MARKER, "a.txt", CHECKSUMS, "sub"]
     assert names(tmp_path) == ["model"]
 
 
@@ -182,7 +189,7 @@ def test_a_reader_sees_the_old_directory_or_the_new_one_or_none_and_never_half(t
     monkeypatch.setattr(os, "rename", look_around(os.rename))
     monkeypatch.setattr(os, "fsync", look_around(os.fsync))
     for text in ("old", "new"):
-        with whole_directory(path, "model") as draft:
+        with atomic_directory(path, "model") as draft:
             (draft / "sub").mkdir()
             look()
             (draft / "a.txt").write_text(text)
@@ -197,7 +204,7 @@ def test_a_reader_sees_the_old_directory_or_the_new_one_or_none_and_never_half(t
 
 
 def test_a_draft_does_not_look_like_a_checkpoint(tmp_path):
-    with whole_directory(tmp_path / "step-00000010", "checkpoint") as draft:
+    with atomic_directory(tmp_path / "step-00000010", "checkpoint") as draft:
         assert draft.is_dir()
         assert list(tmp_path.glob("step-*")) == []
     assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000010"]
@@ -207,7 +214,7 @@ def test_a_disk_that_fills_up_inside_a_directory_is_a_message(tmp_path):
     path = tmp_path / "step-00000010"
     with (
         pytest.raises(UserError, match="No space left on the disk while writing") as caught,
-        whole_directory(path, "checkpoint"),
+        atomic_directory(path, "checkpoint"),
     ):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert str(path) in str(caught.value)
@@ -217,14 +224,14 @@ def test_a_disk_that_fills_up_inside_a_directory_is_a_message(tmp_path):
 @pytest.mark.parametrize(("free", "kind"), [(999_999, UserError), (PLENTY, RuntimeError)])
 def test_a_writer_without_an_errno_is_explained_only_when_the_disk_is_full(tmp_path, monkeypatch, free, kind):
     # torch.save says RuntimeError("PytorchStreamWriter failed writing file ...").
-    monkeypatch.setattr(files, "_free", lambda path: free)
-    with pytest.raises(kind), whole_directory(tmp_path / "model", "model"):
+    monkeypatch.setattr(writing, "_free_bytes", lambda path: free)
+    with pytest.raises(kind), atomic_directory(tmp_path / "model", "model"):
         raise RuntimeError("PytorchStreamWriter failed writing file data/3")
 
 
 def test_an_explained_error_is_not_explained_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "_free", lambda path: 0)
-    with pytest.raises(UserError, match=r"^a bad value$"), whole_directory(tmp_path / "model", "model"):
+    monkeypatch.setattr(writing, "_free_bytes", lambda path: 0)
+    with pytest.raises(UserError, match=r"^a bad value$"), atomic_directory(tmp_path / "model", "model"):
         raise UserError("a bad value")
 
 
@@ -232,8 +239,8 @@ def test_an_explained_error_is_not_explained_again(tmp_path, monkeypatch):
 
 
 def own(path: Path, kind: str = "model") -> Path:
-    """A directory as ``whole_directory`` leaves it."""
-    with whole_directory(path, kind) as draft:
+    """A directory as ``atomic_directory`` leaves it."""
+    with atomic_directory(path, kind) as draft:
         write_two(draft, "ours")
     return path
 
@@ -251,7 +258,7 @@ def foreign_directory(path: Path) -> None:
 
 def foreign_with_a_list(path: Path) -> None:
     thesis(path)
-    files.write_checksums(path)  # as the user's own sha256sum would
+    write_checksums(path)  # as the user's own sha256sum would
 
 
 def foreign_kind(path: Path) -> None:
@@ -271,7 +278,7 @@ def foreign_link_beside(path: Path) -> None:
 
 
 def cut_list(path: Path) -> None:
-    (own(path) / files.CHECKSUMS).write_text("")
+    (own(path) / CHECKSUMS).write_text("")
 
 
 def file_in_its_place(path: Path) -> None:
@@ -306,18 +313,18 @@ def test_what_is_not_provably_ours_is_left_as_it_is(tmp_path, make, through):
     given["a trailing slash"] = Path(f"{place}/")
     with (
         pytest.raises(UserError, match=", and is left as it is") as caught,
-        whole_directory(given[through], "model"),
+        atomic_directory(given[through], "model"),
     ):
         pytest.fail("it may write")
     holds = {foreign_kind: "a checkpoint", foreign_file_beside: "what sparse_xp did not write (notes.txt)"}
     assert str(caught.value).startswith(f"{given[through]} holds {holds.get(make, 'what sparse_xp did not write')}")
-    assert not files.remove(place, "model")
+    assert not remove_own(place, "model")
     assert contents(tmp_path) == before
 
 
 def test_an_own_directory_behind_a_link_is_replaced_where_it_is(tmp_path):
     (tmp_path / "link").symlink_to(own(tmp_path / "model"))
-    with whole_directory(tmp_path / "link", "model") as draft:
+    with atomic_directory(tmp_path / "link", "model") as draft:
         write_two(draft, "new")
     assert (tmp_path / "link").is_symlink()
     assert read_two(tmp_path / "model") == ["new", "new"]
@@ -334,7 +341,7 @@ def test_a_name_that_a_writer_needs_may_be_the_users(tmp_path, name):
     thesis(tmp_path / name)
     with (
         pytest.raises(UserError, match=f"{name} holds what sparse_xp did not write"),
-        whole_directory(tmp_path / "model", "model"),
+        atomic_directory(tmp_path / "model", "model"),
     ):
         pytest.fail("it may write")
     assert contents(tmp_path) == {f"{name}/chapter.txt": "all of it"}
@@ -353,7 +360,7 @@ def test_what_people_may_have_edited_stays_beside_what_replaces_it(tmp_path, kin
 
 
 def test_what_is_ours_is_removed(tmp_path):
-    assert files.remove(own(tmp_path / "model"), "model")
+    assert remove_own(own(tmp_path / "model"), "model")
     assert names(tmp_path) == []
 
 
@@ -372,17 +379,17 @@ def test_what_a_killed_process_has_half_removed_is_still_ours(tmp_path, monkeypa
         path = own(tmp_path / "model")
         left[:] = [True, *[False] * number]
         with pytest.raises(KeyboardInterrupt):
-            files.remove(path, "model")
+            remove_own(path, "model")
         assert path.exists()
         left.clear()
-        assert files.remove(path, "model")
+        assert remove_own(path, "model")
         assert names(tmp_path) == []
 
 
 def test_a_writer_that_was_killed_between_its_two_renames_has_lost_nothing(tmp_path):
     path = own(tmp_path / "best", "best")
     os.rename(path, tmp_path / ".best.old")
-    assert files.recover(path) == path
+    assert restore_interrupted(path) == path
     assert read_two(path) == ["ours", "ours"]
     os.rename(path, tmp_path / ".best.old")
     own(path, "best")
@@ -392,14 +399,14 @@ def test_a_writer_that_was_killed_between_its_two_renames_has_lost_nothing(tmp_p
 def test_a_writer_that_was_killed_while_it_marked_its_draft_stands_in_no_ones_way(tmp_path):
     draft = tmp_path / ".best.tmp"
     draft.mkdir()
-    (draft / f".{files.MARKER}{files.DRAFT}0123abcd.tmp").write_text('{"spar')
+    (draft / f".{MARKER}{DRAFT}0123abcd.tmp").write_text('{"spar')
     own(tmp_path / "best", "best")
     assert names(tmp_path) == ["best"]
 
 
 def test_what_appears_while_it_is_written_is_left_as_it_is(tmp_path):
     def write() -> None:
-        with whole_directory(tmp_path / "model", "model") as draft:
+        with atomic_directory(tmp_path / "model", "model") as draft:
             write_two(draft, "new")
             thesis(tmp_path / "model")
 
@@ -410,17 +417,17 @@ def test_what_appears_while_it_is_written_is_left_as_it_is(tmp_path):
 
 def test_a_signed_text_tells_whether_somebody_has_edited_it(tmp_path):
     path = tmp_path / "table.md"
-    assert not files.is_signed(path)
-    path.write_text(files.signed("# A table\n"))
-    assert files.is_signed(path)
-    assert files.is_unchanged(path)
+    assert not is_signed(path)
+    path.write_text(sign_text("# A table\n"))
+    assert is_signed(path)
+    assert has_valid_signature(path)
     path.write_text("my note\n" + path.read_text())
-    assert files.is_signed(path)
-    assert not files.is_unchanged(path)
-    files.put_aside(path)
+    assert is_signed(path)
+    assert not has_valid_signature(path)
+    move_aside(path)
     assert names(tmp_path) == ["table.md.changed-1"]
     path.write_text("# A table\n" + "of my own\n" * 1000)
-    assert not files.is_signed(path)
+    assert not is_signed(path)
 
 
 # Damage
@@ -442,8 +449,8 @@ def test_a_signed_text_tells_whether_somebody_has_edited_it(tmp_path):
 def test_damage_is_told_in_words(tmp_path, change, told):
     path = own(tmp_path / "model")
     change(path)
-    assert files.damage(path).startswith(told)
-    assert bool(files.damage(path)) == bool(told)
+    assert find_damage(path).startswith(told)
+    assert bool(find_damage(path)) == bool(told)
 
 
 @pytest.mark.parametrize(
@@ -461,7 +468,7 @@ def test_damage_is_told_in_words(tmp_path, change, told):
 def test_a_file_that_cannot_be_understood_is_named(tmp_path, contents, told):
     path = tmp_path / "x.json"
     path.write_bytes(contents)
-    with pytest.raises(UserError) as caught, files.reading(path, "Write it again."):
+    with pytest.raises(UserError) as caught, explain_read_errors(path, "Write it again."):
         json.loads(path.read_text(encoding="utf-8"))["key"]
     assert str(caught.value).startswith(f"{path} {told}")
     assert str(caught.value).endswith(". Write it again.")
@@ -469,12 +476,12 @@ def test_a_file_that_cannot_be_understood_is_named(tmp_path, contents, told):
 
 def test_a_directory_in_the_place_of_a_file_and_none_at_all_are_named(tmp_path):
     for path, told in ((tmp_path, "is a directory, and should be a file"), (tmp_path / "none", "is missing")):
-        with pytest.raises(UserError, match=told), files.reading(path):
+        with pytest.raises(UserError, match=told), explain_read_errors(path):
             path.read_text()
 
 
 def test_errors_that_are_none_of_the_file_pass(tmp_path):
-    with pytest.raises(RuntimeError, match="ours"), files.reading(tmp_path):
+    with pytest.raises(RuntimeError, match="ours"), explain_read_errors(tmp_path):
         raise RuntimeError("ours")
 
 
@@ -484,7 +491,7 @@ def test_a_file_has_its_room_before_it_is_mapped(tmp_path, monkeypatch, fallocat
         monkeypatch.delattr(os, "posix_fallocate", raising=False)
     path = tmp_path / "logits.npy"
     path.write_bytes(b"head")
-    files.reserve(path, 10_000)
+    reserve_space(path, 10_000)
     assert path.stat().st_size == 10_000
     assert path.read_bytes()[:4] == b"head"
 
@@ -494,13 +501,13 @@ def test_a_file_has_its_room_before_it_is_mapped(tmp_path, monkeypatch, fallocat
 
 def test_only_one_process_is_at_work_on_a_directory(tmp_path):
     """The other one says that it waits, and goes on when the first is done, or dead."""
-    holder = "import sys, time; from pathlib import Path; from sparse_xp.files import one_at_a_time\n"
-    holder += "with one_at_a_time(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    holder = "import sys, time; from pathlib import Path; from sparse_xp.files.locks import file_lock\n"
+    holder += "with file_lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     other = subprocess.Popen(
         [sys.executable, "-c", holder, str(tmp_path / "run")],
         stdout=subprocess.PIPE,
         text=True,
-        env=os.environ | {"PYTHONPATH": str(Path(files.__file__).parents[1])},
+        env=os.environ | {"PYTHONPATH": str(Path(sparse_xp.__file__).parents[1])},
     )
     assert other.stdout.readline() == "held\n"
     said = []
@@ -509,7 +516,7 @@ def test_only_one_process_is_at_work_on_a_directory(tmp_path):
         said.append(text)
         other.kill()
 
-    with files.one_at_a_time(tmp_path / "run", told):
+    with file_lock(tmp_path / "run", told):
         pass
     assert said == [f"{tmp_path}/run: another process is at work on it; waiting"]
     other.wait()
@@ -517,7 +524,7 @@ def test_only_one_process_is_at_work_on_a_directory(tmp_path):
 
 def test_files_are_as_readable_as_their_directory(tmp_path):
     """Some libraries write for the owner alone, and a deployment folder is used by others."""
-    with whole_directory(tmp_path / "new", "model") as draft:
+    with atomic_directory(tmp_path / "new", "model") as draft:
         (draft / "private").touch(0o600)
     directory, file = tmp_path / "new", tmp_path / "new" / "private"
     assert file.stat().st_mode & 0o777 == directory.stat().st_mode & 0o666

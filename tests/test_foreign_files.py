@@ -14,7 +14,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.recipe.__main__ import main as recipe
 from sparse_xp.report import run_report as report
 from sparse_xp.run import run
-from sparse_xp.sweep.cells import Plan
+from sparse_xp.sweep.cells import SweepPlan
 from sparse_xp.sweep.manifest import write_manifest
 from tests.runs import SHORT, configure
 
@@ -140,7 +140,7 @@ def test_a_run_is_no_place_for_an_export_of_its_own(finished, capsys, inside):
 def test_a_manifest_of_other_origin_stops_the_sweep(tmp_path, capsys):
     (tmp_path / "sweep").mkdir()
     (tmp_path / "sweep" / "sweep.json").write_text('{"brooms": 3}')
-    refused(lambda: write_manifest(Plan("sweep", tmp_path / "sweep", [])), tmp_path / "sweep", capsys)
+    refused(lambda: write_manifest(SweepPlan("sweep", tmp_path / "sweep", [])), tmp_path / "sweep", capsys)
 
 
 def test_what_a_command_wrote_it_may_write_again(finished, tmp_path, capsys):

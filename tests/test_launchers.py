@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from hydra_plugins.sparse_xp.slots import kept
+from hydra_plugins.sparse_xp.slots import common_arguments
 from sparse_xp.places import CONF
 from sparse_xp.result import Result
 from tests.runs import HANGS, configure
@@ -89,7 +89,7 @@ def test_a_cell_gets_what_the_sweep_was_told_about_hydra():
         "hydra.sweep.dir=o",
         "hydra/launcher=slots",
     ]
-    assert kept(words) == ["--config-dir", "sweeps", "--config-name", "x", "hydra.sweep.dir=o", "hydra/launcher=slots"]
+    assert common_arguments(words) == ["--config-dir", "sweeps", "--config-name", "x", "hydra.sweep.dir=o", "hydra/launcher=slots"]
 
 
 # ---- sweeps of W&B ----

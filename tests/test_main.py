@@ -13,8 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import sparse_xp.run
 from sparse_xp.__main__ import cli
+from sparse_xp.argv_checks import GROUPS
 from sparse_xp.config import Config, result_hash
-from sparse_xp.errors import GROUPS
 from sparse_xp.result import Result
 from tests.in_process import Command, command_of
 from tests.runs import HANGS
@@ -220,7 +220,7 @@ def test_full_error_shows_the_traceback():
     done = python("-m", "sparse_xp", "train.precision=fp61", HYDRA_FULL_ERROR="1")
     assert done.returncode == 1
     assert "Traceback (most recent call last)" in done.stderr
-    assert "train.precision=fp61: want one of auto, fp32, bf16, fp16." in done.stderr
+    assert "train.precision=fp61: expected one of auto, fp32, bf16, fp16." in done.stderr
 
 
 def test_full_error_raises_the_error_itself(monkeypatch):
@@ -300,7 +300,7 @@ def test_the_name_of_a_run_is_taken_as_it_is(command, started):
     [
         (["task=sst2", "--profile=embedded"], "--profile=embedded: values are given without dashes: profile=embedded"),
         (["--task", "sst2"], "--task: values are given without dashes: task=sst2"),
-        (["-m", "task", "sst2"], "task: want KEY=VALUE, as in task=sst2."),
+        (["-m", "task", "sst2"], "task: expected KEY=VALUE, as in task=sst2."),
         (
             ["--multirun", "--config-dir", str(ROOT / "sweeps"), "--config-name", "dmo"],
             f"--config-name dmo: there is no {ROOT / 'sweeps'}/dmo.yaml. Did you mean 'demo'?",

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparse_xp import Pipeline, predict
-from sparse_xp.cli import command
+from sparse_xp.cli import run_command
 from sparse_xp.errors import UserError
 
 
@@ -68,7 +68,7 @@ def test_a_bad_row_is_named_in_its_place_and_the_rest_goes_on(deployed, capsys, 
         "Row 1: No sentence or text: the task sst2 needs sentence or text; there is text.",
         "Row 2: text: character 2 is U+D800, half of a UTF-16 pair and not a character. Write the pair as the one "
         "character that it stands for, or leave it out.",
-        "Row 3: text=[...]: want a text.",
+        "Row 3: text=[...]: expected a text.",
     ]
     assert re.search(r"^5 rows in [\d.]+ s, [\d.]+ rows/s, errors=3\n\Z", capsys.readouterr().err, re.MULTILINE)
     with pytest.raises(SystemExit):
@@ -88,7 +88,7 @@ def test_a_lone_surrogate_in_row_900_of_a_file(deployed):
 def test_a_file_of_one_bad_row(deployed):
     with pytest.raises(SystemExit):
         predict.main(asked_of(deployed, [{"text": ""}, {"text": 1}][1:]))
-    assert lines_of("out.jsonl") == [{"error": "Row 0: text=1: want a text."}]
+    assert lines_of("out.jsonl") == [{"error": "Row 0: text=1: expected a text."}]
 
 
 def test_answers_are_in_the_file_as_they_come(deployed, monkeypatch):
@@ -208,13 +208,13 @@ def test_a_screen_that_is_a_full_disk(deployed):
     ("word", "message"),
     [
         (b"text=caf\xe9", "text: character 3 is U+DCE9, half of a UTF-16 pair and not a character."),
-        (b"te\xe9xt=a", "There is no 'te\\udce9xt='. Did you mean 'text'?"),
+        (b"te\xe9xt=a", "unknown option 'te\\udce9xt='. Did you mean 'text'?"),
     ],
 )
 def test_words_that_are_not_utf_8(deployed, monkeypatch, word, message):
     monkeypatch.setattr(sys, "argv", ["predict", f"model={deployed('sst2')}", os.fsdecode(word)])
     with pytest.raises(SystemExit) as stopped:
-        command(predict.main, predict.__doc__)
+        run_command(predict.main, predict.__doc__)
     assert message in str(stopped.value.code)
 
 
@@ -230,14 +230,14 @@ def test_a_terminal_without_all_characters(deployed):
     ("kind", "words", "message"),
     [
         ("squad", ["question=Who?"], "No context: the task squad needs question and context; there is question."),
-        ("squad", ["quesion=Who?"], "There is no 'quesion='. Did you mean 'question'?"),
+        ("squad", ["quesion=Who?"], "unknown option 'quesion='. Did you mean 'question'?"),
         ("squad", ["question=Who?", "context=I.", "top=2"], "top=: the task squad has no classes"),
-        ("squad", ["question"], "question: want KEY=VALUE."),
+        ("squad", ["question"], "question: expected KEY=VALUE."),
         ("squad", ["question=Who?", "context=I.", "max_length=1000"], "max_length=1000: the model in "),
-        ("sst2", ["text=a", "batch=x", "file=f"], "batch=x: want a whole number"),
+        ("sst2", ["text=a", "batch=x", "file=f"], "batch=x: expected a whole number"),
         ("sst2", ["text=a", "out=o"], "out= goes with file=ROWS."),
         ("sst2", ["text=a", "max_rows=3"], "max_rows= goes with file=ROWS."),
-        ("sst2", ["text=a", "max_gigabytes=0"], "max_gigabytes=0: want a whole number of at least 1."),
+        ("sst2", ["text=a", "max_gigabytes=0"], "max_gigabytes=0: expected a whole number of at least 1."),
         ("sst2", ["text=a", "file=f"], "text= beside file=: say one of them."),
         ("sst2", ["file=nowhere.jsonl"], "No file nowhere.jsonl."),
         ("sst2", ["run=nowhere", "text=a"], "Say run=DIR"),
@@ -246,7 +246,7 @@ def test_a_terminal_without_all_characters(deployed):
 def test_refused_in_one_line(deployed, monkeypatch, kind, words, message):
     monkeypatch.setattr(sys, "argv", ["predict", f"model={deployed(kind)}", *words])
     with pytest.raises(SystemExit) as stopped:
-        command(predict.main, predict.__doc__)
+        run_command(predict.main, predict.__doc__)
     assert message in str(stopped.value.code)
     assert len(str(stopped.value.code).splitlines()) == 1
 

@@ -7,10 +7,22 @@ from pathlib import Path
 
 import pytest
 
-from sparse_xp import files, run_directory
+from sparse_xp import run_directory
 from sparse_xp.errors import UserError
-from sparse_xp.files import whole_directory
-from sparse_xp.run_directory import CHECKPOINTS, FILES, WHOLE, claim_run, clear, foreign, release, state, write_error
+from sparse_xp.files.directories import atomic_directory
+from sparse_xp.files.ownership import read_marker, write_marker
+from sparse_xp.files.writing import DRAFT
+from sparse_xp.run_directory import (
+    CHECKPOINTS,
+    DIRECTORIES,
+    FILES,
+    claim_run,
+    foreign_files,
+    remove_temporary_files,
+    run_state,
+    unclaim_run,
+    write_error,
+)
 
 
 def contents(place: Path) -> dict[str, str]:
@@ -18,11 +30,11 @@ def contents(place: Path) -> dict[str, str]:
 
 
 def whole(path: Path, kind: str) -> None:
-    with whole_directory(path, kind) as draft:
+    with atomic_directory(path, kind) as draft:
         (draft / "file").write_text(kind)
 
 
-@pytest.mark.parametrize("name", [*FILES, *WHOLE, CHECKPOINTS])
+@pytest.mark.parametrize("name", [*FILES, *DIRECTORIES, CHECKPOINTS])
 def test_a_file_of_the_users_where_a_run_would_write_is_refused(tmp_path, name):
     place = tmp_path / "project"
     if "." in name:
@@ -42,8 +54,8 @@ def test_a_file_of_the_users_where_a_run_would_write_is_refused(tmp_path, name):
 
 def clear_if_claimed(place: Path) -> None:
     """As a run does it: first whose it is, then what to remove."""
-    if not foreign(place):
-        clear(place)
+    if not foreign_files(place):
+        remove_temporary_files(place)
 
 
 def test_a_link_to_what_is_the_users_is_refused_too(tmp_path):
@@ -63,7 +75,7 @@ def test_files_of_other_names_may_lie_beside_a_run(tmp_path):
     claim_run(tmp_path)
     claim_run(tmp_path)
     assert contents(tmp_path)["notes.txt"] == "mine"
-    assert files.marked(tmp_path) == "run"
+    assert read_marker(tmp_path) == "run"
 
 
 def test_a_file_in_the_place_of_the_directory_is_refused(tmp_path):
@@ -83,17 +95,17 @@ def test_a_directory_of_the_users_in_a_run_is_refused_before_it_trains_again(tmp
 
 def test_a_run_that_never_began_leaves_nothing(tmp_path):
     claim_run(tmp_path / "run")
-    release(tmp_path / "run")
+    unclaim_run(tmp_path / "run")
     assert os.listdir(tmp_path) == []
     claim_run(tmp_path / "run")
     (tmp_path / "run" / "notes.txt").touch()
-    release(tmp_path / "run")
+    unclaim_run(tmp_path / "run")
     assert os.listdir(tmp_path / "run") == ["notes.txt"]  # and the next command looks again what is whose
-    release(tmp_path / "none")
+    unclaim_run(tmp_path / "none")
     claim_run(tmp_path / "run")
     (tmp_path / "run" / "history.jsonl").touch()
-    release(tmp_path / "run")
-    assert files.marked(tmp_path / "run") == "run"
+    unclaim_run(tmp_path / "run")
+    assert read_marker(tmp_path / "run") == "run"
 
 
 def test_what_looks_like_a_rest_of_ours_and_has_the_users_files_stays(tmp_path):
@@ -105,7 +117,7 @@ def test_what_looks_like_a_rest_of_ours_and_has_the_users_files_stays(tmp_path):
     for name in ("error.txt", "trained.json"):
         (tmp_path / name).write_text("mine")
     (tmp_path / CHECKPOINTS / "step-old").mkdir(parents=True)
-    clear(tmp_path)
+    remove_temporary_files(tmp_path)
     assert (tmp_path / ".backup.old" / "notes.txt").exists()
     assert (tmp_path / ".deployment.old" / "notes.txt").exists()
     assert (tmp_path / ".keep.tmp").exists()
@@ -118,9 +130,9 @@ def test_what_looks_like_a_rest_of_ours_and_has_the_users_files_stays(tmp_path):
 def test_a_run_of_an_earlier_version_is_known_by_its_configuration(tmp_path):
     (tmp_path / "config.yaml").write_text("config_hash: 0123456789\n")
     (tmp_path / "history.jsonl").touch()
-    assert state(tmp_path, "0123456789") == "interrupted"
+    assert run_state(tmp_path, "0123456789") == "interrupted"
     claim_run(tmp_path)
-    assert files.marked(tmp_path) == "run"
+    assert read_marker(tmp_path) == "run"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("config_hash: mine\n")
     with pytest.raises(UserError, match=r"other has config\.yaml, which"):
@@ -149,7 +161,7 @@ def test_clear_removes_what_only_an_unfinished_run_needs_and_nothing_of_the_user
         whole(tmp_path / CHECKPOINTS / step, "checkpoint")
     (tmp_path / CHECKPOINTS / "step-00000002" / "notes.txt").write_text("mine")
     write_error(tmp_path, "an earlier attempt", "command")
-    clear(tmp_path)
+    remove_temporary_files(tmp_path)
     assert sorted(contents(tmp_path)) == [
         *(".sparse_xp", *(f"checkpoints/step-00000002/{name}" for name in (".sparse_xp", "checksums.txt", "file"))),
         "checkpoints/step-00000002/notes.txt",
@@ -161,9 +173,9 @@ def test_clear_removes_what_only_an_unfinished_run_needs_and_nothing_of_the_user
         ("checkpoints/.step-00000003.tmp", "checkpoint"),
     ):
         (tmp_path / stale).mkdir()
-        files.mark(tmp_path / stale, kind)
-    (tmp_path / f".report.md{files.DRAFT}0123abcd.tmp").write_text("half")
-    clear(tmp_path)
+        write_marker(tmp_path / stale, kind)
+    (tmp_path / f".report.md{DRAFT}0123abcd.tmp").write_text("half")
+    remove_temporary_files(tmp_path)
     assert sorted(contents(tmp_path)) == [".sparse_xp"]
     assert not (tmp_path / CHECKPOINTS).exists()
 
@@ -186,12 +198,12 @@ def test_the_state_of_a_run(tmp_path, files, found):
     claim_run(tmp_path)
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert state(tmp_path, "abc") == found
+    assert run_state(tmp_path, "abc") == found
 
 
 def test_files_that_no_run_wrote_are_foreign(tmp_path):
     (tmp_path / "report.md").write_text("mine")
-    assert state(tmp_path, "abc") == "foreign"
+    assert run_state(tmp_path, "abc") == "foreign"
 
 
 @pytest.mark.parametrize("text", [b"", b"[]", b"a: 1", b"\xff", b"a: [", b"[" * 5000, b"config_hash: {a: "])

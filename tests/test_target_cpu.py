@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from sparse_xp import latency, target_cpu
+from sparse_xp import target_cpu
 from sparse_xp.cpu import CPU, this_cpu
+from sparse_xp.deployment import latency_cache, latency_measurement
+from sparse_xp.deployment.latency_table import LatencySpec, LatencyTable, read_latency_tables, write_latency_tables
 from sparse_xp.errors import UserError
-from sparse_xp.functional.cost_model import Shape
-from sparse_xp.latency import Spec, Table, read_tables, write_tables
+from sparse_xp.functional.cost_model import LayerShape
 from sparse_xp.result import Result
 from sparse_xp.run import made_integers, run
-from sparse_xp.target_cpu import chosen, is_open, settled, start_note
+from sparse_xp.target_cpu import faster_precision, leaves_precision_open, start_note, with_chosen_precision
 from tests.in_process import command_of
 from tests.runs import SHORT, configure, without_export
 from tests.tiny import make_bert
@@ -25,9 +26,9 @@ ICELAKE = CPU("Intel Xeon", 6, 106, 6, ("avx512_vnni", "avx512f", "avx2", "fma")
 
 def table(precision, attention, feed_forward):
     """A table of a BERT of one layer of 2 heads and 16 neurons; dense it takes 2 * 8 ms."""
-    return Table(
-        spec=Spec("onnxruntime", precision, 1, 16),
-        shape=Shape(8, 2, 4, 16),
+    return LatencyTable(
+        spec=LatencySpec("onnxruntime", precision, 1, 16),
+        shape=LayerShape(8, 2, 4, 16),
         machine="made up",
         version="1",
         full=(8.0, 8.0, 0.0),
@@ -58,50 +59,50 @@ FP32 = table("fp32", 8.0, 8.0)
     ],
 )
 def test_the_precision_that_keeps_more_is_chosen(int8, speed, best, capsys):
-    assert chosen([FP32, int8], [(2, 16)], 1, pruner(speed)) == best
+    assert faster_precision([FP32, int8], [(2, 16)], 1, pruner(speed)) == best
     assert f"latency: the run delivers {best}, on made up" in capsys.readouterr().out
 
 
 def test_a_latency_that_leaves_it_open(tmp_path):
-    assert is_open("onnxruntime:auto:1x128")
-    assert not is_open("onnxruntime:int8:1x128")
-    write_tables([FP32], tmp_path / "one.json")
-    write_tables([FP32, table("int8", 1.0, 1.0)], tmp_path / "two.json")
-    assert not is_open(str(tmp_path / "one.json"))
-    assert is_open(str(tmp_path / "two.json"))
+    assert leaves_precision_open("onnxruntime:auto:1x128")
+    assert not leaves_precision_open("onnxruntime:int8:1x128")
+    write_latency_tables([FP32], tmp_path / "one.json")
+    write_latency_tables([FP32, table("int8", 1.0, 1.0)], tmp_path / "two.json")
+    assert not leaves_precision_open(str(tmp_path / "one.json"))
+    assert leaves_precision_open(str(tmp_path / "two.json"))
 
 
 def speedup(tmp_path, *words, int8=4.0, tables=True):
     path = tmp_path / "table.json"
-    write_tables([FP32, table("int8", int8, int8)] if tables else [FP32], path)
+    write_latency_tables([FP32, table("int8", int8, int8)] if tables else [FP32], path)
     return configure("task=sst2", "recipe=speedup4", f"sparsity.latency={path}", "sparsity.target_speedup=2", *words)
 
 
 @pytest.mark.parametrize(("int8", "integers"), [(4.0, True), (16.0, False)])
 def test_a_run_delivers_what_was_chosen(tmp_path, int8, integers):
-    config = settled(speedup(tmp_path, int8=int8), make_bert(), tmp_path / "run", tmp_path, None)
+    config = with_chosen_precision(speedup(tmp_path, int8=int8), make_bert(), tmp_path / "run", tmp_path, None)
     assert (config.quantization is not None) == integers
 
 
 def test_quantization_among_the_other_modifiers_goes_too(tmp_path):
     words = ("quantization=none", "+modifier@recipe.modifiers.q=Quantization", "recipe.modifiers.q.start=50%")
-    config = settled(speedup(tmp_path, *words, int8=16.0), make_bert(), tmp_path / "run", tmp_path, None)
+    config = with_chosen_precision(speedup(tmp_path, *words, int8=16.0), make_bert(), tmp_path / "run", tmp_path, None)
     assert config.recipe.modifiers == {}
 
 
 def test_a_run_that_was_begun_goes_on_as_it_began(tmp_path):
     config = speedup(tmp_path, int8=16.0)
-    assert settled(config, make_bert(), tmp_path / "run", tmp_path, True).quantization is not None
-    assert settled(config, make_bert(), tmp_path / "run", tmp_path, False).quantization is None
+    assert with_chosen_precision(config, make_bert(), tmp_path / "run", tmp_path, True).quantization is not None
+    assert with_chosen_precision(config, make_bert(), tmp_path / "run", tmp_path, False).quantization is None
 
 
 def test_a_run_keeps_its_tables_on_another_cpu(tmp_path, monkeypatch):
     """It was begun on a CPU where integers are fast, and goes on with its costs where they are not."""
     config = speedup(tmp_path)
-    assert settled(config, make_bert(), tmp_path / "run", tmp_path, None).quantization is not None
-    monkeypatch.setattr(latency, "find_tables", lambda *_: pytest.fail("measured again"))
-    assert settled(config, make_bert(), tmp_path / "run", tmp_path, True) is config
-    assert [each.spec.precision for each in read_tables(tmp_path / "run/latency.json")] == ["fp32", "int8"]
+    assert with_chosen_precision(config, make_bert(), tmp_path / "run", tmp_path, None).quantization is not None
+    monkeypatch.setattr(latency_cache, "find_tables", lambda *_: pytest.fail("measured again"))
+    assert with_chosen_precision(config, make_bert(), tmp_path / "run", tmp_path, True) is config
+    assert [each.spec.precision for each in read_latency_tables(tmp_path / "run/latency.json")] == ["fp32", "int8"]
 
 
 def test_a_run_that_was_killed_while_it_wrote_its_configuration_was_not_begun(tmp_path):
@@ -114,8 +115,8 @@ def test_a_run_that_was_killed_while_it_wrote_its_configuration_was_not_begun(tm
 
 def test_the_tables_of_a_run_that_never_began_are_not_taken(tmp_path):
     (tmp_path / "run").mkdir()
-    write_tables([table("int8", 1.0, 1.0)], tmp_path / "run/latency.json")
-    config = settled(speedup(tmp_path, int8=16.0), make_bert(), tmp_path / "run", tmp_path, None)
+    write_latency_tables([table("int8", 1.0, 1.0)], tmp_path / "run/latency.json")
+    config = with_chosen_precision(speedup(tmp_path, int8=16.0), make_bert(), tmp_path / "run", tmp_path, None)
     assert config.quantization is None
 
 
@@ -126,23 +127,23 @@ def test_nothing_is_chosen_where_nothing_is_open(tmp_path):
         configure("task=sst2", "recipe=structured50_quant"),
         configure("task=sst2", "recipe=dense"),
     ):
-        assert settled(config, make_bert(), tmp_path / "run", tmp_path, None) is config
+        assert with_chosen_precision(config, make_bert(), tmp_path / "run", tmp_path, None) is config
 
 
 def test_whole_layers_reach_further(capsys):
     words = ("task=sst2", "recipe=speedup4", "sparsity=structured_global", "sparsity.layers=true")
     modifier = configure(*words, "sparsity.target_speedup=9", "sparsity.multiple=4").sparsity
     slow = table("int8", 9.0, 9.0)
-    assert chosen([FP32, slow], [(2, 16), (2, 16)], 2, modifier) == "fp32"
+    assert faster_precision([FP32, slow], [(2, 16), (2, 16)], 2, modifier) == "fp32"
     assert "in fp32, 2.67 times the speed of dense fp32 is the most unless layers go whole" in capsys.readouterr().out
 
 
 def test_factored_embeddings_count(capsys):
     """Their matrix takes as long as half so many neurons, and does not go."""
     int8 = table("int8", 6.4, 6.4)
-    assert chosen([FP32, int8], [(2, 16)], 1, pruner(2)) == "int8"
+    assert faster_precision([FP32, int8], [(2, 16)], 1, pruner(2)) == "int8"
     assert "in int8, 2 times the speed of dense fp32 leaves 1 heads and 12 neurons" in capsys.readouterr().out
-    chosen([FP32, int8], [(2, 16)], 1, pruner(2), dimensions=8)
+    faster_precision([FP32, int8], [(2, 16)], 1, pruner(2), dimensions=8)
     assert "in int8, 2 times the speed of dense fp32 leaves 1 heads and 8 neurons" in capsys.readouterr().out
 
 
@@ -172,7 +173,7 @@ def test_a_speed_on_another_kind_of_cpu_is_measured_there(monkeypatch, tmp_path)
     assert start_note(speedup(tmp_path, "export.target_cpu=vnni"), run) is None
     assert start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=avx2"), run) is None
     run.mkdir()  # begun on the other CPU
-    write_tables([FP32], run / "latency.json")
+    write_latency_tables([FP32], run / "latency.json")
     assert start_note(configure("task=sst2", "recipe=speedup4", "export.target_cpu=vnni"), run) is None
 
 
@@ -196,7 +197,7 @@ def test_it_is_said_before_a_teacher_is_trained(monkeypatch, capsys, tmp_path):
 
 
 def test_a_kind_that_there_is_not():
-    with pytest.raises(UserError, match=r"export\.target_cpu=avx3: want one of amx, .*Did you mean 'avx2'"):
+    with pytest.raises(UserError, match=r"export\.target_cpu=avx3: expected one of amx, .*Did you mean 'avx2'"):
         configure("task=sst2", "recipe=dense", "export.target_cpu=avx3")
 
 
@@ -205,8 +206,8 @@ def test_a_whole_run(tmp_path, monkeypatch, third, precision, capsys):
     """The same command on a CPU where integers are three times as fast, and on one where they are not."""
     times = {"attention": 1.0, "feed_forward": 1.0 / 32, "embeddings": 0.1}
     monkeypatch.setattr(
-        latency,
-        "shortest",
+        latency_measurement,
+        "fastest_times",
         lambda calls: {key: times[key[0]] * (key[1] or 1) / (third if key[2] else 1) for key in calls},
     )
     words = (*SHORT, "task=sst2", "recipe=speedup4", "teacher=none", "train.epochs=2")

@@ -13,10 +13,12 @@ import pytest
 
 from sparse_xp import Pipeline, verify
 from sparse_xp.cpu import this_cpu
-from sparse_xp.deployment.bundle import AGAIN, read_deployment, savez
+from sparse_xp.deployment.bundle import read_deployment
+from sparse_xp.deployment.onnx_file import EXPORT_AGAIN
+from sparse_xp.deployment.samples import check_samples, write_arrays
 from sparse_xp.errors import UserError
-from sparse_xp.files import write_checksums
-from sparse_xp.verify import check_samples, main
+from sparse_xp.files.checksums import write_checksums
+from sparse_xp.verify import main
 
 
 def change(folder, name, **values):
@@ -48,7 +50,7 @@ def test_other_logits(folder, capsys):
     path = place / "samples/out-0002.npz"
     values = dict(np.load(path))
     values["start_logits"][0, 1] += 0.01
-    savez(path, values)
+    write_arrays(path, values)
     write_checksums(place)
     with pytest.raises(SystemExit) as stopped:
         main([str(place)])
@@ -84,7 +86,7 @@ def test_tokens_that_only_fill_up_do_not_count(folder):
     for path in sorted((place / "samples").glob("inp-*")):
         batch = dict(np.load(path))
         batch["attention_mask"][0, -2:] = 0
-        savez(path, batch)
+        write_arrays(path, batch)
         recorded.append(dict(np.load(path.with_name(path.name.replace("inp", "out")))))
 
     def forward(off):
@@ -212,7 +214,7 @@ def sample(**changes):
 
     def write(path):
         arrays = dict(np.load(path)) | changes
-        savez(path, {name: value for name, value in arrays.items() if value is not None})
+        write_arrays(path, {name: value for name, value in arrays.items() if value is not None})
 
     return write
 
@@ -224,8 +226,8 @@ def sample(**changes):
         ("out", larger_than_it_is, "cannot be used"),
         ("out", lambda path: np.savez(path, logits=np.array([Pickled()])), "cannot be used .*allow_pickle=False"),
         ("inp", lambda path: np.save(path.open("wb"), np.zeros(3)), "cannot be used .File is not a zip file"),
-        ("inp", lambda path: savez(path, {}), "holds no tokens and their mask"),
-        ("out", lambda path: savez(path, {}), "holds no logits"),
+        ("inp", lambda path: write_arrays(path, {}), "holds no tokens and their mask"),
+        ("out", lambda path: write_arrays(path, {}), "holds no logits"),
         ("inp", sample(input_ids=np.zeros((1, 4), np.float32)), "holds no tokens"),
         ("inp", sample(input_ids=np.zeros((1, 4), np.int64)), "holds no tokens"),
         ("inp", sample(attention_mask=None), "holds no tokens"),
@@ -240,7 +242,7 @@ def test_samples_that_are_none(folder, name, write, message):
     path = place / f"samples/{name}-0001.npz"
     write(path)
     write_checksums(place)
-    with pytest.raises(UserError, match=rf"{path} {message}.*{AGAIN}"):
+    with pytest.raises(UserError, match=rf"{path} {message}.*{EXPORT_AGAIN}"):
         verify.verify(place)
     assert not MARK
 
@@ -266,7 +268,7 @@ def test_recorded_logits_that_are_no_numbers(folder):
 @pytest.mark.parametrize("name", ["model.xml", "model.bin"])
 def test_damage_to_the_format_of_openvino(folder, name):
     pytest.importorskip("openvino")
-    from sparse_xp.deployment.export import to_openvino
+    from sparse_xp.deployment.onnx_export import to_openvino
 
     place = folder("sst2")
     to_openvino(place / "model.onnx")
@@ -294,7 +296,7 @@ def test_a_file_that_is_not_portable_says_what_other_sessions_need(folder, monke
 
 def test_the_format_of_openvino_is_computed_too(folder):
     pytest.importorskip("openvino")
-    from sparse_xp.deployment.export import to_openvino
+    from sparse_xp.deployment.onnx_export import to_openvino
 
     place = folder("sst2")
     to_openvino(place / "model.onnx")

@@ -12,7 +12,9 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from sparse_xp.clock import Clock
 from sparse_xp.functional.measured import Sparsity
+from sparse_xp.modifiers.context import HookContext
 from sparse_xp.result import Deployment, Provenance, Result, Training
+from sparse_xp.training.state import Progress, Run
 
 torch.set_num_threads(1)
 
@@ -60,23 +62,32 @@ def make_bert(seed: int = 0) -> BertForSequenceClassification:
     return BertForSequenceClassification(config)
 
 
-def make_run(steps_per_epoch: int, total_steps: int, **more: Any) -> Any:
-    """As much of ``loop.Run`` as a modifier looks at, at step 0."""
-    fields: dict[str, Any] = {
-        "clock": Clock(steps_per_epoch, total_steps),
-        "progress": SimpleNamespace(step=0),
-        "accelerator": SimpleNamespace(autocast=nullcontext, scaler=None, num_processes=1),
-        "source": "some/checkpoint",
-    }
-    return SimpleNamespace(**fields | more)
+class FakeContext(Run):
+    """A run at step 0 that has only the fields it is given; what it does with them is the real code."""
+
+    def __init__(self, steps_per_epoch: int, total_steps: int, **fields: Any):
+        defaults: dict[str, Any] = {
+            "clock": Clock(steps_per_epoch, total_steps),
+            "progress": Progress(),
+            "accelerator": SimpleNamespace(autocast=nullcontext, scaler=None, num_processes=1),
+            "source": "some/checkpoint",
+        }
+        vars(self).update(defaults | fields)
+
+
+def make_run(steps_per_epoch: int, total_steps: int, **fields: Any) -> FakeContext:
+    """Return a run of so many steps, as a modifier sees it."""
+    run = FakeContext(steps_per_epoch, total_steps, **fields)
+    _context: HookContext = run  # a type checker compares the two
+    return run
 
 
 def plain_task(*targets: str) -> Any:
     """As much of a task as training looks at: the columns ``targets``, and the model's own loss."""
     return SimpleNamespace(
         targets=targets,
-        stored=targets,
-        drawn=lambda batch, *_: batch,
+        batch_columns=targets,
+        apply_dynamic_masking=lambda batch, *_: batch,
         forward=lambda model, batch: model(**batch),
     )
 

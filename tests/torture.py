@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from sparse_xp.cli import split, whole
+from sparse_xp.cli import parse_key_values, positive_integer
 from sparse_xp.errors import UserError
 from tests.kills import KINDS
 from tests.runs import HANGS
@@ -60,12 +60,12 @@ def kills(seed: int, count: int) -> Iterator[str]:
 
 def recipes(seed: int, count: int) -> Iterator[str]:
     """Recipes that were damaged at random: a plan or an error in words."""
-    from sparse_xp.recipe.sparseml import plan_of
+    from sparse_xp.recipe.parsed import parse_modifiers
     from sparse_xp.recipe.text import read_recipe
     from tests import fuzz_recipes
 
     for text in fuzz_recipes.recipes(seed, count):
-        yield outcome(lambda text=text: plan_of(read_recipe(text)), text)
+        yield outcome(lambda text=text: parse_modifiers(read_recipe(text)), text)
 
 
 def files(seed: int, count: int) -> Iterator[str]:
@@ -92,7 +92,7 @@ def texts(seed: int, count: int) -> Iterator[str]:
         config = configure(*SHORT, "task=sst2", "recipe=dense", f"data.cache={place}/cache")
         run(config, Path(place) / "run", show=False)
         pipeline = Pipeline(Path(place) / "run")
-        names = [name for alike in pipeline.texts for name in alike]
+        names = [name for alike in pipeline.text_names for name in alike]
         for row in rows(seed, count, names):
             yield outcome(lambda row=row: pipeline(row), row)
 
@@ -110,9 +110,8 @@ def outcome(act: Callable[[], Any], given: Any) -> str:
 
 def main(words: list[str]) -> None:
     """Run the command with these words."""
-    given = COUNTS | {
-        key: int(value) if value == "0" else whole(key, value) for key, value in split(words, COUNTS).items()
-    }
+    options = parse_key_values(words, COUNTS)
+    given = COUNTS | {key: 0 if value == "0" else positive_integer(key, value) for key, value in options.items()}
     seed, failed = given.pop("seed"), False
     expected = ("a result", "an error in words", "killed, continued, the same", "not killed, the same")
     for kind, count in given.items():

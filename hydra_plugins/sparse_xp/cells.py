@@ -1,4 +1,8 @@
-"""``hydra/sweeper=cells``: a grid with names. Hydra imports this for every command, so nothing heavy is imported."""
+"""``hydra/sweeper=cells``: a grid with names.
+
+Hydra imports this module for every command, also for a single run. What a sweep alone needs is therefore imported in
+``sweep``, which keeps every other command fast.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,9 +16,10 @@ from omegaconf import OmegaConf
 
 @dataclass
 class CellSweeperConf:
-    """``params``: values of all cells, a list is swept over. ``cells``: by name the words that a cell adds to these.
+    """The options under ``hydra.sweeper``.
 
-    ``jobs``: only those with these numbers (a dry run shows them). ``dry_run``: list all and run none.
+    ``params``: values of all cells, a list is swept over. ``cells``: by its name the values that a cell adds to these.
+    ``jobs``: the numbers of the cells to run (a dry run shows them), None for all. ``dry_run``: list all and run none.
     """
 
     _target_: str = "hydra_plugins.sparse_xp.cells.CellSweeper"
@@ -29,41 +34,36 @@ ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellSweep
 
 
 class CellSweeper(BasicSweeper):
-    """Expands the grid, skips what is finished, hands the rest to the launcher, and says at the end what failed."""
+    """Expands the grid, skips finished cells, hands the others to the launcher, and lists the failed ones at the end."""
 
     def __init__(self, max_batch_size: int | None, params: Any, cells: Any, jobs: Any, dry_run: bool):
         super().__init__(max_batch_size)
-        self.all: dict[str, Any] = OmegaConf.to_container(params) if params is not None else {}  # type: ignore[assignment]
+        self.params_of_all: dict[str, Any] = OmegaConf.to_container(params) if params is not None else {}  # type: ignore[assignment]
         self.cells: dict[str, dict[str, Any]] = OmegaConf.to_container(cells)  # type: ignore[assignment]
         self.jobs = list(jobs) if jobs is not None else None
         self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:
-        from sparse_xp.files import one_at_a_time
-        from sparse_xp.run_directory import clear
-        from sparse_xp.sweep.dry_run import show
+        from sparse_xp.sweep.dry_run import show_dry_run
         from sparse_xp.sweep.manifest import write_manifest
-        from sparse_xp.sweep.plan import make_plan, waves
-        from sparse_xp.sweep.state import conclude, tell
+        from sparse_xp.sweep.plan import launch_waves, make_plan
+        from sparse_xp.sweep.state import announce, clear_finished, summarize
 
         assert self.config is not None
         assert self.hydra_context is not None
         assert self.launcher is not None
         loader = self.hydra_context.config_loader
-        plan = make_plan(self.config, loader, self.all, self.cells, arguments, self.jobs)
+        plan = make_plan(self.config, loader, self.params_of_all, self.cells, arguments, self.jobs)
         if self.dry_run:
-            show(plan)
+            show_dry_run(plan)
             return []
         write_manifest(plan)
-        tell(plan)
-        for cell in plan.cells:  # of a process that was killed between its result and its clean-up
-            if plan.states[cell.directory] == "finished":
-                with one_at_a_time(plan.place / cell.directory):
-                    clear(plan.place / cell.directory)
+        announce(plan)
+        clear_finished(plan)
         returns: list[Sequence[JobReturn]] = []
-        for wave in waves(plan, self.max_batch_size):
-            # The number goes with the words, for a launcher that starts a process of its own for it.
+        for wave in launch_waves(plan, self.max_batch_size):
+            # hydra/launcher=slots starts a process for each cell, which must know its number in the sweep.
             jobs = [[*cell.words, f"hydra.sweeper.jobs=[{cell.number}]"] for cell in wave]
             returns.append(self.launcher.launch(jobs, initial_job_idx=sum(len(batch) for batch in returns)))
-        conclude(plan, [result for batch in returns for result in batch])
+        summarize(plan, [result for batch in returns for result in batch])
         return returns

@@ -1,4 +1,7 @@
-"""``hydra/sweeper=search``: Optuna picks the values (extra ``optuna``)."""
+"""``hydra/sweeper=search``: Optuna chooses the values (extra ``optuna``).
+
+Hydra imports this module for every command: what only a search needs is imported in ``sweep``.
+"""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,11 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 
 @dataclass
 class SearchSweeperConf:
-    """``params``: ``interval(a,b)``, ``tag(log,interval(a,b))``, ``choice(a,b)``, ``range(a,b)``, or a fixed value.
+    """The options under ``hydra.sweeper``.
 
+    ``params``: ``interval(a,b)``, ``tag(log,interval(a,b))``, ``choice(a,b)``, ``range(a,b)``, or a fixed value.
     ``objectives``: ``score`` (the task's, of the exported file), ``compressed_bytes``, ``bytes``, ``sparsity``,
-    ``seconds``. ``n_trials``: how many in all, those of earlier calls included; ``n_jobs``: so many at a time.
-    ``storage``: where Optuna keeps the study (a file below the sweep's directory by default). ``sampler``: ``tpe`` or
+    ``seconds``. ``n_trials``: the number of trials, those of earlier calls included; ``n_jobs``: of trials at a time.
+    ``storage``: the address of Optuna's study, by default a file in the sweep's directory. ``sampler``: ``tpe`` or
     ``random``.
     """
 
@@ -34,7 +38,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchSw
 
 
 class SearchSweeper(Sweeper):
-    """Asks Optuna for values, hands the runs to the launcher, and tells it what came of them."""
+    """Asks Optuna for values, hands the runs to the launcher, and reports their objectives to Optuna."""
 
     def __init__(self, params: Any, **settings: Any):
         self.params: dict[str, Any] = OmegaConf.to_container(params) if OmegaConf.is_config(params) else params  # type: ignore[assignment]
@@ -47,17 +51,17 @@ class SearchSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        from sparse_xp.sweep import search
+        from sparse_xp.sweep.grid import to_overrides
+        from sparse_xp.sweep.search import SearchSettings, parse_space, run_search
 
-        settings = search.Settings(**self.settings)
-        words = [search.word(key, value) for key, value in self.params.items()]
+        settings = SearchSettings(**self.settings)
         assert self.hydra_context is not None
         assert self.config is not None
-        space = search.parse_space([*words, *arguments], self.hydra_context.config_loader)
+        space = parse_space([*to_overrides(self.params), *arguments], self.hydra_context.config_loader)
 
-        def run(jobs: list[list[str]], first: int) -> Any:
+        def launch(jobs: list[list[str]], first: int) -> Any:
             self.validate_batch_is_legal(jobs)
             assert self.launcher is not None
             return self.launcher.launch(jobs, initial_job_idx=first)
 
-        return search.search(settings, space, str(self.config.hydra.sweep.dir), run)
+        return run_search(settings, space, str(self.config.hydra.sweep.dir), launch)

@@ -1,11 +1,13 @@
-"""Features and batches: from rows to tensors."""
+"""Split features into batches, and make tensors of a batch.
+
+The training loop calls ``epoch_batches`` once an epoch, ``epoch_steps`` for the batches of its process, and ``collate``
+for each of them. Evaluation calls ``evaluation_batches`` and ``collate``.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_xp.settings import Train
@@ -13,7 +15,6 @@ from sparse_xp.settings import Train
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
 #: Rows of like length are looked for in pools of at most so many batches, and of at least so many pools an epoch: in
 #: one pool the same rows would meet in every epoch, which cost 4 points of F1 on generated entities (48 batches).
@@ -21,35 +22,8 @@ POOL_BATCHES = 50
 POOLS = 8
 
 
-def read_arrow(directory: Path, fingerprint: str | None = None) -> Dataset:
-    """The rows of the Arrow files in a directory, in the order of their names, mapped into memory."""
-    from datasets import Dataset
-    from datasets.table import MemoryMappedTable, concat_tables
-
-    tables = [MemoryMappedTable.from_file(str(path)) for path in sorted(directory.glob("*.arrow"))]
-    return Dataset(concat_tables(tables), fingerprint=fingerprint)
-
-
-@contextmanager
-def settings_kept(tokenizer: PreTrainedTokenizerBase) -> Iterator[None]:
-    """Leave truncation and padding as they were: tokenising changes them, and ``tokenizer.json`` would have it so."""
-    backend = tokenizer.backend_tokenizer
-    truncation, padding = backend.truncation, backend.padding
-    try:
-        yield
-    finally:
-        if truncation is None:
-            backend.no_truncation()
-        else:
-            backend.enable_truncation(**truncation)
-        if padding is None:
-            backend.no_padding()
-        else:
-            backend.enable_padding(**padding)
-
-
 def lengths_of(features: Dataset) -> list[int]:
-    """The number of tokens of each feature."""
+    """Return the number of tokens of each feature."""
     if features._indices is not None:
         return [len(tokens) for tokens in features["input_ids"]]
     import pyarrow.compute
@@ -58,12 +32,12 @@ def lengths_of(features: Dataset) -> list[int]:
 
 
 def epoch_seed(seed: int, epoch: int) -> int:
-    """The seed of everything that is drawn for an epoch of a run."""
+    """Return the seed of all random draws in an epoch of a run."""
     return (seed * 1_000_003 + epoch) % 2**63
 
 
 def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, grouped: bool = False) -> list[list[int]]:
-    """The row numbers of one epoch in batches: shuffled, a pure function of the arguments.
+    """Return the row numbers of one epoch in batches: shuffled, a pure function of the arguments.
 
     ``grouped``: rows of like length go together. The shuffled rows are cut into pools, each pool is sorted by length
     and cut into batches, and the batches are shuffled again.
@@ -100,9 +74,9 @@ def steps_per_epoch(rows: int, settings: Train, world: int) -> int:
 
 
 def collate(features: Dataset, rows: list[int], columns: list[str], padding: dict[str, int]) -> dict[str, Tensor]:
-    """The given rows as tensors: sequences padded on the right to the longest among them, [rows, tokens].
+    """Return ``rows`` as tensors, [rows, tokens], padded on the right to the longest sequence of the batch.
 
-    ``padding``: what fills up each column, 0 where it says nothing. Whole numbers are int64, others float32.
+    ``padding``: the padding value of each column, 0 by default. Integers become int64, floats float32.
     """
     import torch
 

@@ -1,8 +1,8 @@
-"""A fake-quantized model as a graph of integers: modules with int8 weights, and what they become in ONNX.
+"""Convert a fake-quantized model into one with int8 weights, and its operators into those of ONNX.
 
-The fake-quantization of PyTorch does not export with dynamic shapes, so the deployed copy of a model computes by two
-operators of its own, which become QuantizeLinear and DequantizeLinear: the form that onnxruntime and OpenVINO turn into
-integer kernels.
+PyTorch's fake quantization does not export with dynamic shapes. ``integer_copy`` therefore builds a copy of the model
+from custom operators, which ``translations`` maps to QuantizeLinear and DequantizeLinear: the form that onnxruntime and
+OpenVINO turn into integer kernels.
 """
 
 from __future__ import annotations
@@ -15,46 +15,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
-from sparse_xp.functional.fake_quant import QuantEmbedding, QuantLinear, activation_scale, integers
+from sparse_xp.functional.fake_quant import MinMaxObserver, activation_scale, quantize_weight
+from sparse_xp.functional.quant_modules import QuantEmbedding, QuantLinear
 
 
 @torch.library.custom_op("sparse_xp::requantize", mutates_args=())
 def requantize(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
-    """``values`` rounded to what uint8 can say of them; ``scale`` float32, ``zero_point`` uint8, both scalars."""
+    """Round ``values`` to uint8 and back to float32. ``scale``: float32, ``zero_point``: uint8, both scalars."""
     zero = zero_point.to(torch.float32)
     return ((values / scale).round() + zero).clamp(0, 255).sub(zero).mul(scale)
 
 
 @requantize.register_fake
-def _(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
+def _requantize_shape(values: Tensor, scale: Tensor, zero_point: Tensor) -> Tensor:
     return torch.empty_like(values)
 
 
 @torch.library.custom_op("sparse_xp::requantize_dynamic", mutates_args=())
 def requantize_dynamic(values: Tensor) -> Tensor:
-    """As ``requantize``, with the range that these very values have."""
+    """Round as ``requantize`` does, with the range of ``values`` itself."""
     scale, zero_point = activation_scale(*torch.aminmax(values))
-    return requantize(values, scale, zero_point.to(torch.uint8))
+    rounded: Tensor = requantize(values, scale, zero_point.to(torch.uint8))
+    return rounded
 
 
 @requantize_dynamic.register_fake
-def _(values: Tensor) -> Tensor:
+def _requantize_dynamic_shape(values: Tensor) -> Tensor:
     return torch.empty_like(values)
 
 
 @torch.library.custom_op("sparse_xp::dequantize", mutates_args=())
 def dequantize(values: Tensor, scale: Tensor) -> Tensor:
-    """int8 times ``scale``: a scalar, or one for each entry of the last dimension of a matrix."""
+    """Multiply int8 by ``scale``: a scalar, or one for each column of a matrix."""
     return values.to(torch.float32) * scale
 
 
 @dequantize.register_fake
-def _(values: Tensor, scale: Tensor) -> Tensor:
+def _dequantize_shape(values: Tensor, scale: Tensor) -> Tensor:
     return torch.empty_like(values, dtype=torch.float32)
 
 
 class Requantize(nn.Module):
-    """An activation as uint8 says it."""
+    """Rounds an activation to uint8, with a fixed range."""
 
     scale: Tensor
     zero_point: Tensor
@@ -64,25 +66,28 @@ class Requantize(nn.Module):
         scale, zero_point = activation_scale(low, high, bits)
         self.register_buffer("scale", scale.cpu())
         self.register_buffer("zero_point", zero_point.to(torch.uint8).cpu())
-        # QuantizeLinear of ONNX has 8 bits: what more than fewer bits can say is cut off before.
+        # QuantizeLinear of ONNX has 8 bits: values beyond the range of fewer bits are clamped before.
         steps = (-zero_point.item(), 2**bits - 1 - zero_point.item())
-        self.limits = None if bits == 8 else tuple(float(each * scale) for each in steps)
+        self.limits = None if bits == 8 else tuple(float(step * scale) for step in steps)
 
     def forward(self, values: Tensor) -> Tensor:
-        """The same shape."""
-        return requantize(values if self.limits is None else values.clamp(*self.limits), self.scale, self.zero_point)
+        """Return the rounded values, in the same shape."""
+        clamped = values if self.limits is None else values.clamp(*self.limits)
+        rounded: Tensor = requantize(clamped, self.scale, self.zero_point)
+        return rounded
 
 
 class RequantizeDynamic(nn.Module):
-    """An activation as uint8 says it, with a range of its own in every batch."""
+    """Rounds an activation to uint8, with the range of each batch."""
 
     def forward(self, values: Tensor) -> Tensor:
-        """The same shape."""
-        return requantize_dynamic(values)
+        """Return the rounded values, in the same shape."""
+        rounded: Tensor = requantize_dynamic(values)
+        return rounded
 
 
 class IntegerLinear(nn.Module):
-    """A Linear with an int8 weight, stored transposed as MatMul wants it."""
+    """A Linear with an int8 weight, stored transposed as MatMul expects it."""
 
     weight: Tensor
     scale: Tensor
@@ -90,70 +95,76 @@ class IntegerLinear(nn.Module):
 
     def __init__(self, module: QuantLinear):
         super().__init__()
-        quant, settings = module.quant, module.quant.settings
-        scale = quant.scale_of(module.weight, settings.per_channel)
-        self.register_buffer("weight", integers(module.weight, scale, quant.bits).t().contiguous().cpu())
+        quant = module.quant
+        scale = quant.scale_of(module.weight)
+        self.register_buffer("weight", quantize_weight(module.weight, scale, quant.bits).t().contiguous().cpu())
         self.register_buffer("scale", scale.cpu())
         self.register_buffer("bias", None if module.bias is None else module.bias.detach().cpu())
-        self.inputs = conversion(module, quant.inputs)
-        self.outputs = conversion(module, quant.outputs)
+        self.inputs = activation_rounding(module, quant.input_observer)
+        self.outputs = activation_rounding(module, quant.output_observer)
 
     def forward(self, values: Tensor) -> Tensor:
-        """[..., in] to [..., out]."""
-        # A product of two matrices and its bias onnxruntime would first make a Gemm, for which it has no integer kernel
-        # that gives floating point: the heads that see one vector a row would be computed in float32.
+        """Return [..., out] for [..., in]."""
+        # onnxruntime fuses a product of two matrices and its bias into a Gemm, which has no integer kernel with a
+        # floating-point result: classification heads, which see one vector a row, would be computed in float32. A
+        # leading dimension prevents that.
         flat = values.ndim == 2
-        found = torch.matmul(self.inputs(values[None] if flat else values), dequantize(self.weight, self.scale))
-        found = self.outputs(found if self.bias is None else found + self.bias)
-        return found[0] if flat else found
+        product = torch.matmul(self.inputs(values[None] if flat else values), dequantize(self.weight, self.scale))
+        result: Tensor = self.outputs(product if self.bias is None else product + self.bias)
+        return result[0] if flat else result
 
 
 class IntegerEmbedding(nn.Module):
-    """An Embedding with an int8 table: rows are looked up before they are scaled."""
+    """An Embedding with an int8 table, whose rows are looked up before they are scaled."""
 
     weight: Tensor
     scale: Tensor
 
     def __init__(self, module: QuantEmbedding):
         super().__init__()
-        scale = module.quant.scale_of(module.weight, per_channel=False)
-        self.register_buffer("weight", integers(module.weight, scale, module.quant.bits).cpu())
+        scale = module.quant.scale_of(module.weight)
+        self.register_buffer("weight", quantize_weight(module.weight, scale, module.quant.bits).cpu())
         self.register_buffer("scale", scale.cpu())
-        self.outputs = conversion(module, module.quant.outputs)
+        self.outputs = activation_rounding(module, module.quant.output_observer)
 
-    def forward(self, numbers: Tensor) -> Tensor:
-        """Numbers of rows in, rows of the table out."""
-        return self.outputs(dequantize(embedding(numbers, self.weight), self.scale))
+    def forward(self, ids: Tensor) -> Tensor:
+        """Return the rows of the table with these ids."""
+        rows: Tensor = self.outputs(dequantize(embedding(ids, self.weight), self.scale))
+        return rows
 
 
-def conversion(module: QuantLinear | QuantEmbedding, seen: Any) -> nn.Module:
-    """What happens to an activation on its way: nothing, a fixed conversion, or one by its own range."""
-    settings = module.quant.settings
-    if seen is None:
+def activation_rounding(module: QuantLinear | QuantEmbedding, observer: MinMaxObserver | None) -> nn.Module:
+    """Return the rounding of an activation of ``module``: none, with a fixed range, or with the range of each batch.
+
+    ``observer``: of the activation, None if it is not quantized.
+    """
+    config = module.quant.config
+    if observer is None:
         return nn.Identity()
-    if settings.dynamic:
+    if config.dynamic:
         return RequantizeDynamic()
-    if seen.low is None:
+    if observer.low is None or observer.high is None:  # never observed
         return nn.Identity()
-    return Requantize(seen.low, seen.high, settings.activation_bits)
+    return Requantize(observer.low, observer.high, config.activation_bits)
 
 
 def integer_copy(model: nn.Module) -> nn.Module:
-    """A copy of a fake-quantized model that computes with int8 weights, for export; equal to rounding."""
-    found = copy.deepcopy(model).cpu().eval()
-    made: dict[nn.Module, nn.Module] = {}
-    for name, module in list(found.named_modules(remove_duplicate=False)):  # one module may have two names
+    """Return a copy of a fake-quantized model with int8 weights, for export. It computes the same up to rounding."""
+    result = copy.deepcopy(model).cpu().eval()
+    converted: dict[nn.Module, nn.Module] = {}
+    for name, module in list(result.named_modules(remove_duplicate=False)):  # a tied module has two names
         if isinstance(module, QuantLinear | QuantEmbedding):
-            if module not in made:
-                made[module] = IntegerLinear(module) if isinstance(module, QuantLinear) else IntegerEmbedding(module)
+            if module not in converted:
+                integer = IntegerLinear(module) if isinstance(module, QuantLinear) else IntegerEmbedding(module)
+                converted[module] = integer
             parent, _, child = name.rpartition(".")
-            setattr(found.get_submodule(parent), child, made[module])
-    return found
+            setattr(result.get_submodule(parent), child, converted[module])
+    return result
 
 
 def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
-    """What each operator of ours becomes in ONNX."""
-    import onnxscript
+    """Return the ONNX translation of each custom operator, for torch.onnx.export."""
+    import onnxscript  # takes a second, and only quantized models need it
 
     op: Any = getattr(onnxscript, f"opset{opset}")
 

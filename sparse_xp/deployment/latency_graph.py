@@ -1,4 +1,7 @@
-"""Graphs of one kind of block, with random weights: what an exported encoder consists of, in fp32 or in integers."""
+"""Graphs of one kind of block with random weights, as an exported encoder has them, in fp32 or int8.
+
+``latency_measurement`` times them. onnx is imported late: a run without ``target_speedup`` must not load it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,12 @@ if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto
 
 OPSET = 20
-#: rows of the embeddings' table; only those are read that are looked up
-WORDS = 1000
+#: rows of the embedding table; only those that are looked up are read
+VOCABULARY = 1000
 
 
-class Graph:
-    """Nodes and weights in the order in which they are added; values are the names of what a node gives."""
+class GraphBuilder:
+    """Collects the nodes and weights of a graph. Its methods take and return names of values."""
 
     def __init__(self, hidden: int, int8: bool):
         self.hidden, self.int8 = hidden, int8
@@ -25,7 +28,7 @@ class Graph:
         self.random = np.random.default_rng(0)
 
     def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """A node with one output."""
+        """Add a node and return its only output."""
         from onnx import helper
 
         name = f"v{len(self.nodes)}"
@@ -33,24 +36,24 @@ class Graph:
         return name
 
     def constant(self, values: Any, kind: Any = np.float32) -> str:
-        """An initializer."""
+        """Add an initializer."""
         from onnx import numpy_helper
 
         name = f"w{len(self.weights)}"
         self.weights.append(numpy_helper.from_array(np.asarray(values, dtype=kind), name))
         return name
 
-    def integers(self, values: str) -> str:
-        """An activation as it goes into a Linear: rounded to uint8 where the graph is one of integers."""
+    def quantize(self, values: str) -> str:
+        """Round the input of a Linear to uint8, in a graph of int8."""
         if not self.int8:
             return values
         scale, zero = self.constant(0.03), self.constant(128, np.uint8)
         return self.add("DequantizeLinear", self.add("QuantizeLinear", values, scale, zero), scale, zero)
 
     def linear(self, values: str, inputs: int, outputs: int) -> str:
-        """A matrix and its bias; ``values`` come from ``integers``."""
+        """Multiply by a matrix and add a bias. ``values``: from ``quantize``."""
         if self.int8:
-            # Of 7 bits, as runs make them: on a CPU without VNNI those of 8 bits take a slower kernel.
+            # 7 bits, the default of a run: without VNNI, exact kernels for 8 bits are slower.
             table = self.constant(self.random.integers(-63, 64, (inputs, outputs)), np.int8)
             weight = self.add("DequantizeLinear", table, self.constant(np.full(outputs, 1e-3)), axis=1)
         else:
@@ -58,77 +61,77 @@ class Graph:
         return self.add("Add", self.add("MatMul", values, weight), self.constant(np.zeros(outputs)))
 
     def norm(self, values: str) -> str:
-        """LayerNorm over the width."""
-        width = np.ones(self.hidden)
-        return self.add("LayerNormalization", values, self.constant(width), self.constant(width * 0), axis=-1)
+        """Add a LayerNorm over the hidden size."""
+        ones = np.ones(self.hidden)
+        return self.add("LayerNormalization", values, self.constant(ones), self.constant(ones * 0), axis=-1)
 
     def model(self, output: str) -> ModelProto:
-        """The whole: hidden states or numbers of tokens in, hidden states out."""
+        """Return the model: hidden states, or token ids if it begins with embeddings, in; the value ``output`` out."""
         from onnx import TensorProto, helper
 
-        numbers = self.nodes[0].op_type == "Gather"
-        # Of no fixed size, as in an exported file: with one onnxruntime makes other kernels, and none of integers.
+        has_ids = self.nodes[0].op_type == "Gather"
+        # Dynamic, as in an exported file: for a fixed shape onnxruntime chooses other kernels, and none of integers.
         batch: list[str | int | None] = ["rows", "tokens"]
         wide = [*batch, self.hidden]
-        given = (
+        entry = (
             helper.make_tensor_value_info("numbers", TensorProto.INT64, batch)
-            if numbers
+            if has_ids
             else helper.make_tensor_value_info("states", TensorProto.FLOAT, wide)
         )
-        found = helper.make_tensor_value_info(output, TensorProto.FLOAT, wide)
-        graph = helper.make_graph(self.nodes, "block", [given], [found], self.weights)
+        exit_ = helper.make_tensor_value_info(output, TensorProto.FLOAT, wide)
+        graph = helper.make_graph(self.nodes, "block", [entry], [exit_], self.weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
 
 
-def attention(hidden: int, heads: int, size: int, tokens: int, copies: int, int8: bool) -> ModelProto:
-    """Self-attention with ``heads`` of ``size``, its residual and LayerNorm, ``copies`` times.
+def attention_block(hidden: int, heads: int, size: int, tokens: int, copies: int, int8: bool) -> ModelProto:
+    """Return self-attention with ``heads`` of ``size``, its residual and LayerNorm, ``copies`` times.
 
-    With the mask, and the care for rows that are masked altogether, that the exporter writes.
+    It has the mask, and the guard against rows that are masked altogether, that the exporter writes.
     """
-    graph = Graph(hidden, int8)
-    mask, nothing = graph.constant(np.zeros((1, 1, tokens, tokens))), graph.constant(0.0)
+    graph = GraphBuilder(hidden, int8)
+    mask, zero = graph.constant(np.zeros((1, 1, tokens, tokens))), graph.constant(0.0)
     states, width = "states", heads * size
-    split, joined = graph.constant([0, 0, heads, size], np.int64), graph.constant([0, 0, width], np.int64)
+    split_heads, join_heads = graph.constant([0, 0, heads, size], np.int64), graph.constant([0, 0, width], np.int64)
     for _ in range(copies):
-        given = graph.integers(states)
+        inputs = graph.quantize(states)
         query, key, value = (
-            graph.add("Reshape", graph.linear(given, hidden, width), split) for _ in ("query", "key", "value")
+            graph.add("Reshape", graph.linear(inputs, hidden, width), split_heads) for _ in ("query", "key", "value")
         )
-        query, value = (graph.add("Transpose", each, perm=[0, 2, 1, 3]) for each in (query, value))
+        query, value = (graph.add("Transpose", values, perm=[0, 2, 1, 3]) for values in (query, value))
         key = graph.add("Transpose", key, perm=[0, 2, 3, 1])
         products = graph.add("Mul", graph.add("MatMul", query, key), graph.constant(size**-0.5))
         shares = graph.add("Softmax", graph.add("Add", products, mask), axis=-1)
-        shares = graph.add("Where", graph.add("IsNaN", shares), nothing, shares)
-        found = graph.add("MatMul", shares, value)
-        found = graph.add("Reshape", graph.add("Transpose", found, perm=[0, 2, 1, 3]), joined)
-        states = graph.norm(graph.add("Add", graph.linear(graph.integers(found), width, hidden), states))
+        shares = graph.add("Where", graph.add("IsNaN", shares), zero, shares)
+        mixed = graph.add("MatMul", shares, value)
+        mixed = graph.add("Reshape", graph.add("Transpose", mixed, perm=[0, 2, 1, 3]), join_heads)
+        states = graph.norm(graph.add("Add", graph.linear(graph.quantize(mixed), width, hidden), states))
     return graph.model(states)
 
 
-def feed_forward(hidden: int, neurons: int, copies: int, int8: bool) -> ModelProto:
-    """Two Linears with a GELU between them, the residual and LayerNorm, ``copies`` times."""
-    graph = Graph(hidden, int8)
+def feed_forward_block(hidden: int, neurons: int, copies: int, int8: bool) -> ModelProto:
+    """Return two Linears with a GELU between them, the residual and LayerNorm, ``copies`` times."""
+    graph = GraphBuilder(hidden, int8)
     states = "states"
     for _ in range(copies):
-        inside = graph.add("Gelu", graph.linear(graph.integers(states), hidden, neurons))
-        states = graph.norm(graph.add("Add", graph.linear(graph.integers(inside), neurons, hidden), states))
+        activations = graph.add("Gelu", graph.linear(graph.quantize(states), hidden, neurons))
+        states = graph.norm(graph.add("Add", graph.linear(graph.quantize(activations), neurons, hidden), states))
     return graph.model(states)
 
 
-def embeddings(hidden: int, tokens: int, int8: bool) -> ModelProto:
-    """Rows of two tables (words and kinds of text) and those of the positions, LayerNorm."""
-    graph = Graph(hidden, int8)
+def embeddings_block(hidden: int, tokens: int, int8: bool) -> ModelProto:
+    """Return the sum of word, token type and position embeddings, and LayerNorm."""
+    graph = GraphBuilder(hidden, int8)
     tables = []
     for _ in range(2):
-        values = graph.random.integers(-127, 128, (WORDS, hidden))
-        found = graph.add("Gather", graph.constant(values, np.int8 if int8 else np.float32), "numbers")
-        tables.append(graph.add("DequantizeLinear", found, graph.constant(1e-3)) if int8 else found)
+        values = graph.random.integers(-127, 128, (VOCABULARY, hidden))
+        rows = graph.add("Gather", graph.constant(values, np.int8 if int8 else np.float32), "numbers")
+        tables.append(graph.add("DequantizeLinear", rows, graph.constant(1e-3)) if int8 else rows)
     positions = graph.constant(np.zeros((tokens, hidden)))
     return graph.model(graph.norm(graph.add("Add", graph.add("Add", *tables), positions)))
 
 
-def save(model: ModelProto, path: Path) -> None:
-    """Check and write it."""
+def save_block(model: ModelProto, path: Path) -> None:
+    """Check and write a block."""
     import onnx
 
     onnx.checker.check_model(model)

@@ -1,4 +1,4 @@
-"""``model_card.md`` of a deployment folder: a pure function of a run's result, or of less where no run was made."""
+"""The text of ``model_card.md``: of a run's result, or of less for a model that no run has made."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from pathlib import Path
 from sparse_xp.cpu import this_cpu
 from sparse_xp.deployment.engines import EXACT, EXACT_OPENVINO
 from sparse_xp.functional.measured import Sparsity
-from sparse_xp.result import Deployment, Result, told
+from sparse_xp.portable import portable_path
+from sparse_xp.result import Deployment, Result
 from sparse_xp.settings import Data
 from sparse_xp.tasks import Task
 from sparse_xp.text import rows_used
 
-#: a call of ``python -m sparse_xp.predict`` and of ``Pipeline`` for each kind of task
-ASKED = {
-    "QuestionAnswering": {"question": "Who wrote it?", "context": "Ada wrote it."},
-    "TextClassification": {"text": "What a film."},
-    "TokenClassification": {"tokens": "John lives in Paris"},
-    "Pretraining": {"text": "The [MASK] is good."},
-    "PairPretraining": {"text": "The [MASK] is good."},
-}
+EXACT_LINE = """
+    options.add_session_config_entry("{}", "{}")""".format(*EXACT)
+
+
+INTEGERS = """
+
+The matrices and tables of the file are 8-bit integers (int8, symmetric), and what is multiplied by them is rounded to 8
+bits (uint8) on the way: QuantizeLinear and DequantizeLinear, which onnxruntime and OpenVINO compute in integers. A
+processor with instructions for them (VNNI, AMX, ARM's dot products) makes that fast; `python -m sparse_xp.cpu` says
+which yours is."""
+
+OPENVINO = """
+
+`model.xml` with `model.bin` is the same in OpenVINO's own format."""
 
 
 def run_card(task: Task, data: Data, result: Result) -> str:
-    """The card of a run's deployment."""
+    """Return the card of a run's deployment."""
     trained, origin = result.training, result.provenance
     made = f"""- recipe `{result.recipe}` on model `{result.model}`, seed {result.seed}; `recipe.yaml` has its modifiers
 - teacher: {result.teacher or "none"}
@@ -37,47 +44,47 @@ The command:
     {origin.command}"""
     rows = rows_used(trained.eval_rows, trained.eval_rows_of)
     title = f"{result.recipe} on {result.task}, {result.model}"
-    return card(title, task, data_of(task, data), rows, result.deployment, result.sparsity, made)
+    return card(title, task, describe_data(task, data), rows, result.deployment, result.sparsity, made)
 
 
 def model_card(
     task: Task, data: Data, checkpoint: str, rows: tuple[int, int], deployed: Deployment, zeros: Sparsity
 ) -> str:
-    """The card of a model that no run of ours has made. ``rows``: how many were scored, and of how many."""
-    name = told(checkpoint)
+    """Return the card of a model that was trained elsewhere. ``rows``: how many were scored, and of how many."""
+    name = portable_path(checkpoint)
     made = f"Exported from `{name}` with `python -m sparse_xp.export`; trained elsewhere."
     title = f"{name} for {task.name}"
-    return card(title, task, data_of(task, data), rows_used(*rows), deployed, zeros, made)
+    return card(title, task, describe_data(task, data), rows_used(*rows), deployed, zeros, made)
 
 
-def data_of(task: Task, data: Data) -> str:
-    """What was scored, in words."""
+def describe_data(task: Task, data: Data) -> str:
+    """Return a description of the evaluation data."""
     if data.source == "embedded":
         return "generated data"
     if data.source == "files":
         return f"the user's file {Path(str(data.validation or data.train)).name}"
-    return f"`{told(task.dataset or task.folder)}{f'/{task.subset}' if task.subset else ''}`, {task.eval_split} split"
+    subset = f"/{task.subset}" if task.subset else ""
+    return f"`{portable_path(task.dataset or task.folder)}{subset}`, {task.eval_split} split"
 
 
 def card(title: str, task: Task, data: str, rows: str, deployed: Deployment, zeros: Sparsity, made: str) -> str:
-    """The text."""
-    asked = asked_of(task)
-    words = " ".join(f'{name}="{value}"' for name, value in asked.items())
-    call = ", ".join(f'{name}="{value}"' for name, value in asked.items())
+    """Return the text. ``data``, ``rows``: what was scored; ``made``: the section "How it was made"."""
+    example = [f'{name}="{value}"' for name, value in task.example().items()]
+    words, call = " ".join(example), ", ".join(example)
     labels = f"\nLabels: {', '.join(task.label_names)}.\n" if task.label_names else ""
     scores = "\n".join(f"- {name} {value:.2f}" for name, value in deployed.metrics.items())
-    losses = " (mlm_loss in nats a masked token, and its exponential)" if task.over_vocabulary else ""
+    units = f" ({task.metric_units})" if task.metric_units else ""
     nonzero = f", {deployed.nonzero_bytes / 1e6:.2f} MB of it not zero" if deployed.nonzero_bytes is not None else ""
-    taken = f"- {zeros.removed.told()}\n" if zeros.removed else ""
+    removed = f"- {zeros.removed.description}\n" if zeros.removed else ""
     return f"""# {title}
 
-A BERT-class encoder for {KINDS[type(task).__name__]} as an ONNX file.
+A BERT-class encoder for {task.purpose} as an ONNX file.
 
 Task `{task.name}` on {data}; texts of up to {task.max_length} tokens.
 {labels}
 ## Scores of this file
 
-Computed through onnxruntime on {rows} rows, in per cent{losses}:
+Computed through onnxruntime on {rows} rows, in per cent{units}:
 
 {scores}
 
@@ -85,11 +92,11 @@ Largest difference of a logit to PyTorch: {deployed.max_abs_diff:.1e}, on {this_
 
 ## Size and zeros
 
-{taken}- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} of \
-the whole model
+{removed}- zeros: {zeros.prunable:.2%} of the prunable weights, {zeros.encoder:.2%} of the encoder, {zeros.model:.2%} \
+of the whole model
 - `model.onnx`: {deployed.bytes / 1e6:.2f} MB{nonzero}; {deployed.compressed_bytes / 1e6:.2f} MB under \
 {deployed.compression}{INTEGERS * deployed.integers}{OPENVINO * (deployed.openvino_max_abs_diff is not None)}
-{computes(deployed)}
+{overflow_note(deployed)}
 Unstructured zeros make the file smaller once it is compressed. They do not make stock onnxruntime or OpenVINO faster;
 integers and structured removal (fewer layers, heads, neurons) do. `python -m sparse_xp.benchmark` measures it.
 
@@ -114,8 +121,8 @@ and computes the samples: it says whether this machine answers as the one that m
 """
 
 
-def computes(deployed: Deployment) -> str:
-    """What a file of integers computes on CPUs that add two 8-bit products in 16 bits."""
+def overflow_note(deployed: Deployment) -> str:
+    """Return what a reader must know about CPUs that add two 8-bit products in 16 bits; empty for an fp32 file."""
     if deployed.largest_pair is None:
         return ""
     pair = f"the largest |w1| + |w2| of two factors of one output is {deployed.largest_pair}"
@@ -137,33 +144,3 @@ exactly. A session of your own needs one more line:
 
 `quantization.reduce_range=true` makes a file that needs none.
 """
-
-
-EXACT_LINE = """
-    options.add_session_config_entry("{}", "{}")""".format(*EXACT)
-
-
-INTEGERS = """
-
-The matrices and tables of the file are 8-bit integers (int8, symmetric), and what is multiplied by them is rounded to 8
-bits (uint8) on the way: QuantizeLinear and DequantizeLinear, which onnxruntime and OpenVINO compute in integers. A
-processor with instructions for them (VNNI, AMX, ARM's dot products) makes that fast; `python -m sparse_xp.cpu` says
-which yours is."""
-
-OPENVINO = """
-
-`model.xml` with `model.bin` is the same in OpenVINO's own format."""
-
-KINDS = {
-    "QuestionAnswering": "questions answered from a text",
-    "TextClassification": "text classification",
-    "TokenClassification": "named entities",
-    "Pretraining": "masked words, to be fine-tuned from",
-    "PairPretraining": "masked words and next sentences, to be fine-tuned from",
-}
-
-
-def asked_of(task: Task) -> dict[str, str]:
-    """An example of what the task is asked, by the names that ``predict`` takes."""
-    asked = ASKED[type(task).__name__]
-    return {**asked, "second": "It was good."} if getattr(task, "text_pair", None) else asked

@@ -1,9 +1,12 @@
 """Losses over a large vocabulary without the logits of all tokens at once: exact, in chunks, gradients included.
 
-Of a step of masked language modelling with distillation the projection to the vocabulary takes the most, and its logits
-[tokens, vocabulary] most of the memory (``benchmarks/vocabulary.py``). In training a model's last Linear therefore
-leaves its work undone (``Projected``), and the loss does it chunk by chunk: logits, loss and gradient of a chunk, then
-the next. Numbers differ from the plain way by the rounding of sums in another order.
+In masked language modelling with distillation, the projection to the vocabulary takes most of a step, and its logits
+[tokens, vocabulary] most of the memory (``benchmarks/vocabulary.py``). In training the output projection therefore
+returns ``LazyLogits``. The loss computes logits, loss and gradient chunk by chunk. Results differ from the plain
+computation by the rounding of sums in another order.
+
+A step of training: ``lazy_projection`` wraps the loop, ``cross_entropy`` is called by ``tasks/pretraining.py``, and
+``divergence`` by ``modifiers/distillation.py``.
 """
 
 from __future__ import annotations
@@ -20,15 +23,16 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-#: logits of one chunk: on a CPU few enough for its caches, on a GPU enough to fill it
-ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
+#: logits of one chunk, by device: few enough for the caches of a CPU, enough to fill a GPU
+CHUNK_ELEMENTS = {"cpu": 1 << 23, "cuda": 1 << 27}
 
 
 @dataclass
-class Projected:
-    """The logits ``hidden @ weight.T + bias``, not computed yet. ``dtype``: of that product, float32 comes out.
+class LazyLogits:
+    """The logits ``hidden @ weight.T + bias`` before they are computed.
 
-    ``hidden`` [..., width], ``weight`` [vocabulary, width], ``bias`` [vocabulary].
+    ``hidden`` [..., width], ``weight`` [vocabulary, width], ``bias`` [vocabulary]. ``dtype`` is that of the matrix
+    product; the logits are float32.
     """
 
     hidden: Tensor
@@ -36,50 +40,50 @@ class Projected:
     bias: Tensor | None
     dtype: torch.dtype
 
-    def __getitem__(self, rows: Tensor | slice) -> Projected:
-        """The logits of some rows, or (by a mask [rows, tokens]) of some tokens."""
+    def __getitem__(self, rows: Tensor | slice) -> LazyLogits:
+        """Return the logits of some rows, or of some tokens by a bool mask [rows, tokens]."""
         return replace(self, hidden=self.hidden[rows])
 
     def __len__(self) -> int:
         return len(self.hidden)
 
     def dim(self) -> int:
-        """Of the logits."""
+        """Return the number of dimensions of the logits."""
         return self.hidden.dim()
 
-    def float(self) -> Projected:
-        """The logits are float32 whatever comes in."""
+    def float(self) -> LazyLogits:
+        """Return these logits: they are float32 already."""
         return self
 
-    def whole(self) -> Tensor:
-        """The logits [..., vocabulary], float32."""
+    def materialize(self) -> Tensor:
+        """Compute the logits [..., vocabulary], float32."""
         with torch.autocast(self.hidden.device.type, enabled=False):
             product = functional.linear(self.hidden.to(self.dtype), self.weight.to(self.dtype)).float()
         return product if self.bias is None else product + self.bias.float()
 
 
 class LazyLinear(nn.Linear):
-    """``nn.Linear``, but in training mode a ``Projected``."""
+    """A Linear that returns ``LazyLogits`` in training mode."""
 
     def forward(self, input: Tensor) -> Any:
-        """[..., width] in."""
+        """Map [..., width] to logits [..., vocabulary]: lazy ones in training, a Tensor in evaluation."""
         if not self.training:
             return super().forward(input)
         device = input.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.weight.dtype
-        return Projected(input, self.weight, self.bias, dtype)
+        return LazyLogits(input, self.weight, self.bias, dtype)
 
 
-def projection_of(model: PreTrainedModel) -> nn.Linear | None:
-    """The Linear from hidden states to the vocabulary; None if there is none, or it is no plain one."""
-    found = model.get_output_embeddings()
-    return found if type(found) is nn.Linear else None
+def vocabulary_projection(model: PreTrainedModel) -> nn.Linear | None:
+    """Return the Linear from hidden states to the vocabulary, or None if there is no plain one."""
+    module = model.get_output_embeddings()
+    return module if type(module) is nn.Linear else None
 
 
 @contextmanager
 def lazy_projection(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the model's logits over the vocabulary are ``Projected`` in training; then it is as it was."""
-    projection = projection_of(model)
+    """Make ``model`` return lazy logits over the vocabulary in training mode, within the block."""
+    projection = vocabulary_projection(model)
     if projection is not None:
         projection.__class__ = LazyLinear
     try:
@@ -89,94 +93,109 @@ def lazy_projection(model: PreTrainedModel) -> Iterator[None]:
             projection.__class__ = nn.Linear
 
 
-def always_lazy(model: PreTrainedModel) -> None:
-    """The same for a teacher, which is in eval mode: of its modules only this one is put into training mode."""
-    if (projection := projection_of(model)) is not None:
+def make_always_lazy(model: PreTrainedModel) -> None:
+    """Make ``model``, a teacher in eval mode, return lazy logits from now on.
+
+    Only its output projection is put into training mode; it has no dropout.
+    """
+    if (projection := vocabulary_projection(model)) is not None:
         projection.__class__ = LazyLinear
         projection.train()
 
 
-#: for some rows and their logits [rows, vocabulary], which it may overwrite: the sum of the loss, and its derivative
-Grade = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
+#: Maps a slice of rows and their logits [rows, vocabulary], which it may overwrite, to the sum of their losses and the
+#: derivative of that sum by the logits.
+LossAndGrad = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
 
 
-class _Graded(torch.autograd.Function):
-    """The sum over rows of what ``grade`` says of their logits; the gradients are computed on the way there."""
+class _ChunkedLoss(torch.autograd.Function):
+    """The sum of a loss over rows. The gradients are computed in the forward pass, while the logits are there."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: Any, grade: Grade) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, loss_and_grad: LossAndGrad
+    ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
-        wanted = ctx.needs_input_grad
-        by_hidden, by_weight = (torch.zeros_like(each, dtype=torch.float32) for each in (hidden, weight))
-        by_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
-        # A derivative of a softmax is as small as half precision cannot tell from zero; bfloat16 can.
-        back = torch.bfloat16 if dtype == torch.float16 and torch.cuda.is_bf16_supported() else dtype
-        back = torch.float32 if back == torch.float16 else back
+        needs_grad = ctx.needs_input_grad
+        hidden_grad, weight_grad = (torch.zeros_like(tensor, dtype=torch.float32) for tensor in (hidden, weight))
+        bias_grad = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        backward_dtype = _backward_dtype(dtype)
         with torch.autocast(hidden.device.type, enabled=False):
-            ahead, behind = weight.to(dtype), weight.to(back)
-            size = max(1, ELEMENTS.get(hidden.device.type, 1 << 23) // len(weight))
+            forward_weight, backward_weight = weight.to(dtype), weight.to(backward_dtype)
+            size = max(1, CHUNK_ELEMENTS.get(hidden.device.type, 1 << 23) // len(weight))
             for start in range(0, len(hidden), size):
                 rows = slice(start, start + size)
-                logits = functional.linear(hidden[rows].to(dtype), ahead).float()
+                logits = functional.linear(hidden[rows].to(dtype), forward_weight).float()
                 if bias is not None:
                     logits += bias
-                value, slope = grade(rows, logits)
-                total += value
-                if by_bias is not None:
-                    by_bias += slope.sum(0)
-                slope = slope.to(back)
-                if wanted[0]:
-                    by_hidden[rows] = (slope @ behind).float()
-                if wanted[1]:
-                    by_weight += (slope.T @ hidden[rows].to(back)).float()
-        ctx.save_for_backward(by_hidden.to(hidden.dtype), by_weight.to(weight.dtype), by_bias)
-        ctx.wanted = wanted
+                loss, grad = loss_and_grad(rows, logits)
+                total += loss
+                if bias_grad is not None:
+                    bias_grad += grad.sum(0)
+                grad = grad.to(backward_dtype)
+                if needs_grad[0]:
+                    hidden_grad[rows] = (grad @ backward_weight).float()
+                if needs_grad[1]:
+                    weight_grad += (grad.T @ hidden[rows].to(backward_dtype)).float()
+        ctx.save_for_backward(hidden_grad.to(hidden.dtype), weight_grad.to(weight.dtype), bias_grad)
+        ctx.needs_grad = needs_grad
         return total
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        scaled = [None if each is None else each * gradients[0] for each in ctx.saved_tensors]
-        return (*(each if wanted else None for each, wanted in zip(scaled, ctx.wanted, strict=False)), None, None)
+        scaled = [None if saved is None else saved * gradients[0] for saved in ctx.saved_tensors]
+        grads = (grad if needed else None for grad, needed in zip(scaled, ctx.needs_grad, strict=False))
+        return (*grads, None, None)
 
 
-def graded(logits: Projected, grade: Grade) -> Tensor:
-    """The sum over rows, with a gradient for hidden states, weight and bias; ``logits.hidden`` is [rows, width]."""
-    total: Tensor = _Graded.apply(logits.hidden, logits.weight, logits.bias, logits.dtype, grade)
+def _backward_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the dtype for products with softmax gradients: they underflow in float16, bfloat16 represents them."""
+    if dtype != torch.float16:
+        return dtype
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+
+
+def chunked_loss(logits: LazyLogits, loss_and_grad: LossAndGrad) -> Tensor:
+    """Return the sum of a loss over rows, with gradients for hidden states [rows, width], weight and bias."""
+    total: Tensor = _ChunkedLoss.apply(logits.hidden, logits.weight, logits.bias, logits.dtype, loss_and_grad)
     return total
 
 
-def cross_entropy(logits: Projected | Tensor, labels: Tensor, ignored: int = -100) -> Tensor:
-    """Mean over the labels [...] that are not ``ignored``, 0 if all are; ``logits`` [..., vocabulary]."""
-    counts = labels != ignored
-    logits, labels = logits[counts], labels[counts]
+def cross_entropy(logits: LazyLogits | Tensor, labels: Tensor, ignore_index: int = -100) -> Tensor:
+    """Return the mean over the ``labels`` [...] that are not ``ignore_index``, 0 if all are.
+
+    ``logits`` [..., vocabulary]. The derivative by the logits is softmax(logits) - one_hot(label).
+    """
+    counted = labels != ignore_index
+    logits, labels = logits[counted], labels[counted]
     if isinstance(logits, Tensor):
         return functional.cross_entropy(logits.float(), labels, reduction="sum") / max(1, len(labels))
 
-    def grade(rows: slice, z: Tensor) -> tuple[Tensor, Tensor]:
-        log_q, wanted = z.log_softmax(-1), labels[rows, None]
-        value = -log_q.gather(1, wanted).sum()
-        slope = log_q.exp_()
-        return value, slope.scatter_add_(1, wanted, torch.full_like(wanted, -1, dtype=slope.dtype))
+    def loss_and_grad(rows: slice, z: Tensor) -> tuple[Tensor, Tensor]:
+        log_q, targets = z.log_softmax(-1), labels[rows, None]
+        loss = -log_q.gather(1, targets).sum()
+        grad = log_q.exp_()
+        return loss, grad.scatter_add_(1, targets, torch.full_like(targets, -1, dtype=grad.dtype))
 
-    return graded(logits, grade) / max(1, len(labels))
+    return chunked_loss(logits, loss_and_grad) / max(1, len(labels))
 
 
-def divergence(student: Projected, teacher: Projected | Tensor, temperature: float) -> Tensor:
-    """T^2 * KL(softmax(teacher/T) || softmax(student/T)), mean over rows (Hinton et al. 2015); both [rows, vocabulary].
+def divergence(student: LazyLogits, teacher: LazyLogits | Tensor, temperature: float) -> Tensor:
+    """Return T^2 * KL(softmax(teacher/T) || softmax(student/T)), the mean over rows; both [rows, vocabulary].
 
-    The derivative by the student's logits is T * (q - p).
+    The derivative by the student's logits is T * (q - p). Hinton et al. 2015, arXiv:1503.02531.
     """
 
-    def grade(rows: slice, z: Tensor) -> tuple[Tensor, Tensor]:
-        other = teacher[rows]
-        with torch.no_grad():
-            taught = other.whole() if isinstance(other, Projected) else other.float()
-        log_p = (
-            taught.div_(temperature).log_softmax(-1) if taught is not other else (taught / temperature).log_softmax(-1)
-        )
+    def loss_and_grad(rows: slice, z: Tensor) -> tuple[Tensor, Tensor]:
+        chunk = teacher[rows]
+        if isinstance(chunk, LazyLogits):
+            with torch.no_grad():
+                log_p = chunk.materialize().div_(temperature).log_softmax(-1)
+        else:  # may be a view of the stored logits: not in place
+            log_p = (chunk.float() / temperature).log_softmax(-1)
         log_q = z.div_(temperature).log_softmax(-1)
         p = log_p.exp()
-        value = temperature**2 * (torch.linalg.vecdot(p, log_p) - torch.linalg.vecdot(p, log_q)).sum()
-        return value, log_q.exp_().sub_(p).mul_(temperature)
+        loss = temperature**2 * (torch.linalg.vecdot(p, log_p) - torch.linalg.vecdot(p, log_q)).sum()
+        return loss, log_q.exp_().sub_(p).mul_(temperature)
 
-    return graded(student, grade) / max(1, len(student))
+    return chunked_loss(student, loss_and_grad) / max(1, len(student))

@@ -1,6 +1,6 @@
-"""What an encoder costs with so many heads and feed-forward neurons in each layer, and how many of them to keep.
+"""The cost of an encoder as a function of its heads and neurons, and which of them fit into a budget.
 
-Pure functions of numbers, without torch. A *size* is a pair (heads, neurons) of one layer; a cost is a number of
+Pure functions of numbers, without torch. A *size* is a pair (heads, neurons) of one layer. A cost is a number of
 parameters, of multiplications, or milliseconds.
 """
 
@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
+from typing import NamedTuple
 
 Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """The full size of a layer: residual stream ``hidden`` wide, ``heads`` of ``head_size``, ``neurons``."""
+class LayerShape:
+    """The full size of a layer: a residual stream of ``hidden``, ``heads`` of ``head_size``, and ``neurons``."""
 
     hidden: int
     heads: int
@@ -25,10 +26,10 @@ class Shape:
 
 @dataclass(frozen=True)
 class Costs:
-    """``heads[h]``: of an attention block with h heads; ``neurons[n]``: of a feed-forward block with n neurons.
+    """``heads[h]``: cost of an attention block with h heads; ``neurons[n]``: of a feed-forward block with n neurons.
 
-    ``rest``: what is paid whatever the layers have. Neither list ever falls, and both begin with 0: a layer that has
-    nothing left is not there.
+    ``rest``: the fixed cost, whatever the layers have. Both lists are monotone and begin with 0: a layer without heads
+    and neurons costs nothing, because it is removed.
     """
 
     heads: Sequence[float]
@@ -36,45 +37,100 @@ class Costs:
     rest: float = 0.0
 
     def total(self, sizes: Sequence[Size]) -> float:
-        """Of an encoder with layers of these sizes."""
+        """Return the cost of an encoder with layers of these ``sizes``."""
         return self.rest + sum(self.heads[h] + self.neurons[n] for h, n in sizes)
 
-    def with_map(self, dimensions: int) -> Costs:
-        """The same with a matrix from factored embeddings to the hidden states in what is paid in any case.
+    def with_projection(self, dimensions: int) -> Costs:
+        """Add the projection of factored embeddings, ``dimensions`` wide, to the fixed cost.
 
-        It multiplies as much as half so many neurons, between the two matrices of theirs.
+        It costs as much as ``dimensions / 2`` neurons: a neuron has two rows of the hidden size, a dimension one. The
+        cost of a neuron is the slope of the upper half of the table.
         """
         most = len(self.neurons) - 1
         neuron = (self.neurons[most] - self.neurons[most // 2]) / (most - most // 2)
         return replace(self, rest=self.rest + neuron * dimensions / 2)
 
 
-def parameter_costs(shape: Shape) -> Costs:
-    """Weights of the six matrices: 4 * head_size * hidden for a head, 2 * hidden for a neuron."""
+def parameter_costs(shape: LayerShape) -> Costs:
+    """Count the weights of the six matrices: 4 * head_size * hidden for a head, 2 * hidden for a neuron."""
     head, neuron = 4 * shape.head_size * shape.hidden, 2 * shape.hidden
-    return Costs([head * h for h in range(shape.heads + 1)], [neuron * n for n in range(shape.neurons + 1)])
+    return linear_costs(shape, head, neuron)
 
 
-def multiplication_costs(shape: Shape, tokens: int) -> Costs:
-    """Multiplications for one row of ``tokens``: those of the six matrices, and of the two products of attention."""
+def multiplication_costs(shape: LayerShape, tokens: int) -> Costs:
+    """Count the multiplications for one row of ``tokens``: the six matrices and the two products of attention."""
     head = tokens * 4 * shape.head_size * shape.hidden + 2 * tokens**2 * shape.head_size
     neuron = tokens * 2 * shape.hidden
+    return linear_costs(shape, head, neuron)
+
+
+def linear_costs(shape: LayerShape, head: int, neuron: int) -> Costs:
+    """Return costs of ``head`` for every head and ``neuron`` for every neuron, up to the full ``shape``."""
     return Costs([head * h for h in range(shape.heads + 1)], [neuron * n for n in range(shape.neurons + 1)])
 
 
-def least(sizes: Sequence[Size], multiple: int) -> list[Size]:
-    """What has to be left of layers of these sizes: one head, and ``multiple`` neurons (or all, if they are fewer)."""
+# Bounds
+
+
+def minimum_sizes(sizes: Sequence[Size], multiple: int) -> list[Size]:
+    """Return what has to be left of layers of these ``sizes``: one head and ``multiple`` neurons, or all if fewer."""
     return [(min(1, heads), min(multiple, neurons)) for heads, neurons in sizes]
 
 
-def least_cost(costs: Costs, sizes: Sequence[Size], multiple: int, layers: bool) -> float:
-    """The least that an encoder of these sizes can come to; with ``layers`` one that has a single layer left."""
-    smallest = least(sizes, multiple)
+def minimum_cost(costs: Costs, sizes: Sequence[Size], multiple: int, layers: bool) -> float:
+    """Return the lowest cost that an encoder of these ``sizes`` can reach.
+
+    With ``layers``, whole layers may be removed down to a single one, the cheapest.
+    """
+    smallest = minimum_sizes(sizes, multiple)
     return min(costs.total([size]) for size in smallest if any(size)) if layers else costs.total(smallest)
 
 
-def share_of(size: Size, share: float, multiple: int) -> Size:
-    """About ``share`` of the heads and of the neurons; the neurons a whole multiple, both at least the least."""
+def check_budget(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int, layers: bool = False) -> None:
+    """Raise ValueError if even the minimum sizes cost more than ``budget``."""
+    smallest = minimum_cost(costs, sizes, multiple, layers)
+    if smallest > budget:
+        where = "a single layer" if layers else "each layer"
+        raise ValueError(f"one head and {multiple} neurons in {where} cost {smallest:g}, more than {budget:g}")
+
+
+# The same share of every layer
+
+
+def uniform_sizes(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int) -> list[Size]:
+    """Return the largest sizes within ``budget`` that keep the same share of heads and of neurons in every layer.
+
+    The number of heads is small, so rounding it wastes budget; the rest of the budget goes into neurons.
+    Raises ValueError for a budget below the minimum sizes.
+    """
+    check_budget(costs, sizes, budget, multiple)
+    if costs.total(sizes) <= budget:
+        return list(sizes)
+    chosen = scaled_sizes(sizes, largest_share(costs, sizes, budget, multiple), multiple)
+    while True:
+        more = [(h, min(n + multiple, most)) for (h, n), (_, most) in zip(chosen, sizes, strict=True)]
+        if more == chosen or costs.total(more) > budget:
+            return chosen
+        chosen = more
+
+
+def largest_share(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int) -> float:
+    """Return the largest share in [0, 1] of every layer that fits into ``budget``, by bisection to 2^-40."""
+    low, high = 0.0, 1.0
+    for _ in range(40):  # the cost is a monotone step function of the share
+        middle = (low + high) / 2
+        fits = costs.total(scaled_sizes(sizes, middle, multiple)) <= budget
+        low, high = (middle, high) if fits else (low, middle)
+    return low
+
+
+def scaled_sizes(sizes: Sequence[Size], share: float, multiple: int) -> list[Size]:
+    """Return ``scaled_size`` of each layer."""
+    return [scaled_size(size, share, multiple) for size in sizes]
+
+
+def scaled_size(size: Size, share: float, multiple: int) -> Size:
+    """Return about ``share`` of the heads and neurons, at least the minimum; neurons rounded down to ``multiple``."""
     heads, neurons = size
     return (
         max(1, round(share * heads)),
@@ -82,28 +138,11 @@ def share_of(size: Size, share: float, multiple: int) -> Size:
     )
 
 
-def even_sizes(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int) -> list[Size]:
-    """The largest sizes within ``budget`` that keep the same share of heads and of neurons in every layer.
+def interpolate_size(first: Size, last: Size, done: float, multiple: int) -> Size:
+    """Return the size on the way from ``first`` to ``last``: exactly these at ``done`` 0 and 1, monotone between.
 
-    Heads are few and their number is rounded: neurons make up for it, as far as the budget goes.
-    Raises ValueError for a budget that the least sizes exceed.
+    Heads and neurons are rounded up, neurons to a ``multiple``.
     """
-    check_budget(costs, sizes, budget, multiple)
-    low, high = 0.0, 1.0
-    for _ in range(40):  # the cost is a step function of the share that never falls
-        middle = (low + high) / 2
-        fits = costs.total([share_of(size, middle, multiple) for size in sizes]) <= budget
-        low, high = (middle, high) if fits else (low, middle)
-    found = list(sizes) if costs.total(sizes) <= budget else [share_of(size, low, multiple) for size in sizes]
-    while True:
-        more = [(h, min(n + multiple, most)) for (h, n), (_, most) in zip(found, sizes, strict=True)]
-        if more == found or costs.total(more) > budget:
-            return found
-        found = more
-
-
-def between(first: Size, last: Size, done: float, multiple: int) -> Size:
-    """A size on the way from ``first`` to ``last``, exactly these at 0 and 1; it never grows with ``done``."""
     if done <= 0:
         return first
     if done >= 1:
@@ -112,7 +151,24 @@ def between(first: Size, last: Size, done: float, multiple: int) -> Size:
     return max(last[0], -int(-heads // 1)), min(first[1], max(last[1], -int(-neurons // multiple) * multiple))
 
 
-def chosen_sizes(
+# The least valuable groups of the whole encoder
+
+
+class Move(NamedTuple):
+    """A step of the greedy search: the score that it loses, the cost that it saves, and the layer's size after it."""
+
+    lost: float
+    saved: float
+    layer: int
+    size: Size
+
+    @property
+    def price(self) -> float:
+        """Score lost for each unit of cost saved."""
+        return self.lost / self.saved if self.saved > 0 else float("inf")
+
+
+def greedy_sizes(
     costs: Costs,
     sizes: Sequence[Size],
     heads: Sequence[Sequence[float]],
@@ -122,66 +178,67 @@ def chosen_sizes(
     layers: Sequence[float] | None = None,
     target: float | None = None,
 ) -> list[Size]:
-    """The sizes within ``budget`` when heads and runs of ``multiple`` neurons go one by one, anywhere in the encoder.
+    """Return the sizes within ``budget`` after removing the groups of the lowest price, one after the other.
 
-    ``heads``, ``neurons``: for each layer the scores of those that it has, ascending. That goes next which has the
-    least score for what it saves (the greedy rule for a knapsack).
+    A group is a head, or a run of ``multiple`` neurons, in any layer. This is the greedy rule for a knapsack.
 
-    ``layers``: the score of each layer as a whole, by which it goes under the same rule; its size is (0, 0), then, and
-    one layer stays. As it is much at once, it may go before the ``budget`` of a moment wants so much, but not where
-    less than ``target`` (the last budget; None: this one) would be left, unless there is nothing else to go.
+    ``heads``, ``neurons``: for each layer the scores of the groups that it has, ascending.
+
+    ``layers``: scores of whole layers, which may then be removed by the same rule (size (0, 0)); one layer stays.
+    Removing a layer may overshoot the current budget but not the final ``target`` (None: the current budget), unless no
+    smaller move is left.
+
     Raises ValueError for a budget that cannot be met.
     """
     check_budget(costs, sizes, budget, multiple, layers is not None)
-    sums = [
-        ([0.0, *accumulate(h)], [0.0, *accumulate(n)], size) for h, n, size in zip(heads, neurons, sizes, strict=True)
-    ]
-    left = [list(size) for size in sizes]
-    tables = (costs.heads, costs.neurons)
-    floors = least(sizes, multiple)
-    total = costs.total(sizes)
     target = budget if target is None else target
-
-    def smaller(layer: int, kind: int) -> int:
-        """The next size down: one head, or down to a whole multiple of neurons."""
-        now = left[layer][kind]
-        return max(floors[layer][kind], now - 1 if kind == 0 else (now - 1) // multiple * multiple)
-
-    def groups() -> Iterator[tuple[float, float, int, Size]]:
-        """What may go of single layers: the score for what it saves, that saving, the layer, and its size after it."""
-        for layer, kind in ((layer, kind) for layer in range(len(left)) if any(left[layer]) for kind in (0, 1)):
-            now, then = left[layer][kind], smaller(layer, kind)
-            if then == now:
-                continue
-            gone = len(sums[layer][kind]) - 1 - now  # of this layer so many are out already, the least first
-            lost = sums[layer][kind][gone + now - then] - sums[layer][kind][gone]
-            saved = tables[kind][now] - tables[kind][then]
-            size = (then, left[layer][1]) if kind == 0 else (left[layer][0], then)
-            yield lost / saved if saved > 0 else float("inf"), saved, layer, size
-
-    def whole() -> Iterator[tuple[float, float, int, Size]]:
-        """The same of layers as a whole."""
-        there = [layer for layer, size in enumerate(left) if any(size)]
-        if layers is None or len(there) == 1:
-            return
-        for layer in there:
-            saved = tables[0][left[layer][0]] + tables[1][left[layer][1]]
-            yield layers[layer] / saved, saved, layer, (0, 0)
-
+    minimum = minimum_sizes(sizes, multiple)
+    lost = [([0.0, *accumulate(h)], [0.0, *accumulate(n)]) for h, n in zip(heads, neurons, strict=True)]
+    left, total = list(sizes), costs.total(sizes)
     while total > budget:
-        fitting = [each for each in whole() if total - each[1] >= target]
-        moves = [*groups(), *fitting] or list(whole())
-        if not moves:  # rounding: the least sizes are within the budget, and sums of differences are not
+        groups = group_moves(costs, left, minimum, lost, multiple)
+        whole = [] if layers is None else list(layer_moves(costs, left, layers))
+        moves = [*groups, *(move for move in whole if total - move.saved >= target)] or whole
+        if not moves:  # rounding: the minimum sizes are within the budget, but sums of differences are not
             break
-        _, saved, layer, size = min(moves, key=lambda move: move[0])
-        left[layer] = list(size)
-        total -= saved
-    return [(h, n) for h, n in left]
+        best = min(moves, key=lambda move: move.price)
+        left[best.layer] = best.size
+        total -= best.saved
+    return left
 
 
-def check_budget(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int, layers: bool = False) -> None:
-    """Raise ValueError if even the least sizes cost more than ``budget``."""
-    smallest = least_cost(costs, sizes, multiple, layers)
-    if smallest > budget:
-        where = "a single layer" if layers else "each layer"
-        raise ValueError(f"one head and {multiple} neurons in {where} cost {smallest:g}, more than {budget:g}")
+def group_moves(
+    costs: Costs,
+    left: Sequence[Size],
+    minimum: Sequence[Size],
+    lost: Sequence[tuple[Sequence[float], Sequence[float]]],
+    multiple: int,
+) -> Iterator[Move]:
+    """Yield the next smaller size of every layer above its minimum: one head less, or neurons down to a ``multiple``.
+
+    ``lost``: for the heads and for the neurons of each layer, the sums of the k lowest scores for k = 0, 1, ...
+    """
+    for layer, (heads, neurons) in enumerate(left):
+        fewer = max(minimum[layer][0], heads - 1)
+        if fewer < heads:
+            saved = costs.heads[heads] - costs.heads[fewer]
+            yield Move(lost_between(lost[layer][0], heads, fewer), saved, layer, (fewer, neurons))
+        fewer = max(minimum[layer][1], (neurons - 1) // multiple * multiple)
+        if fewer < neurons:
+            saved = costs.neurons[neurons] - costs.neurons[fewer]
+            yield Move(lost_between(lost[layer][1], neurons, fewer), saved, layer, (heads, fewer))
+
+
+def layer_moves(costs: Costs, left: Sequence[Size], scores: Sequence[float]) -> Iterator[Move]:
+    """Yield the removal of each whole layer, as long as another one is left."""
+    present = [layer for layer, size in enumerate(left) if any(size)]
+    if len(present) > 1:
+        for layer in present:
+            heads, neurons = left[layer]
+            yield Move(scores[layer], costs.heads[heads] + costs.neurons[neurons], layer, (0, 0))
+
+
+def lost_between(lost: Sequence[float], now: int, then: int) -> float:
+    """Return the scores lost from ``now`` groups to ``then``, given the sums of the k lowest scores."""
+    removed = len(lost) - 1 - now  # in earlier moves, the lowest first
+    return lost[removed + now - then] - lost[removed]

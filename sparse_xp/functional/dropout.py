@@ -1,9 +1,9 @@
-"""Dropout that costs a CPU less, for training: sixteen random bits an element in place of a whole random number.
+"""Dropout that is cheaper on a CPU: sixteen random bits per element in place of a random double.
 
 PyTorch draws a double for every element on a CPU, which for a BERT with attention dropout is a sixth of a bf16 step
-(``benchmarks/training.py --profile``). Here one 64-bit draw of PyTorch's own generator decides over four elements, so
-that a run still resumes from the saved state of that generator. The probability is a multiple of 2^-16 (0.1 becomes
-0.100006) and the scale is the inverse of what is really kept, so the expectation is exact.
+(``benchmarks/training.py --profile``). Here one 64-bit draw decides over four elements. It comes from PyTorch's own
+generator, so a run still resumes from the saved state of that generator. The probability is rounded to a multiple of
+2^-16 (0.1 becomes 0.100006). The scale is the inverse of the rounded share, so the expectation is exact.
 """
 
 from __future__ import annotations
@@ -18,14 +18,15 @@ from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 
-#: the name under which transformers finds ``attention``
-NAME = "sparse_xp_cpu"
+#: the name under which transformers finds ``cheap_attention``
+ATTENTION_NAME = "sparse_xp_cpu"
 
 
 def keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
-    """Int16 of ``shape``, 0 with probability ``q``, the multiple of 2^-16 nearest to ``p``, else 1; and 1 / (1 - q).
+    """Return a mask (int16 of ``shape``, 0 with probability ``q``, else 1) and the scale 1 / (1 - q).
 
-    Not bool: a CPU multiplies by numbers several times as fast as it chooses by truth values.
+    ``q`` is the multiple of 2^-16 nearest to ``p``. The mask is int16 because a CPU multiplies by integers several
+    times faster than it selects by a bool mask.
     """
     dropped = round(p * 2**16)
     elements = shape.numel()
@@ -49,20 +50,20 @@ class _Drop(torch.autograd.Function):
 
 
 def drop(values: Tensor, p: float) -> Tensor:
-    """``values`` with each element zero with probability ``p`` and the others scaled up (Srivastava et al. 2014)."""
+    """Zero each element of ``values`` with probability ``p`` and scale the others up (Srivastava et al. 2014)."""
     dropped: Tensor = _Drop.apply(values, p)
     return dropped
 
 
 class CheapDropout(nn.Dropout):
-    """``nn.Dropout`` by ``drop``."""
+    """``nn.Dropout`` computed by ``drop``."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """The same shape."""
+        """Apply dropout to ``input`` of any shape."""
         return drop(input, self.p) if self.training and 0 < self.p < 1 else super().forward(input)
 
 
-def attention(
+def cheap_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -70,39 +71,40 @@ def attention(
     attention_mask: Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
-    **more: Any,
+    **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Scaled dot-product attention for transformers; [rows, heads, tokens, width] in, [rows, tokens, heads, width] out.
+    """Compute scaled dot-product attention for transformers, with cheap dropout.
 
-    PyTorch's own has no fused form with dropout on a CPU. Without dropout (evaluation, export) this is PyTorch's.
+    Maps query, key and value [rows, heads, tokens, width] to [rows, tokens, heads, width]. PyTorch's own attention has
+    no fused kernel with dropout on a CPU. Without dropout (evaluation, export) PyTorch's own is used.
     """
     if not dropout:
-        found, _ = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
+        output, _ = sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
-        return found, None
+        return output, None
     query = query * (scaling if scaling is not None else query.shape[-1] ** -0.5)
     scores = query @ key.transpose(2, 3)
     if attention_mask is not None:  # bool, as sdpa_mask makes it
         scores.masked_fill_(~attention_mask, torch.finfo(scores.dtype).min)
-    # PyTorch computes a bf16 softmax in float32 and rounds its result: dtype=float32 is equal, and ten times slower.
+    # PyTorch computes a bf16 softmax in float32 and rounds the result: dtype=float32 gives the same, ten times slower.
     weights = drop(scores.softmax(-1), dropout)
     return (weights @ value).transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION_NAME, cheap_attention)
+AttentionMaskInterface.register(ATTENTION_NAME, sdpa_mask)
 
 
 @contextmanager
 def cheap_dropout(model: PreTrainedModel) -> Iterator[None]:
-    """Within the block the dropouts of ``model`` are the cheap ones; afterwards it is as it was."""
+    """Use cheap dropout in all dropouts and in the attention of ``model``, within the block."""
     plain = [module for module in model.modules() if type(module) is nn.Dropout]
     implementation = model.config._attn_implementation
     for module in plain:
         module.__class__ = CheapDropout
     if implementation == "sdpa":
-        model.set_attn_implementation(NAME)
+        model.set_attn_implementation(ATTENTION_NAME)
     try:
         yield
     finally:

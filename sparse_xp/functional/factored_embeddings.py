@@ -1,49 +1,70 @@
-"""The table of word embeddings as a product: a narrower table, and a matrix from its width to that of hidden states.
+"""Word embeddings as a product: a narrower table, and a projection from its width to that of the hidden states.
 
-As in ALBERT (Lan et al. 2020, arXiv:1909.11942). A *dimension* of the factor is a column of both; it is silenced by
-zeros in both, and removed by cutting them out.
+As in ALBERT (Lan et al. 2020, arXiv:1909.11942). A *dimension* is a column of both matrices. It is zeroed in both while
+a model trains, and removed by cutting the column out. ``modifiers/embedding_pruning.py`` decides when.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from sparse_xp.errors import UserError, shortened
 
-#: in config.json: the dimensions of the factor
-KEY = "embedding_factor"
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+#: the key of config.json: the dimensions that are left
+FACTOR_KEY = "embedding_factor"
 
 
-class Factored(nn.Sequential):
-    """``table`` [words, dimensions], then ``map`` [hidden, dimensions]: numbers of words in, hidden states out."""
+class FactoredEmbedding(nn.Sequential):
+    """``table`` [vocabulary, dimensions], then ``projection`` [hidden, dimensions].
+
+    Maps token ids [...] to hidden states [..., hidden].
+    """
 
     table: nn.Embedding
-    map: nn.Linear
 
-    def __init__(self, table: nn.Embedding, map: nn.Linear):
+    def __init__(self, table: nn.Embedding, projection: nn.Linear):
         super().__init__()
         self.add_module("table", table)
-        self.add_module("map", map)
-        # Under the name of the table that stock classes want: they refuse its shape, instead of making up a table.
+        # Saved models have the projection under the name "map": <word_embeddings>.map.weight.
+        self.add_module("map", projection)
+        # An empty weight under the name that stock classes give the table. Loading then fails because of its shape,
+        # where a missing weight would be initialized at random with a mere warning.
         self.register_buffer("weight", torch.zeros(0))
-        self.last = table.embedding_dim  # how many dimensions are to be left in the end
+        #: how many dimensions are to be left at the end of the run; latency tables price the projection by it
+        self.final_dimensions = table.embedding_dim
+
+    @property
+    def projection(self) -> nn.Linear:
+        """The Linear from dimensions to the hidden size."""
+        module = self.get_submodule("map")
+        assert isinstance(module, nn.Linear)
+        return module
+
+    @property
+    def factors(self) -> tuple[nn.Embedding, nn.Linear]:
+        """Table and projection; a dimension is a column of both weights."""
+        return self.table, self.projection
+
+    @classmethod
+    def like(cls, table: nn.Embedding, dimensions: int) -> FactoredEmbedding:
+        """Return a product of so many ``dimensions`` with fresh weights in place of ``table`` [vocabulary, hidden]."""
+        vocabulary, hidden = table.weight.shape
+        device = table.weight.device
+        narrow = nn.Embedding(vocabulary, dimensions, table.padding_idx, device=device)
+        return cls(narrow, nn.Linear(dimensions, hidden, bias=False, device=device))
 
 
-def made(words: int, dimensions: int, hidden: int, padding: int | None, like: Tensor | None = None) -> Factored:
-    """One with fresh weights, where ``like`` is."""
-    device = None if like is None else like.device
-    table = nn.Embedding(words, dimensions, padding, device=device)
-    return Factored(table, nn.Linear(dimensions, hidden, bias=False, device=device))
+def principal_factors(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Factor ``weight`` [vocabulary, hidden] along the principal axes of its rows, the longest axis first.
 
-
-def principal(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """[words, hidden] as table [words, hidden] and map [hidden, hidden] with table @ map.T = weight, to rounding.
-
-    The columns of ``map`` are orthonormal: the principal axes of the rows, the longest first. So the table has the
-    scale that it had, and a learning rate means the same for it.
+    Returns table [vocabulary, hidden] and projection [hidden, hidden] with table @ projection.T = weight to rounding.
+    The columns of the projection are orthonormal, so the table keeps its scale and its learning rate.
     """
     exact = weight.detach().double()
     _, axes = torch.linalg.eigh(exact.T @ exact)
@@ -51,76 +72,84 @@ def principal(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (exact @ axes).to(weight.dtype), axes.to(weight.dtype)
 
 
-def find(model: Any) -> Factored | None:
-    """The factored embeddings of ``model``, None if they are one table."""
-    found = model.get_input_embeddings()
-    return found if isinstance(found, Factored) else None
+def find_factored(model: PreTrainedModel) -> FactoredEmbedding | None:
+    """Return the factored embeddings of ``model``, or None if they are one table."""
+    module = model.get_input_embeddings()
+    return module if isinstance(module, FactoredEmbedding) else None
 
 
-def factor(model: Any) -> Factored:
-    """Make the word embeddings of ``model`` a product, in place, with all of its dimensions; or find that they are.
+def factor_embeddings(model: PreTrainedModel) -> FactoredEmbedding:
+    """Replace the word embeddings of ``model`` by an equal product of full width, unless they are one already.
 
-    Raises UserError for a model that puts the table to another use, too.
+    Raises UserError for a model that also predicts words with its table (tied embeddings).
     """
-    if known := find(model):
-        return known
+    if factored := find_factored(model):
+        return factored
     table = model.get_input_embeddings()
+    assert isinstance(table, nn.Embedding)
     if model.get_output_embeddings() is not None:
         raise UserError(
             f"{type(model).__name__} predicts words with the table of its embeddings, which cannot be factored, then. "
             "Prune the embeddings in a run of another task."
         )
-    words, hidden = table.weight.shape
-    found = made(words, hidden, hidden, table.padding_idx, table.weight)
-    found.table.weight.data, found.map.weight.data = principal(table.weight)
-    model.set_input_embeddings(found)
-    setattr(model.config, KEY, hidden)
-    return found
+    hidden = table.embedding_dim
+    factored = FactoredEmbedding.like(table, hidden)
+    factored.table.weight.data, factored.projection.weight.data = principal_factors(table.weight)
+    model.set_input_embeddings(factored)
+    setattr(model.config, FACTOR_KEY, hidden)
+    return factored
 
 
-def silence(factored: Factored, kept: Tensor) -> None:
-    """Put zeros into the columns of both that ``kept`` [dimensions], bool, does not keep."""
-    for module in (factored.table, factored.map):
+def zero_dimensions(factored: FactoredEmbedding, kept: Tensor) -> None:
+    """Zero the columns of both factors that ``kept`` [dimensions], bool, does not keep."""
+    for module in factored.factors:
         module.weight.data.mul_(kept)
 
 
-def loud(factored: Factored, kept: Tensor) -> int:
-    """How many weights that ``kept`` does not keep are not zero."""
-    return sum(int(m.weight.detach()[:, ~kept].count_nonzero()) for m in (factored.table, factored.map))
+def count_nonzero_dimensions(factored: FactoredEmbedding, kept: Tensor) -> int:
+    """Return how many weights of both factors differ from zero in columns that ``kept`` does not keep."""
+    return sum(int(module.weight.detach()[:, ~kept].count_nonzero()) for module in factored.factors)
 
 
-def cut(model: Any, kept: Tensor) -> None:
-    """Remove the columns that are not ``kept``, and say so in the configuration; parameters stay the same objects."""
-    factored = find(model)
+def select_dimensions(model: PreTrainedModel, kept: Tensor) -> None:
+    """Cut the columns that are not ``kept`` out of both factors, and record it in the configuration.
+
+    The parameters stay the same objects, and lose their gradients.
+    """
+    factored = find_factored(model)
     assert factored is not None
-    for module in (factored.table, factored.map):
+    for module in factored.factors:
         module.weight.grad = None
         module.weight.data = module.weight.data[:, kept].contiguous()
     left = int(kept.sum())
-    factored.table.embedding_dim = factored.map.in_features = factored.last = left
-    setattr(model.config, KEY, left)
+    factored.table.embedding_dim = factored.projection.in_features = factored.final_dimensions = left
+    setattr(model.config, FACTOR_KEY, left)
 
 
-def resize(model: Any, dimensions: int) -> None:
-    """Give ``model``, with one table, factored embeddings of so many dimensions and fresh weights.
+def resize_embeddings(model: PreTrainedModel, dimensions: object) -> None:
+    """Give ``model``, built with one table, factored embeddings of so many ``dimensions`` with fresh weights.
 
-    Raises UserError for dimensions, which a configuration tells of, that no table has.
+    Raises UserError for ``dimensions`` (of a config.json) that are not from 1 to the hidden size.
     """
     table = model.get_input_embeddings()
-    words, hidden = table.weight.shape
+    assert isinstance(table, nn.Embedding)
+    hidden = table.embedding_dim
     if type(dimensions) is not int or not 0 < dimensions <= hidden:
-        told = shortened(repr(dimensions), 100)
-        raise UserError(f"config.json is damaged: its {KEY!r} is {told}, want a whole number from 1 to {hidden}.")
-    model.set_input_embeddings(made(words, dimensions, hidden, table.padding_idx, table.weight))
+        value = shortened(repr(dimensions), 100)
+        raise UserError(
+            f"config.json is damaged: its {FACTOR_KEY!r} is {value}, expected a whole number from 1 to {hidden}."
+        )
+    model.set_input_embeddings(FactoredEmbedding.like(table, dimensions))
 
 
-def merge(model: Any) -> None:
-    """Undo ``factor`` and what was cut, in place: one table again, the same hidden states to rounding."""
-    factored = find(model)
+def unfactor(model: PreTrainedModel) -> None:
+    """Make the factored embeddings of ``model`` one table again, with the same hidden states to rounding."""
+    factored = find_factored(model)
     if factored is None:
         return
-    weight = (factored.table.weight.detach().double() @ factored.map.weight.detach().double().T).float()
+    table, projection = (module.weight.detach().double() for module in factored.factors)
+    weight = (table @ projection.T).float()
     model.set_input_embeddings(
         nn.Embedding.from_pretrained(weight, freeze=False, padding_idx=factored.table.padding_idx)
     )
-    delattr(model.config, KEY)
+    delattr(model.config, FACTOR_KEY)

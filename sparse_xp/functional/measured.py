@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from sparse_xp.text import in_short
+from sparse_xp.text import abbreviate_counts
 
 
 @dataclass
 class Removed:
-    """What structured pruning took: ``share`` of the weights of the encoder's matrices; what each layer has left.
+    """What structured pruning removed from a model, and what is left of it.
 
-    ``layers``: those that went whole, by their numbers in the full model, from 0. ``embeddings``: the dimensions that
-    the word embeddings' factor has left, None if they are one table.
+    ``share``: the removed fraction of the weights of the encoder's matrices. ``heads``, ``neurons``: how many each
+    remaining layer has. ``layers``: the layers removed as a whole, by their numbers in the full model, from 0.
+    ``embeddings``: the remaining dimensions of factored word embeddings, None if they are one table.
     """
 
     share: float
@@ -21,19 +22,22 @@ class Removed:
     layers: list[int] = field(default_factory=list)
     embeddings: int | None = None
 
-    def told(self) -> str:
-        """In words: 50.0% of the encoder removed (heads 6 in 6 layers; neurons 768 in 6 layers)."""
-        left = f"heads {in_short(self.heads)}; neurons {in_short(self.neurons)}"
-        gone = f"; without layers {' '.join(map(str, self.layers))}" if self.layers else ""
-        words = f"; embeddings of {self.embeddings} dimensions" if self.embeddings else ""
-        return f"{self.share:.1%} of the encoder removed ({left}{gone}{words})"
+    @property
+    def description(self) -> str:
+        """The numbers in a phrase: 50.0% of the encoder removed (heads 6 in 6 layers; neurons 768 in 6 layers)."""
+        left = f"heads {abbreviate_counts(self.heads)}; neurons {abbreviate_counts(self.neurons)}"
+        layers = f"; without layers {' '.join(map(str, self.layers))}" if self.layers else ""
+        embeddings = f"; embeddings of {self.embeddings} dimensions" if self.embeddings else ""
+        return f"{self.share:.1%} of the encoder removed ({left}{layers}{embeddings})"
 
 
 @dataclass
 class Sparsity:
-    """Fractions of exact zeros: of the weights the recipe may prune, of all encoder layers, of the whole model.
+    """Fractions of exact zeros among the weights that a model still has.
 
-    All of them of the weights that are there; ``removed`` are those that are not, None: none.
+    ``prunable``: of the weights that the recipe may prune. ``encoder``: of all encoder layers. ``model``: of the whole
+    model. ``layers``: of each prunable matrix, by its name. ``removed``: the weights that structured pruning took out
+    and that count in none of these; None if it took none.
     """
 
     prunable: float

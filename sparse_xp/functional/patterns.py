@@ -1,4 +1,4 @@
-"""Which weights are pruned together: single ones, tiles, or M - N of each M inputs. No torch: configurations ask."""
+"""Mask patterns: single weights, tiles, or N of every M inputs. No torch: composing a configuration checks them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Pattern:
-    """Elements, tiles of ``rows`` x ``cols`` (``pad``: the last may be narrower), or n of m inputs kept."""
+    """Single elements, tiles of ``rows`` x ``cols`` (``pad``: the last may be narrower), or n kept of m inputs."""
 
     kind: Literal["unstructured", "block", "n_m"] = "unstructured"
     rows: int = 1
@@ -24,20 +24,20 @@ def parse_mask_type(mask_type: str | Sequence[int]) -> Pattern:
     """Read ``unstructured``, ``block4``, a tile ``[out, in]`` (also ``'[1,4]'``, ``'1x4'``), or ``'N:M'``.
 
     ``[1, 4]`` is four consecutive inputs of one output, ``2:4`` keeps two of every four consecutive inputs.
-    Anything else is a ValueError.
+    Raises ValueError for anything else.
     """
     if mask_type == "unstructured":
         return Pattern()
     if mask_type == "block4":
         return Pattern(kind="block", rows=1, cols=4, pad=True)
     text = re.sub(r"\s", "", str(mask_type))
-    if (found := re.fullmatch(r"(\d+):(\d+)", text)) and 0 < int(found[1]) < int(found[2]):
-        return Pattern(kind="n_m", n=int(found[1]), m=int(found[2]))
-    found = re.fullmatch(r"[\[(](\d+),(\d+)[\])]", text) or re.fullmatch(r"(\d+)x(\d+)", text)
-    if found and int(found[1]) > 0 and int(found[2]) > 0:
-        return Pattern(kind="block", rows=int(found[1]), cols=int(found[2]))
+    if (match := re.fullmatch(r"(\d+):(\d+)", text)) and 0 < int(match[1]) < int(match[2]):
+        return Pattern(kind="n_m", n=int(match[1]), m=int(match[2]))
+    match = re.fullmatch(r"[\[(](\d+),(\d+)[\])]", text) or re.fullmatch(r"(\d+)x(\d+)", text)
+    if match and int(match[1]) > 0 and int(match[2]) > 0:
+        return Pattern(kind="block", rows=int(match[1]), cols=int(match[2]))
     raise ValueError(
-        f"mask_type={mask_type!r}; want 'unstructured', 'block4', a tile [out, in] such as [1, 4] or [4, 1], "
+        f"mask_type={mask_type!r}; expected 'unstructured', 'block4', a tile [out, in] such as [1, 4] or [4, 1], "
         "or 'N:M' with 0 < N < M such as '2:4' (keep 2 of 4 inputs). "
         "'channel' and 'filter' are structured pruning, not mask types."
     )

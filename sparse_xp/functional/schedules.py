@@ -1,4 +1,4 @@
-"""When pruning acts and how far it has come, as pure functions of numbers. No torch: ``show`` draws a recipe with them.
+"""Schedules of pruning as pure functions of numbers. No torch: ``sparse_xp.recipe`` draws a recipe with them.
 
 Sparsity is a fraction in [0, 1], never per cent. Times are in epochs.
 """
@@ -7,22 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+#: curves from 0 to 1 by name (``inter_func``), the default first
 RAMPS: dict[str, Callable[[float], float]] = {
-    "linear": lambda x: x,
     "cubic": lambda x: 1 - (1 - x) ** 3,
+    "linear": lambda x: x,
     "inverse_cubic": lambda x: 1 - (1 - x) ** (1 / 3),
 }
 
 
 def ramp(name: str, x: float) -> float:
-    """Value in [0, 1] of the named ramp at progress ``x``, which is clamped to [0, 1]."""
+    """Return the value in [0, 1] of the named ramp at progress ``x``, which is clamped to [0, 1]."""
     if name not in RAMPS:
-        raise ValueError(f"unknown inter_func {name!r}; want one of {', '.join(RAMPS)}")
+        raise ValueError(f"unknown inter_func {name!r}; expected one of {', '.join(RAMPS)}")
     return RAMPS[name](min(max(x, 0.0), 1.0))
 
 
 def scheduled_sparsity(inter_func: str, init: float, final: float, x: float) -> float:
-    """Sparsity at progress ``x``: exactly ``init`` for x <= 0 and exactly ``final`` for x >= 1.
+    """Return the sparsity at progress ``x``: exactly ``init`` for x <= 0 and exactly ``final`` for x >= 1.
 
     ``cubic`` is eq. 1 of Zhu & Gupta, "To prune, or not to prune" (2017), arXiv:1710.01878.
     """
@@ -33,9 +34,9 @@ def scheduled_sparsity(inter_func: str, init: float, final: float, x: float) -> 
 
 
 def update_due(now: float, last: float, start: float, end: float, every: float) -> bool:
-    """Whether the step at ``now`` makes new masks, if the last that did was at ``last`` (below 0: none yet).
+    """Return whether the step at ``now`` updates masks, given the ``last`` update (below 0: none yet).
 
-    The first is at ``start``, the last at ``end``, and between them ``every`` so often, but for rounding.
+    The first update is at ``start``, the last at ``end``; between them there is one ``every`` so often, up to rounding.
     """
     if now < start or last >= end:
         return False
@@ -43,5 +44,16 @@ def update_due(now: float, last: float, start: float, end: float, every: float) 
 
 
 def progress(now: float, start: float, end: float) -> float:
-    """The part of the window from ``start`` to ``end`` that is over ``now``; all of a window of no length."""
+    """Return the part of the window from ``start`` to ``end`` that is over ``now``; 1 for an empty window."""
     return (now - start) / (end - start) if end > start else 1.0
+
+
+def share_due(inter_func: str, now: float, last: float, window: tuple[float, float], every: float) -> float | None:
+    """Return the share in [0, 1] of the whole removal that the step at ``now`` has to reach; None if no update is due.
+
+    Arguments as in ``update_due`` and ``scheduled_sparsity``.
+    """
+    start, end = window
+    if not update_due(now, last, start, end, every):
+        return None
+    return scheduled_sparsity(inter_func, 0.0, 1.0, progress(now, start, end))

@@ -6,17 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_xp.data.hub import AGAIN
 from sparse_xp.errors import UserError
-from sparse_xp.functional.structured import fitting
-from sparse_xp.models.loading import load_weights, read_config
+from sparse_xp.files.model_directory import CHECKPOINT_ADVICE
+from sparse_xp.functional.structured.loading import reduced_class
+from sparse_xp.models.config_files import read_config
+from sparse_xp.models.weights import load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-def load(directory: str | Path, removed_layers: Sequence[str] = ()) -> PreTrainedModel:
-    """A saved model, whatever was removed from it, in eval mode: what stock ``from_pretrained`` does for full shapes.
+def load_reduced_model(directory: str | Path, removed_layers: Sequence[str] = ()) -> PreTrainedModel:
+    """Return a saved model in eval mode, also one from which heads, neurons, layers or embedding sizes were removed.
+
+    Stock ``from_pretrained`` loads full shapes only.
 
     Raises UserError for a directory without a model, or with a damaged one.
     """
@@ -30,23 +33,25 @@ def load(directory: str | Path, removed_layers: Sequence[str] = ()) -> PreTraine
     if cls is transformers.AutoModel:
         cls = cls._model_mapping.get(type(config), None)
     if not isinstance(cls, type) or not issubclass(cls, transformers.PreTrainedModel):
-        raise UserError(f"{directory}/config.json is damaged: no model of the library is called {name[:80]!r}. {AGAIN}")
+        raise UserError(
+            f"{directory}/config.json is damaged: no model of the library is called {name[:80]!r}. {CHECKPOINT_ADVICE}"
+        )
     if cls.config_class is not type(config):
         raise UserError(
             f"{directory}/config.json is damaged: its model_type is {config.model_type}, and {name} is of another. "
-            f"{AGAIN}"
+            f"{CHECKPOINT_ADVICE}"
         )
-    model, info = load_weights(fitting(cls, config), str(directory), config, {}, removed_layers)
+    model, info = load_weights(reduced_class(cls, config), str(directory), config, {}, removed_layers)
     new = [*info["missing_keys"], *(weight for weight, *_ in info["mismatched_keys"])]
-    lost = sorted(weight for weight in new if "pooler." not in weight)
-    if lost:
+    missing = sorted(weight for weight in new if "pooler." not in weight)
+    if missing:
         raise UserError(
-            f"{directory} is damaged: config.json tells of a {name}, whose {lost[0]} is not among the weights, or has "
-            f"another shape there. {AGAIN}"
+            f"{directory} is damaged: config.json describes a {name}, whose {missing[0]} is not among the weights, or "
+            f"has another shape there. {CHECKPOINT_ADVICE}"
         )
     if not config.architectures and info["unexpected_keys"]:
         raise UserError(
             f"{directory}/config.json is damaged: it has no architectures, and the weights have those of a head "
-            f"({min(info['unexpected_keys'])}). {AGAIN}"
+            f"({min(info['unexpected_keys'])}). {CHECKPOINT_ADVICE}"
         )
     return model.eval()

@@ -13,7 +13,7 @@ from sparse_xp.modifiers.per_layer_distillation import PerLayerDistillation
 from sparse_xp.modifiers.pruning import ConstantPruning, MagnitudePruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.modifiers.rewinding import RewoundLearningRate
-from sparse_xp.modifiers.structured_pruning import StructuredPruning
+from sparse_xp.modifiers.structured.pruning import StructuredPruning
 from sparse_xp.modifiers.weight_decay import WeightDecay
 
 MODIFIERS: dict[str, type[Modifier]] = {

@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.clock import Clock, TimeSpec, parse_time
 from sparse_xp.functional.patterns import check_n_m, parse_mask_type
+from sparse_xp.modifiers.display import Span, held_spans
 from sparse_xp.modifiers.pruning import Pruning
 
 if TYPE_CHECKING:
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 
 def is_dense(now: float, start: float, end: float, phase: float) -> bool:
@@ -32,7 +33,7 @@ class ACDCPruning(Pruning):
 
     Phases of ``update_frequency`` take turns from ``start`` to ``end``. In a dense phase nothing is masked, and what
     was pruned may grow again; at the beginning of a sparse phase the smallest weights are masked to
-    ``compression_sparsity``. The last phase is sparse, and its masks hold to the end of the run, unless
+    ``compression_sparsity``. The last phase is sparse, and its masks hold to the end of the context, unless
     ``leave_enabled`` is false: then the first step after ``end`` drops them.
 
     ``momentum_buffer_reset``: after the first update of each dense phase SGD's momentum is set to zero. Adam, with
@@ -41,7 +42,7 @@ class ACDCPruning(Pruning):
     """
 
     compression_sparsity: float
-    update_frequency: When
+    update_frequency: TimeSpec
     mask_type: Any = "unstructured"
     global_sparsity: bool = True
     leave_enabled: bool = True
@@ -54,15 +55,15 @@ class ACDCPruning(Pruning):
                 f"ACDCPruning.compression_sparsity={self.compression_sparsity}: want a fraction strictly between 0 "
                 f"and 1{', such as 0.8 for 80 %' if self.compression_sparsity >= 1 else ''} (recipe.sparsity= sets it)."
             )
-        if not parse_when(self.update_frequency, "ACDCPruning.update_frequency")[0]:
+        if not parse_time(self.update_frequency, "ACDCPruning.update_frequency")[0]:
             raise ValueError(
                 f"ACDCPruning.update_frequency={self.update_frequency}: want the length of a phase, a time above 0."
             )
         self.pattern = parse_mask_type(self.mask_type)
         check_n_m(self.pattern, self.compression_sparsity)
 
-    def attach(self, run: Run) -> None:
-        super().attach(run)
+    def attach(self, context: HookContext) -> None:
+        super().attach(context)
         self.check_shapes(self.mask_type, self.pattern)
 
     def window(self, clock: Clock) -> tuple[float, float]:
@@ -70,7 +71,7 @@ class ACDCPruning(Pruning):
         last = clock.epoch(clock.total_steps - 1)
         if start > last:
             raise ValueError(
-                f"ACDCPruning: start={self.start} lies behind the beginning of the last step "
+                f"ACDCPruning: start={self.start} is after the beginning of the last step "
                 f"(epoch {last:g} of {clock.end:g}): nothing would be pruned."
             )
         return start, end
@@ -79,7 +80,7 @@ class ACDCPruning(Pruning):
         """Whether step number ``step`` belongs to a dense phase, or lies before all phases."""
         start, end = self.window(clock)
         # A phase is one step at least, and the last dense one is over when the last step begins: no run ends dense.
-        phase = max(clock.epoch(1), clock.at(self.update_frequency, "ACDCPruning.update_frequency"))
+        phase = max(clock.epoch(1), clock.to_epochs(self.update_frequency, "ACDCPruning.update_frequency"))
         return is_dense(
             clock.epoch(step), start, min(end, clock.epoch(clock.total_steps) - 0.999 * clock.epoch(1)), phase
         )
@@ -95,10 +96,13 @@ class ACDCPruning(Pruning):
             found[step] = self.compression_sparsity if pruned else 0.0
         return found
 
-    def before_step(self, run: Run) -> None:
+    def spans(self, clock: Clock) -> list[Span]:
+        return held_spans(self.window(clock), clock, held=self.leave_enabled, by_steps=False)
+
+    def before_step(self, context: HookContext) -> None:
         from sparse_xp.functional.masks import global_masks, magnitude_scores, mask_from_scores
 
-        if self.dropped(run.clock, run.progress.step) or self.dense(run.clock, run.progress.step):
+        if self.dropped(context.clock, context.step) or self.dense(context.clock, context.step):
             self.masks = {}
         elif not self.masks:
             scores = {name: magnitude_scores(weight) for name, weight in self.targets.items()}
@@ -109,21 +113,21 @@ class ACDCPruning(Pruning):
                 self.masks = {name: mask_from_scores(score, level, self.pattern) for name, score in scores.items()}
             self.zero_pruned()
 
-    def after_update(self, run: Run) -> None:
-        super().after_update(run)
-        if self.momentum_buffer_reset and self.begins_dense_phase(run):
+    def after_update(self, context: HookContext) -> None:
+        super().after_update(context)
+        if self.momentum_buffer_reset and self.begins_dense_phase(context):
             # What momentum gathered while weights were held at zero says nothing about where they should go now.
-            for state in run.optimizer.state.values():
+            for state in context.optimizer.state.values():
                 if state.get("momentum_buffer") is not None:
                     state["momentum_buffer"].zero_()
 
-    def begins_dense_phase(self, run: Run) -> bool:
+    def begins_dense_phase(self, context: HookContext) -> bool:
         """Whether the present step is the first one of a dense phase."""
-        clock, step = run.clock, run.progress.step
+        clock, step = context.clock, context.step
         begun = clock.epoch(step) >= self.window(clock)[0] - 1e-9
         before = step > 0 and clock.epoch(step - 1) >= self.window(clock)[0] - 1e-9
         return begun and self.dense(clock, step) and not (before and self.dense(clock, step - 1))
 
-    def reached(self, run: Run) -> bool:
-        # After the last update of a run, progress.step is its number of steps; any sparse phase gives the sparsity.
-        return bool(self.masks) or self.dropped(run.clock, run.progress.step)
+    def target_reached(self, context: HookContext) -> bool:
+        # After the last update of a context, progress.step is its number of steps; any sparse phase gives the sparsity.
+        return bool(self.masks) or self.dropped(context.clock, context.step)

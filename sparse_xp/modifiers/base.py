@@ -1,112 +1,156 @@
-"""What a modifier is: a window in time and the places in the training loop where it may act."""
+"""What a modifier is: a window in time, and the hooks that the training loop calls.
+
+The hooks around a run, in the order in which they are called::
+
+    attach                      run.start: before the optimizer exists; the only hook that may change modules
+    parameters                  what trains beside the model
+    for each optimizer step:    training/loop.train_step
+        before_step             set rates, recompute masks
+        for each micro-batch:
+            forward
+            loss                add or weigh terms
+            backward
+        before_update           gradients are complete
+        optimizer.step
+        after_update            put zeros back
+        logs                    when a line is logged
+        target_reached          when the model is evaluated: may it be the best?
+        check, state_dict       when a checkpoint is saved
+    detach                      run.finish: leave a plain model behind
+        resized                 another modifier removed or cut parameters
+    check                       delivery.save_model
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.clock import Clock, TimeSpec, parse_time
+from sparse_xp.modifiers.display import Display, LoggedNumber, Span
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import Cuts, HookContext
 
 
 @dataclass(kw_only=True)
 class Modifier:
-    """Acts on the run from ``start`` to ``end``. The fields of a subclass are its configuration.
+    """Something that acts on a run from ``start`` to ``end``. The fields of a subclass are its configuration.
 
-    The hooks below are called by ``loop.train`` in the order they stand here; every one may be left out.
-    State that must survive an interruption goes into ``state_dict`` (tensors and plain values only).
+    Every hook may be left out. State that must survive an interruption goes into ``state_dict`` (tensors and plain
+    values only), so that a resumed run is exact.
     """
 
-    start: When = 0.0
-    end: When = "100%"
+    start: TimeSpec = 0.0
+    end: TimeSpec = "100%"
 
-    #: whether a window of no length is a way to write "not at all" (a warm-up of 0) or a mistake
-    may_be_empty: ClassVar[bool] = False
-    #: whether ``attach`` removes or replaces parts of the model: such modifiers attach before all others, detach after
-    structural: ClassVar[bool] = False
-    #: whether ``loss`` adds a term of its own: it comes after those that weigh what they are given (distillation)
-    adds_loss: ClassVar[bool] = False
-    #: why stored logits of the teacher do not suffice, None if they do
+    #: whether an empty window is allowed (a warm-up of 0 steps), or is a mistake
+    allow_empty_window: ClassVar[bool] = False
+    #: whether ``attach`` removes or replaces modules; such modifiers attach first and detach last
+    changes_structure: ClassVar[bool] = False
+    #: whether ``loss`` adds a term; it then runs after the modifiers that reweigh the loss (distillation)
+    additive_loss: ClassVar[bool] = False
+    #: the reason why cached teacher logits cannot be used, None if they can
     live_teacher: ClassVar[str | None] = None
+    #: how the viewer of recipes draws it, and which numbers of ``logs`` a person sees
+    display: ClassVar[Display] = Display()
+    logged: ClassVar[tuple[LoggedNumber, ...]] = ()
 
     def __post_init__(self) -> None:
-        """Refuse impossible values. Subclasses call ``super().__post_init__()``."""
+        """Check the values. Raises ValueError. Subclasses call ``super().__post_init__()``."""
         for name in ("start", "end"):
-            parse_when(getattr(self, name), f"{type(self).__name__}.{name}")
+            parse_time(getattr(self, name), f"{type(self).__name__}.{name}")
 
     @property
-    def late(self) -> bool:
-        """Whether ``detach`` changes what the model predicts: it is evaluated once more, then."""
+    def post_training(self) -> bool:
+        """Whether ``detach`` changes predictions; the model is then evaluated again."""
         return False
 
     @property
-    def occupies(self) -> str | None:
-        """What no other modifier may touch at the same time (``"learning rate"``), None if it can share."""
+    def exclusive_resource(self) -> str | None:
+        """The resource that one modifier at a time may drive (``"learning rate"``), None if it shares."""
         return None
 
     def window(self, clock: Clock) -> tuple[float, float]:
-        """Start and end in epochs. Raises ValueError for one that ends before it starts, or behind the run."""
+        """Return start and end in epochs.
+
+        Raises ValueError for a window that ends before it starts, or after the end of the run.
+        """
         name = type(self).__name__
-        start, end = clock.at(self.start, f"{name}.start"), clock.at(self.end, f"{name}.end")
-        # A short run may round a fraction of itself to no step at all: that window is empty, not wrong.
-        begins, ends = clock.exactly(self.start), clock.exactly(self.end)
-        if begins > ends + 1e-9 or (not self.may_be_empty and begins > ends - 1e-9):
+        start, end = clock.to_epochs(self.start, f"{name}.start"), clock.to_epochs(self.end, f"{name}.end")
+        # In a short run a fraction may round to no step at all: that window is empty, which is no mistake.
+        begins, ends = clock.to_epochs_unrounded(self.start), clock.to_epochs_unrounded(self.end)
+        if begins > ends + 1e-9 or (not self.allow_empty_window and begins > ends - 1e-9):
             raise ValueError(
                 f"{name}: start={self.start} is not before end={self.end} in a run of {clock.end:g} epochs."
             )
         if end > clock.end:
             raise ValueError(
-                f"{name}: end={self.end} lies behind the end of the run ({clock.end:g} epochs). "
+                f"{name}: end={self.end} is after the end of the run ({clock.end:g} epochs). "
                 f"Give train.epochs={end:g}, or write the time as a fraction such as '100%'."
             )
         return start, end
 
-    def acts(self, clock: Clock, step: int) -> bool:
-        """Whether step number ``step`` begins inside the window."""
+    def is_active(self, clock: Clock, step: int) -> bool:
+        """Return whether step number ``step`` begins inside the window."""
         start, end = self.window(clock)
         return start <= clock.epoch(step) < end
 
-    def attach(self, run: Run) -> None:
-        """Once, before optimizer and checkpoint are there: the only place where modules may change."""
+    def spans(self, clock: Clock) -> list[Span]:
+        """Return the stretches of its bar on the time line: where it acts, and where what it did is held."""
+        return [Span(*self.window(clock))]
 
-    def parameters(self, run: Run) -> list[Parameter]:
-        """What trains beside the model, asked once after ``attach``; belongs into ``state_dict`` too."""
+    def levels_by_step(self, clock: Clock) -> dict[int, float | None] | None:
+        """Return the scheduled sparsity from each step on that may change it; None for what does not prune.
+
+        A level of None: the weights decide it. Before the first of these steps, and at 0, nothing is pruned.
+        """
+        return None
+
+    def attach(self, context: HookContext) -> None:
+        """Prepare the model. Called once, before optimizer and checkpoint; only here may modules change."""
+
+    def parameters(self, context: HookContext) -> list[Parameter]:
+        """Return parameters that train beside the model. Called once, after ``attach``; save them in ``state_dict``."""
         return []
 
-    def before_step(self, run: Run) -> None:
-        """Before the forward passes of an optimizer step: set rates, recompute masks."""
+    def before_step(self, context: HookContext) -> None:
+        """Set rates and recompute masks, before the forward passes of an optimizer step."""
 
-    def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
-        """The loss to minimise, given the loss so far; ``rows`` are the numbers of the batch's features."""
+    def loss(
+        self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
+    ) -> Tensor:
+        """Return the loss to minimize, given the loss so far. ``rows``: the indices of the batch's features."""
         return loss
 
-    def before_update(self, run: Run) -> None:
-        """Gradients are complete, the optimizer has not stepped yet."""
+    def before_update(self, context: HookContext) -> None:
+        """Change gradients: they are complete, and the optimizer has not stepped yet."""
 
-    def after_update(self, run: Run) -> None:
-        """The optimizer has stepped."""
+    def after_update(self, context: HookContext) -> None:
+        """Repair weights: the optimizer has stepped."""
 
-    def detach(self, run: Run) -> None:
-        """Once, after training: leave a model that loads with stock ``from_pretrained``."""
+    def detach(self, context: HookContext) -> None:
+        """Leave a model that loads with stock ``from_pretrained``. Called once, after training."""
 
-    def check(self, run: Run) -> None:
-        """Raise RuntimeError if what the modifier promises does not hold now. Called at every save."""
+    def resized(self, context: HookContext, cuts: Cuts) -> None:
+        """Cut stored tensors (masks, say) of the parameters whose shape another modifier has just changed."""
 
-    def reached(self, run: Run) -> bool:
-        """Whether a model saved now satisfies this modifier's goal (its final sparsity, say)."""
+    def check(self, context: HookContext) -> None:
+        """Raise RuntimeError if an invariant of the modifier is broken. Called at every save."""
+
+    def target_reached(self, context: HookContext) -> bool:
+        """Return whether a model saved now satisfies this modifier's target (its final sparsity, say)."""
         return True
 
-    def logs(self, run: Run) -> dict[str, float]:
-        """Numbers for the log line of this step."""
+    def logs(self, context: HookContext) -> dict[str, float]:
+        """Return numbers for the log line of this step; ``logged`` says how they are shown."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values needed to continue exactly."""
+        """Return the tensors and plain values that are needed to continue exactly."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -116,7 +160,7 @@ class Modifier:
 
 @dataclass(kw_only=True)
 class OneTime(Modifier):
-    """Acts once, in the first step that begins at or after ``start``. Has no ``end``."""
+    """A modifier that acts once, in the first step that begins at or after ``start``. It has no ``end``."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -125,19 +169,19 @@ class OneTime(Modifier):
             raise ValueError(f"{name}.end={self.end}: {name} acts once, at start={self.start}. Leave end out.")
 
     def window(self, clock: Clock) -> tuple[float, float]:
-        """A moment: ``start``, twice."""
+        """Return ``start`` twice, in epochs."""
         start, _ = super().window(clock)
         if clock.first_step(start) >= clock.total_steps:
             raise ValueError(
-                f"{type(self).__name__}: start={self.start} lies behind the beginning of the last step "
+                f"{type(self).__name__}: start={self.start} is after the beginning of the last step "
                 f"(epoch {clock.epoch(clock.total_steps - 1):g} of {clock.end:g}): it would never act."
             )
         return start, start
 
-    def moment(self, clock: Clock) -> int:
-        """The number of the step."""
+    def trigger_step(self, clock: Clock) -> int:
+        """Return the number of the step in which it acts."""
         return clock.first_step(self.window(clock)[0])
 
-    def due(self, run: Run) -> bool:
-        """Whether the step that is about to be made is the one."""
-        return run.progress.step == self.moment(run.clock)
+    def is_due(self, context: HookContext) -> bool:
+        """Return whether it acts in the step that comes next."""
+        return context.step == self.trigger_step(context.clock)

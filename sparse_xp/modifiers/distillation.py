@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
+from sparse_xp.modifiers.display import Display, LoggedNumber
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 
 def distillation_loss(
@@ -21,32 +22,32 @@ def distillation_loss(
     temperature: float,
     classes: Tensor | None = None,
     tokens: Tensor | None = None,
-    logits_are: str = "classes",
+    problem_type: str = "single_label_classification",
 ) -> Tensor:
-    """How far the student's logits are from the teacher's, mean over rows (and tokens); both [..., classes].
+    """Return how far the student's logits are from the teacher's, mean over rows (and tokens); both [..., classes].
 
-    ``logits_are`` ``"classes"``: T^2 * KL(softmax(teacher/T) || softmax(student/T)) (Hinton et al. 2015, section 2);
-    ``"labels"``: the same for each label on its own (sigmoid), mean over labels; ``"values"``: the squared error,
-    which has no temperature.
+    ``problem_type`` ``single_label_classification``: T^2 * KL(softmax(teacher/T) || softmax(student/T)) (Hinton et al.
+    2015, section 2); ``multi_label_classification``: the same for each label on its own (sigmoid), mean over labels;
+    ``regression``: the squared error, which has no temperature.
     ``classes`` [..., classes] bool: classes that exist; the others (padding positions of a start or end head) get no
     probability on either side, so that the loss of a row does not depend on how far it was padded.
     ``tokens`` [rows, tokens] bool, for logits [rows, tokens, classes]: tokens that count; the mean is over them.
-    Logits over a vocabulary may be ``Projected``: the same, chunk by chunk.
+    Logits over a vocabulary may be ``LazyLogits``: the same, chunk by chunk.
     """
     import torch
     from torch.nn.functional import logsigmoid
 
-    from sparse_xp.functional.chunked_loss import Projected, divergence
+    from sparse_xp.functional.chunked_loss import LazyLogits, divergence
 
     student, teacher = student.float(), teacher.float()
     if tokens is not None and student.dim() == 3:
         student, teacher = student[tokens], teacher[tokens]
-    if isinstance(student, Projected):
+    if isinstance(student, LazyLogits):
         return divergence(student, teacher, temperature)
-    if logits_are == "values":
+    if problem_type == "regression":
         return (student - teacher).square().mean()
     student, teacher = student / temperature, teacher / temperature
-    if logits_are == "labels":
+    if problem_type == "multi_label_classification":
         p, q = teacher.sigmoid(), student
         terms = p * (logsigmoid(teacher) - logsigmoid(q)) + (1 - p) * (logsigmoid(-teacher) - logsigmoid(-q))
         return temperature**2 * terms.mean()
@@ -77,6 +78,12 @@ class Distillation(Modifier):
     tokens: str = "all"
     token_share: float = 1.0
 
+    display: ClassVar[Display] = Display(bar_style="green", span_colour="tab:green")
+    logged: ClassVar[tuple[LoggedNumber, ...]] = (
+        LoggedNumber("loss_task", 10, "task {:.4f}"),
+        LoggedNumber("loss_distillation", 20, "distil {:.4f}"),
+    )
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.hardness <= 1:
@@ -90,42 +97,45 @@ class Distillation(Modifier):
         self.last: dict[str, Tensor] = {}
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "distillation"
 
-    def acts(self, clock: Clock, step: int) -> bool:
+    def is_active(self, clock: Clock, step: int) -> bool:
         """To the step at ``end`` and with it, as in SparseML: there a window that follows mixes with this one."""
         start, end = self.window(clock)
         return start <= clock.epoch(step) <= end
 
-    def attach(self, run: Run) -> None:
-        unknown = set(self.outputs or ()) - set(run.task.outputs)
+    def attach(self, context: HookContext) -> None:
+        unknown = set(self.outputs or ()) - set(context.task.outputs)
         if unknown:
             raise UserError(
-                f"teacher.distillation.outputs names {', '.join(sorted(unknown))}, but task {run.task.name} has "
-                f"{', '.join(run.task.outputs)}."
+                f"teacher.distillation.outputs names {', '.join(sorted(unknown))}, but task {context.task.name} has "
+                f"{', '.join(context.task.outputs)}."
             )
-        if run.teacher is None:
+        if context.teacher is None:
             raise UserError(
                 "Distillation compares the student with a teacher, and there is none: write teacher=dense, "
                 "teacher=self, or teacher=checkpoint teacher.path=DIR."
             )
 
-    def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+    def loss(
+        self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
+    ) -> Tensor:
         import torch
 
-        if not self.acts(run.clock, run.progress.step):
+        if not self.is_active(context.clock, context.step):
             self.last = {}
             return loss
-        assert run.teacher is not None
-        taught = run.teacher(rows, batch)
-        names = self.outputs or run.task.outputs
-        task = run.task
+        assert context.teacher is not None
+        taught = context.teacher(rows, batch)
+        names = self.outputs or context.task.outputs
+        task = context.task
         masks = task.class_mask(batch), self.chosen(task.token_mask(batch), batch)
         terms = [
-            distillation_loss(outputs[name], taught[name], self.temperature, *masks, task.logits_are) for name in names
+            distillation_loss(outputs[name], taught[name], self.temperature, *masks, task.problem_type)
+            for name in names
         ]
-        distilled = torch.stack(terms).sum() if task.sums_outputs else torch.stack(terms).mean()
+        distilled = torch.stack(terms).sum() if task.loss_reduction == "sum" else torch.stack(terms).mean()
         self.last = {"loss_task": loss.detach(), "loss_distillation": distilled.detach()}
         return (1 - self.hardness) * loss + self.hardness * distilled
 
@@ -139,5 +149,5 @@ class Distillation(Modifier):
             mask = mask & (torch.rand(mask.shape) < self.token_share).to(mask.device)
         return mask
 
-    def logs(self, run: Run) -> dict[str, float]:
+    def logs(self, context: HookContext) -> dict[str, float]:
         return {name: value.item() for name, value in self.last.items()}

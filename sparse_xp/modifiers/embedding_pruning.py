@@ -1,6 +1,7 @@
-"""Narrower word embeddings: a small model's table is half of its bytes.
+"""Narrower word embeddings: the table is half of the bytes of a small model.
 
-The tensor functions are in ``sparse_xp.functional.factored_embeddings``, the scores those of ``sparse_xp.functional.structured``.
+The tensor functions are in ``functional/factored_embeddings.py`` and ``functional/structured/scores.py``. torch is
+imported late: composing a configuration must not load it.
 """
 
 from __future__ import annotations
@@ -8,194 +9,189 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.clock import Clock, TimeSpec, parse_time
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.functional.cost_model import between
-from sparse_xp.functional.schedules import progress, scheduled_sparsity, update_due
+from sparse_xp.functional.cost_model import interpolate_size
+from sparse_xp.functional.schedules import RAMPS, share_due
 from sparse_xp.modifiers.base import Modifier
-from sparse_xp.modifiers.pruning import INTER_FUNCS, Pruning, updates_window
-from sparse_xp.modifiers.structured_pruning import SCORES
+from sparse_xp.modifiers.gradient_scores import GateScores, all_finite, check_score
+from sparse_xp.modifiers.pruning import updates_window
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
+
+#: the key of ``GateScores.sums``
+GATES = "dimensions"
 
 
 @dataclass(kw_only=True)
 class EmbeddingPruning(Modifier):
-    """The word embeddings become a table and a matrix behind it, whose common dimensions go from ``start`` to ``end``.
+    """Factor the word embeddings, and remove more and more dimensions of the factors from ``start`` to ``end``.
 
-    ``final_sparsity``: the part of the dimensions that goes, of as many as the hidden states have; a whole
-    ``multiple`` of them stays. At first the product is the table that there was, along its principal axes. The lowest
-    scores go, as in ``StructuredPruning``: ``score`` and ``decay`` are those, for a gate before each dimension. What is
-    silenced stays silenced.
+    The embeddings become a table and a projection; at first their product is the old table along its principal axes.
+    ``final_sparsity``: the part of the hidden size to remove; a whole ``multiple`` of dimensions stays. The dimensions
+    with the lowest scores are removed. ``score`` and ``decay`` are those of ``StructuredPruning``, for a gate on each
+    dimension. Removed dimensions never come back.
     """
 
-    start: When = "10%"
-    end: When = "60%"
+    start: TimeSpec = "10%"
+    end: TimeSpec = "60%"
     final_sparsity: float | None = None
     score: str = "first_order"
     decay: float = 0.99
     multiple: int = 16
     inter_func: str = "cubic"
-    update_frequency: When = 0.05
+    update_frequency: TimeSpec = 0.05
 
-    structural: ClassVar[bool] = True
+    changes_structure: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         kind = type(self).__name__
-        for name, known in (("score", SCORES), ("inter_func", INTER_FUNCS)):
-            value = getattr(self, name)
-            if value not in known:
-                raise ValueError(f"{kind}.{name}={value}: want one of {', '.join(known)}.{did_you_mean(value, known)}")
+        check_score(kind, self.score, self.decay)
+        if self.inter_func not in RAMPS:
+            raise ValueError(
+                f"{kind}.inter_func={self.inter_func}: expected one of {', '.join(RAMPS)}."
+                f"{did_you_mean(self.inter_func, RAMPS)}"
+            )
         if self.final_sparsity is None or not 0 < self.final_sparsity < 1:
             raise ValueError(
-                f"{kind}.final_sparsity={self.final_sparsity}: want the part of the embeddings' dimensions that goes, "
-                "strictly between 0 and 1."
+                f"{kind}.final_sparsity={self.final_sparsity}: expected the part of the embeddings' dimensions to "
+                "remove, strictly between 0 and 1."
             )
         if self.multiple < 1:
-            raise ValueError(f"{kind}.multiple={self.multiple}: want at least 1.")
-        if not 0 <= self.decay <= 1:
-            raise ValueError(
-                f"{kind}.decay={self.decay}: want a factor from 0 (the last step alone) to 1 (a plain sum)."
-            )
-        parse_when(self.update_frequency, f"{kind}.update_frequency")
+            raise ValueError(f"{kind}.multiple={self.multiple}: expected at least 1.")
+        parse_time(self.update_frequency, f"{kind}.update_frequency")
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "dimensions of the embeddings"
 
     def window(self, clock: Clock) -> tuple[float, float]:
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
-    def attach(self, run: Run) -> None:
+    def attach(self, context: HookContext) -> None:
         import torch
 
-        from sparse_xp.functional.factored_embeddings import factor
-        from sparse_xp.functional.structured import blocks
+        from sparse_xp.functional.factored_embeddings import factor_embeddings
+        from sparse_xp.functional.structured.blocks import encoder_blocks
 
-        blocks(run.model)  # of a kind that can be loaded again
-        assert self.final_sparsity is not None
-        known = self.factored = factor(run.model)
-        hidden, self.first = known.map.weight.shape
-        self.last = int((1 - self.final_sparsity) * hidden + 1e-9) // self.multiple * self.multiple
-        if self.last < 1:
-            raise UserError(
-                f"EmbeddingPruning: final_sparsity={self.final_sparsity:g} leaves no {self.multiple} of {hidden} "
-                "dimensions. Want less, or a smaller multiple."
-            )
-        if self.last >= self.first:
+        encoder_blocks(context.model)  # raises UserError for a kind of encoder that could not be loaded again
+        self.factored = factor_embeddings(context.model)
+        hidden, self.initial_dimensions = self.factored.projection.weight.shape
+        self.final_dimensions = self.count_final(hidden)
+        if self.final_dimensions >= self.initial_dimensions:
             raise UserError(
                 f"EmbeddingPruning: final_sparsity={self.final_sparsity:g} is reached with nothing removed: the "
-                f"embeddings of {run.source} have {self.first} of {hidden} dimensions. Want more."
+                f"embeddings of {context.source} have {self.initial_dimensions} of {hidden} dimensions. Ask for more."
             )
-        known.last = self.last
-        self.kept = torch.ones(self.first, dtype=torch.bool)
-        self.gathered: Tensor | None = None
+        self.factored.final_dimensions = self.final_dimensions
+        self.mask = torch.ones(self.initial_dimensions, dtype=torch.bool)  # True keeps
+        self.gate_scores = GateScores(self.score, self.decay)
         self.last_update = -1.0
 
-    def before_step(self, run: Run) -> None:
-        start, end = self.window(run.clock)
-        now = run.clock.epoch(run.progress.step)
-        if update_due(now, self.last_update, start, end, run.clock.at(self.update_frequency)):
-            self.choose(progress(now, start, end))
-            self.last_update = now
-            self.enforce()
-
-    def choose(self, done: float) -> None:
-        """Silence what has to go when ``done`` of the window is over."""
-        import torch
-
-        from sparse_xp.functional.structured import without_lowest
-
-        self.kept = self.kept.to(self.factored.map.weight.device)
-        if done > 0 and self.score != "magnitude" and self.gathered is None:
+    def count_final(self, hidden: int) -> int:
+        """Return how many of ``hidden`` dimensions to leave. Raises UserError if that is less than ``multiple``."""
+        assert self.final_sparsity is not None
+        left = int((1 - self.final_sparsity) * hidden + 1e-9) // self.multiple * self.multiple
+        if left < 1:
             raise UserError(
-                f"EmbeddingPruning: nothing is known of the embeddings at the first step, where start={self.start} "
-                "wants dimensions removed. Start later, or take score=magnitude."
+                f"EmbeddingPruning: final_sparsity={self.final_sparsity:g} leaves no {self.multiple} of {hidden} "
+                "dimensions. Ask for less, or a smaller multiple."
             )
-        share = scheduled_sparsity(self.inter_func, 0.0, 1.0, done)
+        return left
+
+    def before_step(self, context: HookContext) -> None:
+        now, every = context.clock.epoch(context.step), context.clock.to_epochs(self.update_frequency)
+        share = share_due(self.inter_func, now, self.last_update, self.window(context.clock), every)
+        if share is not None:
+            self.choose(share)
+            self.last_update = now
+            self.zero_removed()
+
+    def choose(self, share: float) -> None:
+        """Extend the mask until ``share`` of the removal is reached. Raises UserError without usable scores."""
+        from sparse_xp.functional.structured.scores import without_lowest
+
+        self.mask = self.mask.to(self.factored.projection.weight.device)
         if share == 0:
             return
+        if self.gate_scores.needs_gradients and not self.gate_scores.sums:
+            raise UserError(
+                f"EmbeddingPruning: nothing is known of the embeddings at the first step, where start={self.start} "
+                "removes dimensions already. Start later, or take score=magnitude."
+            )
         scores = self.scores()
-        if not bool(torch.isfinite(scores).all()):
+        if not all_finite(scores):
             raise UserError("EmbeddingPruning: the scores of the embeddings are not finite: training has diverged.")
-        _, left = between((1, self.first), (1, self.last), share, self.multiple)
-        self.kept = without_lowest(scores, self.kept, left)
+        _, left = interpolate_size((1, self.initial_dimensions), (1, self.final_dimensions), share, self.multiple)
+        self.mask = without_lowest(scores, self.mask, left)
 
     def scores(self) -> Tensor:
-        """What each dimension is worth, float32."""
-        if self.gathered is not None:
-            return self.gathered
-        # The product of both norms: what a dimension adds to the table, however it is divided between its factors.
-        table, matrix = (m.weight.detach().float().square().sum(0) for m in (self.factored.table, self.factored.map))
-        return table * matrix
+        """Return the score of each dimension [dimensions], float32."""
+        if GATES in self.gate_scores.sums:
+            return self.gate_scores.sums[GATES]
+        # The product of both norms: what a dimension adds to the table, however it is divided between the factors.
+        table, projection = (module.weight.detach().float().square().sum(0) for module in self.factored.factors)
+        return table * projection
 
-    def before_update(self, run: Run) -> None:
-        import torch
+    def before_update(self, context: HookContext) -> None:
+        from sparse_xp.functional.structured.scores import gate_gradients
 
-        from sparse_xp.functional.structured import gate_gradients
-
-        if self.score == "magnitude" or self.reached(run):
+        if not self.gate_scores.needs_gradients or self.target_reached(context):
             return
-        weight = self.factored.map.weight
+        weight = self.factored.projection.weight
         if weight.grad is None:
             raise UserError(
                 f"EmbeddingPruning: the embeddings do not train, so that score={self.score} knows nothing of them. Let "
                 "them train, or take score=magnitude."
             )
-        term = gate_gradients(weight, weight.grad, 1)
-        if scaler := run.accelerator.scaler:  # fp16: gradients are scaled still, and infinite ones make no step
-            if not bool(torch.isfinite(term).all()):
-                return
-            term = term / scaler.get_scale()
-        term = term.square() if self.score == "second_order" else term.abs()
-        self.gathered = term if self.gathered is None else self.decay * self.gathered + term
+        self.gate_scores.add({GATES: gate_gradients(weight, weight.grad, 1)}, context.accelerator)
 
-    def after_update(self, run: Run) -> None:
-        # With zeros on both sides there is no gradient, but Adam's momentum goes on.
-        self.enforce()
+    def after_update(self, context: HookContext) -> None:
+        # With zeros in both factors there is no gradient, but Adam's momentum still moves them.
+        self.zero_removed()
 
-    def enforce(self) -> None:
-        """Zeros into what is silenced."""
-        from sparse_xp.functional.factored_embeddings import silence
+    def zero_removed(self) -> None:
+        """Zero the removed dimensions."""
+        from sparse_xp.functional.factored_embeddings import zero_dimensions
 
         if self.last_update >= 0:
-            silence(self.factored, self.kept)
+            zero_dimensions(self.factored, self.mask)
 
-    def check(self, run: Run) -> None:
-        from sparse_xp.functional.factored_embeddings import loud
+    def check(self, context: HookContext) -> None:
+        from sparse_xp.functional.factored_embeddings import count_nonzero_dimensions
 
-        if revived := loud(self.factored, self.kept.to(self.factored.map.weight.device)):
+        mask = self.mask.to(self.factored.projection.weight.device)
+        if revived := count_nonzero_dimensions(self.factored, mask):
             raise RuntimeError(
-                f"{revived} removed weights of the embeddings are no longer zero at step {run.progress.step}."
+                f"{revived} removed weights of the embeddings are no longer zero at step {context.step}."
             )
 
-    def detach(self, run: Run) -> None:
-        from sparse_xp.functional.factored_embeddings import cut
+    def detach(self, context: HookContext) -> None:
+        from sparse_xp.functional.factored_embeddings import select_dimensions
 
-        self.check(run)
-        self.kept = self.kept.to(self.factored.map.weight.device)
-        ours = {id(module.weight) for module in (self.factored.table, self.factored.map)}
-        for other in run.recipe.modifiers.values():  # their masks are of the weights that are there
-            if isinstance(other, Pruning):
-                for name, mask in other.masks.items():
-                    if id(other.targets[name]) in ours:
-                        other.masks[name] = mask[:, self.kept]
-        cut(run.model, self.kept)
-        self.kept = self.kept[self.kept]
+        self.check(context)
+        self.mask = self.mask.to(self.factored.projection.weight.device)
+        # Other modifiers cut what they keep about these parameters, such as masks, before the parameters change.
+        factors = {id(module.weight) for module in self.factored.factors}
+        names = [name for name, weight in context.model.named_parameters() if id(weight) in factors]
+        context.resized(dict.fromkeys(names, lambda values: values[:, self.mask]))
+        select_dimensions(context.model, self.mask)
+        self.mask = self.mask[self.mask]
 
-    def reached(self, run: Run) -> bool:
-        return self.last_update >= self.window(run.clock)[1]
+    def target_reached(self, context: HookContext) -> bool:
+        return self.last_update >= self.window(context.clock)[1]
 
-    def logs(self, run: Run) -> dict[str, float]:
-        return {"embeddings": float(self.kept.sum())}
+    def logs(self, context: HookContext) -> dict[str, float]:
+        return {"embeddings": float(self.mask.sum())}
 
     def state_dict(self) -> dict[str, Any]:
-        known = {} if self.gathered is None else {"gathered": self.gathered}
-        return {"kept": self.kept, "last_update": self.last_update, **known}
+        sums = self.gate_scores.sums
+        return {"kept": self.mask, "last_update": self.last_update, **({"gathered": sums[GATES]} if sums else {})}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.kept, self.last_update, self.gathered = state["kept"], state["last_update"], state.get("gathered")
+        self.mask, self.last_update = state["kept"], state["last_update"]
+        self.gate_scores.sums = {GATES: state["gathered"]} if "gathered" in state else {}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from sparse_xp.clock import parse_when
+from sparse_xp.clock import parse_time
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
+from sparse_xp.modifiers.display import Display
 
 if TYPE_CHECKING:
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 
 @dataclass(kw_only=True)
@@ -23,11 +24,12 @@ class LayerPruning(Modifier):
 
     layers: list[str] = field(default_factory=list)
 
-    structural: ClassVar[bool] = True
+    changes_structure: ClassVar[bool] = True
+    display: ClassVar[Display] = Display(module_fields=("layers",))
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if parse_when(self.start)[0] != 0 or parse_when(self.end) != (100.0, "%"):
+        if parse_time(self.start)[0] != 0 or parse_time(self.end) != (100.0, "%"):
             raise ValueError(
                 f"LayerPruning from start={self.start} to end={self.end}: layers can only be removed for the whole "
                 "run. Leave start and end out (0 and '100%')."
@@ -38,21 +40,22 @@ class LayerPruning(Modifier):
             )
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "layers of the encoder"
 
-    def attach(self, run: Run) -> None:
-        from sparse_xp.functional.layers import bypass, encoder_layers, select_modules
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.layers import bypass_layers, encoder_layers
+        from sparse_xp.functional.selection import select_modules
 
-        layers = encoder_layers(run.model)
+        layers = encoder_layers(context.model)
         names = select_modules(layers, self.layers, "encoder layer")
         if len(names) == len(layers):
             raise UserError(
                 f"LayerPruning.layers={self.layers} removes all {len(layers)} layers of the encoder. Name fewer."
             )
-        bypass(run.model, names)
+        bypass_layers(context.model, names)
 
-    def detach(self, run: Run) -> None:
+    def detach(self, context: HookContext) -> None:
         from sparse_xp.functional.layers import remove_bypassed
 
-        remove_bypassed(run.model)
+        remove_bypassed(context.model)

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.clock import Clock, TimeSpec, parse_time
 from sparse_xp.errors import did_you_mean
 from sparse_xp.modifiers.base import Modifier, OneTime
+from sparse_xp.modifiers.display import Display, LoggedNumber
 
 if TYPE_CHECKING:
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 
 def linear(x: float) -> float:
@@ -77,15 +78,18 @@ def warm_restarts(init: float, lowest: float, position: float, cycle: float) -> 
     return max(lowest, lowest + (init - lowest) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def set_rate(run: Run, value: float) -> None:
+def set_rate(context: HookContext, value: float) -> None:
     """Give every parameter group the rate ``value``."""
-    for group in run.optimizer.param_groups:
+    for group in context.optimizer.param_groups:
         group["lr"] = value
 
 
 @dataclass(kw_only=True)
 class DrivesRate(Modifier):
     """Writes the learning rate of every parameter group in the steps of one range; a subclass says which and what."""
+
+    display: ClassVar[Display] = Display(bar_style="yellow")
+    logged: ClassVar[tuple[LoggedNumber, ...]] = (LoggedNumber("lr", 40, "lr {:.2e}"),)
 
     def writes(self, clock: Clock) -> range:
         """The steps in which it writes; the last may lie behind the run."""
@@ -95,12 +99,12 @@ class DrivesRate(Modifier):
         """What it writes in ``step``, one of ``writes(clock)``."""
         raise NotImplementedError
 
-    def before_step(self, run: Run) -> None:
-        if run.progress.step in self.writes(run.clock):
-            set_rate(run, self.rate_at(run.clock, run.progress.step))
+    def before_step(self, context: HookContext) -> None:
+        if context.step in self.writes(context.clock):
+            set_rate(context, self.rate_at(context.clock, context.step))
 
-    def logs(self, run: Run) -> dict[str, float]:
-        return {"lr": run.optimizer.param_groups[0]["lr"]}
+    def logs(self, context: HookContext) -> dict[str, float]:
+        return {"lr": context.optimizer.param_groups[0]["lr"]}
 
 
 @dataclass(kw_only=True)
@@ -115,9 +119,9 @@ class LearningRate(DrivesRate):
     shape: str = "linear"
     init_lr: float = 0.0
     final_lr: float | None = None
-    cycle: When = 1.0
+    cycle: TimeSpec = 1.0
 
-    may_be_empty: ClassVar[bool] = True
+    allow_empty_window: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,7 +137,7 @@ class LearningRate(DrivesRate):
         for name in ("init_lr", "final_lr"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"LearningRate.{name}={getattr(self, name)}: want a rate in [0, 1].")
-        if not parse_when(self.cycle, "LearningRate.cycle")[0]:
+        if not parse_time(self.cycle, "LearningRate.cycle")[0]:
             raise ValueError(f"LearningRate.cycle={self.cycle}: want a time above 0.")
         if self.shape != CYCLIC and self.cycle != 1.0:
             raise ValueError(
@@ -141,7 +145,7 @@ class LearningRate(DrivesRate):
             )
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "learning rate"
 
     def writes(self, clock: Clock) -> range:
@@ -155,7 +159,7 @@ class LearningRate(DrivesRate):
         if step == last:
             return self.final_lr
         if self.shape == CYCLIC:
-            cycle = max(1, round(clock.at(self.cycle) * clock.steps_per_epoch))
+            cycle = max(1, round(clock.to_epochs(self.cycle) * clock.steps_per_epoch))
             return cyclic_rate(self.init_lr, self.final_lr, step - first, cycle, last - first)
         return rate(self.shape, self.init_lr, self.final_lr, (clock.epoch(step) - start) / (end - start))
 
@@ -175,7 +179,7 @@ class SetLearningRate(OneTime, DrivesRate):
             raise ValueError(f"SetLearningRate.learning_rate={self.learning_rate}: want a rate in (0, 1].")
 
     def writes(self, clock: Clock) -> range:
-        return range(self.moment(clock), self.moment(clock) + 1)
+        return range(self.trigger_step(clock), self.trigger_step(clock) + 1)
 
     def rate_at(self, clock: Clock, step: int) -> float:
         return self.learning_rate
@@ -225,7 +229,7 @@ class ScheduledLearningRate(DrivesRate):
                 raise ValueError(f"{key}: want a number of epochs above 0.")
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "learning rate"
 
     def window(self, clock: Clock) -> tuple[float, float]:

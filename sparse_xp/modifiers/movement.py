@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sparse_xp.modifiers.gradient_scores import unscaled
 from sparse_xp.modifiers.pruning import GradualPruning
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 #: what SparseML multiplies each term by; only the order of the scores matters
 RATE = 0.01
@@ -30,7 +31,7 @@ def movement_step(weight: Tensor, gradient: Tensor) -> Tensor:
 class MovementPruning(GradualPruning):
     """Gradual pruning by movement (Sanh et al. 2020, arXiv:2005.07683, with the scores of SparseML).
 
-    Scores gather from the first step of the run, not from ``start``: what is pruned first should have been watched
+    Scores gather from the first step of the context, not from ``start``: what is pruned first should have been watched
     for a while. They are made of the gradients as they are before clipping. Pruned weights stay pruned.
     """
 
@@ -38,29 +39,23 @@ class MovementPruning(GradualPruning):
         super().__post_init__()
         self.moved: dict[str, Tensor] = {}
 
-    def attach(self, run: Run) -> None:
+    def attach(self, context: HookContext) -> None:
         import torch
 
-        super().attach(run)
+        super().attach(context)
         self.moved = {name: torch.zeros_like(w.detach(), dtype=torch.float32) for name, w in self.targets.items()}
 
-    def before_update(self, run: Run) -> None:
-        import torch
-
-        super().before_update(run)
-        if self.reached(run):
+    def before_update(self, context: HookContext) -> None:
+        super().before_update(context)
+        if self.target_reached(context):
             return
         terms = {
             name: movement_step(weight, weight.grad) for name, weight in self.targets.items() if weight.grad is not None
         }
-        if scaler := run.accelerator.scaler:  # fp16: gradients are scaled still, and infinite ones make no step
-            if not all(bool(torch.isfinite(term).all()) for term in terms.values()):
-                return
-            terms = {name: term / scaler.get_scale() for name, term in terms.items()}
-        for name, term in terms.items():
+        for name, term in (unscaled(terms, context.accelerator) or {}).items():
             self.moved[name] = self.moved[name].to(term.device).add_(term)  # attached before the model was moved
 
-    def scores(self, run: Run) -> dict[str, Tensor]:
+    def scores(self, context: HookContext) -> dict[str, Tensor]:
         return {
             name: moved.masked_fill(~self.masks[name], -math.inf) if name in self.masks else moved
             for name, moved in self.moved.items()

@@ -16,7 +16,7 @@ from sparse_xp.modifiers.pruning import GradualPruning
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 #: weights in a group of each mask type
 GROUPS = {"unstructured": 1, "block4": 4}
@@ -62,8 +62,8 @@ class OBSPruning(GradualPruning):
                 f"multiple of {self.group}, such as 48."
             )
 
-    def attach(self, run: Run) -> None:
-        super().attach(run)
+    def attach(self, context: HookContext) -> None:
+        super().attach(context)
         for name, weight in self.targets.items():
             # Groups are cut from the flat weights: they have to end where a row ends.
             if weight.shape[-1] % self.group:
@@ -72,10 +72,10 @@ class OBSPruning(GradualPruning):
                     f"multiple of {self.group}."
                 )
 
-    def prune(self, run: Run, levels: dict[str, float]) -> None:
+    def prune(self, context: HookContext, levels: dict[str, float]) -> None:
         import torch
 
-        from sparse_xp.functional.fisher import without
+        from sparse_xp.functional.fisher import prune_and_compensate
 
         if not any(levels.values()):  # nothing goes: no gradients are needed to find that out
             self.masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.targets.items()}
@@ -84,13 +84,13 @@ class OBSPruning(GradualPruning):
         for part in range(1, self.num_recomputations + 1):
             share = part / self.num_recomputations
             wanted = {name: before[name] + (level - before[name]) * share for name, level in levels.items()}
-            inverses = self.inverse_fisher(run, part)
-            masks = self.select(self.scores_from(inverses, run.progress.step), levels if share == 1 else wanted)
+            inverses = self.inverse_fisher(context, part)
+            masks = self.select(self.scores_from(inverses, context.step), levels if share == 1 else wanted)
             for name, weight in self.targets.items():
                 gone = ~masks[name] & self.masks[name] if name in self.masks else ~masks[name]
-                weight.data.copy_(without(inverses.pop(name), weight, gone, self.group))
+                weight.data.copy_(prune_and_compensate(inverses.pop(name), weight, gone, self.group))
             self.masks = masks
-            self.agree(run)
+            self.agree(context)
             self.zero_pruned()
 
     def pruned(self) -> dict[str, float]:
@@ -124,7 +124,7 @@ class OBSPruning(GradualPruning):
             for name, score in scores.items()
         }
 
-    def inverse_fisher(self, run: Run, part: int) -> dict[str, Tensor]:
+    def inverse_fisher(self, context: HookContext, part: int) -> dict[str, Tensor]:
         """The inverse of each target's Fisher information at the present weights, [blocks, B, B]."""
         from sparse_xp.functional.fisher import add_gradient, first_inverse
 
@@ -132,12 +132,12 @@ class OBSPruning(GradualPruning):
             name: first_inverse(weight.numel(), self.fisher_block_size, self.damp, weight.device)
             for name, weight in self.targets.items()
         }
-        for gradients in self.gradients(run, part):
+        for gradients in self.gradients(context, part):
             for name, gradient in gradients.items():
                 add_gradient(inverses[name], gradient, self.num_grads)
         return inverses
 
-    def gradients(self, run: Run, part: int) -> Iterator[dict[str, Tensor]]:
+    def gradients(self, context: HookContext, part: int) -> Iterator[dict[str, Tensor]]:
         """``num_grads`` gradients of the task loss by the targets, zero where a weight is pruned.
 
         Of the plain model in float32, without dropout. Neither ``.grad`` nor any random state is touched, and the
@@ -145,41 +145,37 @@ class OBSPruning(GradualPruning):
         """
         import torch
 
-        from sparse_xp.training.loop import training_batch
-
-        training = run.model.training
-        run.model.eval()
+        training = context.model.training
+        context.model.eval()
         try:
-            for rows in self.batches(run, part):
-                batch = training_batch(run, rows)
+            for rows in self.batches(context, part):
+                batch = context.training_batch(rows)
                 with torch.enable_grad():
-                    loss = run.task.forward(run.model, batch).loss
+                    loss = context.task.forward(context.model, batch).loss
                 found = torch.autograd.grad(loss, list(self.targets.values()), materialize_grads=True)
                 gradients = dict(zip(self.targets, found, strict=True))
                 for name, mask in self.masks.items():
                     gradients[name].mul_(mask)
                 yield gradients
         finally:
-            run.model.train(training)
+            context.model.train(training)
 
-    def batches(self, run: Run, part: int) -> Iterator[list[int]]:
+    def batches(self, context: HookContext, part: int) -> Iterator[list[int]]:
         """Row numbers of ``num_grads`` batches: as many shuffled epochs as it takes."""
-        from sparse_xp.data.batches import epoch_batches
-
-        made, size = 0, self.grad_batch_size or run.train.batch_size
+        made = 0
         for epoch in range(self.num_grads):  # one batch an epoch at least
-            seed = run.seed
-            for number in (run.progress.step, part, epoch):
+            seed = context.seed
+            for number in (context.step, part, epoch):
                 seed = (seed * 1_000_003 + number) % 2**63
-            for batch in epoch_batches(run.lengths, size, seed, run.train.group_by_length)[: self.num_grads - made]:
+            for batch in context.shuffled_batches(self.grad_batch_size, seed)[: self.num_grads - made]:
                 made += 1
                 yield batch
             if made == self.num_grads:
                 return
 
-    def agree(self, run: Run) -> None:
+    def agree(self, context: HookContext) -> None:
         """Take masks and weights of the first process: on GPUs sums may differ in the last bit between processes."""
-        if run.accelerator.num_processes == 1:
+        if context.accelerator.num_processes == 1:
             return
         from accelerate.utils import broadcast
 

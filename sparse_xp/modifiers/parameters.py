@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier, OneTime
+from sparse_xp.modifiers.display import Display
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 
 def check_params(name: str, params: list[str]) -> None:
@@ -33,6 +34,8 @@ class TrainableParams(Modifier):
     trainable: bool
     params_strict: bool = True
 
+    display: ClassVar[Display] = Display(parameter_fields=("params",))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_params("TrainableParams", self.params)
@@ -40,46 +43,48 @@ class TrainableParams(Modifier):
         self.original: dict[str, bool] = {}
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "training of " + " ".join(sorted(self.params))
 
-    def attach(self, run: Run) -> None:
-        from sparse_xp.functional.masks import select_parameters
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.selection import select_parameters
 
-        self.targets = select_parameters(run.model, self.params, self.params_strict)
+        self.targets = select_parameters(context.model, self.params, self.params_strict)
         # Every modifier attaches before the first one acts, so these are the model's own, whatever others do later.
         self.original = {name: parameter.requires_grad for name, parameter in self.targets.items()}
 
-    def active(self, run: Run) -> bool:
+    def active(self, context: HookContext) -> bool:
         """Whether the step that is being made lies in the window."""
-        start, end = self.window(run.clock)
-        return run.clock.first_step(start) <= run.progress.step < run.clock.first_step(end)
+        start, end = self.window(context.clock)
+        return context.clock.first_step(start) <= context.step < context.clock.first_step(end)
 
-    def before_step(self, run: Run) -> None:
+    def before_step(self, context: HookContext) -> None:
         # DDP waits for the gradient of every parameter that it was given: there they are computed and dropped.
-        if self.active(run) and (self.trainable or run.accelerator.num_processes == 1):
+        if self.active(context) and (self.trainable or context.accelerator.num_processes == 1):
             for parameter in self.targets.values():
                 parameter.requires_grad_(self.trainable)
                 if not self.trainable:
                     parameter.grad = None
 
-    def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
-        if self.active(run) and not loss.requires_grad:
+    def loss(
+        self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
+    ) -> Tensor:
+        if self.active(context) and not loss.requires_grad:
             raise UserError(
-                f"TrainableParams freezes all that could train at step {run.progress.step}. Name fewer parameters than "
+                f"TrainableParams freezes all that could train at step {context.step}. Name fewer parameters than "
                 f"{' '.join(self.params)}."
             )
         return loss
 
-    def before_update(self, run: Run) -> None:
-        if self.active(run) and not self.trainable and run.accelerator.num_processes > 1:
+    def before_update(self, context: HookContext) -> None:
+        if self.active(context) and not self.trainable and context.accelerator.num_processes > 1:
             for parameter in self.targets.values():
                 parameter.grad = None
 
-    def after_update(self, run: Run) -> None:
+    def after_update(self, context: HookContext) -> None:
         # Restored after every step and set anew before the next: then no order of starts and ends leaves a flag wrong,
         # and there is nothing to remember over an interruption.
-        if self.active(run):
+        if self.active(context):
             for name, parameter in self.targets.items():
                 parameter.requires_grad_(self.original[name])
 
@@ -92,6 +97,8 @@ class SetParam(OneTime):
     val: float
     params_strict: bool = True
 
+    display: ClassVar[Display] = Display(parameter_fields=("params",))
+
     def __post_init__(self) -> None:
         super().__post_init__()
         check_params("SetParam", self.params)
@@ -99,12 +106,12 @@ class SetParam(OneTime):
             raise ValueError(f"SetParam.val={self.val}: want a finite number.")
         self.targets: dict[str, Parameter] = {}
 
-    def attach(self, run: Run) -> None:
-        from sparse_xp.functional.masks import select_parameters
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.selection import select_parameters
 
-        self.targets = select_parameters(run.model, self.params, self.params_strict)
+        self.targets = select_parameters(context.model, self.params, self.params_strict)
 
-    def before_step(self, run: Run) -> None:
-        if self.due(run):
+    def before_step(self, context: HookContext) -> None:
+        if self.is_due(context):
             for parameter in self.targets.values():
                 parameter.data.fill_(self.val)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
+from sparse_xp.modifiers.display import Display, LoggedNumber
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.nn import Parameter
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 
 def layer_loss(
@@ -33,10 +34,10 @@ def layer_loss(
 
 def only_tensor(output: Any) -> Any:
     """What a module says: its output, or the first of several."""
-    from sparse_xp.functional.chunked_loss import Projected
+    from sparse_xp.functional.chunked_loss import LazyLogits
 
     output = output[0] if isinstance(output, tuple) else output
-    return output.whole() if isinstance(output, Projected) else output
+    return output.materialize() if isinstance(output, LazyLogits) else output
 
 
 def listen(modules: dict[str, nn.Module], heard: dict[str, Tensor], when: Callable[[nn.Module], bool]) -> list[Any]:
@@ -69,7 +70,9 @@ class PerLayerDistillation(Modifier):
     project_features: bool = True
     epsilon: float = 1e-6
 
-    adds_loss: ClassVar[bool] = True
+    additive_loss: ClassVar[bool] = True
+    display: ClassVar[Display] = Display(span_colour="tab:olive", module_fields=("student_layer_names",))
+    logged: ClassVar[tuple[LoggedNumber, ...]] = (LoggedNumber("loss_layers", 30, "layers {:.4f}", in_report=False),)
     live_teacher: ClassVar[str | None] = "the recipe compares hidden layers"
 
     def __post_init__(self) -> None:
@@ -89,29 +92,27 @@ class PerLayerDistillation(Modifier):
         self.last: dict[str, Tensor] = {}
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "distillation of hidden layers"
 
-    def attach(self, run: Run) -> None:
+    def attach(self, context: HookContext) -> None:
         import torch
 
-        from sparse_xp.training.teacher import LiveTeacher
-
-        if run.teacher is None:
+        if context.teacher is None:
             raise UserError(
                 "PerLayerDistillation compares the student's layers with a teacher's, and there is none: write "
                 "teacher=dense, teacher=self, or teacher=checkpoint teacher.path=DIR."
             )
-        assert isinstance(run.teacher, LiveTeacher)
-        student = choose_modules(run.model, self.student_layer_names, "the student")
-        teacher = choose_modules(run.teacher.model, self.teacher_layer_names, "the teacher")
+        assert context.teacher.model is not None  # ``live_teacher`` asks for one
+        student = choose_modules(context.model, self.student_layer_names, "the student")
+        teacher = choose_modules(context.teacher.model, self.teacher_layer_names, "the teacher")
         if len(student) != len(teacher):
             raise UserError(
                 f"PerLayerDistillation: the student has {len(student)} layers to compare, the teacher {len(teacher)}. "
                 "Name as many of each in student_layer_names and teacher_layer_names."
             )
         self.pairs = list(zip(student, teacher, strict=True))
-        ours, theirs = shapes(run, run.model, student), shapes(run, run.teacher.model, teacher)
+        ours, theirs = shapes(context, context.model, student), shapes(context, context.teacher.model, teacher)
         self.projections = {}
         for name, other in self.pairs:
             if ours[name][:-1] != theirs[other][:-1] or (ours[name] != theirs[other] and not self.project_features):
@@ -122,11 +123,11 @@ class PerLayerDistillation(Modifier):
                 )
             if self.project_features:
                 widths = ours[name][-1], theirs[other][-1]
-                self.projections[name] = torch.nn.Linear(*widths, bias=False, device=run.accelerator.device)
-        if run.accelerator.num_processes > 1:  # DDP makes the model equal everywhere, and knows nothing of these
+                self.projections[name] = torch.nn.Linear(*widths, bias=False, device=context.accelerator.device)
+        if context.accelerator.num_processes > 1:  # DDP makes the model equal everywhere, and knows nothing of these
             from accelerate.utils import broadcast
 
-            for weight in self.parameters(run):
+            for weight in self.parameters(context):
                 weight.data = broadcast(weight.data)
         self.said, self.taught, self.last, self.active = {}, {}, {}, False
         self.hooks = [
@@ -135,20 +136,22 @@ class PerLayerDistillation(Modifier):
             *listen(teacher, self.taught, lambda module: self.active),
         ]
 
-    def parameters(self, run: Run) -> list[Parameter]:
+    def parameters(self, context: HookContext) -> list[Parameter]:
         return [weight for layer in self.projections.values() for weight in layer.parameters()]
 
-    def before_step(self, run: Run) -> None:
-        self.active = self.acts(run.clock, run.progress.step)
+    def before_step(self, context: HookContext) -> None:
+        self.active = self.is_active(context.clock, context.step)
 
-    def loss(self, run: Run, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor) -> Tensor:
+    def loss(
+        self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
+    ) -> Tensor:
         import torch
 
         if not self.active:
             self.last = {}
             return loss
-        assert run.teacher is not None
-        run.teacher(rows, batch)
+        assert context.teacher is not None
+        context.teacher(rows, batch)
         mask = batch["attention_mask"].bool()
         terms = []
         for name, other in self.pairs:
@@ -163,19 +166,19 @@ class PerLayerDistillation(Modifier):
         self.last = {"loss_layers": distance.detach()}
         return loss + self.gain * distance
 
-    def before_update(self, run: Run) -> None:
+    def before_update(self, context: HookContext) -> None:
         # The projections are no part of what DDP wraps. It takes the mean over processes, and so do they.
-        if run.accelerator.num_processes > 1:
-            for weight in self.parameters(run):
+        if context.accelerator.num_processes > 1:
+            for weight in self.parameters(context):
                 if weight.grad is not None:
-                    weight.grad = run.accelerator.reduce(weight.grad, "mean")
+                    weight.grad = context.accelerator.reduce(weight.grad, "mean")
 
-    def detach(self, run: Run) -> None:
+    def detach(self, context: HookContext) -> None:
         for hook in self.hooks:
             hook.remove()
         self.hooks = []
 
-    def logs(self, run: Run) -> dict[str, float]:
+    def logs(self, context: HookContext) -> dict[str, float]:
         return {name: value.item() for name, value in self.last.items()}
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,25 +196,23 @@ def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dic
     """
     from torch import nn
 
-    from sparse_xp.functional.factored_embeddings import Factored
-    from sparse_xp.functional.layers import select_modules
+    from sparse_xp.functional.factored_embeddings import FactoredEmbedding
+    from sparse_xp.functional.selection import select_modules
 
     if names is None:
-        inside = {id(module.map) for module in model.modules() if isinstance(module, Factored)}
+        inside = {id(module.projection) for module in model.modules() if isinstance(module, FactoredEmbedding)}
         return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m) not in inside}
     return select_modules({n: m for n, m in model.named_modules() if n}, names, f"module of {whose}")
 
 
-def shapes(run: Run, model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+def shapes(context: HookContext, model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
     """What each module gives for the first training row, by name. Raises UserError if that is no tensor of numbers."""
     import torch
-
-    from sparse_xp.data.batches import collate
 
     heard: dict[str, Any] = {}
     hooks, training = listen(modules, heard, lambda module: True), model.training
     device = next(model.parameters()).device
-    batch = collate(run.train_features, [0], run.inputs, run.padding)
+    batch = context.input_batch([0])
     try:
         with torch.no_grad():
             model.eval()(**{name: value.to(device) for name, value in batch.items()})

@@ -6,23 +6,23 @@ checking a configuration never waits for torch.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.clock import Clock, TimeSpec, parse_time
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.functional.patterns import Pattern, check_n_m, parse_mask_type
-from sparse_xp.functional.schedules import progress, scheduled_sparsity, update_due
+from sparse_xp.functional.schedules import RAMPS, progress, scheduled_sparsity, update_due
 from sparse_xp.modifiers.base import Modifier
+from sparse_xp.modifiers.display import HOLDS, Display, LoggedNumber, Span, held_spans
 
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
 
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import Cuts, HookContext
 
-INTER_FUNCS = ("cubic", "linear", "inverse_cubic")
 FROM_PARAM = "__FROM_PARAM__"
 
 
@@ -36,6 +36,9 @@ class Pruning(Modifier):
     params: list[str] = field(default_factory=lambda: ["__ENCODER__"])
     but: list[str] = field(default_factory=list)
 
+    display: ClassVar[Display] = Display(bar_style="red", parameter_fields=("params", "but"))
+    logged: ClassVar[tuple[LoggedNumber, ...]] = (LoggedNumber("sparsity", 50, "sparsity {:.1%}"),)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.params:
@@ -44,7 +47,7 @@ class Pruning(Modifier):
         self.masks: dict[str, Tensor] = {}
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "masks of " + " ".join(sorted(self.params)) + " but ".join(["", *sorted(self.but)])
 
     def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
@@ -54,13 +57,13 @@ class Pruning(Modifier):
         """
         raise NotImplementedError
 
-    def attach(self, run: Run) -> None:
-        from sparse_xp.functional.masks import select_parameters, tied_to_embeddings
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.selection import select_parameters, tied_to_embeddings
 
-        self.targets = select_parameters(run.model, self.params)
-        for name in select_parameters(run.model, self.but):
+        self.targets = select_parameters(context.model, self.params)
+        for name in select_parameters(context.model, self.but):
             self.targets.pop(name, None)
-        tied = tied_to_embeddings(run.model)
+        tied = tied_to_embeddings(context.model)
         for name in [name for name, weight in self.targets.items() if id(weight) in tied and name not in self.params]:
             del self.targets[name]
             say(f"{type(self).__name__}: {name} is an embedding too, and stays dense (its name in params prunes it)")
@@ -70,29 +73,36 @@ class Pruning(Modifier):
             )
         self.masks = {}  # of this run: a configuration object may serve several
 
-    def before_update(self, run: Run) -> None:
+    def before_update(self, context: HookContext) -> None:
         for name, mask in self.masks.items():
             gradient = self.targets[name].grad
             if gradient is not None:
                 gradient.mul_(mask)
 
-    def after_update(self, run: Run) -> None:
+    def after_update(self, context: HookContext) -> None:
         # Adam's momentum and weight decay may move a pruned weight, so the zero is put back after every update.
         self.zero_pruned()
 
-    def check(self, run: Run) -> None:
+    def resized(self, context: HookContext, cuts: Cuts) -> None:
+        removed = {name for name, cut in cuts.items() if cut is None}
+        self.targets = {name: weight for name, weight in self.targets.items() if name not in removed}
+        self.masks = {
+            name: cut(mask) if (cut := cuts.get(name)) else mask
+            for name, mask in self.masks.items()
+            if name not in removed
+        }
+
+    def check(self, context: HookContext) -> None:
         for name, mask in self.masks.items():
             revived = int((self.targets[name].detach()[~mask] != 0).sum())
             if revived:
-                raise RuntimeError(
-                    f"{revived} pruned weights of {name} are no longer zero at step {run.progress.step}."
-                )
+                raise RuntimeError(f"{revived} pruned weights of {name} are no longer zero at step {context.step}.")
 
-    def logs(self, run: Run) -> dict[str, float]:
-        from sparse_xp.functional.masks import zeros
+    def logs(self, context: HookContext) -> dict[str, float]:
+        from sparse_xp.functional.sparsity import count_zeros
 
         total = sum(weight.numel() for weight in self.targets.values())
-        return {"sparsity": sum(zeros(weight) for weight in self.targets.values()) / total}
+        return {"sparsity": sum(count_zeros(weight) for weight in self.targets.values()) / total}
 
     def state_dict(self) -> dict[str, Any]:
         return {"masks": self.masks}
@@ -124,20 +134,22 @@ class ConstantPruning(Pruning):
     min_sparsity: float = 0.05
     live: bool = False
 
+    display: ClassVar[Display] = replace(Pruning.display, unknown_sparsity="kept")
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.min_sparsity <= 1:
             raise ValueError(f"ConstantPruning.min_sparsity={self.min_sparsity}: want a fraction in [0, 1].")
 
-    def attach(self, run: Run) -> None:
-        from sparse_xp.functional.masks import zeros
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.sparsity import count_zeros
 
-        super().attach(run)
-        found = sum(zeros(w) for w in self.targets.values()) / sum(w.numel() for w in self.targets.values())
+        super().attach(context)
+        found = sum(count_zeros(w) for w in self.targets.values()) / sum(w.numel() for w in self.targets.values())
         # Rounding per tensor: a checkpoint pruned to 80 % has 79.99 % as often as 80.01 %.
         if found < self.min_sparsity - 0.005:
             raise UserError(
-                f"locked sparsity keeps the zeros of a sparse checkpoint, but {run.source} has {found:.1%} zeros "
+                f"locked sparsity keeps the zeros of a sparse checkpoint, but {context.source} has {found:.1%} zeros "
                 f"in {' '.join(self.params)}, want at least {self.min_sparsity:.0%}. Start from a sparse checkpoint "
                 "(model.checkpoint=DIR or a hub id), or prune this one (recipe=gradual80)."
             )
@@ -146,12 +158,15 @@ class ConstantPruning(Pruning):
         start, _ = self.window(clock)
         return {next(step for step in range(clock.total_steps + 1) if clock.epoch(step) >= start): None}
 
-    def before_step(self, run: Run) -> None:
-        if (self.live or not self.masks) and run.clock.epoch(run.progress.step) >= self.window(run.clock)[0]:
+    def spans(self, clock: Clock) -> list[Span]:
+        return [Span(self.window(clock)[0], clock.end, HOLDS)]
+
+    def before_step(self, context: HookContext) -> None:
+        if (self.live or not self.masks) and context.clock.epoch(context.step) >= self.window(context.clock)[0]:
             self.masks = {name: weight.detach() != 0 for name, weight in self.targets.items()}
 
 
-def updates_window(kind: str, written: When, start: float, end: float, clock: Clock) -> tuple[float, float]:
+def updates_window(kind: str, written: TimeSpec, start: float, end: float, clock: Clock) -> tuple[float, float]:
     """The window of a modifier that acts in single steps: the last update must happen inside the run.
 
     One that ends with the run ends at its last step. ``kind`` and ``written``, the start, are for the message. Raises
@@ -160,7 +175,7 @@ def updates_window(kind: str, written: When, start: float, end: float, clock: Cl
     last = clock.epoch(clock.total_steps - 1)
     if start > last:
         raise ValueError(
-            f"{kind}: start={written} lies behind the beginning of the last step "
+            f"{kind}: start={written} is after the beginning of the last step "
             f"(epoch {last:g} of {clock.end:g}): nothing would be pruned."
         )
     return start, max(start, min(end, last))
@@ -187,11 +202,11 @@ class GradualPruning(Pruning):
     final_sparsity: float
     init_sparsity: Any = 0.0
     inter_func: str = "cubic"
-    update_frequency: When = 0.05
+    update_frequency: TimeSpec = 0.05
     mask_type: Any = "unstructured"
     global_sparsity: bool = False
     leave_enabled: bool = True
-    refresh_until: When = None
+    refresh_until: TimeSpec = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -208,14 +223,14 @@ class GradualPruning(Pruning):
                 f"{kind}.init_sparsity={init}: want a fraction from 0 to final_sparsity={self.final_sparsity}, "
                 f"or {FROM_PARAM} for the zeros that are there."
             )
-        if self.inter_func not in INTER_FUNCS:
+        if self.inter_func not in RAMPS:
             raise ValueError(
-                f"{kind}.inter_func={self.inter_func!r}: want one of {', '.join(INTER_FUNCS)}."
-                f"{did_you_mean(self.inter_func, INTER_FUNCS)}"
+                f"{kind}.inter_func={self.inter_func!r}: want one of {', '.join(RAMPS)}."
+                f"{did_you_mean(self.inter_func, RAMPS)}"
             )
-        parse_when(self.update_frequency, f"{kind}.update_frequency")
+        parse_time(self.update_frequency, f"{kind}.update_frequency")
         if self.refresh_until is not None:
-            parse_when(self.refresh_until, f"{kind}.refresh_until")
+            parse_time(self.refresh_until, f"{kind}.refresh_until")
             if not self.leave_enabled:
                 raise ValueError(f"{kind}.refresh_until: with leave_enabled=false there are no masks to make anew.")
         self.pattern = parse_mask_type(self.mask_type)
@@ -223,34 +238,36 @@ class GradualPruning(Pruning):
         self.last_update = -1.0
         self.found: dict[str, float] = {}  # with __FROM_PARAM__: the level that each target starts from
 
-    def attach(self, run: Run) -> None:
-        super().attach(run)
+    def attach(self, context: HookContext) -> None:
+        super().attach(context)
         self.last_update = -1.0
         self.found = {}
         self.check_shapes(self.mask_type, self.pattern)
 
     def window(self, clock: Clock) -> tuple[float, float]:
-        if self.refresh_until is not None and clock.exactly(self.refresh_until) < clock.exactly(self.end):
+        if self.refresh_until is not None and clock.to_epochs_unrounded(self.refresh_until) < clock.to_epochs_unrounded(
+            self.end
+        ):
             raise ValueError(f"{type(self).__name__}: refresh_until={self.refresh_until} is before end={self.end}.")
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
-    def before_step(self, run: Run) -> None:
-        start, end = self.window(run.clock)
-        now = run.clock.epoch(run.progress.step)
+    def before_step(self, context: HookContext) -> None:
+        start, end = self.window(context.clock)
+        now = context.clock.epoch(context.step)
         if self.dropped(now, end, self.last_update):
             self.masks = {}
-        if self.due(run.clock, now, self.last_update):
-            self.prune(run, self.levels(progress(now, start, end)))
+        if self.due(context.clock, now, self.last_update):
+            self.prune(context, self.levels(progress(now, start, end)))
             self.last_update = now
             self.zero_pruned()
 
     def due(self, clock: Clock, now: float, last: float) -> bool:
         """Whether the step at ``now`` makes new masks, if the last that did was at ``last``."""
         start, end = self.window(clock)
-        every = clock.at(self.update_frequency)
+        every = clock.to_epochs(self.update_frequency)
         if update_due(now, last, start, end, every):
             return True
-        until = -1.0 if self.refresh_until is None else clock.at(self.refresh_until)
+        until = -1.0 if self.refresh_until is None else clock.to_epochs(self.refresh_until)
         return end <= last and now <= until + 1e-9 and now >= last + every - 1e-9
 
     def dropped(self, now: float, end: float, last_update: float) -> bool:
@@ -269,6 +286,9 @@ class GradualPruning(Pruning):
                 break
         return found
 
+    def spans(self, clock: Clock) -> list[Span]:
+        return held_spans(self.window(clock), clock, held=self.leave_enabled)
+
     def level(self, done: float) -> float | None:
         """The scheduled sparsity when ``done`` of the window is over; None if it depends on the weights."""
         if self.init_sparsity == FROM_PARAM:
@@ -277,10 +297,10 @@ class GradualPruning(Pruning):
 
     def levels(self, done: float) -> dict[str, float]:
         """The scheduled sparsity of each target; all the same with ``global_sparsity``. ``done``: of the window."""
-        from sparse_xp.functional.masks import zeros
+        from sparse_xp.functional.sparsity import count_zeros
 
         if self.init_sparsity == FROM_PARAM and not self.found:
-            counts = {name: (zeros(weight), weight.numel()) for name, weight in self.targets.items()}
+            counts = {name: (count_zeros(weight), weight.numel()) for name, weight in self.targets.items()}
             if self.global_sparsity:
                 counts = dict.fromkeys(counts, (sum(z for z, _ in counts.values()), sum(n for _, n in counts.values())))
             self.found = {name: min(z / n, self.final_sparsity) for name, (z, n) in counts.items()}
@@ -291,11 +311,11 @@ class GradualPruning(Pruning):
             for name in self.targets
         }
 
-    def prune(self, run: Run, levels: dict[str, float]) -> None:
+    def prune(self, context: HookContext, levels: dict[str, float]) -> None:
         """Make the masks for these levels."""
-        self.masks = self.select(self.scores(run), levels)
+        self.masks = self.select(self.scores(context), levels)
 
-    def scores(self, run: Run) -> dict[str, Tensor]:
+    def scores(self, context: HookContext) -> dict[str, Tensor]:
         """What each weight is worth, float32, shaped like its target; the lowest go."""
         raise NotImplementedError
 
@@ -307,8 +327,8 @@ class GradualPruning(Pruning):
             return global_masks(scores, max(levels.values()), self.pattern)
         return {name: mask_from_scores(score, levels[name], self.pattern) for name, score in scores.items()}
 
-    def reached(self, run: Run) -> bool:
-        return self.last_update >= self.window(run.clock)[1]
+    def target_reached(self, context: HookContext) -> bool:
+        return self.last_update >= self.window(context.clock)[1]
 
     def state_dict(self) -> dict[str, Any]:
         return {"masks": self.masks, "last_update": self.last_update, "found": self.found}
@@ -328,26 +348,26 @@ class MagnitudePruning(GradualPruning):
         super().__post_init__()
         self.values: dict[str, Tensor] = {}  # of the pruned weights, 0 elsewhere
 
-    def attach(self, run: Run) -> None:
-        super().attach(run)
+    def attach(self, context: HookContext) -> None:
+        super().attach(context)
         self.values = {}
 
-    def after_update(self, run: Run) -> None:
-        super().after_update(run)
+    def after_update(self, context: HookContext) -> None:
+        super().after_update(context)
         if self.values:
-            group = next(group for group in run.optimizer.param_groups if group["decays"])
+            group = next(group for group in context.optimizer.param_groups if group["decays"])
             if group["weight_decay"]:
                 for value in self.values.values():
                     value.mul_(1 - group["lr"] * group["weight_decay"])
 
-    def prune(self, run: Run, levels: dict[str, float]) -> None:
+    def prune(self, context: HookContext, levels: dict[str, float]) -> None:
         for name, value in self.values.items():
             self.targets[name].data.add_(value)
-        super().prune(run, levels)
+        super().prune(context, levels)
         if self.regrowth:
             self.values = {name: self.targets[name].detach() * ~mask for name, mask in self.masks.items()}
 
-    def scores(self, run: Run) -> dict[str, Tensor]:
+    def scores(self, context: HookContext) -> dict[str, Tensor]:
         from sparse_xp.functional.masks import magnitude_scores
 
         return {name: magnitude_scores(weight) for name, weight in self.targets.items()}

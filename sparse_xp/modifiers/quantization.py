@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.clock import Clock, TimeSpec, parse_time
+from sparse_xp.functional.quant_config import QuantConfig, QuantMode
 from sparse_xp.modifiers.base import Modifier
+from sparse_xp.modifiers.display import ACTS, HOLDS, Display, LoggedNumber, Span
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.functional.fake_quant import QuantEmbedding, QuantLinear
-    from sparse_xp.training.state import Run
+    from sparse_xp.functional.fake_quant import MinMaxObserver
+    from sparse_xp.functional.quant_modules import QuantModule
+    from sparse_xp.modifiers.context import HookContext
 
 
 @dataclass(kw_only=True)
@@ -34,7 +37,7 @@ class Quantization(Modifier):
     (``saturation``).
     """
 
-    observers_end: When = None
+    observers_end: TimeSpec = None
     calibration_rows: int | None = None
     submodules: list[str] | None = None
     exclude: list[str] = field(default_factory=list)
@@ -47,12 +50,15 @@ class Quantization(Modifier):
     dynamic: bool = False
     reduce_range: bool = True
 
+    display: ClassVar[Display] = Display(bar_style="blue", span_colour="tab:blue", module_fields=("submodules",))
+    logged: ClassVar[tuple[LoggedNumber, ...]] = (LoggedNumber("quantized", 80, "int{:g}", hide_zero=True),)
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.end != "100%":
             raise ValueError(f"Quantization.end={self.end}: a model stays quantized once it is. Leave end out.")
         if self.observers_end is not None:
-            parse_when(self.observers_end, "Quantization.observers_end")
+            parse_time(self.observers_end, "Quantization.observers_end")
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
                 raise ValueError(f"Quantization.{name}={getattr(self, name)}: want 2 to 8 bits.")
@@ -68,46 +74,56 @@ class Quantization(Modifier):
             raise ValueError(
                 f"Quantization.activation_bits={self.activation_bits}: ONNX finds dynamic ranges in 8 bits only."
             )
-        self.modules: dict[str, QuantLinear | QuantEmbedding] = {}
+        self.mode = QuantMode()
+        self.modules: dict[str, QuantModule] = {}
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "quantization"
 
     @property
     def option(self) -> str:
         """What ``quantization=`` calls this: int8, int8_sparseml, int8_dynamic, ptq_int8; int4 for fewer bits."""
-        name = f"{'ptq_' * self.late}int{self.weight_bits}"
+        name = f"{'ptq_' * self.post_training}int{self.weight_bits}"
         return f"{name}_dynamic" if self.dynamic else name if self.per_channel else f"{name}_sparseml"
 
     @property
-    def late(self) -> bool:
+    def post_training(self) -> bool:
         return self.calibration_rows is not None
 
     def window(self, clock: Clock) -> tuple[float, float]:
         start, end = super().window(clock)
-        if not self.late and clock.first_step(start) >= clock.total_steps:
-            raise ValueError(f"Quantization: start={self.start} lies behind the last step: nothing would be quantized.")
-        if self.observers_end is not None and clock.at(self.observers_end) < start:
+        if not self.post_training and clock.first_step(start) >= clock.total_steps:
+            raise ValueError(f"Quantization: start={self.start} is after the last step: nothing would be quantized.")
+        if self.observers_end is not None and clock.to_epochs(self.observers_end) < start:
             raise ValueError(f"Quantization.observers_end={self.observers_end} lies before start={self.start}.")
         return start, end
 
+    def spans(self, clock: Clock) -> list[Span]:
+        if self.post_training:
+            return []  # it acts after training
+        start, end = self.window(clock)
+        if self.observers_end is None:
+            return [Span(start, end)]
+        frozen = min(clock.end, clock.to_epochs(self.observers_end))
+        return [Span(start, frozen, ACTS), Span(frozen, clock.end, HOLDS)]
+
     def phase(self, clock: Clock, step: int) -> str:
         """``off``, ``training``, or ``frozen`` (scales and zero points) in step number ``step``."""
-        if self.late or step < clock.first_step(self.window(clock)[0]):
+        if self.post_training or step < clock.first_step(self.window(clock)[0]):
             return "off"
-        over = self.observers_end is not None and step >= clock.first_step(clock.at(self.observers_end))
+        over = self.observers_end is not None and step >= clock.first_step(clock.to_epochs(self.observers_end))
         return "frozen" if over else "training"
 
-    def attach(self, run: Run) -> None:
-        from sparse_xp.functional.fake_quant import Settings, prepare
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.quant_modules import prepare
 
-        self.settings = Settings(
-            self.weight_bits, self.activation_bits, self.per_channel, self.dynamic, self.reduce_range
-        )
+        self.mode = QuantMode()
+        config = QuantConfig(self.weight_bits, self.activation_bits, self.per_channel, self.dynamic, self.reduce_range)
         self.modules = prepare(
-            run.model,
-            self.settings,
+            context.model,
+            config,
+            self.mode,
             self.submodules,
             self.exclude,
             self.embeddings,
@@ -115,84 +131,81 @@ class Quantization(Modifier):
             self.embedding_outputs,
         )
 
-    def before_step(self, run: Run) -> None:
-        from sparse_xp.functional.fake_quant import freeze
+    def before_step(self, context: HookContext) -> None:
+        from sparse_xp.functional.quant_modules import freeze
 
-        if self.late:
+        if self.post_training:
             return
-        phase = self.phase(run.clock, run.progress.step)
-        self.settings.active = phase != "off"
-        if not self.settings.active:
+        phase = self.phase(context.clock, context.step)
+        self.mode.active = phase != "off"
+        if not self.mode.active:
             return
-        assert run.shell is not None
-        run.shell.autocast = False  # a difference of one integer step would be lost in the rounding of half precision
-        if phase == "frozen" and self.settings.observing:
+        context.disable_autocast()  # a difference of one integer step would be lost in the rounding of half precision
+        if phase == "frozen" and self.mode.observing:
             freeze(self.modules)
 
-    def after_update(self, run: Run) -> None:
+    def after_update(self, context: HookContext) -> None:
         """With several processes each has seen other rows: all go on with the mean of their ranges, and save that."""
         import torch
 
-        observed = self.settings.active and self.settings.observing and not self.dynamic
-        if run.accelerator.num_processes > 1 and observed:
-            known = [seen for seen in self.ranges().values() if seen.low is not None]
+        observed = self.mode.active and self.mode.observing and not self.dynamic
+        if context.accelerator.num_processes > 1 and observed:
+            known = [
+                (observer, torch.stack([observer.low, observer.high]))
+                for observer in self.observers().values()
+                if observer.low is not None and observer.high is not None
+            ]
             if known:
-                both = torch.stack([torch.stack([seen.low, seen.high]) for seen in known])
-                for seen, (low, high) in zip(known, run.accelerator.reduce(both, "mean"), strict=True):
-                    seen.low, seen.high = low, high
+                means = context.accelerator.reduce(torch.stack([ends for _, ends in known]), "mean")
+                for (observer, _), (low, high) in zip(known, means, strict=True):
+                    observer.low, observer.high = low, high
 
-    def detach(self, run: Run) -> None:
-        from sparse_xp.functional.fake_quant import freeze
+    def detach(self, context: HookContext) -> None:
+        from sparse_xp.functional.quant_modules import freeze
 
-        if self.late:
-            self.calibrate(run)
+        if self.post_training:
+            self.calibrate(context)
         freeze(self.modules)
 
-    def calibrate(self, run: Run) -> None:
+    def calibrate(self, context: HookContext) -> None:
         """Let rows from all over the training set settle the ranges, and compute in integers from now on."""
         import torch
 
-        from sparse_xp.data.batches import collate, evaluation_batches
-        from sparse_xp.evaluation import to_device
-
-        total = len(run.train_features)
-        count = min(self.calibration_rows or total, total)
-        rows = [i * total // count for i in range(count)]
-        features = run.train_features.select(rows)
-        run.model.eval()
-        self.settings.active = self.settings.calibrating = True
+        assert self.calibration_rows is not None
+        context.model.eval()
+        self.mode.active = self.mode.calibrating = True
         with torch.no_grad():
-            for batch in evaluation_batches(features, run.eval_batch_size):
-                run.model(**to_device(run, collate(features, batch, run.inputs, run.padding)))
-        self.settings.calibrating = False
+            for batch in context.calibration_batches(self.calibration_rows):
+                context.model(**batch)
+        self.mode.calibrating = False
 
-    def reached(self, run: Run) -> bool:
-        return self.late or self.settings.active
+    def target_reached(self, context: HookContext) -> bool:
+        return self.post_training or self.mode.active
 
-    def logs(self, run: Run) -> dict[str, float]:
-        return {"quantized": float(self.weight_bits * self.settings.active)}
+    def logs(self, context: HookContext) -> dict[str, float]:
+        return {"quantized": float(self.weight_bits * self.mode.active)}
 
-    def ranges(self) -> dict[str, Any]:
+    def observers(self) -> dict[str, MinMaxObserver]:
         """Each range once, under the name of the first module that it belongs to."""
-        from sparse_xp.functional.fake_quant import ranges_of
+        from sparse_xp.functional.quant_modules import observers_of
 
-        return ranges_of(self.modules)
+        return observers_of(self.modules)
 
     def state_dict(self) -> dict[str, Any]:
         found: dict[str, Tensor] = {}
-        for name, seen in self.ranges().items():
-            if seen.low is not None and seen.high is not None:
-                found |= {f"{name}.low": seen.low, f"{name}.high": seen.high}
+        for name, observer in self.observers().items():
+            if observer.low is not None and observer.high is not None:
+                found |= {f"{name}.low": observer.low, f"{name}.high": observer.high}
         scales = {name: module.quant.scale for name, module in self.modules.items() if module.quant.scale is not None}
-        counts = {name: seen.count for name, seen in self.ranges().items()}
-        settings = {"active": self.settings.active, "observing": self.settings.observing}
+        counts = {name: observer.count for name, observer in self.observers().items()}
+        settings = {"active": self.mode.active, "observing": self.mode.observing}
         return {"ranges": found, "counts": counts, "scales": scales, "settings": settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, seen in self.ranges().items():
-            seen.low, seen.high = (state["ranges"].get(f"{name}.{which}") for which in ("low", "high"))
-            seen.count = state["counts"][name]
+        for name, observer in self.observers().items():
+            observer.low, observer.high = (state["ranges"].get(f"{name}.{which}") for which in ("low", "high"))
+            observer.count = state["counts"][name]
         for name, module in self.modules.items():
             module.quant.scale = state["scales"].get(name)
         for name, value in state["settings"].items():
-            setattr(self.settings, name, value)
+            setattr(self.mode, name, value)

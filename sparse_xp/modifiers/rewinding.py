@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from sparse_xp.clock import Clock, When, parse_when
+from sparse_xp.clock import Clock, TimeSpec, parse_time
 from sparse_xp.modifiers.learning_rate import DrivesRate
 
 
@@ -35,24 +35,24 @@ class RewoundLearningRate(DrivesRate):
     """
 
     peak_lr: float
-    warmup: When = 0.0
-    ramp_start: When = 0.0
-    ramp_end: When = "50%"
-    update_frequency: When = "1%"
+    warmup: TimeSpec = 0.0
+    ramp_start: TimeSpec = 0.0
+    ramp_end: TimeSpec = "50%"
+    update_frequency: TimeSpec = "1%"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.peak_lr <= 1:
             raise ValueError(f"RewoundLearningRate.peak_lr={self.peak_lr}: want a rate in (0, 1].")
         for name in ("warmup", "ramp_start", "ramp_end", "update_frequency"):
-            parse_when(getattr(self, name), f"RewoundLearningRate.{name}")
+            parse_time(getattr(self, name), f"RewoundLearningRate.{name}")
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "learning rate"
 
     def window(self, clock: Clock) -> tuple[float, float]:
-        if clock.exactly(self.ramp_start) > clock.exactly(self.ramp_end):
+        if clock.to_epochs_unrounded(self.ramp_start) > clock.to_epochs_unrounded(self.ramp_end):
             raise ValueError(
                 f"RewoundLearningRate: ramp_start={self.ramp_start} is behind ramp_end={self.ramp_end} in a run of "
                 f"{clock.end:g} epochs."
@@ -66,7 +66,7 @@ class RewoundLearningRate(DrivesRate):
     def rate_at(self, clock: Clock, step: int) -> float:
         first = self.writes(clock).start
         warmup, begin, end = (
-            clock.first_step(clock.at(time)) - first for time in (self.warmup, self.ramp_start, self.ramp_end)
+            clock.first_step(clock.to_epochs(time)) - first for time in (self.warmup, self.ramp_start, self.ramp_end)
         )
-        every = max(1, math.floor(clock.at(self.update_frequency) * clock.steps_per_epoch + 0.5))
+        every = max(1, math.floor(clock.to_epochs(self.update_frequency) * clock.steps_per_epoch + 0.5))
         return self.peak_lr * rewound(step - first, len(self.writes(clock)), warmup, max(0, begin), max(0, end), every)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sparse_xp.modifiers.base import Modifier
 
 if TYPE_CHECKING:
-    from sparse_xp.training.state import Run
+    from sparse_xp.modifiers.context import HookContext
 
 
 @dataclass(kw_only=True)
@@ -28,11 +28,11 @@ class WeightDecay(Modifier):
             raise ValueError(f"WeightDecay.weight_decay={self.weight_decay}: want a number in [0, 1).")
 
     @property
-    def occupies(self) -> str:
+    def exclusive_resource(self) -> str:
         return "weight decay"
 
-    def before_step(self, run: Run) -> None:
-        if run.clock.epoch(run.progress.step) >= self.window(run.clock)[0]:
-            for group in run.optimizer.param_groups:
+    def before_step(self, context: HookContext) -> None:
+        if context.clock.epoch(context.step) >= self.window(context.clock)[0]:
+            for group in context.optimizer.param_groups:
                 if group["decays"] or self.all_groups:
                     group["weight_decay"] = self.weight_decay

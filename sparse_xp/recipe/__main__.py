@@ -12,14 +12,12 @@ FILE is a recipe of SparseML (.md, .yaml, .yml) or a stub of the zoo (zoo:...). 
 from __future__ import annotations
 
 import argparse
-import sys
 
-from sparse_xp.cli import Parser
-from sparse_xp.errors import short_errors, wants_traceback
+from sparse_xp.cli import Parser, run_command
 
 
 def make_parser() -> Parser:
-    """The command line."""
+    """Return the parser of the command line."""
     parser = Parser(
         prog="python -m sparse_xp.recipe", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -29,18 +27,18 @@ def make_parser() -> Parser:
     convert = commands.add_parser("convert", help="the same as a recipe of our own groups, on standard output")
     check.add_argument("files", metavar="FILE", nargs="+", help="a recipe of SparseML, or a stub of the zoo")
     convert.add_argument("file", metavar="FILE", help="the same")
-    show.add_argument("words", metavar="FILE", nargs="+", help="the same, or what python -m sparse_xp would be told")
+    show.add_argument("recipe", metavar="FILE", nargs="+", help="the same, or overrides of python -m sparse_xp")
     for command in (check, show, convert):
         command.add_argument("--args", metavar="ARGS", help="values for its variables: a=1,b=2 or JSON")
-        command.add_argument("--anchors", action="store_true", help="they also reach what it says by *name")
-        command.add_argument("--zoo", metavar="FILE", help="places of stubs, before those of conf/zoo.yaml")
+        command.add_argument("--anchors", action="store_true", help="they also replace values behind aliases (*name)")
+        command.add_argument("--zoo", metavar="FILE", help="a table of stubs, before conf/zoo.yaml")
     check.add_argument("--strict", action="store_true", help="an argument that reaches nothing is an error")
-    show.add_argument("--config-dir", metavar="DIR", help="a directory of recipes and tasks of one's own")
+    show.add_argument("--config-dir", metavar="DIR", help="a directory with recipes and tasks of your own")
     show.add_argument(
         "--steps-per-epoch",
         "--epochs-steps",
         metavar="N",
-        type=positive,
+        type=steps_option,
         default=100,
         help="default: 100, or those of --run",
     )
@@ -53,40 +51,43 @@ def make_parser() -> Parser:
     return parser
 
 
-def positive(text: str) -> int:
-    """A whole number from 1 to 10,000."""
+def steps_option(text: str) -> int:
+    """Return the value of --steps-per-epoch. Raises ArgumentTypeError outside of 1 to 10,000."""
     number = int(text)
     if not 1 <= number <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text}: want a number from 1 to 10000")
+        raise argparse.ArgumentTypeError(f"{text}: expected a number from 1 to 10000")
     return number
 
 
-def main(words: list[str]) -> None:
-    """Run the command with these words."""
+def main(argv: list[str]) -> None:
+    """Run the command with these arguments.
+
+    Each subcommand imports its own code: ``check`` needs no Hydra, and none of them torch (but for ``show --model``).
+    """
     parser = make_parser()
-    options, rest = parser.parse_known_args(words)
+    options, rest = parser.parse_known_args(argv)
     if rest and (options.command != "show" or any(word.startswith("-") for word in rest)):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     if options.command == "show":
-        options.words += rest  # words that stand behind an option
+        options.recipe += rest  # overrides behind an option
     if options.command == "check":
-        from sparse_xp.recipe.check import check
+        from sparse_xp.recipe.check import check_recipes
 
-        check(options.files, options.args, strict=options.strict, anchors=options.anchors, zoo=options.zoo)
+        check_recipes(options.files, options.args, strict=options.strict, anchors=options.anchors, zoo=options.zoo)
     elif options.command == "show":
-        from sparse_xp.recipe.view.show import show
+        from sparse_xp.recipe.view.show import show_recipe
 
-        show(options)
+        show_recipe(options)
     else:
-        from sparse_xp.recipe.convert import convert
+        from sparse_xp.recipe.convert import convert_recipe
 
-        print(convert(options.file, options.args, anchors=options.anchors, zoo=options.zoo, name=options.name), end="")
+        text = convert_recipe(options.file, options.args, anchors=options.anchors, zoo=options.zoo, name=options.name)
+        print(text, end="")
 
 
 def cli() -> None:
-    """The command: one short message for an error that the user can mend."""
-    with short_errors(wants_traceback()):
-        main(sys.argv[1:])
+    """Run the command with the arguments of the process."""
+    run_command(main)
 
 
 if __name__ == "__main__":

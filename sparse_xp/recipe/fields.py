@@ -1,4 +1,4 @@
-"""The fields of one modifier of a SparseML recipe, taken one after another and checked."""
+"""The fields of one tag of a SparseML recipe: taken one after another, each converted and checked."""
 
 from __future__ import annotations
 
@@ -9,136 +9,150 @@ from typing import Any, TypeVar
 
 from sparse_xp.errors import did_you_mean
 from sparse_xp.recipe.expressions import as_number
-from sparse_xp.recipe.loader import RecipeError, Tagged
+from sparse_xp.recipe.loader import RecipeError, TaggedMapping
 
 T = TypeVar("T")
+#: the default of a field that must be given
 REQUIRED: Any = object()
 
 
 class Fields:
-    """The fields of one modifier, each taken once and checked. ``times``: the epochs among them."""
+    """The fields of one tag. ``tag_row`` and the functions of the tags take them; none may be left over.
 
-    def __init__(self, recipe: str, tagged: Tagged):
+    ``untaken``: the fields that nothing has read yet. ``known``: the names that the tag has, for messages.
+    ``times``: the epochs among the values, from which ``parsed`` finds the length of the run. ``remarks``: what the
+    user is told of this tag.
+    """
+
+    def __init__(self, recipe: str, tagged: TaggedMapping):
         self.recipe, self.tagged = recipe, tagged
-        self.rest, self.known = dict(tagged.fields), set[str]()
+        self.untaken, self.known = dict(tagged.fields), set[str]()
         self.times: list[float] = []
         self.remarks: list[str] = []
 
-    def wrong(self, name: str, message: str) -> RecipeError:
+    def error(self, name: str, message: str) -> RecipeError:
+        """Return an error at the position of field ``name``; of the tag itself if it is ``""`` or not given."""
         places = self.tagged.places
         return RecipeError(self.recipe, places.get(name, places[""]), message)
 
     def take(self, name: str, convert: Callable[[Any], T], default: Any = REQUIRED) -> T:
-        """The value of a field. Raises RecipeError if it is required and not there, or cannot be converted."""
+        """Return the value of a field. ``convert`` raises ValueError for a value that it does not accept.
+
+        Raises RecipeError if the field is required and not given, and if it cannot be converted.
+        """
         self.known.add(name)
-        if name not in self.rest:
+        if name not in self.untaken:
             if default is REQUIRED:
-                raise self.wrong("", f"!{self.tagged.name} needs {name}")
-            return default
-        value = self.rest.pop(name)
+                raise self.error("", f"!{self.tagged.name} needs {name}")
+            return default  # type: ignore[no-any-return]
+        value = self.untaken.pop(name)
         if value is None and default is not REQUIRED:
-            return default
+            return default  # type: ignore[no-any-return]
         try:
             return convert(value)
         except ValueError as error:
-            raise self.wrong(name, f"{name}: {error}") from error
+            raise self.error(name, f"{name}: {error}") from error
 
     def start(self, default: Any = -1) -> float:
-        """``start_epoch`` as a time; -1 is before the first step."""
-        value = self.take("start_epoch", epoch, default)
+        """Return ``start_epoch`` in epochs. SparseML's -1 is before the first step: 0."""
+        value = self.take("start_epoch", to_epoch, default)
         self.times.append(value)
         return max(value, 0.0)
 
     def end(self, default: Any = -1) -> float | str:
-        """``end_epoch`` as a time; -1 is never."""
-        value = self.take("end_epoch", epoch, default)
+        """Return ``end_epoch`` in epochs. SparseML's -1 is never: ``100%``."""
+        value = self.take("end_epoch", to_epoch, default)
         self.times.append(value)
         return "100%" if value == -1 else value
 
-    def every(self, name: str = "update_frequency", default: Any = REQUIRED) -> float | str:
-        """A period as a time; -1 is every step."""
-        value = self.take(name, epoch, default)
+    def period(self, name: str = "update_frequency", default: Any = REQUIRED) -> float | str:
+        """Return a period in epochs. SparseML's -1 is every step: ``1 steps``."""
+        value = self.take(name, to_epoch, default)
         return value if value > 0 else "1 steps"
 
-    def unused(self, *names: str) -> None:
-        """Fields that SparseML accepts and ignores."""
+    def ignore(self, *names: str) -> None:
+        """Drop fields that SparseML accepts and does not use."""
         for name in names:
             self.known.add(name)
-            self.rest.pop(name, None)
+            self.untaken.pop(name, None)
 
-    def all_groups(self) -> None:
-        """``param_groups``: there are two, with and without weight decay, and they are always driven together."""
+    def reject_param_groups(self) -> None:
+        """Raise RecipeError for ``param_groups``: here all groups of the optimizer share a rate and a decay."""
         if self.take("param_groups", lambda value: value, None):
-            raise self.wrong("param_groups", "param_groups: only all of them (leave it out)")
+            raise self.error("param_groups", "param_groups: only all of them (leave it out)")
 
     def remark(self, text: str) -> None:
+        """Tell the user something about this tag."""
         self.remarks.append(f"{Path(self.recipe).name}: {self.tagged.name}: {text}")
 
-    def done(self) -> None:
-        """Raise RecipeError for a field that no one has taken."""
-        self.unused("log_types")
-        for name in self.rest:
+    def check_all_taken(self) -> None:
+        """Raise RecipeError for a field that nothing has read: the tag does not have it."""
+        self.ignore("log_types")
+        for name in self.untaken:
             hint = did_you_mean(name, self.known)
-            raise self.wrong(name, f"!{self.tagged.name} has no {name}.{hint} It has {', '.join(sorted(self.known))}")
+            raise self.error(name, f"!{self.tagged.name} has no {name}.{hint} It has {', '.join(sorted(self.known))}")
 
 
-def number(value: Any) -> float:
-    """A finite number, or text that is one. Raises ValueError for anything else."""
-    found = as_number(value)
-    if found is None or not math.isfinite(found):
-        raise ValueError(f"want a number, not {value!r}")
-    return float(found)
+# Each of the following checks one value of a recipe and raises ValueError with what was expected.
 
 
-def epoch(value: Any) -> float:
-    """An epoch from 0, or -1. Raises ValueError for anything else."""
-    found = number(value)
-    if found < 0 and found != -1:
-        raise ValueError(f"want an epoch from 0, or -1, not {value!r}")
-    return found
+def to_number(value: Any) -> float:
+    """Return a finite number, from a number or from text."""
+    number = as_number(value)
+    if number is None or not math.isfinite(number):
+        raise ValueError(f"expected a number, not {value!r}")
+    return float(number)
 
 
-def whole(value: Any) -> int:
-    """A whole number. Raises ValueError for anything else."""
-    found = number(value)
-    if found != int(found):
-        raise ValueError(f"want a whole number, not {value!r}")
-    return int(found)
+def to_epoch(value: Any) -> float:
+    """Return an epoch from 0, or -1."""
+    epoch = to_number(value)
+    if epoch < 0 and epoch != -1:
+        raise ValueError(f"expected an epoch from 0, or -1, not {value!r}")
+    return epoch
 
 
-def flag(value: Any) -> bool:
-    """True or false: as YAML has them, as 0 and 1, or as text. Raises ValueError for anything else."""
-    found = {"true": 1, "false": 0}.get(value.lower()) if isinstance(value, str) else value
-    if found not in (0, 1):
-        raise ValueError(f"want true or false, not {value!r}")
-    return bool(found)
+def to_integer(value: Any) -> int:
+    """Return a whole number."""
+    number = to_number(value)
+    if number != int(number):
+        raise ValueError(f"expected a whole number, not {value!r}")
+    return int(number)
 
 
-def text(value: Any) -> str:
-    """A name. Raises ValueError for anything else."""
+def to_boolean(value: Any) -> bool:
+    """Return True or False: from YAML's, from 0 and 1, or from text."""
+    boolean = {"true": 1, "false": 0}.get(value.lower()) if isinstance(value, str) else value
+    if boolean not in (0, 1):
+        raise ValueError(f"expected true or false, not {value!r}")
+    return bool(boolean)
+
+
+def to_name(value: Any) -> str:
+    """Return a text."""
     if not isinstance(value, str):
-        raise ValueError(f"want a name, not {value!r}")
+        raise ValueError(f"expected a name, not {value!r}")
     return value
 
 
-def texts(value: Any) -> list[str]:
-    """A list of names. Raises ValueError for anything else."""
-    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"want a list of names, not {value!r}")
+def to_names(value: Any) -> list[str]:
+    """Return a list of texts."""
+    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"expected a list of names, not {value!r}")
     return list(value)
 
 
-def selection(value: Any) -> list[str]:
-    """A list of names and ``re:`` patterns, or one of the tokens."""
+def to_selection(value: Any) -> list[str]:
+    """Return a list of names and ``re:`` patterns, or of one token."""
     if isinstance(value, str):
         if value.upper() not in ("__ALL__", "__ALL_PRUNABLE__"):
-            raise ValueError(f"want a list, __ALL__ or __ALL_PRUNABLE__, not {value!r}")
+            raise ValueError(f"expected a list, __ALL__ or __ALL_PRUNABLE__, not {value!r}")
         return [value.upper()]
-    return texts(value)
+    return to_names(value)
 
 
-def mapping(value: Any) -> dict[str, Any]:
-    """``name: value`` lines. Raises ValueError for anything else."""
+def to_mapping(value: Any) -> dict[str, Any]:
+    """Return a mapping, its keys as text."""
     if not isinstance(value, dict):
-        raise ValueError(f"want 'name: value' lines, not {value!r}")
-    return {str(key): each for key, each in value.items()}
+        raise ValueError(f"expected 'name: value' lines, not {value!r}")
+    return {str(key): child for key, child in value.items()}

@@ -1,40 +1,41 @@
-"""The recipe that a checkpoint carries (``recipe.yaml`` beside the weights), and what it asks of a run from there."""
+"""The recipe that a checkpoint carries (``recipe.yaml`` beside the weights), and what a run from there inherits."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from sparse_xp.data.hub import AGAIN, is_count, kind, read_header, read_object
 from sparse_xp.errors import UserError, shortened
-from sparse_xp.files import of_run, reading
+from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, read_json_object, read_safetensors_header
+from sparse_xp.files.reading import explain_read_errors, resolve_model_dir
+from sparse_xp.files.untrusted_json import is_count, json_type
+from sparse_xp.functional.architectures import IN_LAYER, layer_count
 from sparse_xp.modifiers import LayerPruning, Modifier, Quantization
-from sparse_xp.recipe.sparseml import Plan, plan_of
+from sparse_xp.recipe.parsed import ParsedRecipe, parse_modifiers
 from sparse_xp.recipe.text import read_recipe
 
 FILE = "recipe.yaml"
-#: how modifiers that a run has from its checkpoint are named: they are in the checkpoint's recipe already
+#: the prefix of the names of inherited modifiers: they are in the checkpoint's recipe, and are not written again
 INHERITED = "checkpoint_"
 
 
 def is_inherited(name: str) -> bool:
-    """Whether a modifier of a run comes from its checkpoint's recipe."""
+    """Return whether a modifier of this name was inherited from the checkpoint."""
     return name.rpartition(".")[2].startswith(INHERITED)
 
 
-def read_base(checkpoint: str | None) -> tuple[Plan | None, list[str]]:
-    """The recipe in a checkpoint's directory, if there is one that can be read, and what is to be told of it."""
+def read_base(checkpoint: str | None) -> tuple[ParsedRecipe | None, list[str]]:
+    """Return the recipe in a checkpoint's directory, None if there is none that can be read, and remarks."""
     path = Path(checkpoint or "") / FILE
     if not checkpoint or not os.path.lexists(path):
         return None, []
     try:
-        # What a file may hold has no end; the numbers of one of them may be too large for what is computed of them.
-        with reading(path):
+        # Numbers of a damaged file may be too large for the arithmetic on them: ArithmeticError.
+        with explain_read_errors(path):
             try:
-                return plan_of(read_recipe(str(path))), []
+                return parse_modifiers(read_recipe(str(path))), []
             except ArithmeticError as error:
                 raise ValueError(str(error)) from error
     except UserError as error:  # llm-compressor's files have the same name
@@ -44,48 +45,51 @@ def read_base(checkpoint: str | None) -> tuple[Plan | None, list[str]]:
 def removed_layers(checkpoint: str | None) -> list[str]:
     """Return the names, or ``re:`` patterns, of layers that the recipe of ``checkpoint`` removed."""
     base, _ = read_base(checkpoint)
-    return (
-        [name for each in base.modifiers.values() if isinstance(each, LayerPruning) for name in each.layers]
-        if base
-        else []
-    )
+    modifiers = base.modifiers.values() if base else ()
+    return [name for each in modifiers if isinstance(each, LayerPruning) for name in each.layers]
 
 
-def inherit(checkpoint: str | None, taken: Iterable[Modifier]) -> tuple[dict[str, Modifier], list[str]]:
-    """The modifiers that a run from ``checkpoint`` has beside those ``taken`` already, and what is to be told.
+def inherit(checkpoint: str | None, own: Iterable[Modifier]) -> tuple[dict[str, Modifier], list[str]]:
+    """Return the modifiers that a run inherits from its checkpoint, by name, and remarks.
 
-    As in SparseML they are those of its structure: 8 bits, from the first step on, unless the run has quantization of
-    its own; and the layers that it lacks. Pruning, learning rates and distillation of the earlier run are over.
+    As in SparseML, structural modifiers are inherited: quantization (from the first step on, unless the run's ``own``
+    modifiers quantize) and removed layers. Pruning, learning rates and distillation of the earlier run are over.
     """
-    checkpoint = of_run(checkpoint or "")
+    checkpoint = resolve_model_dir(checkpoint or "")
     base, remarks = read_base(checkpoint)
-    found: dict[str, Modifier] = {}
-    quantized = any(isinstance(each, Quantization) for each in taken)
+    inherited: dict[str, Modifier] = {}
+    quantizes = any(isinstance(each, Quantization) for each in own)
     for name, each in base.modifiers.items() if base else ():
-        if isinstance(each, Quantization) and not quantized:
-            found[INHERITED + name] = each if each.late else replace(each, start=0.0, observers_end=None)
+        if isinstance(each, Quantization) and not quantizes:
+            inherited[INHERITED + name] = each if each.post_training else replace(each, start=0.0, observers_end=None)
             remarks.append(
                 f"{checkpoint}/{FILE}: the checkpoint was made in 8 bits, and so is this run, from its first step and "
                 "with new ranges. Remove that file to train in floating point"
             )
         if isinstance(each, LayerPruning) and lacks_layers(Path(checkpoint)):
-            found[INHERITED + name] = each
+            inherited[INHERITED + name] = each
             remarks.append(
                 f"{checkpoint}/{FILE}: without the layers that the checkpoint lacks ({', '.join(each.layers)})"
             )
-    return found, remarks
+    return inherited, remarks
 
 
 def lacks_layers(checkpoint: Path) -> bool:
-    """Whether the encoder has fewer layers than ``config.json`` says: SparseML saved it like that, this package not."""
+    """Return whether the encoder has fewer layers than ``config.json`` says.
+
+    SparseML saved models like that; this package writes the new number. Raises UserError for damaged files.
+    """
     path = checkpoint / "config.json"
-    config = read_object(path)
-    layers = config.get("num_hidden_layers", config.get("n_layers"))
+    config = read_json_object(path)
+    layers = layer_count(config)
     if layers is not None and not is_count(layers):
-        raise UserError(f"{path} is damaged: its number of layers is {kind(layers)}, want a whole number. {AGAIN}")
+        raise UserError(
+            f"{path} is damaged: its number of layers is {json_type(layers)}, expected a whole number. "
+            f"{CHECKPOINT_ADVICE}"
+        )
     weights = checkpoint / "model.safetensors"
     if layers is None or not os.path.lexists(weights):
-        return layers is not None  # pytorch_model.bin: SparseML's
-    names = read_header(weights)
-    there = {found[1] for name in names if (found := re.search(r"(?:encoder|transformer)\.layer\.(\d+)\.", name))}
-    return len(there) < int(layers)
+        return layers is not None  # pytorch_model.bin: a model that SparseML saved
+    names = read_safetensors_header(weights)
+    numbers = {match["number"] for name in names if (match := IN_LAYER.search(name))}
+    return len(numbers) < int(layers)

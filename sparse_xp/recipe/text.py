@@ -1,6 +1,7 @@
 """SparseML recipes as text: YAML or Markdown front matter, ``!Tags``, variables, ``eval(...)``, stages, arguments.
 
-What comes out is a flat list of tags with plain values and the place where each stands.
+``read_recipe`` goes through ``loader`` (YAML), ``sections`` (stages and arguments) and ``scope`` (variables). The
+result is a flat list of tags with plain values, each with its line and column; ``parsed`` makes modifiers of it.
 """
 
 from __future__ import annotations
@@ -16,19 +17,24 @@ import yaml
 
 from sparse_xp.errors import UserError
 from sparse_xp.recipe.expressions import as_number
-from sparse_xp.recipe.loader import MAX_BYTES, RecipeError, Tagged, explained, open_loader, place_in
+from sparse_xp.recipe.loader import MAX_BYTES, RecipeError, TaggedMapping, as_recipe_error, open_loader, place_in
 from sparse_xp.recipe.scope import Scope
 from sparse_xp.recipe.sections import sections_of
 
+#: a line that begins or ends front matter
 _FENCE = re.compile(r"^[ \t]*(---|\+\+\+)", re.MULTILINE)
 
 
 @dataclass
 class Document:
-    """A recipe with every variable and expression resolved. ``remarks``: what a person should know of its reading."""
+    """A recipe with every variable and expression resolved.
+
+    ``name``: its path, or ``recipe`` for text. ``modifiers``: its tags in order, those of all stages. ``variables``:
+    those outside of stages. ``remarks``: what the user should know of how it was read.
+    """
 
     name: str
-    modifiers: list[Tagged] = field(default_factory=list)
+    modifiers: list[TaggedMapping] = field(default_factory=list)
     variables: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
@@ -36,8 +42,8 @@ class Document:
 def read_recipe(source: str, args: Any = None, *, strict: bool = False, anchors: bool = False) -> Document:
     """Read ``source``: a path ending in .md, .yaml or .yml, or (if it has a line break) the text of a recipe.
 
-    ``args``: values for variables of the recipe, a mapping, JSON text, or ``name=value,name=value``. ``anchors``: they
-    also reach what the modifiers say by ``*name``, which SparseML left as it was. ``strict``: what is otherwise a
+    ``args``: values for variables of the recipe, as a mapping, JSON text, or ``name=value,name=value``. ``anchors``:
+    they also replace values that modifiers repeat by an alias (``*name``); SparseML did not do that. ``strict``: each
     remark is an error. Raises RecipeError, or UserError if there is no such file.
     """
     arguments = parse_args(args)
@@ -51,26 +57,26 @@ def read_recipe(source: str, args: Any = None, *, strict: bool = False, anchors:
         document.modifiers = scope.modifiers()
         for stage in stages:
             inner = Scope(name, stage, scope)
-            inner.variables()  # a wrong one is told even if nothing asks for it
+            inner.variables()  # reports a wrong one even if no modifier uses it
             document.modifiers += inner.modifiers()
     except RecursionError as error:
         raise RecipeError(name, None, "lists, names or expressions nested too deep") from error
     except (yaml.YAMLError, ValueError, TypeError) as error:
-        raise explained(name, error, first_line) from error
+        raise as_recipe_error(name, error, first_line) from error
     if not document.modifiers:
-        raise RecipeError(name, None, "no modifiers: want a list such as 'modifiers:' of '- !NameModifier' entries")
+        raise RecipeError(name, None, "no modifiers: expected a list such as 'modifiers:' of '- !NameModifier' entries")
     if strict and document.remarks:
         raise UserError(" ".join(document.remarks))
     return document
 
 
 def load_text(source: str) -> tuple[str, str, int]:
-    """A name for messages, the YAML in ``source``, and the line of the file on which it begins (from 0)."""
+    """Return a name for messages, the YAML in ``source``, and the line of the file on which it begins (from 0)."""
     if "\n" in source or "\r" in source:
         return "recipe", *_front_matter("recipe", source, required=False)
     path = Path(source)
     if path.suffix not in (".md", ".yaml", ".yml"):
-        raise UserError(f"recipe.path={source}: want a file ending in .md, .yaml or .yml, or a zoo: stub.")
+        raise UserError(f"recipe.path={source}: expected a file ending in .md, .yaml or .yml, or a zoo: stub.")
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
@@ -87,38 +93,39 @@ def load_text(source: str) -> tuple[str, str, int]:
 
 
 def _front_matter(name: str, text: str, required: bool) -> tuple[str, int]:
-    """What stands between the first two lines that begin with --- or +++, and the line on which it begins."""
+    """Return the text between the first two lines that begin with --- or +++, and the line on which it begins."""
     fences = list(_FENCE.finditer(text))
     if len(fences) >= 2:
         begin, stop = fences[0].end(), fences[1].start()
         return text[begin:stop], text.count("\n", 0, begin)
     if not required:
         return text, 0
-    what = "front matter that never ends" if fences else "no front matter"
+    problem = "front matter that never ends" if fences else "no front matter"
     place = place_in(text, fences[0].start(1)) if fences else None
-    raise RecipeError(name, place, f"{what}: want the recipe between two lines '---'")
+    raise RecipeError(name, place, f"{problem}: expected the recipe between two lines '---'")
 
 
 def parse_args(args: Any) -> dict[str, Any]:
-    """``recipe.args`` as a mapping: of a mapping, of JSON text, or of ``name=value,name=value``."""
+    """Return ``recipe.args`` as a mapping, from a mapping, JSON text, or ``name=value,name=value``."""
     if args is None or isinstance(args, Mapping):
         return {str(key): value for key, value in (args or {}).items()}
     text = str(args).strip()
     try:
-        found = json.loads(text) if text else {}
+        arguments = json.loads(text) if text else {}
     except (ValueError, RecursionError):
-        found = dict(map(_pair, text.split(",")))
-    if not isinstance(found, dict):
+        arguments = dict(map(_argument, text.split(",")))
+    if not isinstance(arguments, dict):
         raise UserError(
-            f"recipe.args={text[:80]}: want '{{num_epochs: 5, init_lr: 1e-4}}' or 'num_epochs=5,init_lr=1e-4'."
+            f"recipe.args={text[:80]}: expected '{{num_epochs: 5, init_lr: 1e-4}}' or 'num_epochs=5,init_lr=1e-4'."
         )
-    return found
+    return arguments
 
 
-def _pair(word: str) -> tuple[str, Any]:
-    found = re.fullmatch(r"(\w+)\s*[=:](.*)", word.strip(), re.DOTALL)
-    if not found:
-        raise UserError(f"recipe.args: cannot read {word.strip()[:80]!r}: want name=value,name=value, or JSON.")
-    value = found[2].strip()
+def _argument(text: str) -> tuple[str, Any]:
+    """Return name and value of ``name=value``; the value as a number if it is one."""
+    match = re.fullmatch(r"(\w+)\s*[=:](.*)", text.strip(), re.DOTALL)
+    if not match:
+        raise UserError(f"recipe.args: cannot read {text.strip()[:80]!r}: expected name=value,name=value, or JSON.")
+    value = match[2].strip()
     number = as_number(value)
-    return found[1], value if number is None else number
+    return match[1], value if number is None else number

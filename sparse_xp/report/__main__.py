@@ -1,15 +1,28 @@
-"""``python -m sparse_xp.report``: tables of finished runs."""
+"""``python -m sparse_xp.report``: tables of finished runs.
+
+A plain list of runs goes through ``results_table.py`` to the screen. The table of a sweep takes its cells and published
+numbers from ``sweep.json``, goes through ``rows.py`` and ``compare.py``, and is written by ``formats.py`` and
+``page.py``.
+"""
 
 import sys
 from pathlib import Path
 
-from sparse_xp.cli import Parser
-from sparse_xp.errors import short_errors, wants_traceback
-from sparse_xp.files import claim, digest_of, is_signed, is_unchanged, put_aside, sha256, signed, write_text
-from sparse_xp.report.run_report import find_with_places, table
-from sparse_xp.result import Result
+from sparse_xp.cli import Parser, run_command
+from sparse_xp.files.checksums import file_sha256, text_digest
+from sparse_xp.files.ownership import check_replaceable
+from sparse_xp.files.signed import has_valid_signature, is_signed, move_aside, sign_text
+from sparse_xp.files.writing import write_text
+from sparse_xp.report.compare import compare
+from sparse_xp.report.formats import csv_table, latex_table, markdown_table
+from sparse_xp.report.page import html_report
+from sparse_xp.report.results_table import results_table
+from sparse_xp.report.rows import collect
+from sparse_xp.result import Result, find_results
 from sparse_xp.sweep.manifest import MANIFEST, read_manifest
 from sparse_xp.sweep.published import locate_published, read_published
+
+NO_RUNS = "No finished run there: nothing holds a result.json."
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -31,84 +44,103 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--curves", nargs="*", type=Path, help="runs whose curves the page shows (the first seed of each line)"
     )
-    asked = parser.parse_args(arguments)
-    with short_errors(wants_traceback()):
-        swept = [place for place in asked.places if (place / MANIFEST).exists()]
-        if not (swept or asked.sweep or asked.out):
-            found = find_with_places(asked.places)
-            if not found:
-                sys.exit("No finished run there: nothing holds a result.json.")
-            print(table(found))
-            return
-        write_tables(asked.places, asked.sweep, asked.out or (swept or asked.places)[0], asked.curves)
+    options = parser.parse_args(arguments)
+    directories: list[Path] = options.places
+    sweeps = [directory for directory in directories if (directory / MANIFEST).exists()]
+    if sweeps or options.sweep or options.out:
+        out = options.out or (sweeps or directories)[0]
+        write_sweep_tables(directories, options.sweep, out, options.curves)
+        return
+    runs = find_results(directories)
+    if not runs:
+        sys.exit(NO_RUNS)
+    print(results_table(runs))
 
 
-def write_tables(places: list[Path], sweep: str | None, out: Path, curves: list[Path] | None) -> None:
-    """Print the table of sweeps, and write it in four formats."""
-    from sparse_xp.report import page, table
+def write_sweep_tables(directories: list[Path], sweep: str | None, out: Path, curves: list[Path] | None) -> None:
+    """Print the table of sweeps and write it in four formats.
 
-    plans = [read_manifest(place) for place in places if (place / MANIFEST).exists()]
-    published = (
-        read_published(locate_published(sweep)) if sweep else [line for plan in plans for line in plan.published]
-    )
-    cells = [(plan.place / cell.directory, cell) for plan in plans for cell in plan.cells]
-    found, others = beside_cells(find_with_places(places), places, [plan.place for plan in plans])
-    made = table.lines(found, cells, published)
-    if not made:
-        sys.exit("No finished run there: nothing holds a result.json.")
+    ``directories``: of sweeps and of runs. ``sweep``: the published numbers, by default those of the sweeps.
+    ``curves``: see ``html_report``.
+    """
+    plans = [read_manifest(directory) for directory in directories if (directory / MANIFEST).exists()]
+    cells = [(plan.directory / cell.directory, cell) for plan in plans for cell in plan.cells]
+    if sweep:
+        published = read_published(locate_published(sweep))
+    else:
+        published = [number for plan in plans for number in plan.published]
+    found = find_results(directories)
+    runs, others = split_nested(found, directories, [plan.directory for plan in plans])
+    rows = compare(collect(runs, cells), published)
+    if not rows:
+        sys.exit(NO_RUNS)
     title = ", ".join(plan.name for plan in plans) or sweep or out.resolve().name
-    text, numbers = table.markdown_table(title, made), table.csv_table(made)
+    text, numbers = markdown_table(title, rows), csv_table(rows)
     texts = {
-        "table.md": signed(f"{text}\n<!-- table.csv: sha256 {digest_of(numbers)} -->\n"),
+        "table.md": sign_text(f"{text}\n<!-- table.csv: sha256 {text_digest(numbers)} -->\n"),
         "table.csv": numbers,
-        "table.tex": signed(table.latex_table(title, made), "% ", ""),
-        "report.html": signed(page.page(title, made, curves) + "\n"),
+        "table.tex": sign_text(latex_table(title, rows), "% ", ""),
+        "report.html": sign_text(html_report(title, rows, curves) + "\n"),
     }
-    files = {name: claim(out / name, is_table, "Name another directory with --out.") for name in texts}
-    edited = [place for place in files.values() if place.exists() and not is_as_written(place)]
-    out.mkdir(parents=True, exist_ok=True)
-    for place in edited:
-        put_aside(place)
-    for name, place in files.items():
-        write_text(place, texts[name])
+    write_all(out, texts)
     print(text.partition("\n## Commands")[0])
-    print(f"{out}/table.md, table.csv, table.tex, report.html")
+    print(f"{out}/{', '.join(texts)}")
     if others:
         print(f"Not in it: the runs further below, in {', '.join(others)}.")
 
 
-def is_table(path: Path) -> bool:
-    """Whether ``write_tables`` wrote this file; a CSV has no room to say so but its header."""
-    from sparse_xp.report import table
+def write_all(out: Path, texts: dict[str, str]) -> None:
+    """Write the tables by name; files that somebody has edited since are moved aside.
 
+    Raises UserError, before anything is written, for a file that is no table of ours.
+    """
+    paths = {name: check_replaceable(out / name, is_own_table, "Name another directory with --out.") for name in texts}
+    edited = [path for path in paths.values() if path.exists() and not is_as_written(path)]
+    out.mkdir(parents=True, exist_ok=True)
+    for path in edited:
+        move_aside(path)
+    for name, path in paths.items():
+        write_text(path, texts[name])
+
+
+def is_own_table(path: Path) -> bool:
+    """Return whether ``write_all`` wrote this file. A CSV has no comments to sign: its header is looked at."""
     if path.suffix != ".csv":
         return is_signed(path)
     try:
-        return path.is_file() and path.read_text(encoding="utf-8").startswith(table.csv_table([]))
+        return path.is_file() and path.read_text(encoding="utf-8").startswith(csv_table([]))
     except (OSError, ValueError):
         return False
 
 
 def is_as_written(path: Path) -> bool:
-    """Whether nobody has edited a table since it was written; what a CSV was stands in ``table.md`` beside it."""
+    """Return whether a table is unedited since it was written. The checksum of a CSV is in ``table.md`` beside it."""
     if path.suffix != ".csv":
-        return is_unchanged(path)
+        return has_valid_signature(path)
     beside = path.with_suffix(".md")
-    return beside.is_file() and sha256(path) in beside.read_text(encoding="utf-8", errors="replace")
+    return beside.is_file() and file_sha256(path) in beside.read_text(encoding="utf-8", errors="replace")
 
 
-def beside_cells(
-    found: list[tuple[Path, Result]], places: list[Path], swept: list[Path]
+def split_nested(
+    runs: list[tuple[Path, Result]], named: list[Path], sweeps: list[Path]
 ) -> tuple[list[tuple[Path, Result]], list[str]]:
-    """The runs that were named or stand beside the cells of a sweep, and the directories of those further below.
+    """Return the runs that belong into the table, and the directories that hold the others.
 
-    A sweep into ``outputs`` has other sweeps below it, whose runs are of other tables.
+    A sweep into ``outputs`` may have other sweeps below it, whose runs belong into their own tables: of the runs below
+    one of ``sweeps`` only its direct children count, and those in a directory that was ``named``.
     """
-    named, above = {place.resolve() for place in places}, [place.resolve() for place in swept]
+    named_directories = {directory.resolve() for directory in named}
+    tops = [directory.resolve() for directory in sweeps]
 
-    def further_below(place: Path) -> bool:
-        place = place.resolve()
-        return not named & {place, place.parent} and any(top in place.parents for top in above)
+    def is_nested(directory: Path) -> bool:
+        directory = directory.resolve()
+        if named_directories & {directory, directory.parent}:
+            return False
+        return any(top in directory.parents for top in tops)
 
-    near = [(place, result) for place, result in found if not further_below(place)]
-    return near, sorted({str(place.parent) for place, _ in found if further_below(place)})
+    own = [(directory, result) for directory, result in runs if not is_nested(directory)]
+    return own, sorted({str(directory.parent) for directory, _ in runs if is_nested(directory)})
+
+
+if __name__ == "__main__":
+    run_command(main)

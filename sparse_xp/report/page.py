@@ -7,7 +7,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from sparse_xp.report.table import Line, notes, shown
+from sparse_xp.report.compare import ComparedRow
+from sparse_xp.report.formats import notes, row_name, to_rows
+from sparse_xp.report.rows import Key
 
 STYLE = """
 :root { --ink: #1f2933; --soft: #616e7c; --rule: #d9e0e7; --good: #1b7f4b; --bad: #b42318; --mark: #8a5a00; }
@@ -32,101 +34,107 @@ pre { background: #f5f7fa; padding: .8rem; overflow-x: auto; margin: .3rem 0 }
 """
 
 
-def page(title: str, made: Sequence[Line], curves: list[Path] | None = None) -> str:
-    """The whole page. ``curves``: the runs whose course is drawn, by default the first seed of each line."""
-    runs = sum(line.n for line in unique(made))
-    failed = sum(status == "failed" for line in unique(made) for status, _ in line.missing)
-    told = f"{len(unique(made))} cells, {runs} finished runs" + (f", {failed} failed" if failed else "")
+def html_report(title: str, rows: Sequence[ComparedRow], curves: list[Path] | None = None) -> str:
+    """Return the whole page. ``curves``: the runs whose curves are drawn, by default the first seed of each row."""
+    cells = unique_cells(rows)
+    runs = sum(row.n for row in cells)
+    failed = sum(status == "failed" for row in cells for status, _ in row.missing)
+    counts = f"{len(cells)} cells, {runs} finished runs" + (f", {failed} failed" if failed else "")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title><style>{STYLE}</style></head><body>
 <h1>{html.escape(title)}</h1>
-<p class="soft">{told}. Scores are per cent, of the exported file: mean ± standard deviation over n seeds.</p>
-<div class="wide">{html_table(made)}</div>
-{html_notes(made)}
-{html_plots(made, curves)}
+<p class="soft">{counts}. Scores are per cent, of the exported file: mean ± standard deviation over n seeds.</p>
+<div class="wide">{html_table(rows)}</div>
+{html_notes(rows)}
+{html_plots(cells, curves)}
 <h2>Commands</h2>
-{html_commands(made)}
+{html_commands(cells)}
 </body></html>
 """
 
 
-def unique(made: Sequence[Line]) -> list[Line]:
-    """Without the lines that repeat a cell in another metric."""
-    kept: dict[int, Line] = {}
-    for line in made:
-        kept.setdefault(id(line.commands), line)
-    return list(kept.values())
+def unique_cells(rows: Sequence[ComparedRow]) -> list[ComparedRow]:
+    """Return the rows without those that repeat a cell in another metric."""
+    first: dict[Key, ComparedRow] = {}
+    for row in rows:
+        first.setdefault(row.key, row)
+    return list(first.values())
 
 
-def html_table(made: Sequence[Line]) -> str:
-    """The table."""
-    rows = shown(made)
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in rows[0])
-    body, before = [], ""
-    for line, row in zip(made, rows, strict=True):
-        kinds = ["marked"] * bool(line.marks) + ["group"] * (bool(before) and before != line.task)
+def html_table(rows: Sequence[ComparedRow]) -> str:
+    """Return the table, with a line between tasks and a mark on rows with caveats."""
+    texts = to_rows(rows)
+    head = "".join(f"<th>{html.escape(name)}</th>" for name in texts[0])
+    body, task_above = [], ""
+    for row, text in zip(rows, texts, strict=True):
+        classes = ["marked"] * bool(row.caveats) + ["group"] * (bool(task_above) and task_above != row.task)
         cells = "".join(
-            f'<td class="{html.escape(kind_of(name, value))}">{html.escape(value)}</td>' for name, value in row.items()
+            f'<td class="{html.escape(cell_class(name, value))}">{html.escape(value)}</td>'
+            for name, value in text.items()
         )
-        body.append(f'<tr class="{" ".join(kinds)}">{cells}</tr>')
-        before = line.task
+        body.append(f'<tr class="{" ".join(classes)}">{cells}</tr>')
+        task_above = row.task
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def kind_of(name: str, value: str) -> str:
-    """The class of a cell of the table."""
-    return value if (name, value) in (("verdict", "pass"), ("verdict", "fail"), ("score", "failed")) else ""
+def cell_class(column: str, value: str) -> str:
+    """Return the CSS class of a cell of the table, empty for most."""
+    coloured = (("verdict", "pass"), ("verdict", "fail"), ("score", "failed"))
+    return value if (column, value) in coloured else ""
 
 
-def html_notes(made: Sequence[Line]) -> str:
-    """Marks first, then failures, then sources."""
-
-    def kind(note: str) -> str:
-        return "mark" if note.startswith("*") else "bad" if re.match(r"[^:]*: failed", note) else ""
-
-    items = "".join(f'<li class="{kind(note)}">{html.escape(note)}</li>' for note in notes(made))
+def html_notes(rows: Sequence[ComparedRow]) -> str:
+    """Return the notes as a list: caveats first, then failures, then sources."""
+    items = "".join(f'<li class="{note_class(note)}">{html.escape(note)}</li>' for note in notes(rows))
     return f"<ul>{items}</ul>" if items else ""
 
 
-def html_commands(made: Sequence[Line]) -> str:
-    """The commands by cell."""
+def note_class(note: str) -> str:
+    """Return the CSS class of a note: caveats begin with ``*``."""
+    if note.startswith("*"):
+        return "mark"
+    return "bad" if re.match(r"[^:]*: failed", note) else ""
+
+
+def html_commands(cells: Sequence[ComparedRow]) -> str:
+    """Return the commands of each cell."""
     return "".join(
-        f"<p class=soft>{html.escape(name_of(line))}</p><pre>{html.escape(chr(10).join(line.commands))}</pre>"
-        for line in unique(made)
+        f"<p class=soft>{html.escape(row_name(row))}</p><pre>{html.escape(chr(10).join(row.commands))}</pre>"
+        for row in cells
     )
 
 
-def html_plots(made: Sequence[Line], curves: list[Path] | None) -> str:
-    """The plots, or how to get them."""
+def html_plots(cells: Sequence[ComparedRow], curves: list[Path] | None) -> str:
+    """Return the plots, or how to get them."""
+    # matplotlib is an extra (``plot``): without it the page has everything but the plots
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         return "<p class=soft>Plots need matplotlib: pip install 'sparse-xp[plot]'.</p>"
     from sparse_xp.report import plots
 
-    lines = [line for line in unique(made) if line.results]
-    chosen = (
-        [(name_of(line), line.places[0]) for line in lines]
-        if curves is None
-        else [(place.name, place) for place in curves]
+    finished = [row for row in cells if row.results]
+    if curves is None:
+        histories = [(row_name(row), row.directories[0]) for row in finished]
+    else:
+        histories = [(directory.name, directory) for directory in curves]
+    results = [(row_name(row), row.results[0]) for row in finished]
+    sections = [
+        html_section("Score against zeros", plots.scatter_plots(finished, "zeros"), "plots"),
+        html_section("Score against size", plots.scatter_plots(finished, "size"), "plots"),
+        html_section("Score against latency", plots.scatter_plots(finished, "latency"), "plots"),
+        html_section("Course", plots.training_curves(histories[: plots.MAX_RUNS]), "plots"),
+        html_section("Zeros by weight", plots.sparsity_maps(results[: plots.MAX_RUNS]), "wide"),
+    ]
+    return "\n".join(filter(None, sections))
+
+
+def html_section(heading: str, figures: Sequence[tuple[str, str]], css_class: str) -> str:
+    """Return a heading with its figures, (caption, SVG) each; nothing if there are none."""
+    if not figures:
+        return ""
+    elements = "".join(
+        f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in figures
     )
-    parts = []
-    for heading, drawn, kind in (
-        ("Score against zeros", plots.against(lines, "zeros"), "plots"),
-        ("Score against size", plots.against(lines, "size"), "plots"),
-        ("Score against latency", plots.against(lines, "latency"), "plots"),
-        ("Course", plots.courses(chosen[: plots.MOST]), "plots"),
-        ("Zeros by weight", plots.layers([(name_of(line), line.results[0]) for line in lines][: plots.MOST]), "wide"),
-    ):
-        if drawn:
-            figures = "".join(
-                f"<figure>{svg}<figcaption>{html.escape(caption)}</figcaption></figure>" for caption, svg in drawn
-            )
-            parts.append(f"<h2>{heading}</h2><div class={kind}>{figures}</div>")
-    return "\n".join(parts)
-
-
-def name_of(line: Line) -> str:
-    """A line in a legend."""
-    return f"{line.task} {line.cell}"
+    return f"<h2>{heading}</h2><div class={css_class}>{elements}</div>"

@@ -1,20 +1,17 @@
-"""What a sweep is made of: cells, and the plan that holds them."""
+"""The records of a sweep: its cells, the published numbers beside them, and the plan that holds both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sparse_xp.sweep.published import Published
 
 
 @dataclass
 class Cell:
-    """One run of a sweep. ``directory``: where it is, relative to the sweep's. ``teacher``: that of its teacher.
+    """One run of a sweep; ``sweep.json`` stores these fields.
 
-    ``changed``: what the command line says other than the file of the sweep, and that can move a number.
+    ``words``: its overrides. ``directory``: of the run, relative to the sweep's; ``teacher``: the directory of its
+    teacher. ``changed``: overrides of the command line that make it another run than the sweep's file describes.
     """
 
     number: int
@@ -35,14 +32,35 @@ class Cell:
 
 
 @dataclass
-class Plan:
-    """A sweep before it runs. ``states`` by the directory of the cell.
+class Published:
+    """A published score, per cent, of the cell of that name on that task; ``published.py`` reads them.
 
-    ``teachers``: cells that are not to be made themselves (``hydra.sweeper.jobs``), but teach one that is.
+    ``std``, ``n`` (seeds): None where they were not published. ``tolerance``: points below it that still pass.
+    ``note``: what differs here from what was published. ``model``: the model it was published for, by its name here,
+    None for any; runs of another model get a caveat.
+    """
+
+    task: str
+    cell: str
+    metric: str
+    published: float
+    std: float | None
+    n: int | None
+    tolerance: float
+    source: str
+    note: str
+    model: str | None = None
+
+
+@dataclass
+class SweepPlan:
+    """A sweep before it runs. ``directory``: of the sweep. ``states``: by the directories of the cells.
+
+    ``teachers``: cells that ``hydra.sweeper.jobs`` leaves out, but that teach one of ``cells``.
     """
 
     name: str
-    place: Path
+    directory: Path
     cells: list[Cell]
     published: list[Published] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)

@@ -1,4 +1,4 @@
-"""The command of one cell: it makes, continues or finds this one run."""
+"""The command of one cell: it makes this one run, continues it, or finds it finished."""
 
 from __future__ import annotations
 
@@ -14,46 +14,53 @@ from omegaconf import DictConfig
 
 from sparse_xp.sweep.grid import is_grid_only, sweep_file
 
-#: set for the process of one cell
+#: the environment variable that ``hydra/launcher=slots`` sets for the process of one cell
 CELL = "SPARSE_XP_CELL"
 
 
-def own_command(words: list[str], directory: Path) -> str:
-    """The command that makes, or continues, this one run."""
-    return shlex.join(["python", "-m", "sparse_xp", *words, f"hydra.run.dir={directory}"])
+def run_command_line(overrides: list[str], directory: Path) -> str:
+    """Return the command that makes, or continues, the one run in ``directory``."""
+    return shlex.join(["python", "-m", "sparse_xp", *overrides, f"hydra.run.dir={directory}"])
 
 
-def taught_command(command: str, teacher: Path) -> str:
-    """The command with its teacher by its place."""
-    *words, last = shlex.split(command)
-    kept = [each for each in words if not each.startswith("teacher=")]
-    return shlex.join([*kept, "teacher=checkpoint", f"teacher.path={teacher}", last])
+def with_teacher_path(command: str, teacher: Path) -> str:
+    """Return the command with its teacher given by the directory of the teacher's run."""
+    *words, run_dir = shlex.split(command)
+    others = [word for word in words if not word.startswith("teacher=")]
+    return shlex.join([*others, "teacher=checkpoint", f"teacher.path={teacher}", run_dir])
 
 
-def sources(hydra_config: HydraConf | DictConfig) -> list[str]:
-    """What the command of a cell needs besides its words: a search path, a sweep that is no mere grid."""
-    found = [str(each) for each in hydra_config.overrides.hydra if str(each).startswith("hydra.searchpath=")]
-    own = sweep_file(hydra_config)
-    if own and not is_grid_only(own):
-        return [*found, "--config-dir", str(own.parent), "--config-name", own.stem, "hydra.mode=RUN"]
-    folders = [str(each.path) for each in hydra_config.runtime.config_sources if each.provider == "command-line"]
-    grid = [own.parent] if own else []
-    return [*found, *(word for folder in folders if Path(folder) not in grid for word in ("--config-dir", folder))]
+def config_arguments(hydra_config: HydraConf | DictConfig) -> list[str]:
+    """Return what the command of a cell needs besides its overrides: search paths and directories of configurations.
+
+    The file of the sweep itself is among them if it sets more than a grid.
+    """
+    search_paths = [
+        str(override) for override in hydra_config.overrides.hydra if str(override).startswith("hydra.searchpath=")
+    ]
+    file = sweep_file(hydra_config)
+    if file and not is_grid_only(file):
+        return [*search_paths, "--config-dir", str(file.parent), "--config-name", file.stem, "hydra.mode=RUN"]
+    sources = hydra_config.runtime.config_sources
+    directories = [str(source.path) for source in sources if source.provider == "command-line"]
+    needed = [directory for directory in directories if file is None or Path(directory) != file.parent]
+    return [*search_paths, *(word for directory in needed for word in ("--config-dir", directory))]
 
 
 def in_sweep(hydra_config: HydraConf | DictConfig) -> bool:
-    """Whether this process makes a cell: as a job of a launcher, or started for it by ``hydra/launcher=slots``."""
+    """Return whether this process makes a cell: as a job of a launcher, or started by ``hydra/launcher=slots``."""
     return hydra_config.mode == RunMode.MULTIRUN or CELL in os.environ
 
 
 def command_of(cfg: DictConfig, hydra_config: HydraConf | DictConfig, directory: Path) -> str:
-    """The command of one run alone: as typed, or, in a sweep and for a teacher, its own."""
-    words, here = list(hydra_config.overrides.task), HydraConfig.get()
-    if not in_sweep(here) and directory == Path(here.runtime.output_dir):
+    """Return the command that makes one run alone: as typed, or, for a cell and for a teacher, one of its own."""
+    current = HydraConfig.get()
+    if not in_sweep(current) and directory == Path(current.runtime.output_dir):
         return shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]])
-    return own_command([*sources(here), *words], relative(directory))
+    overrides = [*config_arguments(current), *hydra_config.overrides.task]
+    return run_command_line(overrides, relative_to_cwd(directory))
 
 
-def relative(directory: Path) -> Path:
-    """The path as seen from here, if it is below."""
+def relative_to_cwd(directory: Path) -> Path:
+    """Return the path relative to the current directory if it is below."""
     return directory.relative_to(Path.cwd()) if directory.is_relative_to(Path.cwd()) else directory

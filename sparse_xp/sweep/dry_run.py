@@ -1,25 +1,20 @@
-"""The dry run: what a sweep would do, and what that would take, going by runs that are finished."""
+"""The dry run: what a sweep would do, and what that would take, estimated from finished runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from sparse_xp.console import say
-from sparse_xp.sweep.cells import Cell, Plan
-from sparse_xp.sweep.state import counts
+from sparse_xp.result import RESULT, Result, find_results
+from sparse_xp.sweep.cells import Cell, SweepPlan
+from sparse_xp.sweep.state import count_states
+from sparse_xp.text import markdown
 
-if TYPE_CHECKING:
-    from sparse_xp.result import Result
 
-
-def show(plan: Plan) -> None:
-    """The dry run: every cell, what there is of it, who teaches it, and what the rest will take."""
-    from sparse_xp.text import markdown
-
-    guesses = estimate(plan)
-
+def show_dry_run(plan: SweepPlan) -> None:
+    """Print every cell with its state, its teacher and an estimate, and what the rest of the sweep will take."""
+    estimates = estimate(plan)
     rows = [
         {
             "job": str(cell.number),
@@ -29,104 +24,108 @@ def show(plan: Plan) -> None:
             "recipe": cell.recipe,
             "seed": str(cell.seed),
             "state": plan.states[cell.directory],
-            "teacher": teacher_of(plan, cell),
-            "time": guesses[cell.directory].time,
-            "disk": guesses[cell.directory].disk,
+            "teacher": teacher_text(plan, cell),
+            "time": estimates[cell.directory].time,
+            "disk": estimates[cell.directory].disk,
         }
         for cell in plan.cells
     ]
-    say(f"sweep {plan.name} in {plan.place}, nothing is run\n\n{markdown(rows)}\n")
-    say(f"{counts(plan)}\n{total(plan, guesses)}")
+    say(f"sweep {plan.name} in {plan.directory}, nothing is run\n\n{markdown(rows)}\n")
+    say(f"{count_states(plan)}\n{total_text(plan, estimates)}")
 
 
-def teacher_of(plan: Plan, cell: Cell) -> str:
-    """The teacher as the dry run shows it."""
+def teacher_text(plan: SweepPlan, cell: Cell) -> str:
+    """Return the teacher of a cell: the number of its job, or its directory if it is no job of this call."""
     if cell.teacher is None:
         return ""
-    own = next((other for other in plan.cells if other.directory == cell.teacher), None)
-    if own:
-        return f"job {own.number}"
-    return f"{'finished' if (plan.place / cell.teacher / 'result.json').exists() else 'made first'}: {cell.teacher}"
+    job = next((other for other in plan.cells if other.directory == cell.teacher), None)
+    if job:
+        return f"job {job.number}"
+    return f"{'finished' if (plan.directory / cell.teacher / RESULT).exists() else 'made first'}: {cell.teacher}"
 
 
 @dataclass
-class Guess:
-    """Seconds of training and bytes of the run's directory; None where no finished run is like it."""
+class Estimate:
+    """Seconds of training and bytes of the run's directory; None if no finished run is like it."""
 
     seconds: float | None
     bytes: int | None
 
     @property
     def time(self) -> str:
-        """In words."""
-        return "" if self.seconds is None else hours(self.seconds)
+        """The time as text, empty if unknown."""
+        return "" if self.seconds is None else duration_text(self.seconds)
 
     @property
     def disk(self) -> str:
-        """In words."""
+        """The size as text, empty if unknown."""
         return "" if self.bytes is None else f"{self.bytes / 1e6:,.0f} MB"
 
 
-def estimate(plan: Plan) -> dict[str, Guess]:
-    """For each cell that is not finished, by the finished run of its task and model that is most like it.
+def estimate(plan: SweepPlan) -> dict[str, Estimate]:
+    """Return what each cell will still take, by its directory: nothing for a finished one.
 
-    Looked for beside the sweep's own directory too (``outputs``). A finished cell takes nothing more.
+    Finished runs are looked for below the directory that holds the sweep's (``outputs``).
     """
-    from sparse_xp.report.run_report import find_with_places
-
-    done = find_with_places([plan.place.parent]) if plan.place.parent.is_dir() else []
+    parent = plan.directory.parent
+    finished = find_results([parent]) if parent.is_dir() else []
     sizes: dict[Path, int] = {}
-    found = {}
+    estimates = {}
     for cell in plan.cells:
         if plan.states[cell.directory] == "finished":
-            found[cell.directory] = Guess(0.0, 0)
-            continue
-        alike = [(place, run) for place, run in done if like(run, cell)]
-        if not alike:
-            found[cell.directory] = Guess(None, None)
-            continue
-        place, nearest = max(
-            alike, key=lambda pair: (pair[1].recipe == cell.recipe, bool(pair[1].teacher) == bool(cell.teacher))
-        )
-        if place not in sizes:
-            sizes[place] = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
-        found[cell.directory] = Guess(seconds(nearest, cell), sizes[place])
-    return found
+            estimates[cell.directory] = Estimate(0.0, 0)
+        elif nearest := nearest_run(cell, finished):
+            directory, result = nearest
+            if directory not in sizes:
+                sizes[directory] = sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())
+            estimates[cell.directory] = Estimate(training_seconds(result, cell), sizes[directory])
+        else:
+            estimates[cell.directory] = Estimate(None, None)
+    return estimates
 
 
-def like(run: Result, cell: Cell) -> bool:
-    """Whether a finished run says something about a cell."""
-    return (run.task, run.model, run.profile) == (cell.task, cell.model, cell.profile)
+def nearest_run(cell: Cell, finished: list[tuple[Path, Result]]) -> tuple[Path, Result] | None:
+    """Return the finished run of the same task, model and profile that is most like a cell, with its directory."""
+    alike = [
+        (directory, result)
+        for directory, result in finished
+        if (result.task, result.model, result.profile) == (cell.task, cell.model, cell.profile)
+    ]
+    return max(
+        alike,
+        key=lambda run: (run[1].recipe == cell.recipe, bool(run[1].teacher) == bool(cell.teacher)),
+        default=None,
+    )
 
 
-def seconds(run: Result, cell: Cell) -> float:
-    """Seconds of training: those of ``run`` for an epoch and a row, for the epochs and rows of the cell."""
-    trained = run.training
-    rows = min(cell.max_train_samples or trained.train_rows_of, trained.train_rows_of)
-    return trained.seconds / trained.epochs / trained.train_rows * cell.epochs * rows
+def training_seconds(result: Result, cell: Cell) -> float:
+    """Return the seconds that a finished run took per row and epoch, times the rows and epochs of the cell."""
+    training = result.training
+    rows = min(cell.max_train_samples or training.train_rows_of, training.train_rows_of)
+    return training.seconds / training.epochs / training.train_rows * cell.epochs * rows
 
 
-def hours(amount: float) -> str:
-    """``45 s``, ``12 min``, ``3.5 h``."""
-    if amount < 60:
-        return f"{amount:.0f} s"
-    return f"{amount / 60:.0f} min" if amount < 5400 else f"{amount / 3600:.1f} h"
+def duration_text(seconds: float) -> str:
+    """Return ``45 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def total(plan: Plan, guesses: dict[str, Guess]) -> str:
-    """The sum in a sentence, and what it does not know."""
-    left = [guesses[cell.directory] for cell in plan.cells if plan.states[cell.directory] != "finished"]
-    known = [guess for guess in left if guess.seconds is not None]
-    parts = []
+def total_text(plan: SweepPlan, estimates: dict[str, Estimate]) -> str:
+    """Return the sum over the unfinished cells, and what the sum leaves out."""
+    left = [estimates[cell.directory] for cell in plan.cells if plan.states[cell.directory] != "finished"]
+    known = [each for each in left if each.seconds is not None]
+    sentences = []
     if known:
-        time, space = sum(guess.seconds or 0 for guess in known), sum(guess.bytes or 0 for guess in known)
-        parts.append(
-            f"About {hours(time)} of training one after the other (evaluation and export come on top) and "
-            f"{space / 1e6:,.0f} MB for {len(known)} cells, going by finished runs of their task and model."
+        seconds, size = sum(each.seconds or 0 for each in known), sum(each.bytes or 0 for each in known)
+        sentences.append(
+            f"About {duration_text(seconds)} of training one after the other (evaluation and export come on top) and "
+            f"{size / 1e6:,.0f} MB for {len(known)} cells, going by finished runs of their task and model."
         )
     if unknown := len(left) - len(known):
-        parts.append(f"{unknown} cells: no finished run of their task and model to go by.")
-    made = {cell.teacher for cell in plan.cells} - {None} - {cell.directory for cell in plan.cells}
-    if missing := [name for name in made if not (plan.place / str(name) / "result.json").exists()]:
-        parts.append(f"{len(missing)} teachers that are no cells are made first.")
-    return " ".join(parts) or "Nothing is left to do."
+        sentences.append(f"{unknown} cells: no finished run of their task and model to go by.")
+    teachers = {cell.teacher for cell in plan.cells} - {None} - {cell.directory for cell in plan.cells}
+    if missing := [name for name in teachers if not (plan.directory / str(name) / RESULT).exists()]:
+        sentences.append(f"{len(missing)} teachers that are no cells are made first.")
+    return " ".join(sentences) or "Nothing is left to do."

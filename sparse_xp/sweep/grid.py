@@ -1,4 +1,4 @@
-"""The grid of a sweep: its file, and the words of every run that it stands for."""
+"""The grid of a sweep: its file, and the overrides of every run that it stands for."""
 
 from __future__ import annotations
 
@@ -14,9 +14,15 @@ from sparse_xp.choices import check_choice
 from sparse_xp.errors import UserError
 from sparse_xp.recipe.loader import read_mapping
 
+#: keys of the command line that pick cells of the sweep's file (``seed``, ``task``) or that move no number
+NEUTRAL_KEYS = (
+    *("seed", "task", "log", "zoo"),
+    *("data.root", "data.cache", "data.workers", "train.threads", "train.device"),
+)
+
 
 def sweep_file(hydra_config: HydraConf | DictConfig) -> Path | None:
-    """The file of the primary configuration; None for that of sparse_xp itself (``-m`` with words alone)."""
+    """Return the file of the primary configuration; None for that of sparse_xp itself (``-m`` with overrides alone)."""
     name = hydra_config.job.config_name
     for source in hydra_config.runtime.config_sources:
         path = Path(str(source.path)) / f"{name}.yaml"
@@ -26,69 +32,70 @@ def sweep_file(hydra_config: HydraConf | DictConfig) -> Path | None:
 
 
 def is_grid_only(path: Path) -> bool:
-    """Whether the file of a sweep changes nothing but Hydra's settings: then its cells can be run without it."""
+    """Return whether the file of a sweep sets nothing but Hydra's options: its cells can be run without it then."""
     raw = read_mapping(path)
-    defaults = [each for each in raw.get("defaults", []) if each not in ("config", "_self_")]
-    # A single run asks neither sweeper nor launcher.
-    return set(raw) <= {"defaults", "hydra"} and all("hydra/" in "".join(map(str, each)) for each in defaults)
+    defaults = [entry for entry in raw.get("defaults", []) if entry not in ("config", "_self_")]
+    # A single run uses neither sweeper nor launcher.
+    return set(raw) <= {"defaults", "hydra"} and all("hydra/" in "".join(map(str, entry)) for entry in defaults)
 
 
-def expand(
-    params: dict[str, Any], cells: dict[str, dict[str, Any]], arguments: list[str], parser: Any = None
+def expand_grid(
+    params: dict[str, Any],
+    cells: dict[str, dict[str, Any]],
+    arguments: list[str],
+    parser: OverridesParser | None = None,
 ) -> list[tuple[str, list[str]]]:
-    """(name, words) of every run: all combinations of ``params``, changed by a cell's own, changed by ``arguments``.
+    """Return (name, overrides) of every run: all combinations of ``params``, of each cell's own, of ``arguments``.
 
-    Without ``cells`` the names are empty. Raises UserError for a sweep over an interval, which only a search can do.
+    Of equal keys the later one counts: a cell changes ``params``, and the command line changes both. Without ``cells``
+    the names are empty. Raises UserError for a sweep over an interval, which only a search can do.
     """
     parser = parser or OverridesParser.create()
-    found = []
+    runs = []
     for name, own in (cells or {"": {}}).items():
-        words = [word(key, value) for key, value in (params | own).items()]
         axes: dict[str, list[str]] = {}
-        for override in parser.parse_overrides([*words, *arguments]):
+        for override in parser.parse_overrides([*to_overrides(params | own), *arguments]):
             check_choice(override)
             key = override.get_key_element()
-            if override.is_sweep_override():
-                if not override.is_discrete_sweep():
-                    raise UserError(f"{override.input_line}: an interval is for a search: hydra/sweeper=search.")
+            if not override.is_sweep_override():
+                axes[key] = [f"{key}={override.get_value_element_as_str()}"]
+            elif override.is_discrete_sweep():
                 axes[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             else:
-                axes[key] = [f"{key}={override.get_value_element_as_str()}"]
-        found += [(name, list(words)) for words in itertools.product(*axes.values())]
-    return found
+                raise UserError(f"{override.input_line}: an interval is for a search: hydra/sweeper=search.")
+        runs += [(name, list(overrides)) for overrides in itertools.product(*axes.values())]
+    return runs
 
 
-def word(key: str, value: Any) -> str:
-    """``KEY=VALUE`` as the command line takes it; a list is what to sweep over. Raises UserError for a mapping."""
+def to_overrides(values: dict[str, Any]) -> list[str]:
+    """Return YAML values as overrides."""
+    return [to_override(key, value) for key, value in values.items()]
+
+
+def to_override(key: str, value: Any) -> str:
+    """Return ``KEY=VALUE`` as the command line takes it; a list is swept over. Raises UserError for a mapping."""
     if isinstance(value, dict):
         raise UserError(f"hydra.sweeper: {key} is a mapping. Write its keys with dots: {key}.{next(iter(value), 'x')}.")
     if isinstance(value, list):
-        return f"{key}={','.join(plain(each) for each in value)}"
-    return f"{key}={plain(value)}"
+        return f"{key}={','.join(yaml_text(item) for item in value)}"
+    return f"{key}={yaml_text(value)}"
 
 
-def plain(value: Any) -> str:
-    """A YAML value as a word."""
-    return (
-        {None: "null", True: "true", False: "false"}[value] if value is None or isinstance(value, bool) else str(value)
-    )
+def yaml_text(value: Any) -> str:
+    """Return a YAML scalar as it is written in an override."""
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def changes(arguments: list[str], named: bool) -> list[str]:
-    """The words of the command line that make a cell another than the one that the file of the sweep describes.
+def changing_overrides(arguments: list[str], named: bool) -> list[str]:
+    """Return the overrides of the command line that make a cell another run than the sweep's file describes.
 
-    ``named``: the cells have names; if not, ``recipe=`` picks some of them.
+    ``named``: whether the cells have names; without names ``recipe=`` only picks some of them.
     """
-    where = (
-        "seed",
-        "task",
-        *([] if named else ["recipe"]),
-        "log",
-        "zoo",
-        "data.root",
-        "data.cache",
-        "data.workers",
-        "train.threads",
-        "train.device",
-    )
-    return [each for each in arguments if each.split("=")[0] not in where and not each.startswith(("log.", "hydra"))]
+    neutral = NEUTRAL_KEYS if named else (*NEUTRAL_KEYS, "recipe")
+    return [
+        argument
+        for argument in arguments
+        if argument.split("=")[0] not in neutral and not argument.startswith(("log.", "hydra"))
+    ]

@@ -4,72 +4,53 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from sparse_xp.files import reading, write_text
-from sparse_xp.sweep.cells import Cell, Plan
-
-if TYPE_CHECKING:
-    from sparse_xp.sweep.published import Published
+from sparse_xp.files.reading import explain_read_errors
+from sparse_xp.files.writing import write_text
+from sparse_xp.schema import check_types
+from sparse_xp.sweep.cells import Cell, Published, SweepPlan
 
 MANIFEST = "sweep.json"
 #: raised when the manifest changes its shape
 VERSION = 1
 
 
-def write_manifest(plan: Plan) -> None:
-    """``sweep.json``: the cells of this and of earlier calls (other seeds, say) that have left something."""
-    plan.place.mkdir(parents=True, exist_ok=True)
-    kept = with_earlier(plan.place, sorted([*plan.cells, *plan.teachers], key=lambda cell: cell.number))
-    write_text(
-        plan.place / MANIFEST,
-        json.dumps(
-            {
-                "version": VERSION,
-                "name": plan.name,
-                "cells": [asdict(cell) for cell in kept],
-                "published": [asdict(line) for line in plan.published],
-            },
-            indent=1,
-        )
-        + "\n",
-    )
+def write_manifest(plan: SweepPlan) -> None:
+    """Write ``sweep.json``: the cells of this call and those of earlier calls (other seeds, say) that were begun."""
+    plan.directory.mkdir(parents=True, exist_ok=True)
+    cells = with_earlier(plan.directory, sorted([*plan.cells, *plan.teachers], key=lambda cell: cell.number))
+    stored = {
+        "version": VERSION,
+        "name": plan.name,
+        "cells": [asdict(cell) for cell in cells],
+        "published": [asdict(number) for number in plan.published],
+    }
+    write_text(plan.directory / MANIFEST, json.dumps(stored, indent=1) + "\n")
 
 
-def with_earlier(place: Path, cells: list[Cell]) -> list[Cell]:
-    """The cells of earlier calls that have left something, then these; one that is both stands where it stood."""
-    earlier = [cell for cell in read_manifest(place).cells if (place / cell.directory).is_dir()]
+def with_earlier(directory: Path, cells: list[Cell]) -> list[Cell]:
+    """Return the cells of earlier calls that have a directory, then ``cells``; a cell that is both keeps its place."""
+    earlier = [cell for cell in read_manifest(directory).cells if (directory / cell.directory).is_dir()]
     return list(({cell.directory: cell for cell in earlier} | {cell.directory: cell for cell in cells}).values())
 
 
-def read_manifest(place: Path) -> Plan:
-    """What ``write_manifest`` wrote, without states; no cells if there is none. Raises UserError for another shape."""
-    from sparse_xp.sweep.published import Published
+def read_manifest(directory: Path) -> SweepPlan:
+    """Return the plan that ``write_manifest`` wrote, without states; one without cells if there is no file.
 
-    path = place / MANIFEST
+    Raises UserError for a damaged file, or one of another version.
+    """
+    path = directory / MANIFEST
     if not os.path.lexists(path):
-        return Plan(place.name, place, [])
-    with reading(path, "It may be of another version of sparse_xp. Move it away: the sweep writes it anew."):
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["version"] != VERSION:
-            raise ValueError(f"version {raw['version']}, not {VERSION}")
-        cells, published = [Cell(**cell) for cell in raw["cells"]], [Published(**line) for line in raw["published"]]
-        for cell in cells:
-            check_types(cell)
-        for line in published:
-            check_types(line)
-        return Plan(str(raw["name"]), place, cells, published)
-
-
-def check_types(made: Cell | Published) -> None:
-    """Raise TypeError for a value of another type than the field of that name: JSON may have anything in its place."""
-    kinds: dict[str, Any] = {"int": int, "float": int | float, "str": str, "list[str]": list}
-    for item in fields(made):
-        kind, _, optional = str(item.type).partition(" | ")
-        value = getattr(made, item.name)
-        if not isinstance(value, kinds[kind]) and not (optional and value is None):
-            raise TypeError(f"{item.name} is {value!r:.40}")
-        if isinstance(value, list) and not all(isinstance(each, str) for each in value):
-            raise TypeError(f"{item.name} is {value!r:.40}")
+        return SweepPlan(directory.name, directory, [])
+    remedy = "It may be of another version of sparse_xp. Move it away: the sweep writes it anew."
+    with explain_read_errors(path, remedy):
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored["version"] != VERSION:
+            raise ValueError(f"version {stored['version']}, not {VERSION}")
+        cells = [Cell(**cell) for cell in stored["cells"]]
+        published = [Published(**number) for number in stored["published"]]
+        for record in (*cells, *published):
+            check_types(record)
+        return SweepPlan(str(stored["name"]), directory, cells, published)

@@ -1,25 +1,25 @@
-"""The plan of a sweep: every run composed and checked before any begins."""
+"""The plan of a sweep: every run is composed and checked before any begins."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
+from sparse_xp.compose import to_object
 from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import UserError
-from sparse_xp.run_directory import state
-from sparse_xp.sweep.cells import Cell, Plan
-from sparse_xp.sweep.commands import own_command, sources
-from sparse_xp.sweep.grid import changes, expand, sweep_file
+from sparse_xp.recipe.file import resolve
+from sparse_xp.run_directory import run_state
+from sparse_xp.sweep.cells import Cell, SweepPlan
+from sparse_xp.sweep.commands import config_arguments, run_command_line
+from sparse_xp.sweep.grid import changing_overrides, expand_grid, sweep_file
 from sparse_xp.sweep.manifest import with_earlier
 from sparse_xp.sweep.published import check_published, find_published
 from sparse_xp.sweep.teachers import link_teachers
-
-if TYPE_CHECKING:
-    from hydra.core.config_loader import ConfigLoader
 
 
 def make_plan(
@@ -29,53 +29,69 @@ def make_plan(
     cells: dict[str, dict[str, Any]],
     arguments: list[str],
     jobs: list[int] | None,
-) -> Plan:
-    """Compose every run, refuse what cannot be, and look what there is of it already."""
+) -> SweepPlan:
+    """Compose every run, refuse impossible ones, and look up what is finished.
+
+    ``params``, ``cells``: of the sweep's file. ``arguments``: the overrides of the command line. ``jobs``: the numbers
+    of the cells that are to run, None for all.
+    """
     parser = OverridesParser.create(config_loader=loader)
-    place, own = Path(config.hydra.sweep.dir), sweep_file(config.hydra)
-    name = own.stem if own else place.resolve().name
-    source = sources(config.hydra)
-    listed = expand(params, cells, arguments, parser)
-    numbers = range(len(listed)) if jobs is None else jobs
-    if wrong := [number for number in numbers if not 0 <= number < len(listed)]:
-        raise UserError(
-            f"hydra.sweeper.jobs={jobs}: there is no {wrong[0]}, the sweep has jobs 0 to {len(listed) - 1}."
-        )
-    # All of them, also where few are asked for: which cell teaches must not depend on that.
-    drafts = [make_cell(number, *listed[number], config, loader, place, source) for number in range(len(listed))]
-    whole = [cell for cell, *_ in drafts]
-    for cell in whole:
-        cell.changed = changes(arguments, bool(cells)) if own else []
-    refuse_twins(whole)
-    link_teachers(drafts, with_earlier(place, whole))
-    made = [whole[number] for number in numbers]
-    taught = {cell.teacher for cell in made}
-    published = find_published(own)
-    if published and own:
-        runs = expand(params, cells, [], parser)
-        check_published(published, own.with_suffix(".csv"), runs, config.hydra.runtime.choices)
-    plan = Plan(name, place, made, published)
-    plan.teachers = [cell for cell in whole if cell.directory in taught and cell not in made]
-    plan.states = {cell.directory: state(place / cell.directory, cell.config_hash) for cell in made}
-    refuse_foreign(plan)
+    directory, file = Path(config.hydra.sweep.dir), sweep_file(config.hydra)
+    runs = expand_grid(params, cells, arguments, parser)
+    numbers = check_jobs(jobs, len(runs))
+    # All cells are composed even if few are to run: which of them teaches must not depend on that.
+    more = config_arguments(config.hydra)
+    drafts = [make_cell(number, *run, config, loader, more) for number, run in enumerate(runs)]
+    drafted = [cell for cell, *_ in drafts]
+    for cell in drafted:
+        cell.changed = changing_overrides(arguments, bool(cells)) if file else []
+    check_unique(drafted)
+    link_teachers(drafts, with_earlier(directory, drafted))
+    published = find_published(file)
+    if published and file:
+        described = expand_grid(params, cells, [], parser)
+        check_published(published, file.with_suffix(".csv"), described, config.hydra.runtime.choices)
+    chosen = [drafted[number] for number in numbers]
+    teachers = {cell.teacher for cell in chosen}
+    plan = SweepPlan(
+        name=file.stem if file else directory.resolve().name,
+        directory=directory,
+        cells=chosen,
+        published=published,
+        states={cell.directory: run_state(directory / cell.directory, cell.config_hash) for cell in chosen},
+        teachers=[cell for cell in drafted if cell.directory in teachers and cell not in chosen],
+    )
+    check_mismatched(plan)
     return plan
 
 
+def check_jobs(jobs: list[int] | None, count: int) -> list[int]:
+    """Return the numbers of the cells that are to run. Raises UserError for a number that none of ``count`` has."""
+    numbers = list(range(count)) if jobs is None else jobs
+    if unknown := [number for number in numbers if not 0 <= number < count]:
+        raise UserError(f"hydra.sweeper.jobs={jobs}: unknown job {unknown[0]}, the sweep has jobs 0 to {count - 1}.")
+    return numbers
+
+
 def make_cell(
-    number: int, name: str, words: list[str], config: DictConfig, loader: ConfigLoader, place: Path, source: list[str]
+    number: int, name: str, overrides: list[str], config: DictConfig, loader: ConfigLoader, more: list[str]
 ) -> tuple[Cell, DictConfig, Config]:
-    """Compose one run. Raises UserError, naming the cell, for a configuration that cannot be."""
-    composed = compose(words, config, loader)
+    """Return the cell of one run, its composition and its configuration.
+
+    ``config``: that of the sweep. ``more``: what the cell's command needs besides its overrides. Raises UserError,
+    naming the cell, for an impossible configuration.
+    """
+    composed = compose_cell(overrides, config, loader)
     try:
         made = to_config(composed)
     except UserError as error:
-        raise UserError(f"Cell {name or number} ({' '.join(words)}): {error}") from error
-    choices, subdir = composed.hydra.runtime.choices, str(composed.hydra.sweep.subdir)
+        raise UserError(f"Cell {name or number} ({' '.join(overrides)}): {error}") from error
+    choices, sweep = composed.hydra.runtime.choices, composed.hydra.sweep
     cell = Cell(
         number=number,
         name=name or str(choices.recipe),
-        words=words,
-        directory=subdir,
+        words=overrides,
+        directory=str(sweep.subdir),
         task=str(choices.task),
         model=str(choices.model),
         recipe=str(choices.recipe),
@@ -84,59 +100,55 @@ def make_cell(
         epochs=made.train.epochs,
         max_train_samples=made.task.max_train_samples,
         config_hash=result_hash(made),
-        command=own_command([*source, *words], place / subdir),
+        command=run_command_line([*more, *overrides], Path(config.hydra.sweep.dir) / str(sweep.subdir)),
     )
     return cell, composed, made
 
 
-def compose(words: list[str], config: DictConfig, loader: ConfigLoader) -> DictConfig:
-    """A run of the sweep, with Hydra's own settings."""
-    composed = loader.load_sweep_config(config, list(words))
+def compose_cell(overrides: list[str], config: DictConfig, loader: ConfigLoader) -> DictConfig:
+    """Return the composition of one run of the sweep, Hydra's own settings included."""
+    composed = loader.load_sweep_config(config, list(overrides))
     with open_dict(composed):
         composed.hydra.job.num = 0
     return composed
 
 
 def to_config(composed: DictConfig) -> Config:
-    """The dataclasses of a composed run."""
-    from sparse_xp.compose import to_object
-    from sparse_xp.recipe.file import resolve
-
+    """Return the dataclasses of a composed run."""
     bare = composed.copy()
     with open_dict(bare):
         del bare["hydra"]
     return resolve(to_object(bare))
 
 
-def refuse_twins(cells: list[Cell]) -> None:
+def check_unique(cells: list[Cell]) -> None:
     """Raise UserError for two cells in one directory: they are one run."""
-    there: dict[str, Cell] = {}
+    by_directory: dict[str, Cell] = {}
     for cell in cells:
-        if other := there.get(cell.directory):
+        if other := by_directory.get(cell.directory):
             raise UserError(
                 f"Cells {other.name or other.number} and {cell.name or cell.number} are the same run "
                 f"({cell.directory}). Give one of them another value, or take it out."
             )
-        there[cell.directory] = cell
+        by_directory[cell.directory] = cell
 
 
-def refuse_foreign(plan: Plan) -> None:
-    """Raise UserError for runs of another configuration where cells of the plan would be."""
-    if foreign := [each for each, found in plan.states.items() if found == "foreign"]:
+def check_mismatched(plan: SweepPlan) -> None:
+    """Raise UserError if runs of another configuration stand where cells of the plan would be."""
+    if mismatched := [directory for directory, status in plan.states.items() if status == "foreign"]:
         raise UserError(
-            f"{plan.place} holds runs of another configuration, or files that no run wrote: {', '.join(foreign)}. "
-            "Move them away, or give the sweep a directory of its own with hydra.sweep.dir=."
+            f"{plan.directory} holds runs of another configuration, or files that no run wrote: "
+            f"{', '.join(mismatched)}. Move them away, or give the sweep a directory of its own with hydra.sweep.dir=."
         )
 
 
-def waves(plan: Plan, size: int | None) -> list[list[Cell]]:
-    """What is to be launched together: teachers first, then the others, ``size`` at most."""
+def launch_waves(plan: SweepPlan, size: int | None) -> list[list[Cell]]:
+    """Return the unfinished cells in groups that are launched together: teachers first, ``size`` at most."""
     teachers = {cell.teacher for cell in plan.cells}
-    left = [cell for cell in plan.cells if plan.states[cell.directory] != "finished"]
-    groups = [[cell for cell in left if (cell.directory in teachers) == first] for first in (True, False)]
-    return [
-        group[i : i + (size or len(group))]
-        for group in groups
-        if group
-        for i in range(0, len(group), size or len(group))
-    ]
+    unfinished = [cell for cell in plan.cells if plan.states[cell.directory] != "finished"]
+    waves = []
+    for is_teacher in (True, False):
+        group = [cell for cell in unfinished if (cell.directory in teachers) == is_teacher]
+        step = size or max(1, len(group))
+        waves += [group[start : start + step] for start in range(0, len(group), step)]
+    return waves

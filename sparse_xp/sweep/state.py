@@ -1,4 +1,4 @@
-"""What there is of a sweep: by the files in the directories of its cells."""
+"""What is told of the cells of a sweep, before and after it runs, by the files in their directories."""
 
 from __future__ import annotations
 
@@ -9,45 +9,62 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from sparse_xp.console import say
 from sparse_xp.errors import UserError, shortened
-from sparse_xp.files import reading
-from sparse_xp.run_directory import ERROR, state
-from sparse_xp.sweep.cells import Plan
+from sparse_xp.files.locks import file_lock
+from sparse_xp.files.reading import explain_read_errors
+from sparse_xp.run_directory import ERROR, run_state
+from sparse_xp.sweep.cells import SweepPlan
 
 #: characters of an error in a list of cells
 LONGEST_LINE = 400
 
 
-def counts(plan: Plan) -> str:
-    """``5 finished, 1 failed``."""
-    found = list(plan.states.values())
-    return ", ".join(f"{found.count(kind)} {kind}" for kind in dict.fromkeys(sorted(found))) or "no cells"
+def count_states(plan: SweepPlan) -> str:
+    """Return the cells by state: ``5 finished, 1 failed``."""
+    states = list(plan.states.values())
+    return ", ".join(f"{states.count(name)} {name}" for name in sorted(set(states))) or "no cells"
 
 
-def tell(plan: Plan) -> None:
-    """One line before it begins."""
-    say(f"sweep {plan.name}: {len(plan.cells)} cells in {plan.place}: {counts(plan)}")
+def announce(plan: SweepPlan) -> None:
+    """Print one line before the cells are launched."""
+    say(f"sweep {plan.name}: {len(plan.cells)} cells in {plan.directory}: {count_states(plan)}")
 
 
-def conclude(plan: Plan, returns: list[JobReturn]) -> None:
-    """Say what became of the cells. Raises UserError if one failed, after all have run."""
-    plan.states = {cell.directory: state(plan.place / cell.directory, cell.config_hash) for cell in plan.cells}
-    say(f"{plan.place}: {counts(plan)}. python -m sparse_xp.report {shlex.quote(str(plan.place))} makes the table.")
-    bad = [cell for cell in plan.cells if plan.states[cell.directory] == "failed"]
-    if bad:
-        for cell in bad:  # each by itself: a long message is cut
-            say(f"  {cell.directory}\n    {last_line(plan.place / cell.directory / ERROR)}")
+def clear_finished(plan: SweepPlan) -> None:
+    """Remove what a process that was killed between its result and its clean-up has left in finished cells."""
+    for cell in plan.cells:
+        if plan.states[cell.directory] == "finished":
+            with file_lock(plan.directory / cell.directory):
+                clear(plan.directory / cell.directory)
+
+
+def summarize(plan: SweepPlan, returns: list[JobReturn]) -> None:
+    """Update and print the states after all cells have run.
+
+    Raises UserError if a cell failed; what the launcher returned as failed raises its own error, if it did not come so
+    far as to write ``error.txt``.
+    """
+    plan.states = {cell.directory: run_state(plan.directory / cell.directory, cell.config_hash) for cell in plan.cells}
+    command = f"python -m sparse_xp.report {shlex.quote(str(plan.directory))}"
+    say(f"{plan.directory}: {count_states(plan)}. {command} makes the table.")
+    failed = [cell for cell in plan.cells if plan.states[cell.directory] == "failed"]
+    if failed:
+        for cell in failed:  # one message each: a long message would be cut
+            say(f"  {cell.directory}\n    {last_line(plan.directory / cell.directory / ERROR)}")
         raise UserError(
-            f"{len(bad)} of {len(plan.cells)} cells failed: {bad[0].directory}{' and others' * (len(bad) > 1)}. All of "
-            f"it stands in their {ERROR}; the same command tries them again."
+            f"{len(failed)} of {len(plan.cells)} cells failed: {failed[0].directory}{' and others' * (len(failed) > 1)}"
+            f". All of it stands in their {ERROR}; the same command tries them again."
         )
-    lost = [each for each in returns if each.status == JobStatus.FAILED]
-    if lost and any(found != "finished" for found in plan.states.values()):
-        _ = lost[0].return_value  # raises: it failed before it came to its own folder
+    lost = [job for job in returns if job.status == JobStatus.FAILED]
+    if lost and any(status != "finished" for status in plan.states.values()):
+        _ = lost[0].return_value  # raises what the job raised
 
 
 def last_line(path: Path) -> str:
-    """The last line of a traceback: the error itself, cut if it is long. A killed process may have left only a part."""
-    with reading(path, "Move it away."):
+    """Return the last line of a traceback, the error itself, cut if it is long.
+
+    A killed process may have left only a part of it. Raises UserError if the file cannot be read.
+    """
+    with explain_read_errors(path, "Move it away."):
         text = path.read_text(encoding="utf-8", errors="replace")
     lines = [line for line in text.splitlines() if line.strip()]
     return shortened(next((line for line in reversed(lines) if not line.startswith(" ")), "?"), LONGEST_LINE)

@@ -1,4 +1,4 @@
-"""Which dense run teaches a cell."""
+"""Find the dense run that teaches a cell, or a single run with ``teacher=dense``."""
 
 from __future__ import annotations
 
@@ -6,86 +6,108 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-from sparse_xp.choices import check_words
+from sparse_xp.choices import check_overrides
 from sparse_xp.config import HARMLESS, Config, result_hash, with_teacher
 from sparse_xp.sweep.cells import Cell
-from sparse_xp.sweep.commands import in_sweep, taught_command
+from sparse_xp.sweep.commands import in_sweep, with_teacher_path
 from sparse_xp.sweep.manifest import read_manifest
+
+#: the groups that define the data: student and teacher agree in their overrides
+DATA_GROUPS = ("task", "data", "profile")
+#: the groups that make a cell of ``recipe=dense`` something else than a dense model
+METHOD_GROUPS = ("sparsity", "quantization", "teacher")
 
 
 def link_teachers(drafts: list[tuple[Cell, DictConfig, Config]], cells: Sequence[Cell]) -> None:
-    """Fill in which run each cell learns from (of ``cells`` or one made for it), and what its configuration is then."""
+    """Assign a teacher to each cell that wants one, and update the cell's hash and command.
 
-    current, before = HydraConfig.instance(), HydraConfig.instance().cfg
-    try:
-        for cell, composed, made in drafts:
-            if made.teacher.source == "dense":
-                current.set_config(composed)
-                _, _, teacher = dense_run(made, cells)
-                cell.teacher = teacher.name
-                cell.config_hash = result_hash(with_teacher(made, teacher))
-                cell.command = taught_command(cell.command, teacher)
-    finally:
-        current.cfg = before
-
-
-def dense_cell(cells: Sequence[Cell], model: str, words: list[str], seed: int | None) -> Cell | None:
-    """The cell that teaches the one with ``words``: ``recipe=dense`` of ``model``, of the same task, data and profile.
-
-    Any other words (of training, say) it may have: they are its recipe's. Of several it is the one whose words differ
-    least, whatever their seeds, and of those the first; or that of ``seed``.
+    ``drafts``: the cells with their composition and configuration. ``cells``: where a teacher may be found.
     """
-    groups = ("task", "data", "profile")
-    method = ("sparsity", "quantization", "teacher")
+    instance, before = HydraConfig.instance(), HydraConfig.instance().cfg
+    try:
+        for cell, composed, config in drafts:
+            if config.teacher.source == "dense":
+                instance.set_config(composed)  # dense_run takes the overrides of the cell from there
+                _, _, teacher = dense_run(config, cells)
+                cell.teacher = teacher.name
+                cell.config_hash = result_hash(with_teacher(config, teacher))
+                cell.command = with_teacher_path(cell.command, teacher)
+    finally:
+        instance.cfg = before
 
-    def scoped(those: list[str]) -> set[str]:
-        return {each for each in those if each.split("=")[0].split(".")[0] in groups}
+
+def dense_cell(cells: Sequence[Cell], model: str, overrides: list[str], seed: int | None) -> Cell | None:
+    """Return the cell that teaches the one with ``overrides``, None if the sweep has no such cell.
+
+    It is a cell of ``recipe=dense`` and of ``model``, of the same task, data and profile, and of ``seed`` unless that
+    is None. Of several it is the first of those whose overrides differ least, seeds aside.
+    """
 
     def is_dense(cell: Cell) -> bool:
-        keys = [each.split("=")[0] for each in cell.words]
-        plain = not any(key[0] in "+~" or key.split(".")[0] in method for key in keys)
+        keys = [override.split("=")[0] for override in cell.words]
+        plain = not any(key[0] in "+~" or key.split(".")[0] in METHOD_GROUPS for key in keys)
         return cell.recipe == "dense" and plain and cell.model == model and seed in (None, cell.seed)
 
     def distance(cell: Cell) -> int:
-        return sum(not each.startswith("seed=") for each in set(words) ^ set(cell.words))
+        return sum(not override.startswith("seed=") for override in set(overrides) ^ set(cell.words))
 
-    there = [cell for cell in cells if is_dense(cell) and scoped(cell.words) == scoped(words)]
-    return min(there, key=distance, default=None)
+    data = data_overrides(overrides)
+    candidates = [cell for cell in cells if is_dense(cell) and data_overrides(cell.words) == data]
+    return min(candidates, key=distance, default=None)
+
+
+def data_overrides(overrides: list[str]) -> set[str]:
+    """Return the overrides of task, data and profile."""
+    return {override for override in overrides if override.split("=")[0].split(".")[0] in DATA_GROUPS}
 
 
 def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[DictConfig, DictConfig, Path]:
-    """The composition (the run's and Hydra's) and the directory that ``recipe=dense`` has for the task of ``config``.
+    """Return the dense run that teaches ``config``: its composition, Hydra's settings and its directory.
 
-    It takes over what the command line says of task, data, profile and log, and of the model if it is the same one;
-    the numbers of training are its own recipe's, changed by ``teacher.overrides``. In a sweep it is the sweep's own
-    dense cell, if it has one (``cells``: those of the sweep, by default read from its ``sweep.json``).
+    In a sweep it is the sweep's own dense cell if there is one. ``cells``: those of the sweep, by default read from its
+    ``sweep.json``. Otherwise the run is composed by ``dense_overrides``.
     """
     hydra_config = HydraConfig.get()
-    student = str(hydra_config.runtime.choices["model"])
-    model = config.teacher.model or student
-    groups = ["task", "data", "profile", "log", *(["model"] if model == student else [])]
-    words = [
-        word
-        for word in hydra_config.overrides.task
-        if word.lstrip("+~").split("=")[0].split(".")[0] in groups or word.startswith(HARMLESS)
-    ]
-    words = [word for word in words if not word.startswith("model=")]
-    check_words(config.teacher.overrides)
-    words += [f"model={model}", "recipe=dense", *config.teacher.overrides]
-    words += [] if config.teacher.seed is None else [f"seed={config.teacher.seed}"]
+    model = config.teacher.model or str(hydra_config.runtime.choices["model"])
+    overrides = dense_overrides(config, hydra_config, model)
     swept = in_sweep(hydra_config)
     if swept and not config.teacher.overrides:
         known = read_manifest(Path(hydra_config.sweep.dir)).cells if cells is None else cells
         if cell := dense_cell(known, model, list(hydra_config.overrides.task), config.teacher.seed):
-            words = list(cell.words)
-    words += [word for word in hydra_config.overrides.hydra if word.startswith(("hydra.searchpath=", "hydra.sweep."))]
-    composed = hydra.compose(hydra_config.job.config_name, overrides=words, return_hydra_config=True)
-    sweep = composed.hydra.sweep
-    place = Path(sweep.dir) / sweep.subdir if swept else Path(composed.hydra.run.dir)
+            overrides = list(cell.words)
+    overrides += [
+        override
+        for override in hydra_config.overrides.hydra
+        if override.startswith(("hydra.searchpath=", "hydra.sweep."))
+    ]
+    composed = hydra.compose(hydra_config.job.config_name, overrides=overrides, return_hydra_config=True)
     settings = composed.hydra
+    directory = Path(settings.sweep.dir) / settings.sweep.subdir if swept else Path(settings.run.dir)
     with open_dict(composed):
         del composed["hydra"]
-    return composed, settings, place
+    return composed, settings, directory
+
+
+def dense_overrides(config: Config, hydra_config: HydraConf | DictConfig, model: str) -> list[str]:
+    """Return the overrides of ``recipe=dense`` for the task of ``config``.
+
+    Those of the command line for task, data, profile and log are taken over, and for the model if it is the student's.
+    The numbers of training are those of the dense recipe, changed by ``teacher.overrides``.
+    """
+    student = str(hydra_config.runtime.choices["model"])
+    groups = [*DATA_GROUPS, "log", *(["model"] if model == student else [])]
+    overrides = [
+        override
+        for override in hydra_config.overrides.task
+        if override.lstrip("+~").split("=")[0].split(".")[0] in groups or override.startswith(HARMLESS)
+    ]
+    overrides = [override for override in overrides if not override.startswith("model=")]
+    check_overrides(config.teacher.overrides)
+    overrides += [f"model={model}", "recipe=dense", *config.teacher.overrides]
+    if config.teacher.seed is not None:
+        overrides.append(f"seed={config.teacher.seed}")
+    return overrides

@@ -50,8 +50,9 @@ def build_checkpoint(
     import torch
     from transformers import BertConfig, BertModel, BertTokenizer
 
-    from sparse_xp.functional.masks import magnitude_scores, mask_from_scores, select_parameters
+    from sparse_xp.functional.masks import magnitude_scores, mask_from_scores
     from sparse_xp.functional.patterns import Pattern
+    from sparse_xp.functional.selection import select_parameters
 
     words = vocabulary()
     config = BertConfig(

@@ -1,7 +1,8 @@
-"""The kinds of task. Adding one: a file beside this one, and a line here."""
+"""The kinds of task. To add one, write a file beside this one, and a line here."""
 
 from sparse_xp.tasks.base import Task
-from sparse_xp.tasks.pretraining import PairPretraining, Pretraining
+from sparse_xp.tasks.pair_pretraining import PairPretraining
+from sparse_xp.tasks.pretraining import Pretraining
 from sparse_xp.tasks.question_answering import QuestionAnswering
 from sparse_xp.tasks.text_classification import TextClassification
 from sparse_xp.tasks.token_classification import TokenClassification

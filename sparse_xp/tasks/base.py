@@ -1,113 +1,100 @@
-"""What a task is: where its rows are, how they become features, and how predictions become a score."""
+"""What a task is: where its rows are, how they become features, and how predictions become scores and answers.
+
+All that is particular to a *kind* of task stands in one subclass of ``Task``. The rest of the package asks it for:
+
+    tasks/rows.py        columns, column_types, check_rows, add_missing_columns, holdout_groups, clean, generated_rows
+    tasks/features.py    features, feature_fields
+    run.py               with_labels_from, check_labels, warnings
+    models/loading.py    model_class, label_names, model_options
+    training/loop.py     batch_columns, apply_dynamic_masking, forward, loss_weight
+    evaluation.py        outputs, unpad, score
+    deployment/          text_names, encode_row, accepts_logits, decode, purpose, example, training_only_fields
+
+A configuration is composed of these classes, and composing must be fast: torch, datasets, transformers, pyarrow and
+numpy are imported inside the methods that need them.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from sparse_xp.clock import When
+from sparse_xp.data.limits import Limits
+from sparse_xp.data.readers import read_file
+from sparse_xp.errors import did_you_mean
+from sparse_xp.tasks.columns import ColumnType
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
+    from tokenizers import Tokenizer
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
-    from sparse_xp.data.readers import Limits
+    from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs
 
+#: columns of a batch of rows or of features, by name
 Rows = dict[str, list[Any]]
 
+#: the label of tokens that the loss leaves out, as in PyTorch's cross entropy
+IGNORED = -100
 
-@dataclass(kw_only=True)
-class Numbers:
-    """What a recipe looks up in the task it is used for: ``train.*`` and ``seed``, unless the user says otherwise."""
-
-    epochs: float
-    batch_size: int
-    learning_rate: float
-    warmup: When
-    seed: int
-
-
-@dataclass(kw_only=True)
-class QuantNumbers(Numbers):
-    """The same for a recipe that accumulates, distils and ends in 8 bits."""
-
-    gradient_accumulation_steps: int
-    temperature: float
-    weight_decay: float
+#: metadata of a field of a task that takes effect after the features are made: it is not part of their cache key
+NOT_IN_FEATURES = {"shapes_features": False}
+#: metadata of a field of a task that only training reads: a deployment folder does not carry it
+FOR_TRAINING = {"training_only": True}
 
 
 @dataclass(kw_only=True)
 class Task(ABC):
     """One data set and how to learn it. The fields are its configuration; a *kind* of task is a subclass.
 
-    ``dataset``, ``subset``, ``revision``: its home on the hub. ``folder``: its name under ``data.root``.
+    ``dataset``, ``subset``, ``revision``: the data set on the hub. ``folder``: its name under ``data.root``.
     ``metric``: the score that picks the best checkpoint and heads the tables; higher is better.
-    ``eval_split``: may be several, ``a+b``; with none of its own (``eval_split`` equal to ``train_split``, or
-    ``data.train`` without ``data.validation``) the ``validation_share`` of the rows is held out.
-    ``max_train_samples``, ``max_eval_samples``: a seeded subset of the rows, None for all of them.
-    ``dense``, ``transfer``, ``quant``: the numbers of the recipe ``dense``, of those that start from a sparse
-    checkpoint, and of those that do and end in 8 bits (where a task says nothing: SQuAD's). ``pruneofa``,
-    ``pruneofa_quant``: of the transfer of Prune Once for All and of its second stage in 8 bits (where a task says
-    nothing: GLUE's).
+    ``eval_split``: one or several, ``a+b``. Without a split of its own (``eval_split`` equal to ``train_split``, or
+    ``data.train`` without ``data.validation``) the ``validation_share`` of the training rows is held out.
+    ``max_train_samples``, ``max_eval_samples``: use a seeded subset of so many rows; None: use all.
     """
 
     name: str
     dataset: str | None
     subset: str | None = None
-    revision: str | None = None
+    revision: str | None = field(default=None, metadata=FOR_TRAINING)
     folder: str
-    train_split: str = "train"
+    train_split: str = field(default="train", metadata=FOR_TRAINING)
     eval_split: str = "validation"
     max_length: int
-    validation_share: float = 0.1
-    max_train_samples: int | None = None
-    max_eval_samples: int | None = None
-    metric: str
-    dense: Numbers = field(
-        default_factory=lambda: Numbers(epochs=2.0, batch_size=32, learning_rate=5e-5, warmup=0.0, seed=2021)
-    )
-    transfer: Numbers = field(
-        default_factory=lambda: Numbers(epochs=5.0, batch_size=32, learning_rate=5e-5, warmup="5%", seed=42)
-    )
-    pruneofa: Numbers = field(
-        default_factory=lambda: Numbers(epochs=9.0, batch_size=32, learning_rate=1e-4, warmup=0.0, seed=5143)
-    )
-    pruneofa_quant: Numbers = field(
-        default_factory=lambda: Numbers(epochs=3.0, batch_size=32, learning_rate=1e-5, warmup=0.0, seed=5143)
-    )
-    quant: QuantNumbers = field(
-        default_factory=lambda: QuantNumbers(
-            epochs=13.0,
-            batch_size=8,
-            gradient_accumulation_steps=2,
-            learning_rate=1.75e-4,
-            warmup=0.0,
-            temperature=5.0,
-            weight_decay=0.0,
-            seed=42,
-        )
-    )
+    validation_share: float = field(default=0.1, metadata=FOR_TRAINING)
+    max_train_samples: int | None = field(default=None, metadata=FOR_TRAINING)
+    max_eval_samples: int | None = field(default=None, metadata=FOR_TRAINING)
+    metric: str = field(metadata=NOT_IN_FEATURES)
 
-    #: the Auto class of the model, its logits, and the batch entries that hold what is to be learnt
+    #: the Auto class of the model, the names of its logits, and the batch entries that hold the targets
     model_class: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]]
     targets: ClassVar[tuple[str, ...]]
+    #: completes "A BERT-class encoder for ..." in the model card
+    purpose: ClassVar[str]
+    #: explains units of metrics in the model card, where they are not all per cent
+    metric_units: ClassVar[str] = ""
+    #: the names that ``metric`` may have; empty where the kind checks them itself
+    metric_names: ClassVar[tuple[str, ...]] = ()
+    #: whether ``decode`` can give the N best answers
+    ranks_answers: ClassVar[bool] = False
     #: whether an output has one entry per token (cut to the row's own length) or one per row
     per_token: ClassVar[bool] = False
-    #: what fills up a feature that is shorter than the longest of its batch, where it is not 0
+    #: the padding value of features, where it is not 0
     padding: ClassVar[dict[str, int]] = {}
     #: whether a row has the same tokens in every epoch
     fixed_features: ClassVar[bool] = True
-    #: whether a feature is made of several rows, so that it depends on which rows come together
+    #: whether one feature combines several rows, so that it depends on how rows are batched for tokenization
     mixes_rows: ClassVar[bool] = False
-    #: whether outputs are logits over the vocabulary, which training does not hold for all tokens at once
-    over_vocabulary: ClassVar[bool] = False
-    #: whether the loss is the sum of one term for each output, as in pretraining, and not their mean
-    sums_outputs: ClassVar[bool] = False
+    #: whether outputs are logits over the vocabulary: training does not hold those of all tokens at once
+    is_language_model: ClassVar[bool] = False
+    #: how the loss terms of several outputs combine: ``mean``, or ``sum`` as in pretraining
+    loss_reduction: ClassVar[str] = "mean"
     #: raise it when ``features`` changes, so that cached features are made again
     version: ClassVar[int] = 1
 
@@ -115,11 +102,29 @@ class Task(ABC):
         for name in ("max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"task.{name}={value}: want at least 1, or null for all rows.")
+                raise ValueError(f"task.{name}={value}: expected at least 1, or null for all rows.")
         if not 0 < self.validation_share < 1:
-            raise ValueError(f"task.validation_share={self.validation_share}: want a fraction between 0 and 1.")
+            raise ValueError(f"task.validation_share={self.validation_share}: expected a fraction between 0 and 1.")
         if self.max_length < 8:
-            raise ValueError(f"task.max_length={self.max_length}: want at least 8 tokens.")
+            raise ValueError(f"task.max_length={self.max_length}: expected at least 8 tokens.")
+        if self.metric_names and self.metric not in self.metric_names:
+            expected = f"{'one of ' * (len(self.metric_names) > 1)}{', '.join(self.metric_names)}"
+            raise ValueError(
+                f"task.metric={self.metric!r}: expected {expected}.{did_you_mean(self.metric, self.metric_names)}"
+            )
+
+    def feature_fields(self) -> dict[str, Any]:
+        """Return the fields that shape the features, and so belong into their cache key."""
+        return {
+            item.name: getattr(self, item.name) for item in fields(self) if item.metadata.get("shapes_features", True)
+        }
+
+    @classmethod
+    def training_only_fields(cls) -> set[str]:
+        """Return the names of the fields that only training reads."""
+        return {item.name for item in fields(cls) if item.metadata.get("training_only", False)}
+
+    # Labels
 
     @property
     def label_names(self) -> list[str] | None:
@@ -127,40 +132,67 @@ class Task(ABC):
         return None
 
     @property
-    def logits_are(self) -> str:
-        """What distillation compares: ``classes`` (of which one holds), ``labels`` (each holds or not), ``values``."""
-        return "classes"
+    def problem_type(self) -> str:
+        """What the logits of a row or token mean, in transformers' words; distillation compares them accordingly.
+
+        ``single_label_classification``, ``multi_label_classification`` or ``regression``.
+        """
+        return "single_label_classification"
 
     @property
     def model_options(self) -> dict[str, Any]:
-        """What the model's configuration must say beyond the label map."""
+        """Settings of the model's configuration that this task needs, beside the label map."""
         return {}
 
-    def resolved(self, rows: Dataset) -> Self:
-        """The task with what it reads from its training rows filled in, labels for one.
+    def with_labels_from(self, rows: Dataset) -> Self:
+        """Return the task with the label names of these training rows, if it has none of its own.
 
-        Raises UserError if the rows and the task contradict each other.
+        Raises UserError for rows that have no labels to be told apart.
         """
         return self
 
-    def completed(self, rows: Dataset) -> Dataset:
-        """The rows with columns that may be left out made up for."""
-        return rows
+    def check_labels(self, rows: Dataset) -> None:
+        """Raise UserError if the rows name their labels otherwise than the task, or in another order."""
+        return
 
-    def checked(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
-        """The rows that can be used, mended where that is safe, and what was done to them in words."""
-        return rows, []
-
-    def groups(self, rows: Dataset) -> tuple[list[Any], bool]:
-        """A key for each row, by which validation rows are held out, and whether each key gives the same share.
-
-        If not, rows with the same key stay on the same side.
-        """
-        return list(range(len(rows))), False
+    # Rows
 
     @abstractmethod
     def columns(self) -> list[str]:
-        """The columns that a data source must have."""
+        """Return the columns that a data source must have."""
+
+    def column_types(self) -> list[tuple[str, ColumnType]]:
+        """Return the type of each column that must have a certain one."""
+        return []
+
+    def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
+        """Return the rows of a local file. ``cache``: where they may be stored in a form that needs no memory."""
+        return read_file(path, limits)
+
+    def check_rows(self, rows: Dataset, source: str) -> None:
+        """Raise UserError if values of the rows contradict each other. ``source``: what the message calls the data."""
+        return
+
+    def add_missing_columns(self, rows: Dataset) -> Dataset:
+        """Return the rows with the optional columns that they lack."""
+        return rows
+
+    def holdout_groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+        """Return a key for each row, by which validation rows are held out, and whether to stratify by the keys.
+
+        Stratified, each key gives the same share of its rows. Otherwise rows with the same key stay on the same side.
+        """
+        return list(range(len(rows))), False
+
+    def clean(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
+        """Return the usable rows, repaired where that is safe, and warnings that say what was done to them."""
+        return rows, []
+
+    @abstractmethod
+    def generated_rows(self, split: str, rows: int) -> Rows:
+        """Return invented rows of this kind for ``profile=embedded``, under this task's column names."""
+
+    # Features
 
     @abstractmethod
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
@@ -169,58 +201,84 @@ class Task(ABC):
         Training features hold the model's inputs and ``targets``, each a list of ints per row, or an int.
         """
 
-    def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
-        """The rows of a local file. ``cache``: where they may be kept in a form that needs no memory."""
-        from sparse_xp.data.readers import read_file
+    def warnings(self, features: Dataset, train: bool) -> list[str]:
+        """Return what a person should know about the features of all rows before training on them."""
+        return []
 
-        return read_file(path, limits)
+    # Training
 
     @property
-    def stored(self) -> tuple[str, ...]:
-        """The columns of the training features that a batch is made of, beside the model's inputs."""
+    def batch_columns(self) -> tuple[str, ...]:
+        """The columns of the training features that go into a batch, beside the model's inputs."""
         return self.targets
 
-    def drawn(
+    def apply_dynamic_masking(
         self, batch: dict[str, Tensor], rows: list[int], seed: int, tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Tensor]:
-        """The training batch with what is drawn anew in each epoch: a function of ``rows`` and ``seed`` alone."""
+        """Return the training batch with this epoch's random masks: a function of ``rows`` and ``seed`` alone."""
         return batch
 
     def forward(self, model: Any, batch: dict[str, Tensor]) -> Any:
-        """The model's outputs for a training batch, the loss among them."""
+        """Return the model's outputs for a training batch, the loss among them."""
         return model(**batch)
 
-    def kept(self, name: str, value: np.ndarray, length: int, features: Dataset, row: int) -> np.ndarray:
-        """What ``score`` needs of output ``name`` for a row of ``length`` tokens: ``value`` without its padding."""
-        return value[:length] if self.per_token else value
-
-    def remarks(self, features: Dataset, train: bool) -> list[str]:
-        """What a person should know about the features of all rows before training on them; said once a run."""
-        return []
-
     def loss_weight(self, batch: dict[str, Tensor]) -> int:
-        """Over how many terms the model's loss is the mean, with which batches are put together into one step."""
+        """Return the number of terms that the loss averages: the weight of a micro-batch in gradient accumulation."""
         return len(batch["input_ids"])
 
-    @abstractmethod
-    def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
-        """The metrics, in per cent, of ``outputs``: for each output name one array per feature."""
-
-    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
-        """Of about how many answers ``metric`` is the share, None for one that is no share of answers.
-
-        It says what one answer is worth when a file is checked.
-        """
-        return len(rows)
-
     def class_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Which entries of the outputs' last dimension are real, [rows, classes] bool, None for all of them."""
+        """Return which entries of the outputs' last dimension are real, [rows, classes] bool; None for all of them."""
         return None
 
     def token_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
-        """Which tokens have outputs that count, [rows, tokens] bool, None for outputs without a token dimension."""
+        """Return which tokens have outputs that count, [rows, tokens] bool; None for outputs without tokens."""
         return None
 
+    # Scores
+
+    def unpad(self, name: str, value: np.ndarray, length: int, features: Dataset, row: int) -> np.ndarray:
+        """Return what ``score`` needs of output ``name`` for a row of ``length`` tokens: ``value`` without padding."""
+        return value[:length] if self.per_token else value
+
     @abstractmethod
-    def embedded(self, split: str, rows: int) -> Rows:
-        """Generated rows of this kind for ``profile=embedded``, with this task's columns."""
+    def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
+        """Return the metrics, in per cent, of ``outputs``: for each output name one array per feature."""
+
+    def answer_count(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
+        """Return about how many answers ``metric`` averages; None for a metric that is no share of answers.
+
+        One answer more or less moves the metric by 100 / count: the check of an exported file allows for that.
+        """
+        return len(rows)
+
+    # Answers of a deployed model. Neither torch nor transformers is installed where these methods run.
+
+    @abstractmethod
+    def text_names(self) -> list[tuple[str, ...]]:
+        """Return the texts that a row must have to be answered: for each the names that it may go by."""
+
+    @abstractmethod
+    def example(self) -> dict[str, str]:
+        """Return a row for the example calls of the model card."""
+
+    @abstractmethod
+    def encode_row(self, texts: list[NamedText], tokenizer: Tokenizer, max_length: int) -> EncodedRow:
+        """Return the tokens of a row. ``texts``: its values in the order of ``text_names``.
+
+        Raises UserError for values that are no texts, or that do not fit ``max_length`` tokens.
+        """
+
+    @abstractmethod
+    def accepts_logits(self, name: str, shape: tuple[int, ...], tokens: int) -> bool:
+        """Whether ``decode`` can read output ``name`` of this shape for rows of so many tokens.
+
+        ``shape``: without the batch dimension.
+        """
+
+    @abstractmethod
+    def decode(self, row: EncodedRow, outputs: Outputs, tokenizer: Tokenizer, top: int | None) -> Answer:
+        """Return the answer: the ``top`` best where the kind ``ranks_answers``.
+
+        ``outputs``: by name, for each encoding of the row an array [tokens], [tokens, classes] or [classes] without
+        padding.
+        """

@@ -1,4 +1,4 @@
-"""Rows become features: tokenised once, cached, memory-mapped."""
+"""Rows become features: tokenized once, cached, memory-mapped."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_xp.cache import cached
-from sparse_xp.data.batches import read_arrow, settings_kept
-from sparse_xp.files import digest
+from sparse_xp.cache import ensure_cached
+from sparse_xp.data.arrow_files import read_arrow
+from sparse_xp.data.tokenizer_settings import preserve_settings
+from sparse_xp.files.checksums import json_digest
 from sparse_xp.settings import Data
 from sparse_xp.tasks import Task
 
@@ -17,32 +18,33 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedTokenizerBase
 
-#: rows that become features together
+#: rows that are tokenized together
 ROWS_AT_ONCE = 1000
 
 
 def make_features(
-    task: Task, rows: Dataset, origin: str, tokenizer: PreTrainedTokenizerBase, data: Data, train: bool
+    task: Task, rows: Dataset, source: str, tokenizer: PreTrainedTokenizerBase, data: Data, train: bool
 ) -> Dataset:
-    """Tokenised features of ``rows``, kept in the cache by a fingerprint of everything that shaped them."""
-    # What comes after the features, and cannot change them.
-    later = ("metric", "metrics", "n_best", "max_answer_length", "null_threshold", "dense", "transfer", "quant")
-    fields = {name: value for name, value in vars(task).items() if name not in (*later, "pruneofa", "pruneofa_quant")}
-    fingerprint = digest(
+    """Return the tokenized features of ``rows``, from the cache if they are in it.
+
+    ``source``: the fingerprint of the rows. The cache key has everything that shapes the features.
+    """
+    fingerprint = json_digest(
         [
             type(task).__name__,
             task.version,
-            fields,
-            origin,
+            task.feature_fields(),
+            source,
             tokenizer_digest(tokenizer),
             train,
+            # Rows that come together depend on how the rows are divided among workers.
             *([data.workers] if task.mixes_rows else []),
         ]
     )
     path = Path(data.cache) / "features" / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}"
 
-    def make(draft: Path) -> None:
-        with settings_kept(tokenizer):
+    def tokenize(draft: Path) -> None:
+        with preserve_settings(tokenizer):
             rows.map(
                 lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
                 batched=True,
@@ -55,17 +57,17 @@ def make_features(
                 desc=f"tokenise {task.name}",
             )
 
-    cached(path, make)
+    ensure_cached(path, tokenize)
     return read_arrow(path, fingerprint)
 
 
 def rows_at_once(rows: int, workers: int = 1) -> int:
-    """About ``ROWS_AT_ONCE``, but such that the last batch of each worker is not much smaller than the others."""
+    """Return a batch size near ``ROWS_AT_ONCE`` for which no worker's last batch is much smaller than the others."""
     share = math.ceil(rows / workers)
     return math.ceil(share / max(1, round(share / ROWS_AT_ONCE)))
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A digest of what a tokenizer does to a text, whatever padding and truncation it was last used with."""
+    """Return a digest of what a tokenizer does to a text, apart from the padding and truncation of its last call."""
     settings = json.loads(tokenizer.backend_tokenizer.to_str())
-    return digest({name: value for name, value in settings.items() if name not in ("padding", "truncation")})
+    return json_digest({name: value for name, value in settings.items() if name not in ("padding", "truncation")})

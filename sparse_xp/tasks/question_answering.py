@@ -1,17 +1,23 @@
-"""Extractive question answering in the manner of SQuAD v1.1 (Rajpurkar et al. 2016)."""
+"""Extractive question answering as in SQuAD v1.1 (Rajpurkar et al. 2016) and v2 (Rajpurkar et al. 2018)."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.errors import UserError
-from sparse_xp.tasks.base import Rows, Task
+from sparse_xp.metrics import scores
+from sparse_xp.synthetic.sentences import question_answering_rows
+from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, checked_text, softmax
+from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
+from sparse_xp.tasks.columns import SQUAD_ANSWERS, TEXT, TEXT_OR_INTEGER, ColumnType
+from sparse_xp.tasks.spans import answer_position, best_span, context_span, nearest_occurrence
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
+    from tokenizers import Tokenizer
     from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
@@ -24,17 +30,17 @@ class QuestionAnswering(Task):
     question is the best of the ``n_best`` starts times ``n_best`` ends of all its windows, at most
     ``max_answer_length`` tokens long.
 
-    ``no_answer`` (SQuAD v2, Rajpurkar et al. 2018, arXiv:1806.03822): a question may have none, which the model says by
-    pointing at [CLS]; the answer is empty where that scores more than ``null_threshold`` above the best span.
+    ``no_answer`` (SQuAD v2, arXiv:1806.03822): a question may have none. The model then points at [CLS]; the answer is
+    empty if [CLS] scores more than ``null_threshold`` above the best span.
     """
 
     max_length: int = 384
     doc_stride: int = 128
     no_answer: bool = False
-    null_threshold: float = 0.0
-    n_best: int = 20
-    max_answer_length: int = 30
-    metric: str = "f1"
+    null_threshold: float = field(default=0.0, metadata=NOT_IN_FEATURES)
+    n_best: int = field(default=20, metadata=NOT_IN_FEATURES)
+    max_answer_length: int = field(default=30, metadata=NOT_IN_FEATURES)
+    metric: str = field(default="f1", metadata=NOT_IN_FEATURES)
     question: str = "question"
     context: str = "context"
     answers: str = "answers"
@@ -43,70 +49,99 @@ class QuestionAnswering(Task):
     model_class: ClassVar[str] = "AutoModelForQuestionAnswering"
     outputs: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
     targets: ClassVar[tuple[str, ...]] = ("start_positions", "end_positions")
+    purpose: ClassVar[str] = "questions answered from a text"
+    metric_names: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
     per_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.doc_stride < self.max_length:
-            raise ValueError(f"task.doc_stride={self.doc_stride}: want 0 to task.max_length={self.max_length}.")
+            raise ValueError(f"task.doc_stride={self.doc_stride}: expected 0 to task.max_length={self.max_length}.")
         if self.n_best < 1 or self.max_answer_length < 1:
-            raise ValueError("task.n_best and task.max_answer_length: want at least 1.")
-        if self.metric not in ("f1", "exact_match"):
-            raise ValueError(f"task.metric={self.metric!r}: want f1 or exact_match.")
+            raise ValueError("task.n_best and task.max_answer_length: expected at least 1.")
 
     def columns(self) -> list[str]:
         return [self.id, self.question, self.context, self.answers]
 
-    def groups(self, rows: Dataset) -> tuple[list[Any], bool]:
-        # No text is asked about on both sides.
+    def column_types(self) -> list[tuple[str, ColumnType]]:
+        return [(self.question, TEXT), (self.context, TEXT), (self.id, TEXT_OR_INTEGER), (self.answers, SQUAD_ANSWERS)]
+
+    def check_rows(self, rows: Dataset, source: str) -> None:
+        """Raise UserError unless each answer has its position, and each question its own id."""
+        from pyarrow import compute, types
+
+        columns = rows.data.column_names
+        if self.answers in columns and types.is_struct(rows.data.column(self.answers).type):
+            answers = rows.data.column(self.answers)
+            counts = [
+                compute.list_value_length(compute.struct_field(answers, part)) for part in ("text", "answer_start")
+            ]
+            unequal = compute.index(compute.not_equal(*counts), True).as_py()
+            if unequal >= 0:
+                raise UserError(
+                    f"task {self.name}: {source} has in column {self.answers} of row {unequal} not as many of "
+                    "answer_start as of text; each answer needs its position."
+                )
+        ids = rows[self.id] if self.id in columns else []
+        if len(set(ids)) < len(ids):
+            twice = next(value for value, times in Counter(ids).items() if times > 1)
+            raise UserError(f"task {self.name}: two rows have the {self.id} {twice!r}; each question needs its own.")
+
+    def add_missing_columns(self, rows: Dataset) -> Dataset:
+        """Return the rows with an id each."""
+        if self.id in rows.column_names:
+            return rows
+        return rows.add_column(self.id, [str(i) for i in range(len(rows))])
+
+    def holdout_groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+        # All questions on one text stay on the same side: the model must not know a validation text from training.
         return list(rows[self.context]), False
 
-    def completed(self, rows: Dataset) -> Dataset:
-        if self.id not in rows.column_names:
-            return rows.add_column(self.id, [str(i) for i in range(len(rows))])
-        ids = rows[self.id]
-        if len(set(ids)) < len(ids):
-            twice = next(one for one, times in Counter(ids).items() if times > 1)
-            raise UserError(f"task {self.name}: two rows have the {self.id} {twice!r}; each question needs its own.")
-        return rows
+    def clean(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
+        """Return the rows with corrected answer positions, without training rows whose context lacks their answer.
 
-    def checked(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
-        """Answers are moved to where their text stands; a training row whose text does not hold its answer is left out.
-
-        Evaluation compares texts, not places, and keeps every row.
+        Evaluation compares texts, not positions, and keeps every row.
         """
         if not train:
             return rows, []
-        moved, lost = {}, []
+        corrected: dict[int, dict[str, list[Any]]] = {}
+        lost = []
         for i, (context, answers) in enumerate(zip(rows[self.context], rows[self.answers], strict=True)):
             if not answers["text"]:
                 continue
             text, start = answers["text"][0], answers["answer_start"][0]
-            place = nearest(context, text, start)
-            if place is None:
+            position = nearest_occurrence(context, text, start)
+            if position is None:
                 lost.append(i)
-            elif place != start:
-                moved[i] = {"text": [text], "answer_start": [place]}
-        remarks = []
-        if moved:
-            first = next(iter(moved))
-            remarks.append(
-                f"task {self.name}: {len(moved)} of {len(rows)} training answers do not stand where answer_start says "
-                f"(the first: row {first}, id {rows[self.id][first]}); the nearest place with their text is taken"
+            elif position != start:
+                corrected[i] = {"text": [text], "answer_start": [position]}
+        warnings = []
+        if corrected:
+            first = next(iter(corrected))
+            warnings.append(
+                f"task {self.name}: {len(corrected)} of {len(rows)} training answers do not stand where answer_start "
+                f"says (the first: row {first}, id {rows[self.id][first]}); the nearest place with their text is taken"
             )
-            column = [moved.get(i, {k: list(v) for k, v in a.items()}) for i, a in enumerate(rows[self.answers])]
+            column = [corrected.get(i, {k: list(v) for k, v in a.items()}) for i, a in enumerate(rows[self.answers])]
             rows = rows.remove_columns(self.answers).add_column(self.answers, column)
         if lost:
-            remarks.append(
+            warnings.append(
                 f"task {self.name}: {len(lost)} of {len(rows)} training rows are left out, their text does not hold "
                 f"their answer (the first: row {lost[0]}, id {rows[self.id][lost[0]]})"
             )
-            gone = set(lost)
-            rows = rows.select([i for i in range(len(rows)) if i not in gone])
-        return rows, remarks
+            left_out = set(lost)
+            rows = rows.select([i for i in range(len(rows)) if i not in left_out])
+        return rows, warnings
+
+    def generated_rows(self, split: str, rows: int) -> Rows:
+        generated = question_answering_rows(split, rows, unanswerable=1 / 3 if self.no_answer else 0.0)
+        return {
+            column: generated[name]
+            for column, name in zip(self.columns(), ("id", "question", "context", "answers"), strict=True)
+        }
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
-        # Leading blanks are not the answer's business, and would count against the question's length.
+        # Leading blanks would count against the question's length.
         questions = [question.lstrip() for question in rows[self.question]]
         self.check_room(questions, tokenizer, first)
         windows = tokenizer(
@@ -160,88 +195,82 @@ class QuestionAnswering(Task):
         return batch["attention_mask"].bool()
 
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
-        from sparse_xp.metrics.scores import squad_scores, squad_v2_scores
-
         ids, contexts = rows[self.id], rows[self.context]
-        texts, scores, nulls = [""] * len(ids), [float("-inf")] * len(ids), [float("inf")] * len(ids)
+        texts, best_scores, null_scores = [""] * len(ids), [float("-inf")] * len(ids), [float("inf")] * len(ids)
         for i, window in enumerate(features.select_columns(["row", "context_from", "offsets"])):
             row, first, offsets = window["row"], window["context_from"], window["offsets"]
             here = slice(first, first + len(offsets))
-            found = best_span(
+            best = best_span(
                 outputs["start_logits"][i][here],
                 outputs["end_logits"][i][here],
                 self.n_best,
                 self.max_answer_length,
             )
-            # A question has no answer if no window has: the least convinced one counts.
-            nulls[row] = min(nulls[row], float(outputs["start_logits"][i][0] + outputs["end_logits"][i][0]))
-            if found and found[2] > scores[row]:
-                start, end, scores[row] = found
+            # A question has no answer if no window has one: the window with the lowest score for [CLS] counts.
+            null_score = float(outputs["start_logits"][i][0] + outputs["end_logits"][i][0])
+            null_scores[row] = min(null_scores[row], null_score)
+            if best and best[2] > best_scores[row]:
+                start, end, best_scores[row] = best
                 texts[row] = contexts[row][offsets[start][0] : offsets[end][1]]
         golds = [answer["text"] for answer in rows[self.answers]]
         if self.no_answer:
-            margins = [null - score for null, score in zip(nulls, scores, strict=True)]
-            return squad_v2_scores(texts, margins, golds, self.null_threshold)
-        return squad_scores(dict(zip(ids, texts, strict=True)), dict(zip(ids, golds, strict=True)))
+            margins = [null - score for null, score in zip(null_scores, best_scores, strict=True)]
+            return scores.squad_v2_scores(texts, margins, golds, self.null_threshold)
+        return scores.squad_scores(dict(zip(ids, texts, strict=True)), dict(zip(ids, golds, strict=True)))
 
-    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
+    def answer_count(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
         if not metric.startswith(("HasAns_", "NoAns_")):
             return len(rows)
         return sum(bool(answer["text"]) == metric.startswith("HasAns_") for answer in rows[self.answers])
 
-    def embedded(self, split: str, rows: int) -> Rows:
-        from sparse_xp.synthetic.sentences import question_answering_rows
+    def text_names(self) -> list[tuple[str, ...]]:
+        return [(self.question, "question"), (self.context, "context")]
 
-        made = question_answering_rows(split, rows, unanswerable=1 / 3 if self.no_answer else 0.0)
-        return {
-            mine: made[theirs]
-            for mine, theirs in zip(self.columns(), ("id", "question", "context", "answers"), strict=True)
-        }
+    def example(self) -> dict[str, str]:
+        return {"question": "Who wrote it?", "context": "Ada wrote it."}
 
+    def encode_row(self, texts: list[NamedText], tokenizer: Tokenizer, max_length: int) -> EncodedRow:
+        """Return the question with each window of the context."""
+        question, context = (checked_text(*text) for text in texts)
+        question = question.lstrip()
+        tokenizer.no_truncation()
+        tokens = len(tokenizer.encode(question, add_special_tokens=False).ids)
+        room = max_length - tokenizer.num_special_tokens_to_add(True) - tokens
+        if room <= self.doc_stride:
+            raise UserError(
+                f"The question has {tokens} tokens and leaves {room} of {max_length} to the context, which windows "
+                f"that overlap by {self.doc_stride} do not fit. Ask a shorter one."
+            )
+        tokenizer.enable_truncation(max_length, stride=self.doc_stride, strategy="only_second")
+        first = tokenizer.encode(question, context)
+        return EncodedRow(context, [first, *first.overflowing])
 
-def context_span(sequence_ids: list[int | None]) -> tuple[int, int]:
-    """The half-open range of tokens that belong to the second text of a pair; (0, 0) if there is none."""
-    tokens = [i for i, sequence in enumerate(sequence_ids) if sequence == 1]
-    return (tokens[0], tokens[-1] + 1) if tokens else (0, 0)
+    def accepts_logits(self, name: str, shape: tuple[int, ...], tokens: int) -> bool:
+        return len(shape) == 1 and shape[0] >= tokens
 
+    def decode(self, row: EncodedRow, outputs: Outputs, tokenizer: Tokenizer, top: int | None) -> dict[str, Any]:
+        """Return the answer with its characters of the context; ``score`` multiplies its start and end probability.
 
-def answer_position(answers: dict[str, Any], offsets: list[tuple[int, int]], span: tuple[int, int]) -> tuple[int, int]:
-    """First and last token of the first gold answer; (0, 0), the [CLS] token, if this window holds none.
+        The softmax is over the tokens of the context and [CLS] in the answer's own window. With ``no_answer`` an
+        answer may be empty, from 0 to 0.
+        """
+        import numpy as np
 
-    ``offsets``: the characters [from, to) of each token of the window. ``span``: the tokens of the context.
-    """
-    if not answers["text"]:
-        return 0, 0
-    begin = answers["answer_start"][0]
-    stop = begin + len(answers["text"][0])
-    first, last = span[0], span[1] - 1
-    if last < first or offsets[first][0] > begin or offsets[last][1] < stop:
-        return 0, 0
-    start = max(i for i in range(first, last + 1) if offsets[i][0] <= begin)
-    end = min(i for i in range(first, last + 1) if offsets[i][1] >= stop)
-    return start, max(start, end)
-
-
-def nearest(context: str, text: str, start: int) -> int | None:
-    """Where ``text`` stands in ``context``, as near to ``start`` as can be; None if it does not."""
-    if context[start : start + len(text)] == text and start >= 0:
-        return start
-    before, after = context.rfind(text, 0, max(start, 0) + len(text)), context.find(text, max(start, 0))
-    places = [place for place in (before, after) if place >= 0]
-    return min(places, key=lambda place: abs(place - start)) if places else None
-
-
-def best_span(start: np.ndarray, end: np.ndarray, n_best: int, max_length: int) -> tuple[int, int, float] | None:
-    """The (first token, last token, score) with the highest sum of logits, or None if no span is allowed.
-
-    ``start``, ``end``: [tokens]. Only the ``n_best`` starts and ends take part, as in the reference implementation.
-    """
-    import numpy as np
-
-    starts, ends = (np.argsort(-logits, kind="stable")[:n_best] for logits in (start, end))
-    length = ends[None, :] - starts[:, None] + 1
-    total = np.where((length >= 1) & (length <= max_length), start[starts][:, None] + end[ends][None, :], -np.inf)
-    if total.size == 0 or np.isneginf(total.max()):
-        return None
-    i, j = np.unravel_index(int(total.argmax()), total.shape)
-    return int(starts[i]), int(ends[j]), float(total[i, j])
+        best_score, null_score = -np.inf, np.inf
+        answer = empty = {"score": 0.0, "start": 0, "end": 0, "answer": ""}
+        for encoding, starts, ends in zip(row.encodings, outputs["start_logits"], outputs["end_logits"], strict=True):
+            first, last = context_span(encoding.sequence_ids)
+            here = slice(first, last)
+            start_chances, end_chances = (
+                softmax(np.concatenate([logits[:1], logits[here]])) for logits in (starts, ends)
+            )
+            # As in ``score``: the window with the lowest score for [CLS] says whether there is no answer.
+            if (score := float(starts[0] + ends[0])) < null_score:
+                null_score, empty = score, {**empty, "score": float(start_chances[0] * end_chances[0])}
+            span = best_span(starts[here], ends[here], self.n_best, self.max_answer_length)
+            if span and span[2] > best_score:
+                i, j, best_score = span
+                begin, stop = encoding.offsets[first + i][0], encoding.offsets[first + j][1]
+                probability = float(start_chances[1 + i] * end_chances[1 + j])
+                answer = {"score": probability, "start": begin, "end": stop, "answer": row.text[begin:stop]}
+        return empty if self.no_answer and null_score - best_score > self.null_threshold else answer

@@ -16,12 +16,13 @@ Document = list[Sentence]
 def segment_pairs(
     documents: list[Document], length: int, rng: random.Random, short: float = 0.1, random_next: float = 0.5
 ) -> Iterator[tuple[list[int], list[int], int]]:
-    """Pairs of segments (A, B, 0 if B follows A, 1 if it comes from another document) of ``length`` tokens at most.
+    """Yield pairs of segments (A, B, label) of ``length`` tokens at most; label 0: B follows A, 1: it does not.
 
-    As for BERT (Devlin et al. 2019, appendix A.2): sentences are gathered until they fill the row, which for the share
-    ``short`` of the documents is shorter, of a random length. The first of them are A; with probability
-    ``random_next``, or where there is but one sentence, B comes from another of ``documents``, and what it displaces is
-    used again. What is too long is cut at the end of the longer segment. Raises ValueError for a single document.
+    As for BERT (Devlin et al. 2019, appendix A.2): sentences are gathered until they fill the row. For the share
+    ``short`` of the documents the row is shorter, of a random length. The first sentences are A. With probability
+    ``random_next``, or if there is only one sentence, B comes from another document, and the sentences that it
+    displaces are used again. Too long pairs are cut at the end of the longer segment. Raises ValueError for a single
+    document.
     """
     if len(documents) < 2:
         raise ValueError(f"{len(documents)} documents: pairs need two at least")
@@ -37,28 +38,32 @@ def segment_pairs(
             first = joined(document[begin:cut])
             unrelated = end - begin == 1 or rng.random() < random_next
             if unrelated:
-                other = int(rng.random() * (len(documents) - 1))
-                elsewhere = documents[other + (other >= number)]
-                start = int(rng.random() * len(elsewhere))
-                second: list[int] = []
-                for sentence in elsewhere[start:]:
-                    second += sentence
-                    if len(second) >= target - len(first):
-                        break
-                begin = cut
+                second, begin = random_segment(documents, number, target - len(first), rng), cut
             else:
                 second, begin = joined(document[cut:end]), end
             yield *cut_longest(first, second, length), int(unrelated)
 
 
+def random_segment(documents: list[Document], excluded: int, length: int, rng: random.Random) -> list[int]:
+    """Return sentences of a random document, not that of number ``excluded``, until they have ``length`` tokens."""
+    number = int(rng.random() * (len(documents) - 1))
+    document = documents[number + (number >= excluded)]
+    segment: list[int] = []
+    for sentence in document[int(rng.random() * len(document)) :]:
+        segment += sentence
+        if len(segment) >= length:
+            break
+    return segment
+
+
 def cut_longest(first: list[int], second: list[int], length: int) -> tuple[list[int], list[int]]:
-    """Both without what is too much for ``length`` tokens, taken from the end of the longer, of ``second`` in a tie."""
+    """Return both segments cut to ``length`` tokens together: the longer one loses its end, in a tie ``second``."""
     keep = min(len(first), max(length - len(second), (length + 1) // 2))
     return first[:keep], second[: length - keep]
 
 
-def document_rows(documents: list[Document], length: int, separator: int) -> Iterator[list[int]]:
-    """Each document as rows of whole sentences with ``separator`` between them, of ``length`` tokens at most.
+def pack_documents(documents: list[Document], length: int, separator: int) -> Iterator[list[int]]:
+    """Yield each document as rows of whole sentences with ``separator`` between them, of ``length`` tokens at most.
 
     A longer sentence is cut into pieces. No row holds tokens of two documents.
     """
@@ -76,5 +81,5 @@ def document_rows(documents: list[Document], length: int, separator: int) -> Ite
 
 
 def joined(sentences: Document) -> list[int]:
-    """The tokens of all sentences."""
+    """Return the tokens of all sentences."""
     return [token for sentence in sentences for token in sentence]

@@ -7,20 +7,41 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.tasks.base import Rows, Task
+from sparse_xp.metrics import scores
+from sparse_xp.synthetic.pairs import pair_rows
+from sparse_xp.synthetic.sentences import text_classification_rows
+from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs, encode_texts, softmax
+from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
+from sparse_xp.tasks.columns import ONE_CLASS, ColumnType
+from sparse_xp.tasks.labels import check_class_names, class_names
 
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-#: what can be measured for each problem, the first of which is the default
-METRICS = {
-    "single_label": ("accuracy", "f1", "f1_macro"),
-    "multi_label": ("f1_micro", "f1_macro", "accuracy"),
-    "regression": ("pearson", "spearman"),
+#: a metric in per cent of predictions and targets, one of each per row, and of the number of classes
+Metric = Callable[[list[Any], list[Any], int], float]
+
+#: the metrics of each problem, the first is the default; to add one, write a function in metrics/scores.py and a line
+METRICS: dict[str, dict[str, Metric]] = {
+    "single_label": {
+        "accuracy": lambda predictions, targets, _: scores.accuracy(predictions, targets)["accuracy"],
+        "f1": lambda predictions, targets, classes: scores.class_f1(predictions, targets, classes)["f1"],
+        "f1_macro": lambda predictions, targets, classes: scores.class_f1(predictions, targets, classes)["f1_macro"],
+    },
+    "multi_label": {
+        "f1_micro": lambda predictions, targets, _: scores.label_set_scores(predictions, targets)["f1_micro"],
+        "f1_macro": lambda predictions, targets, _: scores.label_set_scores(predictions, targets)["f1_macro"],
+        "accuracy": lambda predictions, targets, _: scores.label_set_scores(predictions, targets)["accuracy"],
+    },
+    "regression": {
+        "pearson": lambda predictions, targets, _: scores.pearson(predictions, targets)["pearson"],
+        "spearman": lambda predictions, targets, _: scores.spearman(predictions, targets)["spearman"],
+    },
 }
-#: transformers' names for them
+#: transformers' names of the problems
 PROBLEM_TYPES = {
     "single_label": "single_label_classification",
     "multi_label": "multi_label_classification",
@@ -30,20 +51,21 @@ PROBLEM_TYPES = {
 
 @dataclass(kw_only=True)
 class TextClassification(Task):
-    """Say of ``text`` (with ``text_pair`` if there is one) what ``label`` says.
+    """Predict ``label`` from ``text`` (with ``text_pair`` if there is one).
 
     ``problem``: ``single_label``, one of ``classes``, by its number or name; ``multi_label``, a list of them;
     ``regression``, a number. ``classes``: in the order of the label numbers; empty: as the data name them.
-    ``metric``: the one that counts (empty: accuracy, f1_micro or pearson, by the problem), ``metrics``: all that are
-    reported (empty: that one). ``accuracy`` is of whole rows; ``f1`` of the second of two classes, as GLUE has it;
-    ``f1_macro``, ``f1_micro`` over all classes; ``pearson``, ``spearman``: correlations. With several evaluation splits
-    (``eval_split: a+b``) the metrics of the first keep their names, those of another end in its name.
+    ``metric``: the score that picks the best checkpoint (empty: accuracy, f1_micro or pearson, by the problem),
+    ``metrics``: all scores that are reported (empty: that one). ``accuracy`` is the share of rows with exactly the
+    right labels; ``f1`` that of the second of two classes, as in GLUE; ``f1_macro``, ``f1_micro`` average over all
+    classes; ``pearson``, ``spearman``: correlations. With several evaluation splits (``eval_split: a+b``) the metrics
+    of the first keep their names, those of another end in its name.
     """
 
     max_length: int = 128
     problem: str = "single_label"
-    metric: str = ""
-    metrics: list[str] = field(default_factory=list)
+    metric: str = field(default="", metadata=NOT_IN_FEATURES)
+    metrics: list[str] = field(default_factory=list, metadata=NOT_IN_FEATURES)
     text: str = "sentence"
     text_pair: str | None = None
     label: str = "label"
@@ -52,19 +74,22 @@ class TextClassification(Task):
     model_class: ClassVar[str] = "AutoModelForSequenceClassification"
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     targets: ClassVar[tuple[str, ...]] = ("labels",)
+    purpose: ClassVar[str] = "text classification"
+    ranks_answers: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.problem not in METRICS:
             raise ValueError(
-                f"task.problem={self.problem}: want one of {', '.join(METRICS)}.{did_you_mean(self.problem, METRICS)}"
+                f"task.problem={self.problem}: expected one of {', '.join(METRICS)}."
+                f"{did_you_mean(self.problem, METRICS)}"
             )
-        known = METRICS[self.problem]
+        known = list(METRICS[self.problem])
         self.metric = self.metric or known[0]
         for name in (self.metric, *self.metrics):
             if name not in known:
                 raise ValueError(
-                    f"task.metric={name!r}: want one of {', '.join(known)} for task.problem={self.problem}."
+                    f"task.metric={name!r}: expected one of {', '.join(known)} for task.problem={self.problem}."
                     f"{did_you_mean(name, known)}"
                 )
         if self.metric not in self.metrics:
@@ -83,54 +108,51 @@ class TextClassification(Task):
         return list(self.classes) or None
 
     @property
-    def logits_are(self) -> str:
-        return {"single_label": "classes", "multi_label": "labels", "regression": "values"}[self.problem]
+    def problem_type(self) -> str:
+        return PROBLEM_TYPES[self.problem]
 
     @property
     def model_options(self) -> dict[str, Any]:
-        # Without it transformers guesses from the dtype of the labels.
-        options: dict[str, Any] = {"problem_type": PROBLEM_TYPES[self.problem]}
+        # Without a problem_type transformers guesses it from the dtype of the labels.
+        options: dict[str, Any] = {"problem_type": self.problem_type}
         return {**options, "num_labels": 1} if self.problem == "regression" else options
+
+    def with_labels_from(self, rows: Dataset) -> Self:
+        """Return the task with classes: its own, else the names that come with the data, else the distinct labels."""
+        if self.problem == "regression" or self.classes:
+            return self
+        try:
+            return replace(self, classes=class_names(rows, self.label) or self.distinct_labels(rows))
+        except ValueError as error:  # a metric that does not fit so many
+            raise UserError(f"task {self.name}: {error}") from error
+
+    def check_labels(self, rows: Dataset) -> None:
+        if self.problem != "regression":
+            check_class_names(self.name, self.classes, rows, self.label)
+
+    def distinct_labels(self, rows: Dataset) -> list[str]:
+        """Return the distinct labels of the rows, in alphabetical or numerical order. Raises UserError for only one."""
+        column = rows[self.label]
+        labels = {label for row in column for label in row or []} if self.problem == "multi_label" else set(column)
+        where = f"task {self.name}: column {self.label} of the data"
+        if odd := [label for label in labels if not isinstance(label, (str, int))]:
+            raise UserError(f"{where} has {odd[0]!r}, which is neither a whole number nor the name of a class.")
+        names = [str(label) for label in sorted(labels)]
+        if len(names) < 2:
+            raise UserError(f"{where} has {names[0] if names else 'no label'} only: there is nothing to tell apart.")
+        return names
 
     def columns(self) -> list[str]:
         return [self.text, *([self.text_pair] if self.text_pair else []), self.label]
 
-    def groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+    def column_types(self) -> list[tuple[str, ColumnType]]:
+        # Texts and labels of the other problems are checked row by row in ``features``.
+        return [(self.label, ONE_CLASS)] if self.problem == "single_label" else []
+
+    def holdout_groups(self, rows: Dataset) -> tuple[list[Any], bool]:
         if self.problem == "single_label":
             return list(rows[self.label]), True
-        return super().groups(rows)
-
-    def resolved(self, rows: Dataset) -> Self:
-        """The task with its classes: its own, else the names that come with the data, else the labels in the rows.
-
-        Raises UserError if the data name other classes, or in another order, than the task.
-        """
-        if self.problem == "regression":
-            return self
-        named = class_names(rows, self.label)
-        if self.classes:
-            if named and named != self.classes:
-                raise UserError(
-                    f"task {self.name}: task.classes is {self.classes}, but column {self.label} of the data has "
-                    f"{named}. Write them as the data have them, in their order, or leave task.classes out."
-                )
-            return self
-        try:
-            return replace(self, classes=named or self.found_classes(rows))
-        except ValueError as error:  # a metric that does not fit so many
-            raise UserError(f"task {self.name}: {error}") from error
-
-    def found_classes(self, rows: Dataset) -> list[str]:
-        """The distinct labels of the rows, in the order of the alphabet or of the numbers. Raises UserError for one."""
-        column = rows[self.label]
-        labels = {one for row in column for one in row or []} if self.problem == "multi_label" else set(column)
-        where = f"task {self.name}: column {self.label} of the data"
-        if other := [label for label in labels if not isinstance(label, (str, int))]:
-            raise UserError(f"{where} has {other[0]!r}, which is neither a whole number nor the name of a class.")
-        found = [str(label) for label in sorted(labels)]
-        if len(found) < 2:
-            raise UserError(f"{where} has {found[0] if found else 'no label'} only: there is nothing to tell apart.")
-        return found
+        return super().holdout_groups(rows)
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
         labels = [self.target(label, first + i) for i, label in enumerate(rows[self.label])]
@@ -138,26 +160,29 @@ class TextClassification(Task):
         for name in names:
             for i, text in enumerate(rows[name]):
                 if not isinstance(text, str):
-                    raise UserError(f"task {self.name}: row {first + i} has {name}={text!r}, want a text.")
+                    raise UserError(f"task {self.name}: row {first + i} has {name}={text!r}, expected a text.")
         encoded = tokenizer(*(rows[name] for name in names), truncation=True, max_length=self.max_length)
         features: Rows = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
         return {**features, "labels": labels}
 
     def target(self, label: Any, row: int) -> Any:
-        """What the model's loss wants: a class number; one 0.0 or 1.0 per class; a float. Raises UserError."""
+        """Return the target of a row as the loss takes it: a class number, a 0.0 or 1.0 per class, or a float.
+
+        Raises UserError for a label that is none of the problem.
+        """
         if self.problem == "regression":
             if isinstance(label, bool) or not isinstance(label, (int, float)) or label != label:
-                raise UserError(f"task {self.name}: row {row} has {self.label}={label!r}, want a number.")
+                raise UserError(f"task {self.name}: row {row} has {self.label}={label!r}, expected a number.")
             return float(label)
         if self.problem == "single_label":
-            return self.number(label, row)
+            return self.class_number(label, row)
         if not isinstance(label, list):
-            raise UserError(f"task {self.name}: row {row} has {self.label}={label!r}, want a list of labels.")
-        numbers = {self.number(one, row) for one in label}
+            raise UserError(f"task {self.name}: row {row} has {self.label}={label!r}, expected a list of labels.")
+        numbers = {self.class_number(name, row) for name in label}
         return [float(number in numbers) for number in range(len(self.classes))]
 
-    def number(self, label: Any, row: int) -> int:
-        """The place of ``label`` in ``classes``, of which it is the name or the number. Raises UserError for another.
+    def class_number(self, label: Any, row: int) -> int:
+        """Return the index in ``classes`` of a label, given by its name or number. Raises UserError for an unknown one.
 
         A number that is itself a name (stars from 1 to 5) is taken for the name.
         """
@@ -172,89 +197,103 @@ class TextClassification(Task):
         )
 
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
-        golds, logits = list(features["labels"]), outputs["logits"]
-        splits = list(rows["split"]) if "split" in rows.column_names else [None] * len(golds)
-        scores: dict[str, float] = {}
+        targets, logits = list(features["labels"]), outputs["logits"]
+        splits = list(rows["split"]) if "split" in rows.column_names else [None] * len(targets)
+        metrics: dict[str, float] = {}
         for number, split in enumerate(dict.fromkeys(splits)):
             here = [i for i, name in enumerate(splits) if name == split]
             ending = f"_{str(split).removeprefix('validation_')}" if number else ""
-            found = self.score_split([logits[i] for i in here], [golds[i] for i in here])
-            scores |= {f"{name}{ending}": value for name, value in found.items()}
-        return scores
+            of_split = self.score_split([logits[i] for i in here], [targets[i] for i in here])
+            metrics |= {f"{name}{ending}": value for name, value in of_split.items()}
+        return metrics
 
-    def score_split(self, logits: list[np.ndarray], golds: list[Any]) -> dict[str, float]:
-        """The metrics of one split: logits [classes] and targets by row."""
-        from sparse_xp.metrics import scores
-
-        if self.problem == "regression":
-            values = [float(value[0]) for value in logits]
-            return {name: getattr(scores, name)(values, golds)[name] for name in self.metrics}
+    def score_split(self, logits: list[np.ndarray], targets: list[Any]) -> dict[str, float]:
+        """Return the metrics of one split: logits [classes] and targets by row."""
+        predictions = [self.prediction(row) for row in logits]
         if self.problem == "multi_label":
-            said = [[int(logit > 0) for logit in row] for row in logits]
-            whole = scores.label_set_scores(said, [[int(one) for one in gold] for gold in golds])
-            return {name: whole[name] for name in self.metrics}
-        classes = [int(row.argmax()) for row in logits]
-        found = scores.accuracy(classes, golds)
-        if {"f1", "f1_macro"} & set(self.metrics):
-            found |= scores.class_f1(classes, golds, len(self.classes))
-        return {name: found[name] for name in self.metrics}
+            targets = [[int(holds) for holds in target] for target in targets]
+        known = METRICS[self.problem]
+        return {name: known[name](predictions, targets, len(self.classes)) for name in self.metrics}
 
-    def counted(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
+    def prediction(self, logits: np.ndarray) -> Any:
+        """Return what the logits [classes] of a row predict: a class number, a 0 or 1 per class, or a float."""
+        if self.problem == "regression":
+            return float(logits[0])
+        return [int(logit > 0) for logit in logits] if self.problem == "multi_label" else int(logits.argmax())
+
+    def answer_count(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
         if self.problem == "regression":
             return None  # a correlation
-        golds = list(features["labels"])
+        targets = list(features["labels"])
         if "split" in rows.column_names:
             splits = list(rows["split"])
             first, *others = dict.fromkeys(splits)
             here = next((name for name in others if metric.endswith(f"_{name.removeprefix('validation_')}")), first)
-            golds = [gold for gold, split in zip(golds, splits, strict=True) if split == here]
+            targets = [target for target, split in zip(targets, splits, strict=True) if split == here]
         if self.problem == "multi_label" or not metric.startswith("f1"):
-            return len(golds)
-        # F1 of class 1 is a share of its rows, and their mean over classes moves most with the rarest.
-        counts = [golds.count(number) for number in range(len(self.classes))]
+            return len(targets)
+        # F1 of class 1 is a share of its rows, and the mean over classes moves most with the rarest.
+        counts = [targets.count(number) for number in range(len(self.classes))]
         return len(counts) * min(filter(None, counts)) if metric.startswith("f1_macro") else counts[1]
 
-    def embedded(self, split: str, rows: int) -> Rows:
-        """Generated rows: reviews, or pairs of which the second sentence follows from the first or not.
+    def text_names(self) -> list[tuple[str, ...]]:
+        return [(self.text, "text"), *([(self.text_pair, "second")] if self.text_pair else [])]
 
-        A review has one of six ratings, from blame with emphasis to praise with emphasis: a number for regression, and
-        divided evenly among the classes. With several labels the first says that it blames, the second that it praises,
-        the third that it does so with emphasis. Pairs have the three relations of MNLI where the task
-        names three classes, else two: the second follows (class 1) or does not.
+    def example(self) -> dict[str, str]:
+        return {"text": "What a film.", **({"second": "It was good."} if self.text_pair else {})}
+
+    def encode_row(self, texts: list[NamedText], tokenizer: Tokenizer, max_length: int) -> EncodedRow:
+        return encode_texts(texts, tokenizer, max_length)
+
+    def accepts_logits(self, name: str, shape: tuple[int, ...], tokens: int) -> bool:
+        return shape == (len(self.classes) or 1,)
+
+    def decode(self, row: EncodedRow, outputs: Outputs, tokenizer: Tokenizer, top: int | None) -> Answer:
+        """Return the best label with its score, the ``top`` best, the labels that hold of several, or the number."""
+        import numpy as np
+
+        [logits] = outputs["logits"]
+        if self.problem == "regression":
+            return {"value": float(logits[0])}
+        multi_label = self.problem == "multi_label"
+        probabilities = 1 / (1 + np.exp(-logits)) if multi_label else softmax(logits)
+        order = np.argsort(-probabilities, kind="stable")
+        ranked = [{"label": self.classes[i], "score": float(probabilities[i])} for i in order]
+        if top:
+            return ranked[:top]
+        if multi_label:
+            return [label for label, i in zip(ranked, order, strict=True) if logits[i] > 0]
+        return ranked[0]
+
+    def generated_rows(self, split: str, rows: int) -> Rows:
+        """Return invented reviews, or pairs of which the second sentence follows from the first or not.
+
+        A review has one of six ratings, from emphatic blame to emphatic praise: a number for regression, and divided
+        evenly among the classes. With several labels the first says that it blames, the second that it praises, the
+        third that it does so emphatically. Pairs have the three relations of MNLI if the task has three classes, else
+        two: the second follows (class 1) or does not.
         """
-        from sparse_xp.synthetic.pairs import pair_rows
-        from sparse_xp.synthetic.sentences import text_classification_rows
-
         if self.text_pair is None:
-            made = text_classification_rows(split, rows)
-            told = zip(made["label"], made["rating"], strict=True)
-            return {self.text: made["sentence"], self.label: [self.told(*review) for review in told]}
-        made = pair_rows(split, rows, 3 if len(self.classes) == 3 else 2)
-        as_asked: dict[str, Callable[[int], Any]] = {
+            reviews = text_classification_rows(split, rows)
+            labels = [self.review_label(*review) for review in zip(reviews["label"], reviews["rating"], strict=True)]
+            return {self.text: reviews["sentence"], self.label: labels}
+        pairs = pair_rows(split, rows, 3 if len(self.classes) == 3 else 2)
+        as_target: dict[str, Callable[[int], Any]] = {
             "single_label": int,
             "multi_label": lambda label: [label],
             "regression": float,
         }
         return {
-            self.text: made["first"],
-            self.text_pair: made["second"],
-            self.label: [as_asked[self.problem](label) for label in made["label"]],
+            self.text: pairs["first"],
+            self.text_pair: pairs["second"],
+            self.label: [as_target[self.problem](label) for label in pairs["label"]],
         }
 
-    def told(self, label: int, rating: int) -> Any:
-        """What this problem has to say about a generated review."""
+    def review_label(self, label: int, rating: int) -> Any:
+        """Return the label of an invented review in this problem: ``label`` is 0 or 1, ``rating`` is 0 to 5."""
         if self.problem == "regression":
             return float(rating)
         if self.problem == "single_label":
             return label if len(self.classes) <= 2 else rating * len(self.classes) // 6
         holds = (not label, bool(label), rating in (0, 5))
         return [number for number, true in enumerate(holds[: len(self.classes) or 3]) if true]
-
-
-def class_names(rows: Dataset, column: str) -> list[str] | None:
-    """The names that a ClassLabel column, or one of lists of ClassLabel, comes with; None for another column."""
-    from datasets import ClassLabel
-
-    feature = rows.features[column]
-    inner = getattr(feature, "feature", feature)
-    return list(inner.names) if isinstance(inner, ClassLabel) else None

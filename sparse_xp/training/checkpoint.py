@@ -1,7 +1,8 @@
-"""Saving a run so that it can go on exactly, and finding where to go on.
+"""Save a run so that it can continue exactly, and continue it.
 
-A checkpoint is a directory ``checkpoints/step-N`` that is renamed into place when all of it is on the disk, and that is
-checked before it is read. It holds plain tensors and numbers and is read with ``weights_only``: it cannot run code.
+A checkpoint is a directory ``checkpoints/step-N`` that is renamed into place once all of it is on the disk. Its
+checksums are compared before it is read. It holds plain tensors and numbers and is read with ``weights_only``: it
+cannot run code.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from safetensors.torch import load_file, save_file
 
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
-from sparse_xp.files import damage, free_name, is_own, recover, remove, whole_directory
+from sparse_xp.files.checksums import find_damage
+from sparse_xp.files.directories import atomic_directory, restore_interrupted
+from sparse_xp.files.ownership import free_name, is_own, remove_own
 from sparse_xp.run_directory import CHECKPOINTS, checkpoints
 
 if TYPE_CHECKING:
@@ -28,11 +31,11 @@ BEST = "best/model.safetensors"
 
 
 def save(run: Run) -> None:
-    """Write ``checkpoints/step-N`` and drop the oldest beyond ``train.keep_checkpoints``."""
+    """Write ``checkpoints/step-N``, and remove the oldest beyond ``train.keep_checkpoints``."""
     run.recipe.check(run)
     run.accelerator.wait_for_everyone()
     folder = run.directory / "checkpoints"
-    # Every process draws its own dropout, so every process keeps its own random state, outside the shared file.
+    # Every process draws its own dropout, so the random state of every process is saved.
     states = gather_random_states(run)
     run.progress.lines = run.history.lines
     run.history.sync()  # the checkpoint counts its lines
@@ -47,16 +50,16 @@ def save(run: Run) -> None:
             "random": states,
             "data": run.origin,
         }
-        with whole_directory(folder / f"step-{run.progress.step:08d}", "checkpoint") as draft:
+        with atomic_directory(folder / f"step-{run.progress.step:08d}", "checkpoint") as draft:
             torch.save(state, draft / "state.pt")
         mine = [path for path in checkpoints(folder) if path.name <= f"step-{run.progress.step:08d}"]
         for old in [path for path in mine if is_own(path, "checkpoint")][: -run.train.keep_checkpoints]:
-            remove(old, "checkpoint")
+            remove_own(old, "checkpoint")
     run.accelerator.wait_for_everyone()
 
 
 def restore(run: Run) -> bool:
-    """Continue from the latest whole checkpoint, if there is one. Raises UserError if there are only damaged ones."""
+    """Load the latest undamaged checkpoint; return whether there is one. Raises UserError if all are damaged."""
     path = latest(run.directory / CHECKPOINTS)
     if path is None:
         return False
@@ -74,16 +77,16 @@ def restore(run: Run) -> bool:
     if run.accelerator.scaler:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     if run.progress.best:
-        best_weights(run)  # before hours of training, not after them
+        best_weights(run)  # check them before hours of training, not after
     set_random_state(state["random"][min(run.accelerator.process_index, len(state["random"]) - 1)])
     return True
 
 
 def latest(folder: Path) -> Path | None:
-    """The latest checkpoint that is undamaged, None if there is none at all; says which are left out."""
+    """Return the latest undamaged checkpoint, None if there is no checkpoint; print which ones are skipped."""
     wrong: dict[Path, str] = {}
     for path in reversed(checkpoints(folder)):
-        if found := damage(path):
+        if found := find_damage(path):
             wrong[path] = found
             continue
         for each, why in wrong.items():  # where the run is to write again
@@ -100,25 +103,25 @@ def latest(folder: Path) -> Path | None:
 
 
 def save_best(run: Run) -> None:
-    """Keep the weights of this step, and what the modifiers know, as the best so far."""
+    """Save the weights and the state of the modifiers as the best so far."""
     run.recipe.check(run)
-    with whole_directory((run.directory / BEST).parent, "best") as draft:
+    with atomic_directory((run.directory / BEST).parent, "best") as draft:
         save_file({k: v.contiguous() for k, v in unshared(run.model).items()}, draft / Path(BEST).name)
         torch.save(run.recipe.state_dict(), draft / "recipe.pt")
 
 
 def load_best(run: Run) -> None:
-    """Go back to the best weights, and to what the modifiers knew then. Raises UserError if they are damaged."""
+    """Load the best weights and the modifiers' state that belongs to them. Raises UserError if they are damaged."""
     weights = best_weights(run)
-    run.model.load_state_dict(weights, strict=False)  # a matrix that is two in the model is written once
+    run.model.load_state_dict(weights, strict=False)  # tied weights are stored once
     state = torch.load((run.directory / BEST).parent / "recipe.pt", map_location="cpu", weights_only=True)
     run.recipe.load_state_dict(move(state, run.device))
 
 
 def best_weights(run: Run) -> dict[str, torch.Tensor]:
-    """The best weights by name. Raises UserError if they are damaged, or are not those of all parameters."""
-    path = recover((run.directory / BEST).parent)
-    wrong, weights = damage(path), {}
+    """Return the best weights by name. Raises UserError if they are damaged, or not those of all parameters."""
+    path = restore_interrupted((run.directory / BEST).parent)
+    wrong, weights = find_damage(path), {}
     if not wrong:
         weights = load_file(run.directory / BEST)
         if odd := sorted(weights.keys() ^ unshared(run.model).keys()):
@@ -129,19 +132,19 @@ def best_weights(run: Run) -> dict[str, torch.Tensor]:
 
 
 def unshared(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    """The parameters by name, tied ones once (safetensors refuses to write the same memory twice)."""
+    """Return the parameters by name, tied ones once (safetensors refuses to write the same memory twice)."""
     return {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
 def gather_random_states(run: Run) -> list[dict[str, Any]]:
-    """The random state of every process, in the order of their ranks."""
+    """Return the random state of every process, ordered by rank."""
     from accelerate.utils import gather_object
 
     return gather_object([random_state()])
 
 
 def random_state() -> dict[str, Any]:
-    """All random number generators of this process, as tensors and plain values."""
+    """Return the state of all random number generators of this process, as tensors and plain values."""
     kind, keys, *rest = np.random.get_state()
     version, numbers, gauss = random.getstate()
     return {
@@ -153,7 +156,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Undo what happened to the generators since ``random_state``."""
+    """Restore what ``random_state`` returned."""
     torch.set_rng_state(state["torch"].cpu())
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
@@ -164,7 +167,7 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 
 def move(value: Any, device: torch.device) -> Any:
-    """``value`` with every tensor inside it on ``device``."""
+    """Return ``value`` with every tensor inside it on ``device``."""
     if isinstance(value, torch.Tensor):
         return value.to(device)
     return {name: move(item, device) for name, item in value.items()} if isinstance(value, dict) else value

@@ -1,4 +1,4 @@
-"""Where a run happens: device, precision, seeds, trackers, and the noise that libraries make."""
+"""Device, precision and trackers of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import yaml
 
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
-from sparse_xp.files import write_text
+from sparse_xp.files.writing import write_text
 from sparse_xp.settings import Log, Train
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelerator:
-    """Device, precision and tracker."""
+    """Return an Accelerator with the device, precision and tracker of the configuration. Raises UserError."""
     import torch
     from accelerate import Accelerator
     from accelerate.utils import DistributedType
@@ -32,7 +32,7 @@ def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelera
         log_with=None if tracker == "none" else tracker,
         project_dir=str(directory),
     )
-    # Of several processes the first one speaks.
+    # Only rank 0 prints.
     console.quiet = not accelerator.is_main_process
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise UserError(
@@ -47,7 +47,7 @@ def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelera
 
 
 def choose_precision(wanted: str, cpu: bool) -> str:
-    """Accelerate's name for ``train.precision``. Raises UserError for fp16 on a CPU.
+    """Return Accelerate's name for ``train.precision``. Raises UserError for fp16 on a CPU.
 
     ``auto``: fp16 on CUDA. On a CPU bf16 where the processor multiplies it natively, which is both sound (float32
     master weights, no loss scaling) and faster there (``benchmarks/precision.py``); float32 elsewhere.
@@ -64,12 +64,12 @@ def choose_precision(wanted: str, cpu: bool) -> str:
 
 
 def precision_name(accelerator: Accelerator) -> str:
-    """fp32, bf16 or fp16."""
+    """Return fp32, bf16 or fp16."""
     return {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
 
 
 def device_name(accelerator: Accelerator) -> str:
-    """What the run ran on, with the number of processes or threads."""
+    """Return the device that the run is on, with the number of processes or threads."""
     import torch
 
     if accelerator.device.type == "cuda":
@@ -78,7 +78,7 @@ def device_name(accelerator: Accelerator) -> str:
 
 
 def start_tracker(accelerator: Accelerator, log: Log, directory: Path, config: dict[str, Any]) -> None:
-    """Open the tracker; a resumed W&B run keeps its id, so that it is one run there too."""
+    """Open the tracker. A resumed W&B run keeps its id, so that W&B shows one run."""
     if log.tracker == "none" or not accelerator.is_main_process:
         return
     options: dict[str, Any] = {}
@@ -108,7 +108,7 @@ def start_tracker(accelerator: Accelerator, log: Log, directory: Path, config: d
 
 
 def log_artifacts(accelerator: Accelerator, log: Log, directory: Path, line: dict[str, str]) -> None:
-    """Give W&B the row of the table, and online the deployment folder and the report too."""
+    """Log the row of the table to W&B; when online, also the deployment folder and the report."""
     if log.tracker != "wandb":
         return
     import wandb

@@ -1,104 +1,107 @@
-"""Training: the loop, with every place where a modifier may act in plain sight."""
+"""The training loop. The hooks of modifiers stand in ``train_step`` as lines (``modifiers/base.py`` draws them)."""
 
 from __future__ import annotations
 
 import math
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from functools import partial
 
 import torch
 
-from sparse_xp.console import Bar
-from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, epoch_steps
-from sparse_xp.evaluation import evaluate, to_device
+from sparse_xp.clock import TimeSpec
+from sparse_xp.console import TrainingProgress
+from sparse_xp.data.batches import epoch_seed, epoch_steps
+from sparse_xp.evaluation import evaluate
 from sparse_xp.functional.chunked_loss import lazy_projection
 from sparse_xp.functional.dropout import cheap_dropout
+from sparse_xp.modifiers.display import logged_numbers, progress_text
 from sparse_xp.training import checkpoint
 from sparse_xp.training.state import Run
 
-if TYPE_CHECKING:
-    pass
-
 
 def train(run: Run) -> None:
-    """Train from ``run.progress.step`` to the end; evaluate, save and log on the way."""
+    """Train from ``run.progress.step`` to the end of the run; log, evaluate and save on the way.
+
+    ``run.clock`` says when; ``checkpoint.save`` writes all that is needed to continue from there exactly.
+    """
     clock, progress, accelerator = run.clock, run.progress, run.accelerator
     cheap = cheap_dropout(run.model) if run.device.type == "cpu" else nullcontext()
-    lazy = lazy_projection(run.model) if run.task.over_vocabulary else nullcontext()
-    with cheap, lazy, Bar(clock.total_steps, progress.step, show=accelerator.is_main_process) as bar:
+    lazy = lazy_projection(run.model) if run.task.is_language_model else nullcontext()
+    numbers = logged_numbers(modifier.logged for modifier in run.recipe.modifiers.values())
+    describe = partial(progress_text, numbers=numbers)
+    show = accelerator.is_main_process
+    with cheap, lazy, TrainingProgress(clock.total_steps, progress.step, describe, show) as bar:
         while progress.step < clock.total_steps:
             epoch, done = divmod(progress.step, clock.steps_per_epoch)
             for batches in steps_of_epoch(run, epoch)[done : done + clock.total_steps - progress.step]:
                 began = time.perf_counter()
-                loss, norm = optimize(run, batches)
+                loss, norm = train_step(run, batches)
                 progress.step += 1
                 progress.seconds += time.perf_counter() - began
                 bar.advance(progress.step, clock.epoch(progress.step))
                 if run.history.due(progress.step, clock.total_steps):
                     loss = accelerator.reduce(loss, "mean")  # each process has only seen its own batches
                     bar.tell(run.history.log(progress.step, clock, loss.item(), norm.item(), run.recipe.logs(run)))
-                if due(run, run.train.eval_every):
-                    consider(run, bar)
-                if due(run, run.train.save_every):
+                if completes_period(run, run.train.eval_every):
+                    evaluate_and_save_best(run, bar)
+                if completes_period(run, run.train.save_every):
                     checkpoint.save(run)
 
 
-def optimize(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """One optimizer step over ``batches`` (lists of row numbers). Returns the loss and the norm of the gradient."""
-    accelerator, model = run.accelerator, run.wrapped
+def train_step(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make one optimizer step over micro-batches, given as lists of row indices.
+
+    Returns the loss and the norm of the gradient before clipping, both scalars on the device.
+    """
+    accelerator, model = run.accelerator, run.prepared_model
     model.train()
-    tensors = [training_batch(run, indices) for indices in batches]
-    # A loss is a mean over what its batch has to say: weighted by how much that is, small batches make a large one.
+    tensors = [run.training_batch(indices) for indices in batches]
+    # The loss of each micro-batch is a mean. Weighted by its number of terms, accumulation equals one large batch.
     weights = torch.tensor([float(run.task.loss_weight(batch)) for batch in tensors], device=accelerator.device)
     weights = weights * accelerator.num_processes / accelerator.reduce(weights.sum())
     total = torch.zeros((), device=accelerator.device)
-    run.recipe.before_step(run)  # rates and masks for this step
+    run.recipe.before_step(run)  # learning rate and masks
     for number, (indices, batch, weight) in enumerate(zip(batches, tensors, weights, strict=True)):
         with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
             outputs = model(**batch)
-            loss = weight * run.recipe.loss(run, indices, batch, outputs, outputs.loss)  # distillation
+            loss = weight * run.recipe.loss(run, indices, batch, outputs, outputs.loss)  # distillation, say
             accelerator.backward(loss)
         total += loss.detach()
-    run.recipe.before_update(run)  # gradients of pruned weights
+    run.recipe.before_update(run)  # zeros in the gradients of pruned weights
     limit = run.train.max_grad_norm
     norm = accelerator.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    run.recipe.after_update(run)  # pruned weights are zero again
+    run.recipe.after_update(run)  # zeros in pruned weights again
     return total, norm
 
 
-def training_batch(run: Run, rows: list[int]) -> dict[str, torch.Tensor]:
-    """The given rows as the model is to see them in this epoch, where the model is."""
-    batch = collate(run.train_features, rows, [*run.inputs, *run.task.stored], run.padding)
-    seed = epoch_seed(run.seed, run.progress.step // run.clock.steps_per_epoch)
-    return to_device(run, run.task.drawn(batch, rows, seed, run.tokenizer))
-
-
 def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
-    """For each optimizer step of the epoch the batches of this process."""
-    seed = epoch_seed(run.seed, epoch)
-    batches = epoch_batches(run.lengths, run.train.batch_size, seed, run.train.group_by_length)
+    """Return the micro-batches of this process, for each optimizer step of the epoch."""
+    batches = run.shuffled_batches(None, epoch_seed(run.seed, epoch))
     here = run.accelerator
     return epoch_steps(batches, run.train.gradient_accumulation_steps, here.process_index, here.num_processes)
 
 
-def due(run: Run, every: Any) -> bool:
-    """Whether the step just made completed another ``every``, or the run. A period is at least one step."""
+def completes_period(run: Run, every: TimeSpec) -> bool:
+    """Return whether the step just made completed another period ``every``, or the run.
+
+    A period is at least one step.
+    """
     step, clock = run.progress.step, run.clock
-    period = max(clock.epoch(1), clock.at(every))
-    # 0.3 epochs are no whole number of steps: the step that passes each multiple counts, and rounding does not.
+    period = max(clock.epoch(1), clock.to_epochs(every))
+    # A period need not be a whole number of steps: the step that passes each multiple counts. 1e-9 absorbs rounding.
     now, before = (math.floor(clock.epoch(s) / period + 1e-9) for s in (step, step - 1))
     return step == clock.total_steps or now > before
 
 
-def consider(run: Run, bar: Bar) -> None:
-    """Evaluate, and keep the model if it is the best so far among those that satisfy the recipe."""
+def evaluate_and_save_best(run: Run, bar: TrainingProgress) -> None:
+    """Evaluate, and save the model if it is the best so far among those that satisfy the recipe."""
     run.accelerator.wait_for_everyone()
     if run.accelerator.is_main_process:
         metrics = evaluate(run)
-        valid = run.recipe.reached(run)
+        valid = run.recipe.target_reached(run)
         bar.tell(run.history.evaluation(run.progress.step, run.clock, metrics, valid))
         name = run.task.metric
         if valid and (not run.progress.best or metrics[name] > run.progress.best[name]):

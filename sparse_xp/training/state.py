@@ -1,20 +1,22 @@
-"""What a run is while it trains: its progress, the wrapped model, and all that a step needs."""
+"""A run while it trains: ``Run`` holds all that the loop needs, and is what modifiers see as ``HookContext``."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from sparse_xp.clock import Clock
-from sparse_xp.data.batches import lengths_of
-from sparse_xp.evaluation import Subject
+from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, evaluation_batches, lengths_of
+from sparse_xp.evaluation import EvalContext, to_device
 from sparse_xp.history import History
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.context import Cuts, M, TeacherModel
+from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.settings import Train
 from sparse_xp.tasks import Task
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """How far a run is: all of its state that is not a tensor."""
+    """How far a run is: the part of its state that is not tensors."""
 
     step: int = 0
     seconds: float = 0.0
@@ -34,11 +36,11 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
 
 
-class Shell(torch.nn.Module):
-    """The model for Accelerate to wrap.
+class TrainingWrapper(torch.nn.Module):
+    """The module that is handed to ``accelerator.prepare``.
 
-    Its autocast replaces ``forward`` in place, and evaluation and export want the model as it is, in float32.
-    ``autocast``: set it to False to train on in float32.
+    Autocast patches the ``forward`` of this wrapper, so that evaluation and export still call the plain float32 model.
+    ``autocast``: False trains in float32 from then on.
     """
 
     def __init__(self, model: torch.nn.Module, task: Task):
@@ -46,18 +48,18 @@ class Shell(torch.nn.Module):
         self.model, self.task, self.autocast = model, task, True
 
     def forward(self, **batch: torch.Tensor) -> Any:
-        """Run the model."""
+        """Return the model's outputs for a training batch, the loss among them."""
         device = next(iter(batch.values())).device.type
         with nullcontext() if self.autocast else torch.autocast(device, enabled=False):
             return self.task.forward(self.model, batch)
 
 
 @dataclass(kw_only=True)
-class Run(Subject):
-    """What the hooks of a modifier may see.
+class Run(EvalContext):
+    """A run while it trains: what the loop needs, and the ``HookContext`` that its modifiers see.
 
-    ``source`` names the checkpoint that training started from, ``cache`` is where runs keep what others may use too,
-    ``origin`` is a digest of where the rows come from.
+    ``source``: the checkpoint that training starts from. ``cache``: the directory for what several runs can share.
+    ``origin``: a digest of where the rows come from.
     """
 
     directory: Path
@@ -68,24 +70,57 @@ class Run(Subject):
     train: Train
     accelerator: Accelerator
     clock: Clock
-    recipe: Recipe
+    recipe: ModifierList
     history: History
     train_rows: int
     train_features: Dataset
-    teacher: Taught | None = None
+    teacher: TeacherModel | None = None
     optimizer: Any = None
-    shell: Shell | None = None
-    wrapped: Any = None  # the shell as Accelerate runs it: autocast, DDP
+    wrapper: TrainingWrapper | None = None
+    prepared_model: Any = None  # ``wrapper`` as Accelerate prepared it: autocast, DDP
     progress: Progress = field(default_factory=Progress)
+
+    @property
+    def step(self) -> int:
+        """The number of optimizer steps already made."""
+        return self.progress.step
 
     @cached_property
     def lengths(self) -> list[int]:
         """Tokens of each training feature."""
         return lengths_of(self.train_features)
 
+    def training_batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Return the training features ``rows`` as the model sees them in this epoch, on the device."""
+        batch = collate(self.train_features, rows, [*self.inputs, *self.task.batch_columns], self.padding)
+        seed = epoch_seed(self.seed, self.step // self.clock.steps_per_epoch)
+        return to_device(self, self.task.apply_dynamic_masking(batch, rows, seed, self.tokenizer))
 
-class Taught(Protocol):
-    """Logits by output name for a batch: its row numbers among the training features, and its tensors."""
+    def input_batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
+        """Return the model's inputs of the training features ``rows``, without labels, on the device."""
+        return to_device(self, collate(self.train_features, rows, self.inputs, self.padding))
 
-    def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """Each [rows, ...] on the device of the batch, without a gradient."""
+    def shuffled_batches(self, batch_size: int | None, seed: int) -> list[list[int]]:
+        """Return the row indices of one epoch of batches, shuffled by ``seed`` alone."""
+        return epoch_batches(self.lengths, batch_size or self.train.batch_size, seed, self.train.group_by_length)
+
+    def calibration_batches(self, rows: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""
+        total = len(self.train_features)
+        count = min(rows, total)
+        features = self.train_features.select([i * total // count for i in range(count)])
+        for indices in evaluation_batches(features, self.eval_batch_size):
+            yield to_device(self, collate(features, indices, self.inputs, self.padding))
+
+    def modifiers(self, kind: type[M]) -> list[M]:
+        """Return the modifiers of this run that are a ``kind``."""
+        return [modifier for modifier in self.recipe.modifiers.values() if isinstance(modifier, kind)]
+
+    def resized(self, cuts: Cuts) -> None:
+        """Tell every modifier that parameters changed shape."""
+        self.recipe.resized(self, cuts)
+
+    def disable_autocast(self) -> None:
+        """Train in float32 from now on, whatever ``train.precision`` says."""
+        assert self.wrapper is not None
+        self.wrapper.autocast = False

@@ -1,7 +1,7 @@
-"""What the teacher says of a batch: computed once and read back in every epoch, or computed live.
+"""The logits of the teacher: computed once and read back in every epoch, or computed at every step.
 
-The teacher is frozen, in eval mode, and sees the same tokens in every epoch, so its logits are those of the epoch
-before. They are kept as float32 in memory-mapped files that later runs of the same teacher and features share.
+Rows are the same in every epoch for most tasks, so their logits are too. They are stored as one array per output, and
+used again by every run with the same teacher, features and precision (``fingerprint``).
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sparse_xp.cache import cached
-from sparse_xp.console import say, watch
+from sparse_xp.cache import ensure_cached
+from sparse_xp.console import progress_bar, say
 from sparse_xp.data.batches import collate, evaluation_batches
-from sparse_xp.files import digest, is_own, remove, reserve
-from sparse_xp.functional.chunked_loss import always_lazy
+from sparse_xp.files.checksums import json_digest
+from sparse_xp.files.ownership import is_own, remove_own
+from sparse_xp.files.writing import reserve_space
+from sparse_xp.functional.chunked_loss import make_always_lazy
+from sparse_xp.modifiers.context import TeacherModel
 from sparse_xp.training.environment import precision_name
-from sparse_xp.training.state import Taught
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from transformers import PreTrainedModel
 
-    from sparse_xp.config import Teacher
+    from sparse_xp.settings import TeacherSource
     from sparse_xp.training.state import Run
 
 
 @dataclass
 class LiveTeacher:
-    """Runs the model at every step, once for a batch, however many modifiers ask about it."""
+    """A teacher that runs at every step: once for each batch, however many modifiers ask for its logits."""
 
     model: PreTrainedModel
     accelerator: Accelerator
@@ -45,21 +47,25 @@ class LiveTeacher:
     def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         if self.last is None or self.last[0] is not batch:
             with torch.no_grad(), self.accelerator.autocast():
-                found = self.model(**{name: batch[name] for name in self.inputs})
-            self.last = batch, {name: found[name].float() for name in self.outputs}
+                outputs = self.model(**{name: batch[name] for name in self.inputs})
+            self.last = batch, {name: outputs[name].float() for name in self.outputs}
         return self.last[1]
 
 
 @dataclass
 class StoredTeacher:
-    """Reads what ``store_logits`` wrote. ``starts``: where each row begins, None for one entry per row."""
+    """A teacher whose logits were written by ``store_logits``.
+
+    ``starts``: the first entry of each row in the arrays, None where there is one entry per row.
+    """
 
     arrays: dict[str, np.ndarray]
     starts: np.ndarray | None
+    model: None = None
 
     def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         tokens = batch["input_ids"]
-        found = {}
+        logits = {}
         for name, array in self.arrays.items():
             if self.starts is None:
                 values = array[rows]
@@ -68,46 +74,46 @@ class StoredTeacher:
                 for i, row in enumerate(rows):
                     begin, stop = self.starts[row], self.starts[row + 1]
                     values[i, : stop - begin] = array[begin:stop]
-            found[name] = torch.from_numpy(values).to(tokens.device, non_blocking=True)
-        return found
+            logits[name] = torch.from_numpy(values).to(tokens.device, non_blocking=True)
+        return logits
 
 
-def make_teacher(run: Run, model: PreTrainedModel, settings: Teacher, cache: Path) -> Taught:
-    """The teacher of a run: stored logits where they hold and pay, the live model otherwise; says which and why."""
+def choose_teacher(run: Run, model: PreTrainedModel, settings: TeacherSource, cache: Path) -> TeacherModel:
+    """Return stored logits where they are valid and save time, otherwise the live model; print which, and why."""
     accelerator = run.accelerator
     live = LiveTeacher(model, accelerator, run.inputs, run.task.outputs)
-    if run.task.over_vocabulary:
-        always_lazy(model)
+    if run.task.is_language_model:
+        make_always_lazy(model)
     model.to(accelerator.device)
     if reason := why_live(run, settings):
         say(f"teacher: runs at every step ({reason})")
         return live
     directory = cache / fingerprint(run, model)
     began = time.perf_counter()
-    there, too_large = False, None
-    with accelerator.main_process_first():  # which every process must leave in the same way
+    was_cached, too_large = False, None
+    with accelerator.main_process_first():  # every process must leave this block in the same way
         try:
-            there = cached(directory, lambda draft: store_logits(run, live, draft, settings.max_gigabytes))
+            was_cached = ensure_cached(directory, lambda draft: store_logits(run, live, draft, settings.max_gigabytes))
         except TooLarge as error:
             too_large = error
     if too_large:
         say(f"teacher: runs at every step ({too_large})")
         return live
-    if there:
+    if was_cached:
         say(f"teacher: stored logits of an earlier run ({directory})")
     else:
         say(
             f"teacher: logits of {len(run.train_features)} features stored once, {size_of(directory) / 1e6:.1f} MB "
             f"in {time.perf_counter() - began:.0f} s ({directory})"
         )
-    if os.access(directory, os.W_OK):  # it may be another user's
-        os.utime(directory)  # the oldest by this time is the first to go when the room is used up
+    if os.access(directory, os.W_OK):  # the cache may be shared and read-only
+        os.utime(directory)  # eviction is LRU by modification time
     model.cpu()
     return read_logits(run, directory)
 
 
-def why_live(run: Run, settings: Teacher) -> str | None:
-    """Why stored logits would not hold, or not pay; None if they do both."""
+def why_live(run: Run, settings: TeacherSource) -> str | None:
+    """Return the reason why stored logits are not valid or save no time, None if they are and do."""
     if not settings.reuse_logits:
         return "teacher.reuse_logits=false"
     if not run.task.fixed_features:
@@ -121,7 +127,7 @@ def why_live(run: Run, settings: Teacher) -> str | None:
 
 
 def fingerprint(run: Run, model: PreTrainedModel) -> str:
-    """Of everything that shapes the logits: the teacher's weights and configuration, features, numerics."""
+    """Return a digest of everything that shapes the logits: weights, configuration, features, precision, device."""
     weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         weights.update(name.encode())
@@ -129,11 +135,11 @@ def fingerprint(run: Run, model: PreTrainedModel) -> str:
     config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
     numerics = [precision_name(run.accelerator), run.accelerator.device.type, run.train.eval_batch_size]
     parts = [weights.hexdigest(), config, run.train_features._fingerprint, run.inputs, run.task.outputs, numerics]
-    return f"{run.task.name}-{digest(parts)}"
+    return f"{run.task.name}-{json_digest(parts)}"
 
 
 class TooLarge(Exception):
-    """The logits do not fit into the room that they may take."""
+    """The logits would take more disk than ``teacher.max_gigabytes``."""
 
 
 def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes: float) -> None:
@@ -148,7 +154,7 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
     entries = len(features) if starts is None else int(starts[-1])
     arrays: dict[str, np.ndarray] = {}
     batches = list(evaluation_batches(features, run.train.eval_batch_size))
-    for rows in watch(batches, "teacher's logits"):
+    for rows in progress_bar(batches, "teacher's logits"):
         batch = collate(features, rows, run.inputs, run.padding)
         lengths = batch["attention_mask"].sum(1).tolist()
         batch = {name: value.to(run.accelerator.device) for name, value in batch.items()}
@@ -159,7 +165,7 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
                 make_room(directory.parent, int(np.prod(shape)) * 4 * len(task.outputs), max_gigabytes)
                 path = directory / f"{name}.npy"
                 arrays[name] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
-                reserve(path, path.stat().st_size)
+                reserve_space(path, path.stat().st_size)
             if starts is None:
                 arrays[name][rows] = values
             else:
@@ -170,18 +176,18 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
 
 
 def read_logits(run: Run, directory: Path) -> StoredTeacher:
-    """The arrays of ``directory``, memory-mapped."""
+    """Return the stored logits of ``directory``, memory-mapped."""
     arrays = {name: np.load(directory / f"{name}.npy", mmap_mode="r") for name in run.task.outputs}
     return StoredTeacher(arrays, starts_of(run))
 
 
 def starts_of(run: Run) -> np.ndarray | None:
-    """Where the tokens of each row begin among those of all rows, and at last how many there are."""
+    """Return the offset of each row's tokens among all tokens, then their total; None for one entry per row."""
     return np.concatenate([[0], np.cumsum(run.lengths)]) if run.task.per_token else None
 
 
 def make_room(cache: Path, size: int, max_gigabytes: float) -> None:
-    """Remove the logits used longest ago until ``size`` more bytes stay within the limit. Raises TooLarge."""
+    """Evict least recently used logits until ``size`` more bytes fit. Raises TooLarge if they never can."""
     limit = max_gigabytes * 1e9
     if size > limit:
         raise TooLarge(f"its logits need {size / 1e9:.1f} GB, and teacher.max_gigabytes={max_gigabytes:g}")
@@ -190,10 +196,10 @@ def make_room(cache: Path, size: int, max_gigabytes: float) -> None:
     for path in sorted(kept, key=lambda path: path.stat().st_mtime):
         if sum(sizes.values()) + size <= limit:
             break
-        remove(path, "cache")  # a run that reads it keeps what it has mapped
+        remove_own(path, "cache")  # open memory maps survive this
         del sizes[path]
 
 
 def size_of(directory: Path) -> int:
-    """Bytes of the files in a directory."""
+    """Return the bytes of the files in a directory."""
     return sum(file.stat().st_size for file in directory.iterdir())

@@ -125,7 +125,7 @@ def test_all_processes_have_as_many_steps_and_batches(rows, batch_size, accumula
     ("rows", "world", "expected"),
     [(100, 1, 4), (96, 1, 3), (97, 1, 4), (100, 2, 2), (100, 3, 2), (1, 1, 1), (1, 2, 1)],
 )
-def test_steps_per_epoch_with_batches_of_8_accumulated_4_times(rows, world, expected):  # T32
+def test_steps_per_epoch_with_batches_of_8_accumulated_4_times(rows, world, expected):
     assert steps_per_epoch(rows, Train(batch_size=8, gradient_accumulation_steps=4), world) == expected
 
 

@@ -6,7 +6,9 @@ import pytest
 from datasets import Dataset, IterableDataset
 
 from sparse_xp.data import corpus
-from sparse_xp.data.corpus import detokenized, keep_stream, read_corpus, wikitext_documents
+from sparse_xp.data.arrow_files import cache_stream
+from sparse_xp.data.corpus import read_corpus
+from sparse_xp.data.wikitext import detokenize, wikitext_documents
 from sparse_xp.errors import UserError
 
 
@@ -22,7 +24,7 @@ def test_it_is_written_once_and_anew_for_another_file(tmp_path, monkeypatch):
     path = tmp_path / "a.txt"
     path.write_text("One.\n\nTwo.\n")
     assert len(read_corpus(path, "text", tmp_path)) == 2
-    monkeypatch.setattr(corpus, "documents_of", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(corpus, "_documents", lambda *_: pytest.fail("read again"))
     assert len(read_corpus(path, "text", tmp_path)) == 2
     monkeypatch.undo()
     path.write_text("One.\n")
@@ -35,9 +37,9 @@ def test_an_interrupted_writing_leaves_nothing(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        corpus.kept(broken(), tmp_path / "x", "x")
+        corpus.write_rows(broken(), tmp_path / "x", "x")
     assert [path.name for path in tmp_path.iterdir()] == [".locks"]
-    assert list(corpus.kept([{"text": "one"}], tmp_path / "x", "x")["text"]) == ["one"]
+    assert list(corpus.write_rows([{"text": "one"}], tmp_path / "x", "x")["text"]) == ["one"]
 
 
 def test_errors_name_the_file(tmp_path):
@@ -66,15 +68,15 @@ def test_of_a_stream_only_what_is_wanted_is_read(tmp_path):
             yield {"text": f"document {number}", "id": number}
 
     stream = IterableDataset.from_generator(rows)
-    kept = keep_stream(stream, 50, 0, tmp_path / "s")
+    kept = cache_stream(stream, 50, 0, tmp_path / "s")
     assert len(kept) == 50
     assert len(set(kept["id"])) == 50
     assert len(read) < 15_000  # a pool of 10,000, and no more than it takes
     seen = len(read)
-    again = keep_stream(stream, 50, 0, tmp_path / "s")
+    again = cache_stream(stream, 50, 0, tmp_path / "s")
     assert list(again["id"]) == list(kept["id"])
     assert len(read) == seen
-    other = keep_stream(stream, 50, 0, tmp_path / "other")
+    other = cache_stream(stream, 50, 0, tmp_path / "other")
     assert list(other["id"]) == list(kept["id"])
 
 
@@ -104,4 +106,4 @@ def test_wikitext_lines_become_articles():
     ],
 )
 def test_detokenized(tokens, text):
-    assert detokenized(tokens) == text
+    assert detokenize(tokens) == text

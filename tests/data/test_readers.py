@@ -14,13 +14,15 @@ import pyarrow.parquet
 import pytest
 
 from sparse_xp.config import result_hash
-from sparse_xp.data.corpus import documents_of, read_corpus
-from sparse_xp.data.parquet import Limits, Meter, chunks_of
-from sparse_xp.data.readers import read_file, read_records, read_text
+from sparse_xp.data.corpus import _documents, files_fingerprint, read_corpus
+from sparse_xp.data.limits import Limits, Meter
+from sparse_xp.data.parquet_footer import chunks_of
+from sparse_xp.data.readers import read_file, read_records
+from sparse_xp.data.text_files import read_text
 from sparse_xp.errors import UserError
 from sparse_xp.settings import Data
 from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
-from sparse_xp.tasks.rows import fingerprint, limits_of, load_rows
+from sparse_xp.tasks.rows import load_rows
 from tests.fuzz_rows import ROWS, damaged_files, parquet, whole_files
 from tests.runs import configure
 
@@ -30,7 +32,7 @@ TEXTS = (".json", ".jsonl", ".csv", ".tsv", ".conll", ".txt")
 def outcomes(path: Path) -> list[str]:
     """The message of each way to read a file, an empty one for rows. Any other error passes."""
     found = []
-    for read in (read_file, read_records, lambda path: list(documents_of(path, "text", Meter(Limits())))):
+    for read in (read_file, read_records, lambda path: list(_documents(path, "text", Meter(Limits())))):
         try:
             rows = read(path)
             found.append("" if len(rows) else "rows are none")
@@ -49,7 +51,7 @@ def test_whole_files_are_read(tmp_path, suffix, contents):
     assert read_file(path).to_list() == read_records(path)
     if suffix == ".parquet":
         assert read_records(path) == ROWS
-        assert list(documents_of(path, "text", Meter(Limits()))) == [row["text"] for row in ROWS]
+        assert list(_documents(path, "text", Meter(Limits()))) == [row["text"] for row in ROWS]
 
 
 BYTES = {
@@ -107,7 +109,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch, name):
     for message in outcomes(path):
         assert message.startswith(f"{path} cannot be read: permission denied")
     with pytest.raises(UserError, match="cannot be read: permission denied"):
-        fingerprint(path)
+        files_fingerprint(path)
 
 
 DEEP = "[" * 1200 + "]" * 1200
@@ -248,7 +250,7 @@ def test_parquet_columns_that_cannot_be_used(tmp_path):
     pyarrow.parquet.write_table(pyarrow.table({"text": pairs}), path)
     with pytest.raises(UserError, match=r"the library datasets takes no such columns"):
         read_file(path)
-    with pytest.raises(UserError, match=r"column 'text' has values of type map.*, want texts"):
+    with pytest.raises(UserError, match=r"column 'text' has values of type map.*, expected texts"):
         read_corpus(path, "text", tmp_path)
     pyarrow.parquet.write_table(pyarrow.table([["a"], ["b"]], names=["text", "text"]), path)
     assert all("two columns have the same name" in message for message in outcomes(path))
@@ -346,7 +348,7 @@ def test_a_small_file_that_unpacks_to_much_is_not_unpacked(tmp_path, nested):
     assert bomb(path, nested) < 10_000
     limits = Limits(bytes=50_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    for read in (read_file, read_records, lambda path, limits: list(documents_of(path, "text", Meter(limits)))):
+    for read in (read_file, read_records, lambda path, limits: list(_documents(path, "text", Meter(limits)))):
         if nested and read not in (read_file, read_records):
             continue
         with pytest.raises(UserError, match=r"t\.parquet: more than 0\.05 GB of data\. Give data\.max_gigabytes= "):
@@ -361,7 +363,7 @@ def test_what_cannot_be_measured_is_unpacked_a_little_at_a_time(tmp_path):
     pyarrow.parquet.write_table(table, path, use_dictionary=False, column_encoding={"text": "DELTA_BYTE_ARRAY"})
     meter = Meter(Limits(bytes=10_000_000))
     with pytest.raises(UserError, match=r"more than 0\.01 GB"):
-        list(documents_of(path, "text", meter))
+        list(_documents(path, "text", meter))
     assert meter.rows < 3000
 
 
@@ -417,8 +419,8 @@ def test_damage_in_a_directory_of_files_names_the_file(tmp_path):
 
 
 def test_the_limits_are_the_users():
-    assert limits_of(Data(max_rows=5, max_gigabytes=0.5)) == Limits(rows=5, bytes=500_000_000)
-    assert limits_of(Data()) == Limits()
+    assert Limits.of(5, 0.5) == Limits(rows=5, bytes=500_000_000)
+    assert Limits.of(Data().max_rows, Data().max_gigabytes) == Limits.of(None, None) == Limits()
     for name in ("max_rows", "max_gigabytes"):
         for value in (0, -1, float("nan")):
             with pytest.raises(ValueError, match=rf"data\.{name}=.*: want a number above 0"):

@@ -11,9 +11,12 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from sparse_xp.deployment.export import bundle
+from sparse_xp.deployment import bundle
+from sparse_xp.deployment import folder as folders
+from sparse_xp.deployment.onnx_file import EXPORT_AGAIN
+from sparse_xp.deployment.samples import SAMPLES
 from sparse_xp.errors import UserError
-from sparse_xp.files import sha256
+from sparse_xp.files.checksums import file_sha256
 from sparse_xp.result import Result
 from tests.runs import configure
 
@@ -21,7 +24,7 @@ from tests.runs import configure
 def test_the_folder_of_a_run(deployed):
     directory = deployed("squad")
     names = {path.relative_to(directory / "deployment").as_posix() for path in (directory / "deployment").rglob("*.*")}
-    samples = {f"samples/{what}-000{i}.npz" for what in ("inp", "out") for i in range(bundle.SAMPLES)}
+    samples = {f"samples/{what}-000{i}.npz" for what in ("inp", "out") for i in range(SAMPLES)}
     assert {"model.onnx", "config.json", "tokenizer.json", "task.json", "recipe.yaml", "model_card.md"} <= names
     assert {name for name in names if name.startswith("samples/")} == samples
     assert not [name for name in names if name.endswith(".tmp")]
@@ -33,7 +36,7 @@ def test_the_folder_of_a_run(deployed):
 def test_samples_are_what_the_graph_takes_and_gives_and_hold_no_text(deployed):
     folder = deployed("conll2003") / "deployment"
     session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
-    for number in range(bundle.SAMPLES):
+    for number in range(SAMPLES):
         inputs = dict(np.load(folder / f"samples/inp-{number:04d}.npz"))
         outputs = dict(np.load(folder / f"samples/out-{number:04d}.npz"))
         assert list(inputs) == [each.name for each in session.get_inputs()]
@@ -49,7 +52,7 @@ def test_checksums_are_those_of_sha256sum_and_of_every_other_file(deployed):
     assert checked.returncode == 0, checked.stderr
     files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
     assert len(checked.stdout.splitlines()) == len(files) - 1
-    bundle.check_files(folder)
+    folders.check_bundle_files(folder)
 
 
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "samples/out-0001.npz"])
@@ -58,10 +61,10 @@ def test_a_file_that_is_missing_or_another(folder, name):
     whole = (place / name).read_bytes()
     (place / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UserError, match=rf"{name} is not what was written"):
-        bundle.check_files(place)
+        folders.check_bundle_files(place)
     (place / name).unlink()
     with pytest.raises(UserError, match=rf"{name} is missing"):
-        bundle.check_files(place)
+        folders.check_bundle_files(place)
 
 
 def without(name):
@@ -74,7 +77,7 @@ def another(name):
 
     def change(lines, place):
         (place.parent / "x").write_text("x")
-        return [*lines, f"{sha256(place.parent / 'x')}  {name.format(place.parent)}"]
+        return [*lines, f"{file_sha256(place.parent / 'x')}  {name.format(place.parent)}"]
 
     return change
 
@@ -82,7 +85,7 @@ def another(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        *((without(name), rf"checksums\.txt does not list {name}") for name in bundle.NEEDED),
+        *((without(name), rf"checksums\.txt does not list {name}") for name in folders.REQUIRED),
         (without("samples/out-0003.npz"), r"checksums\.txt does not list samples/out-0003\.npz"),
         (without("recipe.yaml"), r"does not list recipe\.yaml"),
         (lambda lines, place: [], "does not list config.json"),
@@ -105,7 +108,7 @@ def test_a_list_of_checksums_that_is_not_whole(folder, change, message):
     path = place / "checksums.txt"
     path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines(), place)))
     with pytest.raises(UserError, match=message) as raised:
-        bundle.check_files(place)
+        folders.check_bundle_files(place)
     assert str(place) in str(raised.value)
     assert "Copy the whole folder again, or export it again." in str(raised.value)
 
@@ -124,7 +127,7 @@ def test_no_list_of_checksums(folder, made, message):
     path.unlink()
     made(path)
     with pytest.raises(UserError, match=message):
-        bundle.check_files(path.parent)
+        folders.check_bundle_files(path.parent)
 
 
 @pytest.mark.parametrize("name", ["task.json", "samples/inp-0000.npz"])
@@ -133,11 +136,11 @@ def test_a_directory_or_a_ring_of_links_in_the_place_of_a_file(folder, name):
     path.unlink()
     path.mkdir()
     with pytest.raises(UserError, match=f"{name} is a directory, and should be a file"):
-        bundle.check_files(path.parent.parent if "/" in name else path.parent)
+        folders.check_bundle_files(path.parent.parent if "/" in name else path.parent)
     path.rmdir()
     path.symlink_to(path)
     with pytest.raises(UserError, match=f"{name} cannot be read: too many levels"):
-        bundle.check_files(path.parent.parent if "/" in name else path.parent)
+        folders.check_bundle_files(path.parent.parent if "/" in name else path.parent)
 
 
 def test_a_file_that_cannot_be_read(folder, monkeypatch):
@@ -146,19 +149,19 @@ def test_a_file_that_cannot_be_read(folder, monkeypatch):
     def fail(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("sparse_xp.files.sha256", fail)
+    monkeypatch.setattr("sparse_xp.files.checksums.file_sha256", fail)
     with pytest.raises(UserError, match=r"config\.json cannot be read: permission denied"):
-        bundle.check_files(place)
+        folders.check_bundle_files(place)
 
 
 def test_other_files_may_lie_in_a_folder(folder):
     place = folder("sst2")
     (place / "notes.txt").write_text("x")
     (place / "samples/mine.npz").write_text("x")
-    bundle.check_files(place)
+    folders.check_bundle_files(place)
     (place / "model.xml").write_text("x")
     with pytest.raises(UserError, match=r"does not list model\.xml"):
-        bundle.check_files(place)
+        folders.check_bundle_files(place)
 
 
 #: what a field may be in a damaged file, whatever it should be
@@ -178,7 +181,7 @@ def places(told, path=()):
         ("task.json", bundle.read_task),
         ("deployment.json", bundle.read_deployment),
         ("config.json", bundle.max_tokens),
-        ("config.json", bundle.vocabulary),
+        ("config.json", bundle.vocabulary_size),
     ],
 )
 def test_every_field_with_every_odd_value(folder, name, read):
@@ -201,16 +204,16 @@ def test_every_field_with_every_odd_value(folder, name, read):
             except UserError as error:
                 refused.append(str(error))
     assert len(refused) > 10
-    assert all(each.startswith(f"{path} ") and each.endswith(bundle.AGAIN) for each in refused)
+    assert all(each.startswith(f"{path} ") and each.endswith(EXPORT_AGAIN) for each in refused)
 
 
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("task.json", lambda told: told.update(kind="Summary"), "kind: want one of PairPretraining"),
-        ("task.json", lambda told: told.update(kind=[]), "kind: want one of"),
-        ("task.json", lambda told: told.update(pad_token_id=-1), "pad_token_id: want the number of a token"),
-        ("task.json", lambda told: told.update(fields=[]), "want an object for a TextClassification"),
+        ("task.json", lambda told: told.update(kind="Summary"), "kind: expected one of PairPretraining"),
+        ("task.json", lambda told: told.update(kind=[]), "kind: expected one of"),
+        ("task.json", lambda told: told.update(pad_token_id=-1), "pad_token_id: expected the id of a token"),
+        ("task.json", lambda told: told.update(fields=[]), "expected an object for a TextClassification"),
         ("task.json", lambda told: told["fields"].update(extra=1), "extra: a TextClassification has no such field"),
         ("task.json", lambda told: told["fields"].update(max_length="9"), "max_length: a value of another type"),
         ("task.json", lambda told: told["fields"].update(classes=["a", "\ud800"]), "classes: a value of another type"),
@@ -226,7 +229,7 @@ def test_a_file_of_another_version(folder, name, change, message):
     change(told)
     path.write_text(json.dumps(told))
     read = bundle.read_task if name == "task.json" else bundle.read_deployment
-    with pytest.raises(UserError, match=rf"{name} .*{message}.*\. {bundle.AGAIN}"):
+    with pytest.raises(UserError, match=rf"{name} .*{message}.*\. {EXPORT_AGAIN}"):
         read(path.parent)
 
 
@@ -256,8 +259,8 @@ def test_a_result_of_an_earlier_version_still_reads(deployed, tmp_path):
 
 def test_where_a_deployment_is(deployed, tmp_path):
     run = deployed("sst2")
-    assert bundle.locate({"run": str(run)}) == bundle.deployment_of(run) == run / "deployment"
-    assert bundle.locate({"model": str(run / "deployment")}) == run / "deployment"
+    assert folders.bundle_from_options({"run": str(run)}) == folders.find_bundle(run) == run / "deployment"
+    assert folders.bundle_from_options({"model": str(run / "deployment")}) == run / "deployment"
 
 
 def test_where_there_is_none(deployed, tmp_path):
@@ -273,4 +276,4 @@ def test_where_there_is_none(deployed, tmp_path):
         ({"run": str(tmp_path / "begun")}, "holds an unfinished run: issue its command again first"),
     ):
         with pytest.raises(UserError, match=message):
-            bundle.locate(words)
+            folders.bundle_from_options(words)

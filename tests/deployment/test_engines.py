@@ -10,49 +10,48 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from sparse_xp.deployment import engines
 from sparse_xp.deployment.engines import (
     check_graph,
-    check_whole,
-    choose,
-    fill,
-    library,
+    choose_engines,
+    engine_versions,
     onnxruntime_call,
     open_session,
     openvino_call,
-    versions,
+    pad_to_shape,
 )
-from sparse_xp.deployment.export import engines
-from sparse_xp.deployment.graph import look
+from sparse_xp.deployment.graph import inspect_graph
+from sparse_xp.deployment.onnx_file import check_self_contained, library_errors
 from sparse_xp.errors import UserError
 from sparse_xp.functional.saturation import saturating_product
 
 
 def test_names_that_there_are_not():
-    with pytest.raises(UserError, match=r"engine=onxruntime: want onnxruntime or openvino\. Did you mean"):
-        choose(["onxruntime"])
+    with pytest.raises(UserError, match=r"engine=onxruntime: expected onnxruntime or openvino\. Did you mean"):
+        choose_engines(["onxruntime"])
 
 
 def test_an_engine_that_is_not_installed(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert choose(None) == ["onnxruntime"]
+    assert choose_engines(None) == ["onnxruntime"]
     with pytest.raises(UserError, match=r"engine=openvino is not installed: pip install 'sparse-xp\[openvino\]'"):
-        choose(["onnxruntime", "openvino"])
+        choose_engines(["onnxruntime", "openvino"])
 
 
 def test_a_batch_is_filled_up_to_the_shape_of_a_file():
     batch = {"input_ids": np.array([[7, 8]]), "attention_mask": np.array([[1, 1]])}
-    filled = fill(batch, (2, 3))
+    filled = pad_to_shape(batch, (2, 3))
     assert filled["input_ids"].tolist() == [[7, 8, 0], [0, 0, 0]]
     assert filled["attention_mask"].tolist() == [[1, 1, 0], [0, 0, 0]]
-    assert fill(batch, (None, None))["input_ids"].tolist() == [[7, 8]]
+    assert pad_to_shape(batch, (None, None))["input_ids"].tolist() == [[7, 8]]
     with pytest.raises(UserError, match=r"2 tokens: the file was exported for 1 \(export\.sequence\)"):
-        fill(batch, (None, 1))
+        pad_to_shape(batch, (None, 1))
 
 
 def test_both_compute_what_the_samples_say(deployed):
     pytest.importorskip("openvino")
-    assert choose(None) == ["onnxruntime", "openvino"]
-    assert set(versions(choose(None))) == {"onnxruntime", "openvino"}
+    assert choose_engines(None) == ["onnxruntime", "openvino"]
+    assert set(engine_versions(choose_engines(None))) == {"onnxruntime", "openvino"}
     folder = deployed("squad") / "deployment"
     inputs, wanted = (dict(np.load(folder / f"samples/{what}-0000.npz")) for what in ("inp", "out"))
     for call in (onnxruntime_call, openvino_call):
@@ -92,9 +91,9 @@ def test_weights_in_other_files_are_refused(tmp_path, location, where):
         place.write_bytes(np.arange(4, dtype=np.float32).tobytes())
     (folder / "link").symlink_to(tmp_path / "secret")
     elsewhere(folder / "model.onnx", location.format(tmp_path), where)
-    calls = [open_session, look, lambda path: openvino_call(path, 1), lambda path: onnxruntime_call(path, 1)]
+    calls = [open_session, inspect_graph, lambda path: openvino_call(path, 1), lambda path: onnxruntime_call(path, 1)]
     for read in calls:
-        if read is calls[2] and not engines.installed("openvino"):
+        if read is calls[2] and not engines.is_installed("openvino"):
             continue
         with pytest.raises(UserError, match=r"model\.onnx has weights in other files"):
             read(folder / "model.onnx")
@@ -112,13 +111,13 @@ def test_a_whole_file_cut_anywhere_is_refused_in_words(deployed, tmp_path):
         path.write_bytes(chance.bytes(100))
         with pytest.raises(UserError, match=r"model\.onnx"):
             open_session(path)
-    check_whole(deployed("sst2") / "deployment/model.onnx")
+    check_self_contained(deployed("sst2") / "deployment/model.onnx")
 
 
 def test_a_graph_that_is_no_encoder(deployed, tmp_path):
     path = tmp_path / "product.onnx"
     pairs_that_overflow(path)
-    with pytest.raises(UserError, match=r"takes values tensor\(float\) .*; want rows and tokens of input_ids"):
+    with pytest.raises(UserError, match=r"takes values tensor\(float\) .*; expected rows and tokens of input_ids"):
         check_graph(path, open_session(path), ("product",))
     session = open_session(deployed("sst2") / "deployment/model.onnx")
     check_graph(path, session, ("logits",))
@@ -128,13 +127,13 @@ def test_a_graph_that_is_no_encoder(deployed, tmp_path):
 
 def test_what_ends_a_process_is_no_error_of_a_file(tmp_path):
     for error in (KeyboardInterrupt, SystemExit, GeneratorExit):
-        with pytest.raises(error), library(tmp_path):
+        with pytest.raises(error), library_errors(tmp_path):
             raise error
     panic = type("PanicException", (BaseException,), {})
     for error in (panic("in Rust\nat line 3"), RuntimeError("in Rust\nat line 3"), MemoryError("in Rust")):
         with (
             pytest.raises(UserError, match=r"cannot be used \(in Rust\)\. The folder is damaged") as raised,
-            library(tmp_path),
+            library_errors(tmp_path),
         ):
             raise error
         assert raised.value.__cause__ is error

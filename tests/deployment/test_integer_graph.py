@@ -17,8 +17,8 @@ import transformers
 from datasets import Dataset
 from onnx import numpy_helper
 
-from sparse_xp.deployment.export import infer, open_session, to_onnx
-from sparse_xp.deployment.graph import look
+from sparse_xp.deployment.export import infer, open_session
+from sparse_xp.deployment.graph import inspect_graph
 from sparse_xp.deployment.integer_graph import (
     IntegerLinear,
     Requantize,
@@ -27,8 +27,11 @@ from sparse_xp.deployment.integer_graph import (
     requantize,
     requantize_dynamic,
 )
-from sparse_xp.evaluation import Subject
-from sparse_xp.functional.fake_quant import QuantEmbedding, QuantLinear, Settings, fake_activation, freeze, prepare
+from sparse_xp.deployment.onnx_export import to_onnx
+from sparse_xp.evaluation import EvalContext
+from sparse_xp.functional.fake_quant import fake_quantize_activation
+from sparse_xp.functional.quant_config import QuantConfig, QuantMode
+from sparse_xp.functional.quant_modules import QuantEmbedding, QuantLinear, freeze, prepare
 from sparse_xp.functional.saturation import saturating_product
 from tests.tiny import WORDS, make_tokenizer
 
@@ -57,7 +60,7 @@ def test_dequantize_by_hand():
 def test_fewer_bits_are_cut_off(bits):
     low, high = torch.tensor(-1.0), torch.tensor(2.0)
     made, values = Requantize(low, high, bits), torch.linspace(-3, 4, 141) + 0.011
-    expected = fake_activation(values, made.scale, made.zero_point.int(), bits)
+    expected = fake_quantize_activation(values, made.scale, made.zero_point.int(), bits)
     assert made(values).tolist() == pytest.approx(expected.tolist(), abs=1e-6)
     assert len(set(made(values).tolist())) <= 2**bits
 
@@ -77,11 +80,11 @@ class Exported(SimpleNamespace):
     session: onnxruntime.InferenceSession
 
 
-def exported(place, architecture, config, settings, zero="", **words):
+def exported(place, architecture, config, quant_config, zero="", **words):
     """A model that has seen three batches, its file, and that file as onnxruntime rewrites it."""
     torch.manual_seed(0)
     model = getattr(transformers, architecture)(config).train()
-    modules = prepare(model, settings, **words)
+    modules = prepare(model, quant_config, QuantMode(active=True), **words)
     if zero:
         model.get_submodule(zero).weight.data[::2] = 0
         model.get_submodule(zero).weight.data[1, 3:6] = 0
@@ -90,7 +93,7 @@ def exported(place, architecture, config, settings, zero="", **words):
     freeze(modules)
     task = SimpleNamespace(outputs=("logits",), padding={})
     features = Dataset.from_dict({"input_ids": [[2, 5, 3]] * 2, "attention_mask": [[1, 1, 1]] * 2})
-    subject = Subject(
+    subject = EvalContext(
         task=task, tokenizer=make_tokenizer(), model=model, rows=features, eval_features=features,
         eval_batch_size=2, device=torch.device("cpu"),
     )  # fmt: skip
@@ -112,20 +115,20 @@ def cells(tmp_path_factory):
     return {
         "bert": exported(
             tmp_path_factory.mktemp("bert"), "BertForMaskedLM", transformers.BertConfig(**BERT),
-            Settings(active=True), "bert.encoder.layer.0.output.dense",
+            QuantConfig(), "bert.encoder.layer.0.output.dense",
         ),
         "distilbert": exported(
             tmp_path_factory.mktemp("distilbert"), "DistilBertForSequenceClassification",
-            transformers.DistilBertConfig(**DISTILBERT), Settings(active=True, dynamic=True, per_channel=False),
+            transformers.DistilBertConfig(**DISTILBERT), QuantConfig(dynamic=True, per_channel=False),
         ),
         "roberta": exported(
             tmp_path_factory.mktemp("roberta"), "RobertaForTokenClassification",
             transformers.RobertaConfig(**position, pad_token_id=0),
-            Settings(active=True, weight_bits=5, activation_bits=6), linear_outputs=True,
+            QuantConfig(weight_bits=5, activation_bits=6), linear_outputs=True,
         ),
         "bert of 7 bits": exported(
             tmp_path_factory.mktemp("seven"), "BertForMaskedLM", transformers.BertConfig(**BERT),
-            Settings(active=True, reduce_range=True),
+            QuantConfig(reduce_range=True),
         ),
     }  # fmt: skip
 
@@ -199,13 +202,13 @@ def test_a_cpu_that_saturates_computes_the_same_of_7_bits_and_something_else_of_
 
 def test_a_product_of_two_activations_is_bounded_by_no_weight(cells):
     """Queries and keys are rounded here. With a zero point of 128 OpenVINO multiplies them as signed numbers."""
-    inside = look(cells["roberta"].path)
+    inside = inspect_graph(cells["roberta"].path)
     assert (inside.largest_pair, inside.portable) == (510, False)
 
 
 @pytest.mark.parametrize(("name", "bits"), [("bert", 8), ("bert of 7 bits", 7)])
 def test_that_it_cannot_saturate_is_read_off_the_file(cells, name, bits):
-    inside, most = look(cells[name].path), 2 ** (bits - 1) - 1
+    inside, most = inspect_graph(cells[name].path), 2 ** (bits - 1) - 1
     assert most < inside.largest_pair <= 2 * most
     assert inside.portable == (bits < 8)
 
@@ -315,7 +318,7 @@ def test_a_module_with_two_names_and_one_that_is_never_run():
             return self.second(self.first(values))
 
     model = Twice()
-    modules = prepare(model, Settings(active=True))
+    modules = prepare(model, QuantConfig(), QuantMode(active=True))
     values = torch.randn(8, 4)
     model(values)
     freeze(modules)

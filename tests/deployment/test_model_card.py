@@ -67,19 +67,19 @@ def test_a_model_without_a_run():
 @pytest.mark.slow
 def test_the_calls_of_the_card_work(deployed):
     from sparse_xp import Pipeline
-    from sparse_xp.deployment.model_card import asked_of
 
     for kind in ("squad", "pairs", "conll2003"):
         pipeline = Pipeline(deployed(kind))
-        pipeline(**asked_of(pipeline.task))
+        pipeline(**pipeline.task.example())
 
 
 def test_no_file_of_a_run_that_is_passed_on_says_where_somebodys_home_is(tmp_path, monkeypatch, deployed):
     """The command, the teacher, the data: ``result.json``, ``report.md`` and ``model_card.md`` go to others."""
+    from sparse_xp.delivery import make_result as of_run
     from sparse_xp.deployment.model_card import model_card, run_card
-    from sparse_xp.report.run_report import report
-    from sparse_xp.result import Result, provenance
-    from sparse_xp.run import make_result as of_run
+    from sparse_xp.provenance import record_provenance
+    from sparse_xp.report.run_report import report_text
+    from sparse_xp.result import Result
     from tests.runs import SHORT, configure
 
     home = tmp_path / "home" / "alice"
@@ -96,19 +96,19 @@ def test_no_file_of_a_run_that_is_passed_on_says_where_somebodys_home_is(tmp_pat
         clock=SimpleNamespace(end=1.0, total_steps=1), train_features=[], train_rows=1, rows=[],
     )  # fmt: skip
     for name in ("device_name", "precision_name", "quantization", "pruned_names"):
-        monkeypatch.setattr(f"sparse_xp.run.{name}", lambda _: "none")
-    monkeypatch.setattr("sparse_xp.functional.masks.measure", lambda *_: told.sparsity)
-    monkeypatch.setattr("sparse_xp.functional.structured.removed", lambda _: None)
+        monkeypatch.setattr(f"sparse_xp.delivery.{name}", lambda _: "none")
+    monkeypatch.setattr("sparse_xp.delivery.measure", lambda *_: told.sparsity)
+    monkeypatch.setattr("sparse_xp.delivery.removed", lambda _: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.getcwd", lambda: "/elsewhere")  # not above the home, as no project is
-    made = of_run(config, run, told.metrics, provenance("abc", "def", command), (1, 1))
+    made = of_run(config, run, told.metrics, record_provenance("abc", "def", command), (1, 1))
     made.deployment = told.deployment
     made.sparsity.model, made.sparsity.encoder, made.sparsity.prunable = 0.5, 0.5, 0.5
     assert made.teacher == "../dense"
     made.write(tmp_path / "result.json")
     texts = [
         (tmp_path / "result.json").read_text(),
-        report(
+        report_text(
             made,
             [
                 {"step": 1, "epoch": 1.0, "loss": 1.0},

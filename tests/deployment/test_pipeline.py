@@ -13,11 +13,10 @@ import yaml
 
 from sparse_xp import Pipeline
 from sparse_xp.errors import UserError
-from sparse_xp.files import write_checksums
+from sparse_xp.files.checksums import write_checksums
 from sparse_xp.metrics import scores
 from sparse_xp.result import Result
 from sparse_xp.settings import Data
-from sparse_xp.tasks.answers import tags
 from sparse_xp.tasks.rows import load_rows
 from tests import fuzz_texts
 
@@ -84,11 +83,11 @@ def test_entities(deployed):
     names = pipeline.task.classes
     asked = [pipeline.encode(row) for row in rows]
     said = [
-        [tag for tag, _ in tags(names, each, outputs)]
+        [tag for tag, _ in pipeline.task.word_tags(each, outputs)]
         for each, outputs in zip(asked, pipeline.predict(asked, 32), strict=True)
     ]
     golds = [
-        [names[number] for number in pipeline.task.numbers({k: [v] for k, v in row.items()}, 0, 0)] for row in rows
+        [names[number] for number in pipeline.task.tag_numbers({k: [v] for k, v in row.items()}, 0, 0)] for row in rows
     ]
     assert scores.entity_scores(said, golds) == wanted
     # and joined into entities: the same entities, tagged anew
@@ -148,9 +147,9 @@ def test_texts_that_are_cut_are_counted(deployed, caplog):
         ("squad", {}, "No question: .* there is nothing"),
         ("squad", {"question": "Who?", "contxt": "I."}, r"contxt=: the task squad takes .* Did you mean 'context'\?"),
         ("squad", {"question": "who " * 50, "context": "I."}, "The question has .* tokens and leaves"),
-        ("squad", {"question": 1, "context": "I."}, "question=1: want a text"),
+        ("squad", {"question": 1, "context": "I."}, "question=1: expected a text"),
         ("pairs", {"text": "a"}, "No hypothesis or second: the task mnli needs premise or text and hypothesis or"),
-        ("conll2003", {"tokens": [1]}, "want words"),
+        ("conll2003", {"tokens": [1]}, "expected words"),
         (
             "conll2003",
             {"tokens": ["a", "b\ud83d"]},
@@ -165,10 +164,10 @@ def test_texts_that_are_cut_are_counted(deployed, caplog):
         ),
         ("squad", {"question": "\ud800", "context": "I."}, r"^question: character 0 is U\+D800"),
         ("squad", {"question": "Who?", "context": "I.\ud800"}, r"^context: character 2 is U\+D800"),
-        ("sst2", {"text": 10**5000}, r"^text=<int>: want a text"),
-        ("sst2", {"text": ["a"] * 100_000}, r"^text=\[\.\.\.\]: want a text"),
-        ("sst2", {"text": b"a"}, "^text=<bytes>: want a text"),
-        ("sst2", {"text": float("nan")}, "^text=nan: want a text"),
+        ("sst2", {"text": 10**5000}, r"^text=<int>: expected a text"),
+        ("sst2", {"text": ["a"] * 100_000}, r"^text=\[\.\.\.\]: expected a text"),
+        ("sst2", {"text": b"a"}, "^text=<bytes>: expected a text"),
+        ("sst2", {"text": float("nan")}, "^text=nan: expected a text"),
     ],
 )
 def test_texts_that_cannot_be(deployed, kind, asked, message):
@@ -179,7 +178,7 @@ def test_texts_that_cannot_be(deployed, kind, asked, message):
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([None], r"^None is no row: want an object with sentence or text"),
+        ([None], r"^None is no row: expected an object with sentence or text"),
         (["a", {"text": "b"}], r"^Row 0: 'a' is no row"),
         ([[]], r"^\[\.\.\.\] is no row"),
         ([{3: "a"}], r"there is 3\."),
@@ -199,8 +198,8 @@ def test_what_is_no_row(deployed, rows, message):
 @pytest.mark.parametrize("kind", ["squad", "squad_v2", "pairs", "conll2003"])
 def test_texts_that_are_odd_are_answered(deployed, kind, text):
     pipeline = Pipeline(deployed(kind), threads=1)
-    for names in pipeline.texts:
-        rows = [{other[0]: "a b" for other in pipeline.texts} | {name: text} for name in names]
+    for names in pipeline.text_names:
+        rows = [{other[0]: "a b" for other in pipeline.text_names} | {name: text} for name in names]
         assert len(json.dumps(pipeline(rows), allow_nan=False)) > 2
 
 
@@ -215,7 +214,7 @@ def test_a_text_of_many_words(deployed):
 @pytest.mark.parametrize("kind", ["squad", "squad_v2", "sst2", "pairs", "several", "conll2003"])
 def test_each_of_many_random_rows_has_an_answer_or_an_error(deployed, kind):
     pipeline = Pipeline(deployed(kind), threads=1)
-    rows = list(fuzz_texts.rows(0, 200, [names[-1] for names in pipeline.texts]))
+    rows = list(fuzz_texts.rows(0, 200, [names[-1] for names in pipeline.text_names]))
     told = list(pipeline.stream(rows, batch=8, errors="keep"))
     wrong = [number for number, answer in enumerate(told) if "error" in answer]
     assert len(told) == 200
@@ -244,7 +243,7 @@ def test_rows_that_cannot_be_answered_keep_their_places(deployed):
     assert next(pipeline.stream([rows[7]], errors="keep"))["error"].startswith("Row 0: ")
     with pytest.raises(UserError, match=r"^Row 0: text: character 0"):
         list(pipeline.stream(rows))
-    with pytest.raises(UserError, match=r"batch=0: want at least 1"):
+    with pytest.raises(UserError, match=r"batch=0: expected at least 1"):
         list(pipeline.stream(rows, batch=0))
 
 
@@ -270,7 +269,7 @@ def test_a_row_of_several_is_named(deployed):
 def test_more_tokens_than_the_model_has_places(deployed, folder):
     with pytest.raises(UserError, match=r"max_length=1000: the model in .* takes at most 512"):
         Pipeline(deployed("sst2"), max_length=1000)
-    with pytest.raises(UserError, match=r"max_length=3: .* want 8 or more"):
+    with pytest.raises(UserError, match=r"max_length=3: .* expected 8 or more"):
         Pipeline(deployed("sst2"), max_length=3)
 
 

@@ -7,14 +7,14 @@ import torch
 from torch.nn import functional
 from transformers import BertConfig, BertForMaskedLM
 
-from sparse_xp.functional import chunked_loss as vocabulary
-from sparse_xp.functional.chunked_loss import Projected, always_lazy, cross_entropy, divergence, lazy_projection
+from sparse_xp.functional import chunked_loss
+from sparse_xp.functional.chunked_loss import LazyLogits, cross_entropy, divergence, lazy_projection, make_always_lazy
 from sparse_xp.modifiers.distillation import distillation_loss
 
 
 @pytest.fixture(params=[1, 40, 10_000], ids=["a row a chunk", "a few rows", "all rows"])
 def _chunks(request, monkeypatch):
-    monkeypatch.setattr(vocabulary, "ELEMENTS", {"cpu": request.param})
+    monkeypatch.setattr(chunked_loss, "CHUNK_ELEMENTS", {"cpu": request.param})
 
 
 def tensors(rows=7, width=5, words=11, seed=0):
@@ -24,13 +24,13 @@ def tensors(rows=7, width=5, words=11, seed=0):
 
 
 def lazily(hidden, weight, bias):
-    return Projected(hidden, weight, bias, torch.float32)
+    return LazyLogits(hidden, weight, bias, torch.float32)
 
 
 def test_numbers_worked_out_by_hand():
     """Student [[2,0,0],[0,1,0]], teacher [[1,0,0],[0,0,3]], labels (0, 2), as in the distillation of whole logits."""
     student, teacher = torch.tensor([[2.0, 0, 0], [0, 1, 0]]), torch.tensor([[1.0, 0, 0], [0, 0, 3]])
-    logits, taught = (Projected(each, torch.eye(3), None, torch.float32) for each in (student, teacher))
+    logits, taught = (LazyLogits(each, torch.eye(3), None, torch.float32) for each in (student, teacher))
     assert divergence(logits, taught, 2.0).item() == pytest.approx(0.833099, abs=1e-6)
     assert divergence(logits, teacher, 1.0).item() == pytest.approx(0.625778, abs=1e-6)
     assert cross_entropy(logits, torch.tensor([0, 2])).item() == pytest.approx(0.895495, abs=1e-6)
@@ -66,7 +66,7 @@ def test_chosen_tokens_are_those_of_the_mask():
     logits = lazily(hidden.view(2, 3, 5), weight, bias)
     teacher = torch.randn(2, 3, 11, generator=torch.Generator().manual_seed(2))
     a = distillation_loss(logits, teacher, 2.0, tokens=mask)
-    torch.testing.assert_close(a, distillation_loss(logits.whole(), teacher, 2.0, tokens=mask))
+    torch.testing.assert_close(a, distillation_loss(logits.materialize(), teacher, 2.0, tokens=mask))
 
 
 def test_no_label_at_all_is_no_loss():
@@ -92,17 +92,17 @@ def test_a_model_is_lazy_in_training_alone_and_then_as_before():
     with lazy_projection(model):
         assert isinstance(model.eval()(tokens).logits, torch.Tensor)
         lazy = model.train()(tokens).logits
-        assert isinstance(lazy, Projected)
-        torch.testing.assert_close(lazy.whole(), whole)
+        assert isinstance(lazy, LazyLogits)
+        torch.testing.assert_close(lazy.materialize(), whole)
     assert type(model.get_output_embeddings()) is torch.nn.Linear
-    always_lazy(model.eval())
-    assert isinstance(model(tokens).logits, Projected)
+    make_always_lazy(model.eval())
+    assert isinstance(model(tokens).logits, LazyLogits)
 
 
 def test_bfloat16_is_near():
     ours, theirs = tensors(words=50), tensors(words=50)
     teacher = [each.detach() for each in tensors(words=50, seed=1)]
-    half = Projected(*ours, torch.bfloat16)
+    half = LazyLogits(*ours, torch.bfloat16)
     a, b = divergence(half, lazily(*teacher), 2.0), divergence(lazily(*theirs), lazily(*teacher), 2.0)
     assert a.item() == pytest.approx(b.item(), rel=0.02)
     a.backward()

@@ -101,7 +101,7 @@ def test_the_model_is_afterwards_what_it_was(bert, tmp_path):
         stop()
     assert not any(type(module) is CheapDropout for module in bert.modules())
     assert bert.config._attn_implementation == "sdpa"
-    assert dropout.NAME not in (tmp_path / "config.json").read_text()
+    assert dropout.ATTENTION_NAME not in (tmp_path / "config.json").read_text()
     assert json.loads((tmp_path / "config.json").read_text())["hidden_size"] == bert.config.hidden_size
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sparse_xp.functional.fisher import add_gradient, first_inverse, in_blocks, obs_scores, without
+from sparse_xp.functional.fisher import add_gradient, first_inverse, in_blocks, obs_scores, prune_and_compensate
 
 
 def estimate(gradients: list[list[float]], size: int, damp: float) -> Tensor:
@@ -20,7 +20,7 @@ def close(found: Tensor, expected: list) -> None:
     torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-6)
 
 
-#: the second example of T13, recorded from SparseML: two blocks of four weights, two gradients, damp 0.5
+#: recorded from SparseML: two blocks of four weights, two gradients, damp 0.5
 GRADIENTS = [[1.0, 0, 0, 0, 0, 0, 0, 0], [0.0, 1, 0, 0, 1, 1, 0, 0]]
 WEIGHT = [1.0, 1, 1, 1, 1, 2, 0, 1]
 
@@ -34,15 +34,15 @@ def test_the_inverse_before_any_gradient():
     assert first_inverse(3, 2, 0.5).tolist() == [[[2, 0], [0, 2]], [[2, 0], [0, 2]]]
 
 
-def test_one_block_of_two():  # T13 (i): the inverse of [[2, 1], [1, 2]]
+def test_one_block_of_two():  # the inverse of [[2, 1], [1, 2]]
     inverse = estimate([[1.0, 1.0]], size=2, damp=1.0)
     close(inverse, [[[2 / 3, -1 / 3], [-1 / 3, 2 / 3]]])
     weight = torch.tensor([1.0, 2.0])
     close(obs_scores(inverse, weight), [0.75, 3.0])
-    close(without(inverse, weight, torch.tensor([True, False])), [0.0, 2.5])
+    close(prune_and_compensate(inverse, weight, torch.tensor([True, False])), [0.0, 2.5])
 
 
-def test_two_blocks_of_four():  # T13 (ii)
+def test_two_blocks_of_four():  # recorded from SparseML 1.x
     inverse = estimate(GRADIENTS, size=4, damp=0.5)
     close(inverse[0], torch.diag(torch.tensor([1.0, 1, 2, 2])).tolist())
     close(inverse[1], [[4 / 3, -2 / 3, 0, 0], [-2 / 3, 4 / 3, 0, 0], [0, 0, 2, 0], [0, 0, 0, 2]])
@@ -50,15 +50,15 @@ def test_two_blocks_of_four():  # T13 (ii)
     close(obs_scores(inverse, weight), [0.5, 0.5, 0.25, 0.25, 0.375, 1.5, 0, 0.25])
     pruned = torch.zeros(8, dtype=torch.bool)
     pruned[[1, 4]] = True
-    close(without(inverse, weight, pruned), [1.0, 0, 1, 1, 0, 2.5, 0, 1])
+    close(prune_and_compensate(inverse, weight, pruned), [1.0, 0, 1, 1, 0, 2.5, 0, 1])
 
 
-def test_groups_of_four():  # T13 (ii), block4
+def test_groups_of_four():  # recorded from SparseML 1.x
     inverse = estimate(GRADIENTS, size=4, damp=0.5)
     weight = torch.tensor(WEIGHT).view(1, 8)
     close(obs_scores(inverse, weight, group=4), [[1.5] * 4 + [3.75] * 4])
     pruned = torch.tensor([[True] * 4 + [False] * 4])
-    close(without(inverse, weight, pruned, group=4), [[0.0, 0, 0, 0, 1, 2, 0, 1]])
+    close(prune_and_compensate(inverse, weight, pruned, group=4), [[0.0, 0, 0, 0, 1, 2, 0, 1]])
 
 
 def test_two_groups_in_one_block_make_up_for_each_other():
@@ -69,7 +69,7 @@ def test_two_groups_in_one_block_make_up_for_each_other():
     weight = torch.tensor([1.0, 2, 0, 0, 3, 0, 0, 0])
     close(obs_scores(inverse, weight, group=4), [(1 * 1.5 + 4) / 2] * 4 + [6.75] * 4)
     pruned = torch.tensor([False] * 4 + [True] * 4)
-    close(without(inverse, weight, pruned, group=4), [2.5, 2, 0, 0, 0, 0, 0, 0])
+    close(prune_and_compensate(inverse, weight, pruned, group=4), [2.5, 2, 0, 0, 0, 0, 0, 0])
 
 
 def test_it_is_the_inverse_of_damp_and_the_mean_of_outer_products():
@@ -93,7 +93,7 @@ def test_the_correction_is_the_best_one_for_a_single_weight():
     gradients = torch.randn(6, 4, generator=generator)
     weight = torch.randn(4, generator=generator)
     inverse = estimate(gradients.tolist(), size=4, damp=0.5)
-    change = without(inverse, weight, torch.tensor([False, True, False, False])) - weight
+    change = prune_and_compensate(inverse, weight, torch.tensor([False, True, False, False])) - weight
     fisher = 0.5 * torch.eye(4) + gradients.T @ gradients / 6
     close((fisher @ change)[[0, 2, 3]], [0.0, 0.0, 0.0])
     # and the loss that it costs is the score
@@ -106,7 +106,7 @@ def test_results_have_the_shape_of_the_weight(size):
     inverse = first_inverse(15, size, 1e-7)
     add_gradient(inverse, torch.randn(3, 5), 1)
     assert obs_scores(inverse, weight).shape == (3, 5)
-    corrected = without(inverse, weight, torch.eye(3, 5, dtype=torch.bool))
+    corrected = prune_and_compensate(inverse, weight, torch.eye(3, 5, dtype=torch.bool))
     assert (corrected.shape, corrected.dtype) == ((3, 5), torch.bfloat16)
     assert corrected[torch.eye(3, 5, dtype=torch.bool)].eq(0).all()
 
@@ -117,4 +117,6 @@ def test_blocks_of_one_are_the_diagonal():
     close(inverse, [[[0.4]], [[0.2]]])
     weight = torch.tensor([1.0, 0.5])
     close(obs_scores(inverse, weight), [1.25, 0.625])
-    close(without(inverse, weight, torch.tensor([True, False])), [0.0, 0.5])  # no neighbour to make up for it
+    close(
+        prune_and_compensate(inverse, weight, torch.tensor([True, False])), [0.0, 0.5]
+    )  # no neighbour to make up for it

@@ -7,44 +7,19 @@ from typing import Any
 
 import pytest
 import torch
-import transformers
 from torch import nn
 
 from sparse_xp.errors import UserError
-from sparse_xp.functional.layers import Bypass, Gate, bypass, encoder_layers, remove_bypassed, select_modules
-from sparse_xp.functional.masks import select_parameters
+from sparse_xp.functional.layers import Bypass, LayerGate, bypass_layers, encoder_layers, remove_bypassed
+from sparse_xp.functional.selection import select_modules, select_parameters
+from tests.encoders import BATCH, KINDS, make_encoder
 
 torch.set_num_threads(1)
 
-#: where the layers are, and what the configuration calls their number
-KINDS = {
-    "Bert": ("bert.encoder.layer", "num_hidden_layers"),
-    "DistilBert": ("distilbert.transformer.layer", "n_layers"),
-    "Roberta": ("roberta.encoder.layer", "num_hidden_layers"),
-}
-
-
-def make(kind: str, layers: int = 4, seed: int = 0) -> Any:
-    torch.manual_seed(seed)
-    shape: dict[str, Any] = {
-        "vocab_size": 30, "hidden_size": 8, "num_hidden_layers": layers, "num_attention_heads": 2,
-        "intermediate_size": 16, "max_position_embeddings": 24,
-    }  # fmt: skip
-    if kind == "DistilBert":
-        shape = {"vocab_size": 30, "dim": 8, "n_layers": layers, "n_heads": 2, "hidden_dim": 16}
-    config = getattr(transformers, f"{kind}Config")(**shape)
-    return getattr(transformers, f"{kind}ForSequenceClassification")(config).eval()
-
-
-BATCH = {
-    "input_ids": torch.tensor([[2, 5, 6, 7, 3], [2, 8, 3, 0, 0]]),
-    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
-}
-
 
 def shortened(kind: str, gone: set[int]) -> Any:
-    """A model of fewer layers, built as such, that has the weights of ``make(kind)`` without the layers ``gone``."""
-    whole, small = make(kind), make(kind, 4 - len(gone), seed=1)
+    """Return a model built with fewer layers that has the weights of ``make_encoder(kind)`` but for those ``gone``."""
+    whole, small = make_encoder(kind), make_encoder(kind, 4 - len(gone), seed=1)
     where = KINDS[kind][0]
     left = [number for number in range(4) if number not in gone]
     state = {name: weight for name, weight in whole.state_dict().items() if not name.startswith(f"{where}.")}
@@ -58,9 +33,9 @@ def shortened(kind: str, gone: set[int]) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("gone", [{1}, {0, 3}, {1, 2, 3}])
 def test_bypassed_and_removed_compute_what_a_shorter_model_does(tmp_path, kind, gone):
-    model, where = make(kind), KINDS[kind][0]
+    model, where = make_encoder(kind), KINDS[kind][0]
     expected = shortened(kind, gone)(**BATCH, output_hidden_states=True)
-    bypass(model, [f"{where}.{number}" for number in gone])
+    bypass_layers(model, [f"{where}.{number}" for number in gone])
     for _ in range(2):  # transformers puts its hooks for hidden states in at the first call that wants them
         assert torch.equal(model(**BATCH).logits, expected.logits)
         found = model(**BATCH, output_hidden_states=True)
@@ -68,7 +43,7 @@ def test_bypassed_and_removed_compute_what_a_shorter_model_does(tmp_path, kind, 
         assert len(found.hidden_states) == len(expected.hidden_states) == 5 - len(gone)
         assert all(map(torch.equal, found.hidden_states, expected.hidden_states))
     left = [f"{where}.{number}" for number in range(4) if number not in gone]
-    assert list(encoder_layers(model)) == left  # T34: their names are those they had
+    assert list(encoder_layers(model)) == left  # their names are those they had
     assert model.config.num_hidden_layers == 4
 
     remove_bypassed(model)
@@ -84,8 +59,8 @@ def test_bypassed_and_removed_compute_what_a_shorter_model_does(tmp_path, kind, 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bypass_has_no_parameters_and_gradients_go_through(kind):
-    model, where = make(kind), KINDS[kind][0]
-    bypass(model, [f"{where}.0", f"{where}.2"])
+    model, where = make_encoder(kind), KINDS[kind][0]
+    bypass_layers(model, [f"{where}.0", f"{where}.2"])
     assert not list(Bypass().parameters())
     model.train()(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
     assert all(weight.grad is not None for weight in model.get_submodule(f"{where}.1").parameters())
@@ -101,12 +76,12 @@ def test_a_gate_by_hand():
     """dL/dg of x + g * (2 x - x) under the loss 3 a + 5 b is 3 x + 5 y."""
     layer, values, heard = Twice(), torch.tensor([[1.0, 10.0]], requires_grad=True), []
     layer.register_forward_hook(lambda *given: heard.append(given[2]))
-    gate = Gate(layer)
-    gate.set(open=True, weighs=True)
+    gate = LayerGate(layer)
+    gate.set_state(is_open=True, tracks_gradient=True)
     found = layer(values, None)
     (found @ torch.tensor([3.0, 5.0])).sum().backward()
     assert (found.tolist(), gate.value.grad.item(), values.grad.tolist()) == ([[2.0, 20.0]], 53.0, [[6.0, 10.0]])
-    gate.set(open=False, weighs=True)
+    gate.set_state(is_open=False, tracks_gradient=True)
     assert layer(values).tolist() == [[1.0, 10.0]]
     with torch.no_grad():
         assert layer(values).tolist() == [[1.0, 10.0]]
@@ -118,22 +93,22 @@ def test_a_gate_by_hand():
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_open_gate_changes_no_bit_and_a_closed_one_is_a_bypass(kind):
     torch.manual_seed(0)
-    model, other, where = make(kind), make(kind), KINDS[kind][0]
+    model, other, where = make_encoder(kind), make_encoder(kind), KINDS[kind][0]
     labels = torch.tensor([0, 1])
-    gates = [Gate(layer) for layer in encoder_layers(model).values()]
+    gates = [LayerGate(layer) for layer in encoder_layers(model).values()]
     for gate in gates:
-        gate.set(open=True, weighs=True)
+        gate.set_state(is_open=True, tracks_gradient=True)
     for each in (model, other):
         each(**BATCH, labels=labels).loss.backward()
     pairs = zip(model.parameters(), other.parameters(), strict=True)
     assert all(torch.equal(one.grad, two.grad) for one, two in pairs)
     assert all(gate.value.grad != 0 for gate in gates)
     model.zero_grad()
-    gates[1].set(open=False, weighs=True)
+    gates[1].set_state(is_open=False, tracks_gradient=True)
     model(**BATCH, labels=labels).loss.backward()
     assert gates[1].value.grad is None
     assert all((weight.grad == 0).all() for weight in model.get_submodule(f"{where}.1").parameters())
-    bypass(other, [f"{where}.1"])
+    bypass_layers(other, [f"{where}.1"])
     assert torch.equal(model(**BATCH).logits, other(**BATCH).logits)
 
 
@@ -141,9 +116,9 @@ def test_an_open_gate_changes_no_bit_and_a_closed_one_is_a_bypass(kind):
     ("gone", "tensors"), [([1, 3, 5, 7, 9, 10], 36), ([1, 2, 3, 4, 5, 7, 8, 9, 10], 18)]
 )  # the 6-layer and the 3-layer recipes
 def test_patterns_of_pruning_match_the_survivors_only(gone, tensors):
-    model = make("Bert", 12)
+    model = make_encoder("Bert", 12)
     assert len(select_parameters(model, ["__ENCODER__"])) == 72
-    bypass(model, [f"bert.encoder.layer.{number}" for number in gone])
+    bypass_layers(model, [f"bert.encoder.layer.{number}" for number in gone])
     six = [
         f"re:bert.encoder.layer.*.{part}.weight"
         for part in (
@@ -161,7 +136,7 @@ def test_patterns_of_pruning_match_the_survivors_only(gone, tensors):
 
 
 def test_a_model_without_bypasses_is_left_alone():
-    model = make("Bert")
+    model = make_encoder("Bert")
     before = dict(model.named_modules())
     remove_bypassed(model)
     assert dict(model.named_modules()) == before

@@ -6,34 +6,27 @@ import pytest
 import torch
 import transformers
 from safetensors.torch import load_file
-from tests.test_structure import BATCH, KINDS, make
 from torch import nn
 
 from sparse_xp.errors import UserError
 from sparse_xp.expand import main as expand_command
-from sparse_xp.functional.cost_model import Shape
-from sparse_xp.functional.fake_quant import Settings, freeze, prepare
-from sparse_xp.functional.layers import Gate
+from sparse_xp.functional.cost_model import LayerShape
 from sparse_xp.functional.measured import Removed
-from sparse_xp.functional.structured import (
-    blocks,
-    cut_out,
-    expand,
-    fitting,
-    full_shape,
-    gate_gradients,
-    gone_layers,
-    linear,
-    loud,
-    remove,
-    removed,
+from sparse_xp.functional.quant_config import QuantConfig, QuantMode
+from sparse_xp.functional.quant_modules import freeze, prepare
+from sparse_xp.functional.structured.blocks import encoder_blocks, linear_at, sizes_of
+from sparse_xp.functional.structured.config import full_shape, removal_summary, removed_layer_numbers
+from sparse_xp.functional.structured.loading import expand_model, reduced_class
+from sparse_xp.functional.structured.removal import (
+    count_nonzero_groups,
+    remove_groups,
+    select_groups,
     shrink,
-    silence,
-    sizes_of,
-    squared_norms,
-    without_lowest,
+    zero_groups,
 )
-from sparse_xp.models.reduced import load
+from sparse_xp.functional.structured.scores import gate_gradients, squared_norms, without_lowest
+from sparse_xp.models.reduced import load_reduced_model
+from tests.encoders import BATCH, KINDS, close_layers, logits, make_encoder
 
 T = torch.tensor
 
@@ -44,23 +37,18 @@ KEPT = [((1, 0), 5), ((1, 1), 16), ((0, 1), 16), ((1, 0), 1)]
 def kept_of(model):
     return {
         block.name: (T(heads, dtype=torch.bool), torch.arange(16) < neurons)
-        for block, (heads, neurons) in zip(blocks(model), KEPT, strict=True)
+        for block, (heads, neurons) in zip(encoder_blocks(model), KEPT, strict=True)
     }
 
 
 def silenced(kind):
     """A model whose silenced groups are zero, and what it keeps."""
-    model = make(kind)
+    model = make_encoder(kind)
     kept = kept_of(model)
-    for block in blocks(model):
-        for name, cut in block.cuts(*kept[block.name]).items():
-            silence(linear(model, name), cut)
+    for block in encoder_blocks(model):
+        for name, mask in block.linear_masks(*kept[block.name]).items():
+            zero_groups(linear_at(model, name), mask)
     return model, kept
-
-
-def logits(model):
-    with torch.no_grad():
-        return model.eval()(**BATCH).logits
 
 
 # Scores
@@ -105,19 +93,19 @@ def test_silence_and_cut_by_hand():
     layer.weight.data, layer.bias.data = T([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), T([7.0, 8.0])
     layer.weight.grad, layer.bias.grad = torch.ones(2, 3), torch.ones(2)
     rows, columns = (T([False, True]), None), (None, T([True, False, True]))
-    assert (loud(layer, rows), loud(layer, columns)) == (4, 2)
-    silence(layer, rows, gradients=True)
+    assert (count_nonzero_groups(layer, rows), count_nonzero_groups(layer, columns)) == (4, 2)
+    zero_groups(layer, rows, gradients=True)
     assert (layer.weight.grad.tolist(), layer.bias.grad.tolist()) == ([[0.0] * 3, [1.0] * 3], [0.0, 1.0])
-    silence(layer, columns)
+    zero_groups(layer, columns)
     assert layer.weight.tolist() == [[1.0, 0.0, 3.0], [4.0, 0.0, 6.0]]
-    assert (loud(layer, rows), loud(layer, columns)) == (3, 0)
+    assert (count_nonzero_groups(layer, rows), count_nonzero_groups(layer, columns)) == (3, 0)
     weight = layer.weight
     shrink(layer, columns)
     shrink(layer, rows)
     assert layer.weight is weight
     assert (layer.weight.tolist(), layer.bias.tolist()) == ([[4.0, 6.0]], [8.0])
     assert (layer.in_features, layer.out_features) == (2, 1)
-    assert cut_out(T([1, 2]), rows).tolist() == [2]
+    assert select_groups(T([1, 2]), rows).tolist() == [2]
 
 
 # Whole models
@@ -125,11 +113,11 @@ def test_silence_and_cut_by_hand():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_blocks_know_heads_and_neurons(kind):
-    model = make(kind)
+    model = make_encoder(kind)
     assert sizes_of(model) == [(2, 16)] * 4
-    assert full_shape(model) == Shape(8, 2, 4, 16)
-    assert removed(model) is None
-    assert blocks(model)[1].name == f"{KINDS[kind][0]}.1"
+    assert full_shape(model) == LayerShape(8, 2, 4, 16)
+    assert removal_summary(model) is None
+    assert encoder_blocks(model)[1].name == f"{KINDS[kind][0]}.1"
 
 
 def test_another_kind_of_encoder_is_refused():
@@ -137,25 +125,25 @@ def test_another_kind_of_encoder_is_refused():
         vocab_size=30, embedding_size=8, hidden_size=8, num_attention_heads=2, intermediate_size=16
     )
     with pytest.raises(UserError, match="AlbertModel: structured pruning knows the layers of BERT, RoBERTa"):
-        blocks(transformers.AlbertModel(config))
+        encoder_blocks(transformers.AlbertModel(config))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_the_same_before_and_after_removal_and_after_loading(tmp_path, kind):
     model, kept = silenced(kind)
     before = logits(model)
-    remove(model, kept)
+    remove_groups(model, kept)
     torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
     assert sizes_of(model) == [(1, 5), (2, 16), (1, 16), (1, 1)]
     # 5 of 8 heads and 38 of 64 neurons are left, of 4 * 8 * 4 and 2 * 8 weights each
-    assert removed(model).share == pytest.approx(1 - (5 * 128 + 38 * 16) / (8 * 128 + 64 * 16))
+    assert removal_summary(model).share == pytest.approx(1 - (5 * 128 + 38 * 16) / (8 * 128 + 64 * 16))
     model.save_pretrained(tmp_path)
-    loaded = load(tmp_path)
+    loaded = load_reduced_model(tmp_path)
     assert type(loaded).__name__ == type(model).__name__
-    assert (sizes_of(loaded), full_shape(loaded), removed(loaded)) == (
+    assert (sizes_of(loaded), full_shape(loaded), removal_summary(loaded)) == (
         sizes_of(model),
-        Shape(8, 2, 4, 16),
-        removed(model),
+        LayerShape(8, 2, 4, 16),
+        removal_summary(model),
     )
     assert torch.equal(logits(loaded), logits(model))
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
@@ -170,25 +158,25 @@ def test_logits_are_the_same_before_and_after_removal_and_after_loading(tmp_path
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_neurons_alone_leave_a_stock_model(tmp_path, kind):
-    model = make(kind)
-    kept = {block.name: (torch.ones(2, dtype=torch.bool), torch.arange(16) % 2 == 0) for block in blocks(model)}
-    for block in blocks(model):
-        for name, cut in block.cuts(*kept[block.name]).items():
-            silence(linear(model, name), cut)
+    model = make_encoder(kind)
+    kept = {block.name: (torch.ones(2, dtype=torch.bool), torch.arange(16) % 2 == 0) for block in encoder_blocks(model)}
+    for block in encoder_blocks(model):
+        for name, mask in block.linear_masks(*kept[block.name]).items():
+            zero_groups(linear_at(model, name), mask)
     before = logits(model)
-    remove(model, kept)
+    remove_groups(model, kept)
     model.save_pretrained(tmp_path)
     stock, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     torch.testing.assert_close(logits(stock), before, atol=1e-6, rtol=0)
-    assert full_shape(stock) == Shape(8, 2, 4, 16)
-    assert removed(stock).share == pytest.approx(0.25)
+    assert full_shape(stock) == LayerShape(8, 2, 4, 16)
+    assert removal_summary(stock).share == pytest.approx(0.25)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_expanded_a_stock_model_has_the_same_logits(tmp_path, kind):
     model, kept = silenced(kind)
-    remove(model, kept)
+    remove_groups(model, kept)
     before = logits(model)
     model.save_pretrained(tmp_path / "small")
     (tmp_path / "small/tokenizer.json").write_text("{}")
@@ -196,7 +184,7 @@ def test_expanded_a_stock_model_has_the_same_logits(tmp_path, kind):
     stock, info = type(model).from_pretrained(tmp_path / "whole", output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     torch.testing.assert_close(logits(stock), before, atol=1e-6, rtol=0)
-    assert (sizes_of(stock), removed(stock)) == ([(2, 16)] * 4, None)
+    assert (sizes_of(stock), removal_summary(stock)) == ([(2, 16)] * 4, None)
     assert (tmp_path / "whole/tokenizer.json").is_file()
     with pytest.raises(UserError, match="is left as it is"):
         expand_command([f"model={tmp_path}/small", f"out={tmp_path}/whole"])
@@ -206,78 +194,71 @@ def test_expanded_a_stock_model_has_the_same_logits(tmp_path, kind):
         expand_command([f"model={tmp_path}", f"out={tmp_path}/again"])
 
 
-def without(model, *gone):
-    """``model`` with the gates of some layers closed, and what it keeps."""
-    kept = {}
-    for number, block in enumerate(blocks(model)):
-        gate = Gate(model.get_submodule(block.name))
-        gate.set(open=number not in gone, weighs=False)
-        kept[block.name] = tuple(torch.full((n,), number not in gone) for n in sizes_of(model)[number])
-    return kept
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_layer_that_keeps_nothing_goes_whole(tmp_path, kind):
-    model = make(kind)
-    kept = without(model, 1, 2)
+    model = make_encoder(kind)
+    kept = close_layers(model, 1, 2)
     before = logits(model)
-    remove(model, kept)
+    remove_groups(model, kept)
     torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
-    assert (sizes_of(model), gone_layers(model), full_shape(model)) == ([(2, 16)] * 2, [1, 2], Shape(8, 2, 4, 16))
-    assert removed(model).share == pytest.approx(0.5)
+    assert (sizes_of(model), removed_layer_numbers(model), full_shape(model)) == (
+        [(2, 16)] * 2,
+        [1, 2],
+        LayerShape(8, 2, 4, 16),
+    )
+    assert removal_summary(model).share == pytest.approx(0.5)
     assert (
-        removed(model).told()
+        removal_summary(model).description
         == "50.0% of the encoder removed (heads 2 in 2 layers; neurons 16 in 2 layers; without layers 1 2)"
     )
     model.save_pretrained(tmp_path)
     stock, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
-    for loaded in (stock, load(tmp_path)):
+    for loaded in (stock, load_reduced_model(tmp_path)):
         torch.testing.assert_close(logits(loaded), before, atol=1e-6, rtol=0)
-        assert removed(loaded) == removed(model)
+        assert removal_summary(loaded) == removal_summary(model)
 
 
 def test_layers_are_counted_in_the_full_model_by_a_second_removal():
-    model = make("Bert")
-    remove(model, without(model, 1))
-    kept = without(model, 1)  # the third of the first four
-    block = blocks(model)[2]
+    model = make_encoder("Bert")
+    remove_groups(model, close_layers(model, 1))
+    kept = close_layers(model, 1)  # the third of the first four
+    block = encoder_blocks(model)[2]
     kept[block.name] = T([True, False]), torch.arange(16) < 8
-    for name, cut in block.cuts(*kept[block.name]).items():
-        silence(linear(model, name), cut)
+    for name, mask in block.linear_masks(*kept[block.name]).items():
+        zero_groups(linear_at(model, name), mask)
     before = logits(model)
-    remove(model, kept)
+    remove_groups(model, kept)
     torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
-    assert removed(model) == Removed(1 - (1 + 0.5) / 4, [2, 1], [16, 8], [1, 2])
-    expand(model)
+    assert removal_summary(model) == Removed(1 - (1 + 0.5) / 4, [2, 1], [16, 8], [1, 2])
+    expand_model(model)
     torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
-    assert (sizes_of(model), removed(model)) == ([(2, 16)] * 2, None)
+    assert (sizes_of(model), removal_summary(model)) == ([(2, 16)] * 2, None)
 
 
 def test_removal_twice():
     model, kept = silenced("Bert")
-    remove(model, kept)
+    remove_groups(model, kept)
     second = {
         block.name: (torch.ones(heads, dtype=torch.bool), torch.arange(neurons) < 1)
-        for block, (heads, neurons) in zip(blocks(model), sizes_of(model), strict=True)
+        for block, (heads, neurons) in zip(encoder_blocks(model), sizes_of(model), strict=True)
     }
-    remove(model, second)
+    remove_groups(model, second)
     assert sizes_of(model) == [(1, 1), (2, 1), (1, 1), (1, 1)]
-    assert full_shape(model) == Shape(8, 2, 4, 16)
+    assert full_shape(model) == LayerShape(8, 2, 4, 16)
     assert model.config.intermediate_size == 1
-    expand(model)
+    expand_model(model)
     assert sizes_of(model) == [(2, 16)] * 4
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
 def test_integers_are_the_same_after_removal(per_channel):
     model, kept = silenced("Bert")
-    settings = Settings(per_channel=per_channel, active=True)
-    modules = prepare(model, settings)
+    modules = prepare(model, QuantConfig(per_channel=per_channel), QuantMode(active=True))
     model.train()(**BATCH)
     freeze(modules)
     before = logits(model)
-    remove(model, kept)
+    remove_groups(model, kept)
     torch.testing.assert_close(logits(model), before, atol=1e-5, rtol=0)
     query = model.bert.encoder.layer[0].attention.self.query
     assert query.quant.scale.shape == ((4,) if per_channel else ())
@@ -285,7 +266,7 @@ def test_integers_are_the_same_after_removal(per_channel):
 
 def test_a_damaged_configuration_is_refused(tmp_path):
     model, kept = silenced("Bert")
-    remove(model, kept)
+    remove_groups(model, kept)
     model.config.structure["heads"] = [1, 2]
     with pytest.raises(UserError, match=r"config\.json is damaged: its 'structure' \{"):
-        fitting(type(model), model.config)(model.config)
+        reduced_class(type(model), model.config)(model.config)

@@ -17,8 +17,9 @@ from transformers import (
 )
 
 from sparse_xp.errors import UserError
-from sparse_xp.functional.masks import select_parameters
-from sparse_xp.models.loading import heads_of, load_model, load_teacher
+from sparse_xp.functional.selection import select_parameters
+from sparse_xp.models.heads import describe_new_heads
+from sparse_xp.models.loading import load_model, load_teacher_model
 from sparse_xp.modifiers import MagnitudePruning
 from sparse_xp.tasks import PairPretraining
 from tests.tiny import make_run, make_tokenizer
@@ -90,7 +91,7 @@ def test_a_checkpoint_without_heads_gets_them_and_is_no_teacher(tmp_path):
     tokenizer.save_pretrained(tmp_path)
     task = PairPretraining(name="text", dataset=None, folder="text")
     model, new = load_model(task, str(tmp_path))
-    assert heads_of(new) == ["masked words", "next sentences"]
+    assert describe_new_heads(new) == ["masked words", "next sentences"]
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
     with pytest.raises(UserError, match="recipe=teacher_preparation"):
-        load_teacher(task, str(tmp_path), tokenizer)
+        load_teacher_model(task, str(tmp_path), tokenizer)

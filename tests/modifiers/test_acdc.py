@@ -12,7 +12,7 @@ from torch import nn
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ACDCPruning, ConstantPruning
 from sparse_xp.modifiers.acdc import is_dense
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
 from tests.simulation import bert_run, matrix_run, num_zeros, simulate, through_a_file
 from tests.tiny import make_run
 
@@ -84,7 +84,7 @@ def test_a_dense_phase_lets_weights_grow_and_a_sparse_one_holds_them():
     seen, reached, masks = [], [], []
     for _ in simulate(run, modifier):
         seen.append(num_zeros(modifier))
-        reached.append(modifier.reached(run))
+        reached.append(modifier.target_reached(run))
         masks.append(modifier.masks)
         modifier.check(run)
     sparse, dense = {64: {32}, 128: {64}}, {64: {0}, 128: {0}}
@@ -176,10 +176,10 @@ def test_refusals_name_the_key(fields, message):
 def test_what_does_not_fit_the_run_is_refused():
     run = bert_run(4, 4)
     late = ACDCPruning(compression_sparsity=0.5, update_frequency=0.1, start=0.9, end=1.0)
-    with pytest.raises(UserError, match=r"sparsity: ACDCPruning: start=0\.9 lies behind"):
-        Recipe({"sparsity": late}, run.clock)
+    with pytest.raises(UserError, match=r"sparsity: ACDCPruning: start=0\.9 is after"):
+        ModifierList({"sparsity": late}, run.clock)
     first = ACDCPruning(compression_sparsity=0.5, update_frequency=0.1)
     with pytest.raises(UserError, match="both drive the masks of __ENCODER__"):
-        Recipe({"sparsity": first, "other": ConstantPruning()}, run.clock)
+        ModifierList({"sparsity": first, "other": ConstantPruning()}, run.clock)
     with pytest.raises(UserError, match=r"mask_type=\[1, 5\]: .*does not divide"):
         make(run, mask_type=[1, 5])

@@ -11,7 +11,7 @@ import torch
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import Distillation
 from sparse_xp.modifiers.distillation import distillation_loss
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
 from tests.tiny import make_run
 
 # Teacher (3/4, 1/4) against student (1/2, 1/2): 0.75 ln 1.5 + 0.25 ln 0.5.
@@ -24,7 +24,7 @@ def test_two_classes_by_hand():
 
 
 @pytest.mark.parametrize(("temperature", "expected"), [(1.0, 0.7083187), (2.0, 0.7971553), (5.0, 0.8272763)])
-def test_recorded_values(temperature, expected):  # T14, recorded from SparseML 1.x
+def test_recorded_values(temperature, expected):  # recorded from SparseML 1.x
     student = torch.tensor([[1.0, 2, 3], [0, 0, 0]])
     teacher = torch.tensor([[3.0, 2, 1], [1, 0, -1]])
     assert distillation_loss(student, teacher, temperature).item() == pytest.approx(expected, abs=1e-6)
@@ -90,8 +90,8 @@ def make_task(**changes):
     nothing = {
         "class_mask": lambda batch: None,
         "token_mask": lambda batch: None,
-        "logits_are": "classes",
-        "sums_outputs": False,
+        "problem_type": "single_label_classification",
+        "loss_reduction": "mean",
     }
     fields = {"name": "toy", "outputs": ("logits",), "targets": ("labels",), **nothing}
     return SimpleNamespace(**fields | changes)
@@ -187,14 +187,16 @@ def test_labels_are_compared_one_by_one():
     # p = sigmoid(2) = 0.8808, q = 0.5: p ln(p/q) + (1-p) ln((1-p)/(1-q)); the second label agrees
     p = 0.8807970779778823
     first = p * log(p / 0.5) + (1 - p) * log((1 - p) / 0.5)
-    found = distillation_loss(student, teacher, 1.0, logits_are="labels")
+    found = distillation_loss(student, teacher, 1.0, problem_type="multi_label_classification")
     assert found.item() == pytest.approx(first / 2, rel=1e-5)
-    hot = distillation_loss(student * 3, teacher * 3, 3.0, logits_are="labels")
+    hot = distillation_loss(student * 3, teacher * 3, 3.0, problem_type="multi_label_classification")
     assert hot.item() == pytest.approx(9 * first / 2, rel=1e-5)
 
 
 def test_values_are_compared_by_their_square():
-    found = distillation_loss(torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]]), 5.0, logits_are="values")
+    found = distillation_loss(
+        torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]]), 5.0, problem_type="regression"
+    )
     assert found.item() == pytest.approx((1 + 4) / 2)
 
 
@@ -213,7 +215,7 @@ def test_t41_two_windows_that_meet_are_chained_in_the_step_between_them():
         "first": Distillation(hardness=0.6, temperature=1.0, end=2.0),
         "second": Distillation(hardness=0.4, temperature=1.0, start=2.0),
     }
-    recipe = Recipe(windows, run.clock)
+    recipe = ModifierList(windows, run.clock)
     found = []
     for run.progress.step in (3, 4, 5):
         found.append(recipe.loss(run, [0], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(1.0)).item())

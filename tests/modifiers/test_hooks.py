@@ -17,7 +17,7 @@ from sparse_xp.modifiers import (
     Modifier,
     WeightDecay,
 )
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
 
 CLOCK = Clock(steps_per_epoch=10, total_steps=30)
 
@@ -27,7 +27,7 @@ def flat(**window: Any) -> LearningRate:
 
 
 def test_modifiers_are_sorted_by_their_start_then_by_their_end_then_as_written():
-    recipe = Recipe(
+    recipe = ModifierList(
         {
             "late": Modifier(start=2),
             "steps": Modifier(start="5 steps"),
@@ -57,12 +57,12 @@ def test_modifiers_are_sorted_by_their_start_then_by_their_end_then_as_written()
 def test_two_of_one_kind_at_the_same_time_are_an_error_that_names_both(first, second, kind):
     message = rf"^recipe\.one \(epochs .*\) and recipe\.other \(epochs .*\) both drive the {kind}, and overlap"
     with pytest.raises(UserError, match=message):
-        Recipe({"recipe.one": first, "recipe.other": second}, CLOCK)
+        ModifierList({"recipe.one": first, "recipe.other": second}, CLOCK)
 
 
 def test_the_error_states_both_windows_in_epochs():
     with pytest.raises(UserError, match=r"a \(epochs 0 to 1\.5\) and b \(epochs 1\.4 to 3\)"):
-        Recipe({"a": flat(end="50%"), "b": flat(start="14 steps")}, CLOCK)
+        ModifierList({"a": flat(end="50%"), "b": flat(start="14 steps")}, CLOCK)
 
 
 @pytest.mark.parametrize(
@@ -76,14 +76,14 @@ def test_the_error_states_both_windows_in_epochs():
     ],
 )
 def test_windows_that_may_stand_together(modifiers):
-    assert list(Recipe(modifiers, CLOCK).modifiers) == list(modifiers)
+    assert list(ModifierList(modifiers, CLOCK).modifiers) == list(modifiers)
 
 
 @pytest.mark.parametrize(
     ("modifier", "message"),
     [
-        (MagnitudePruning(final_sparsity=0.8, end=5), r"MagnitudePruning: end=5 lies behind the end of the run \(3 ep"),
-        (flat(end="31 steps"), r"LearningRate: end=31 steps lies behind .*train\.epochs=3\.1"),
+        (MagnitudePruning(final_sparsity=0.8, end=5), r"MagnitudePruning: end=5 is after the end of the run \(3 ep"),
+        (flat(end="31 steps"), r"LearningRate: end=31 steps is after .*train\.epochs=3\.1"),
         (flat(start=2, end=1), r"LearningRate: start=2 is not before end=1 in a run of 3 epochs"),
         (Distillation(start=1, end="10 steps"), r"Distillation: start=1 is not before end=10 steps"),
         (WeightDecay(start=3), r"WeightDecay: start=3 is not before end=100%"),
@@ -93,20 +93,20 @@ def test_windows_that_may_stand_together(modifiers):
 )
 def test_a_window_outside_the_run_or_inside_out_is_an_error_that_names_the_key(modifier, message):
     with pytest.raises(UserError, match=rf"^recipe\.modifiers\.mine: {message}"):
-        Recipe({"recipe.modifiers.mine": modifier}, CLOCK)
+        ModifierList({"recipe.modifiers.mine": modifier}, CLOCK)
 
 
 @pytest.mark.parametrize("total_steps", [1, 4, 9])
 def test_a_fraction_that_a_short_run_rounds_to_nothing_is_no_error(total_steps):
     clock = Clock(steps_per_epoch=10, total_steps=total_steps)  # 5 % is less than half a step
-    assert list(Recipe({"a": flat(end="5%"), "b": flat(start="5%")}, clock).modifiers) == ["a", "b"]
+    assert list(ModifierList({"a": flat(end="5%"), "b": flat(start="5%")}, clock).modifiers) == ["a", "b"]
 
 
 def test_a_run_is_as_long_as_its_last_step_is():
     clock = Clock.of(1.1, 3)  # 3.3 steps, so 4: it ends at 1.33 epochs
-    assert list(Recipe({"a": flat(end=1.3)}, clock).modifiers) == ["a"]
-    with pytest.raises(UserError, match=r"end=1\.4 lies behind the end of the run \(1\.33333 epochs\)"):
-        Recipe({"a": flat(end=1.4)}, clock)
+    assert list(ModifierList({"a": flat(end=1.3)}, clock).modifiers) == ["a"]
+    with pytest.raises(UserError, match=r"end=1\.4 is after the end of the run \(1\.33333 epochs\)"):
+        ModifierList({"a": flat(end=1.4)}, clock)
 
 
 @dataclass(kw_only=True)
@@ -143,7 +143,7 @@ class Recorder(Modifier):
     def check(self, run):
         run.append(f"{self.name}.check")
 
-    def reached(self, run):
+    def target_reached(self, context):
         return self.goal
 
     def logs(self, run):
@@ -155,33 +155,35 @@ class Recorder(Modifier):
 
 @pytest.mark.parametrize("hook", ["attach", "before_step", "before_update", "after_update", "detach", "check"])
 def test_every_hook_reaches_every_modifier_in_order(hook):
-    recipe = Recipe({"z": Recorder(name="z", start=1), "y": Recorder(name="y")}, CLOCK)
+    recipe = ModifierList({"z": Recorder(name="z", start=1), "y": Recorder(name="y")}, CLOCK)
     run: list[str] = []
     getattr(recipe, hook)(run)
     assert run == [f"y.{hook}", f"z.{hook}"]
 
 
 def test_the_loss_goes_through_all_modifiers():
-    recipe = Recipe({"add": Recorder(name="add", added=1.0), "double": Recorder(name="double", factor=2.0)}, CLOCK)
+    recipe = ModifierList(
+        {"add": Recorder(name="add", added=1.0), "double": Recorder(name="double", factor=2.0)}, CLOCK
+    )
     assert recipe.loss([], [0], {}, None, 3.0) == 8.0
-    assert Recipe({}, CLOCK).loss([], [0], {}, None, 3.0) == 3.0
+    assert ModifierList({}, CLOCK).loss([], [0], {}, None, 3.0) == 3.0
 
 
 def test_what_adds_to_the_loss_comes_after_what_weighs_it():
     """Otherwise distillation with a hardness of 1 would weigh the added term with 0."""
 
     class Adder(Recorder):
-        adds_loss = True
+        additive_loss = True
 
-    recipe = Recipe({"add": Adder(name="add", added=1.0), "double": Recorder(name="double", factor=2.0)}, CLOCK)
+    recipe = ModifierList({"add": Adder(name="add", added=1.0), "double": Recorder(name="double", factor=2.0)}, CLOCK)
     assert recipe.loss([], [0], {}, None, 3.0) == 7.0
 
 
 def test_what_changes_the_structure_attaches_first_and_detaches_last():
     class Structural(Recorder):
-        structural = True
+        changes_structure = True
 
-    recipe = Recipe({"early": Recorder(name="early"), "late": Structural(name="late", start=1)}, CLOCK)
+    recipe = ModifierList({"early": Recorder(name="early"), "late": Structural(name="late", start=1)}, CLOCK)
     run: list[str] = []
     for hook in (recipe.attach, recipe.before_step, recipe.detach):
         hook(run)
@@ -194,28 +196,33 @@ def test_the_parameters_of_all_modifiers():
         def parameters(self, run):
             return [*run, self.start]
 
-    assert Recipe({"b": Owner(start=1), "none": Modifier(), "a": Owner()}, CLOCK).parameters([7]) == [7, 0.0, 7, 1]
+    assert ModifierList({"b": Owner(start=1), "none": Modifier(), "a": Owner()}, CLOCK).parameters([7]) == [
+        7,
+        0.0,
+        7,
+        1,
+    ]
 
 
 @pytest.mark.parametrize(
     ("goals", "expected"), [([True, True], True), ([True, False], False), ([False, True], False), ([], True)]
 )
 def test_a_recipe_is_reached_when_every_modifier_is(goals, expected):
-    recipe = Recipe({str(i): Recorder(name=str(i), goal=goal) for i, goal in enumerate(goals)}, CLOCK)
-    assert recipe.reached([]) is expected
+    recipe = ModifierList({str(i): Recorder(name=str(i), goal=goal) for i, goal in enumerate(goals)}, CLOCK)
+    assert recipe.target_reached([]) is expected
 
 
 def test_the_logs_of_all_modifiers_make_one_line():
-    recipe = Recipe({"a": Recorder(name="loss_a", factor=2.0), "b": Recorder(name="loss_b", factor=3.0)}, CLOCK)
+    recipe = ModifierList({"a": Recorder(name="loss_a", factor=2.0), "b": Recorder(name="loss_b", factor=3.0)}, CLOCK)
     assert recipe.logs([]) == {"loss_a": 2.0, "loss_b": 3.0}
 
 
 def test_the_state_of_each_modifier_is_kept_under_its_name():
     saved = {"a": Recorder(name="a"), "b": Recorder(name="b", start=1), "quiet": flat()}
     saved["a"].number, saved["b"].number = 5, 7
-    state = Recipe(saved, CLOCK).state_dict()
+    state = ModifierList(saved, CLOCK).state_dict()
     assert state == {"a": {"number": 5}, "b": {"number": 7}, "quiet": {}}
 
     loaded = {"b": Recorder(name="b", start=1), "quiet": flat(), "a": Recorder(name="a")}
-    Recipe(loaded, CLOCK).load_state_dict(state)
+    ModifierList(loaded, CLOCK).load_state_dict(state)
     assert (loaded["a"].number, loaded["b"].number) == (5, 7)

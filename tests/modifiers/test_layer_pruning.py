@@ -10,14 +10,15 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
-from tests.test_structure import BATCH, make
 from transformers import AutoModelForSequenceClassification
 
 from sparse_xp.clock import Clock
+from sparse_xp.delivery import pruned_names
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import LayerPruning, MagnitudePruning
-from sparse_xp.modifiers.hooks import Recipe
-from sparse_xp.run import pruned_names, run
+from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.run import run
+from tests.encoders import BATCH, make_encoder
 from tests.runs import SHORT, configure
 
 WORDS = (
@@ -32,7 +33,7 @@ WORDS = (
 
 
 def attached(*layers: str, **more):
-    model = make("Bert", 12)
+    model = make_encoder("Bert", 12)
     names = [f"bert.encoder.layer.{number}" if number.isdigit() else number for number in layers]
     # The pruning ends, and so sorts, before the whole run ends.
     modifiers = {
@@ -40,7 +41,7 @@ def attached(*layers: str, **more):
         "layers": LayerPruning(layers=names),
     }
     clock = Clock(1, 4)
-    recipe = Recipe(modifiers, clock)
+    recipe = ModifierList(modifiers, clock)
     this = SimpleNamespace(model=model, clock=clock, recipe=recipe, progress=SimpleNamespace(step=0))
     recipe.attach(this)
     return this, modifiers["sparsity"]

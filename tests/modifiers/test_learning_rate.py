@@ -1,4 +1,4 @@
-"""Learning-rate segments against numbers worked out by hand. T1 to T4 and T42 were recorded from SparseML 1.x."""
+"""Learning-rate segments against numbers worked out by hand, or recorded from SparseML 1.x where a comment says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import LearningRate, ScheduledLearningRate, SetLearningRate
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.modifiers.learning_rate import SHAPES, cyclic_rate, rate
 from tests.tiny import make_run
 
@@ -19,7 +19,7 @@ def rates(segments: dict[str, LearningRate], steps_per_epoch: int, total_steps: 
     """The learning rate of every step of a run."""
     optimizer = SimpleNamespace(param_groups=[{"lr": BEFORE}, {"lr": BEFORE}])
     run = make_run(steps_per_epoch, total_steps, optimizer=optimizer)
-    recipe = Recipe(segments, run.clock)
+    recipe = ModifierList(segments, run.clock)
     seen = []
     for step in range(total_steps):
         run.progress.step = step
@@ -31,24 +31,24 @@ def rates(segments: dict[str, LearningRate], steps_per_epoch: int, total_steps: 
     return seen
 
 
-def test_linear():  # T1
+def test_linear():  # recorded from SparseML 1.x
     seen = rates({"decay": LearningRate(shape="linear", init_lr=0.1, final_lr=0.0, end=2)}, 4, 10)
     assert seen == pytest.approx([0.1, 0.0875, 0.075, 0.0625, 0.05, 0.0375, 0.025, 0.0125, 0, 0], abs=1e-15)
     assert (seen[0], seen[8], seen[9]) == (0.1, 0.0, 0.0)
 
 
-T2 = [0.1, 0.09619398, 0.08535534, 0.06913417, 0.05, 0.03086583, 0.01464466, 0.00380602, 0, 0]
+COSINE = [0.1, 0.09619398, 0.08535534, 0.06913417, 0.05, 0.03086583, 0.01464466, 0.00380602, 0, 0]
 
 
-def test_cosine():  # T2
+def test_cosine():  # recorded from SparseML 1.x
     seen = rates({"decay": LearningRate(shape="cosine", init_lr=0.1, final_lr=0.0, end=2)}, 4, 10)
-    assert seen == pytest.approx(T2, abs=5e-9)
+    assert seen == pytest.approx(COSINE, abs=5e-9)
     assert (seen[0], seen[8], seen[9]) == (0.1, 0.0, 0.0)
 
 
-def test_cosine_upwards_is_the_mirror_image():  # T2
+def test_cosine_upwards_is_the_mirror_image():  # recorded from SparseML 1.x
     seen = rates({"warmup": LearningRate(shape="cosine", init_lr=0.0, final_lr=0.1, end=2)}, 4, 10)
-    assert seen == pytest.approx([0.1 - value for value in T2], abs=5e-9)
+    assert seen == pytest.approx([0.1 - value for value in COSINE], abs=5e-9)
     assert (seen[0], seen[8], seen[9]) == (0.0, 0.1, 0.1)
 
 
@@ -61,14 +61,14 @@ def test_constant_with_a_final_rate_is_a_step_at_its_end():
     assert rates({"flat": flat}, 2, 4) == [0.1, 0.1, 0.01, 0.01]
 
 
-def test_an_end_between_two_steps_is_clamped():  # T4, where SparseML went on to -0.00769231
+def test_an_end_between_two_steps_is_clamped():  # where SparseML went on to -0.00769231
     seen = rates({"decay": LearningRate(init_lr=0.1, final_lr=0.0, end=1.3)}, 5, 9)
     expected = [0.1, 0.08461538, 0.06923077, 0.05384615, 0.03846154, 0.02307692, 0.00769231]
     assert seen[:7] == pytest.approx(expected, abs=5e-9)
     assert seen[7:] == [0.0, 0.0]
 
 
-def test_a_junction_between_two_steps():  # T4: the peak of 0.1 falls between steps 1 and 2
+def test_a_junction_between_two_steps():  # the peak of 0.1 falls between steps 1 and 2
     segments = {
         "warmup": LearningRate(init_lr=0.0, final_lr=0.1, end=0.3),
         "decay": LearningRate(init_lr=0.1, final_lr=0.0, start=0.3, end=2),
@@ -88,7 +88,7 @@ def test_a_junction_on_a_step_belongs_to_the_later_segment(names):
     assert seen[4] == 0.9
 
 
-def test_warmup_decay_restart_over_180_steps():  # T42, the GoEmotions recipe
+def test_warmup_decay_restart_over_180_steps():  # recorded from SparseML 1.x: the GoEmotions recipe
     segments = {
         "decay": LearningRate(init_lr=3.5e-5, final_lr=1e-8, end=6),
         "warmup": LearningRate(init_lr=1e-8, final_lr=5e-5, start=6, end=6.1),
@@ -145,7 +145,7 @@ def test_a_quarter_of_the_way(shape, expected):  # cosine: 0.3 + 0.6 * (1 - sqrt
         ({"init_lr": 1e-5, "final_lr": 1.5}, r"LearningRate\.final_lr=1\.5: want a rate in \[0, 1\]"),
         ({"init_lr": float("nan"), "final_lr": 0.0}, r"LearningRate\.init_lr=nan"),
         ({"final_lr": 0.0, "start": "soon"}, r"LearningRate\.start='soon' is not a time"),
-        ({"final_lr": 0.0, "end": "120%"}, r"LearningRate\.end='120%' lies behind the end of the run"),
+        ({"final_lr": 0.0, "end": "120%"}, r"LearningRate\.end='120%' is after the end of the run"),
     ],
 )
 def test_refusals_name_the_key(fields, message):
@@ -153,19 +153,19 @@ def test_refusals_name_the_key(fields, message):
         LearningRate(**fields)
 
 
-# Cyclic: T3, recorded from SparseML 1.x
+# Cyclic: recorded from SparseML 1.x
 
 DOWN = [0.1, 0.09, 0.08, 0.07, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01]
 
 
-def test_cyclic_linear():  # T3
+def test_cyclic_linear():  # recorded from SparseML 1.x
     cyclic = LearningRate(shape="cyclic_linear", init_lr=0.1, final_lr=0.01, cycle=2, end=4)
     seen = rates({"cyclic": cyclic}, 5, 22)
     assert seen == pytest.approx([*DOWN, *DOWN, 0.01, 0.01], abs=1e-15)
     assert (seen[9], seen[10], seen[19], seen[20]) == (0.01, 0.1, 0.01, 0.01)
 
 
-def test_the_last_cycle_is_shortened():  # T3
+def test_the_last_cycle_is_shortened():  # recorded from SparseML 1.x
     cyclic = LearningRate(shape="cyclic_linear", init_lr=0.1, final_lr=0.01, cycle=2, end=5)
     seen = rates({"cyclic": cyclic}, 5, 25)
     assert seen == pytest.approx([*DOWN, *DOWN, 0.1, 0.0775, 0.055, 0.0325, 0.01], abs=1e-15)
@@ -218,7 +218,7 @@ def test_a_segment_that_begins_in_the_same_step_has_the_last_word(start):
 
 
 @pytest.mark.parametrize("value", [1e-8, 0.5])
-def test_goemotions_with_its_setting(value):  # T42; the recipe sets 1e-8, any other value is overwritten just so
+def test_goemotions_with_its_setting(value):  # the recipe sets 1e-8, any other value is overwritten just so
     segments = {
         "set": SetLearningRate(learning_rate=value, start=6),
         "again": LearningRate(init_lr=5e-5, final_lr=1e-8, start=6.1, end=9),
@@ -335,7 +335,7 @@ def test_a_milestone_outside_of_the_segment(milestone, start):
 
 
 def test_a_setting_behind_the_last_step():
-    with pytest.raises(UserError, match=r"SetLearningRate: start=2\.7 lies behind the beginning of the last step"):
+    with pytest.raises(UserError, match=r"SetLearningRate: start=2\.7 is after the beginning of the last step"):
         rates({"it": SetLearningRate(learning_rate=0.1, start=2.7)}, 2, 6)
 
 

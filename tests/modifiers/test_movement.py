@@ -87,7 +87,7 @@ def test_a_run_prunes_ever_more_and_revives_nothing(mask_type, final, expected):
         before = modifier.masks or before
         modifier.check(run)
     assert num_zeros(modifier) == expected
-    assert modifier.reached(run)
+    assert modifier.target_reached(run)
 
 
 def test_an_interrupted_run_continues_identically():

@@ -17,10 +17,10 @@ from sparse_xp.modifiers import MagnitudePruning, OBSPruning
 from tests.simulation import bert_run, num_zeros, simulate, through_a_file
 from tests.tiny import make_run, plain_task
 
-#: the second example of T13, recorded from SparseML
+#: recorded from SparseML
 GRADIENTS = [[1, 0, 0, 0, 0, 0, 0, 0], [0, 1, 0, 0, 1, 1, 0, 0]]
 WEIGHT = [1.0, 1, 1, 1, 1, 2, 0, 1]
-T13 = {"fisher_block_size": 4, "damp": 0.5, "num_grads": 2, "grad_batch_size": 1, "params": ["weight"]}
+TWO_BLOCKS = {"fisher_block_size": 4, "damp": 0.5, "num_grads": 2, "grad_batch_size": 1, "params": ["weight"]}
 
 
 class Product(nn.Module):
@@ -76,22 +76,22 @@ def close(found: Tensor, expected: list) -> None:
 # Recorded examples
 
 
-def test_one_block_of_two():  # T13 (i)
+def test_one_block_of_two():
     run = product_run([1.0, 2.0], [[1, 1]])
     make(run, fisher_block_size=2, damp=1.0, num_grads=1, grad_batch_size=1, params=["weight"]).before_step(run)
     close(run.model.weight, [0.0, 2.5])
 
 
-def test_costs_of_weights():  # T13 (ii)
+def test_costs_of_weights():  # recorded from SparseML 1.x
     run = product_run(WEIGHT, GRADIENTS)
-    modifier = make(run, **T13)
+    modifier = make(run, **TWO_BLOCKS)
     scores = modifier.scores_from(modifier.inverse_fisher(run, 1), 0)["weight"]
     close(scores, [0.5, 0.5, 0.25, 0.25, 0.375, 1.5, 0, 0.25])
 
 
-def test_costs_of_groups_and_the_cheaper_one_goes():  # T13 (ii), block4
+def test_costs_of_groups_and_the_cheaper_one_goes():  # recorded from SparseML 1.x
     run = product_run(WEIGHT, GRADIENTS)
-    modifier = make(run, **T13, mask_type="block4")
+    modifier = make(run, **TWO_BLOCKS, mask_type="block4")
     close(modifier.scores_from(modifier.inverse_fisher(run, 1), 0)["weight"], [1.5] * 4 + [3.75] * 4)
     modifier.before_step(run)
     close(run.model.weight, [0.0, 0, 0, 0, 1, 2, 0, 1])
@@ -99,7 +99,7 @@ def test_costs_of_groups_and_the_cheaper_one_goes():  # T13 (ii), block4
 
 def test_pruned_weights_stay_pruned_and_cost_less_than_any():
     run = product_run(WEIGHT, GRADIENTS)
-    modifier = make(run, **T13, final_sparsity=0.25)
+    modifier = make(run, **TWO_BLOCKS, final_sparsity=0.25)
     first = torch.ones(2, 4, dtype=torch.bool)
     first[0, 1] = first[1, 0] = False  # two weights that are not the cheapest
     modifier.masks = {"weight": first}
@@ -199,7 +199,7 @@ def test_a_run_prunes_ever_more_and_revives_nothing():
         before = modifier.masks
         modifier.check(run)
     assert seen == [0, 0, 102, 102, 205, 205, 307, 307, 410, 410]  # of 512, all together
-    assert modifier.reached(run)
+    assert modifier.target_reached(run)
 
 
 def test_per_tensor_and_in_groups():
@@ -241,7 +241,7 @@ def test_nothing_is_drawn_to_prune_nothing(monkeypatch):
     assert all(mask.all() for mask in modifier.masks.values())
 
 
-def test_levels_of_the_obert_recipe():  # T5, recorded from SparseML: from 70 % to 90 % over 24 epochs, every 4
+def test_levels_of_the_obert_recipe():  # recorded from SparseML: from 70 % to 90 % over 24 epochs, every 4
     modifier = make(taught_run(1, 27), init_sparsity=0.7, final_sparsity=0.9, start=2, end=26, update_frequency=4)
     found = [set(modifier.levels(k / 6).values()).pop() for k in range(7)]
     assert found == pytest.approx([0.7, 0.7842592593, 0.8407407407, 0.875, 0.8925925926, 0.8990740741, 0.9])
@@ -328,7 +328,7 @@ def test_refusals_name_the_key(fields, message):
         OBSPruning(**{"final_sparsity": 0.5} | fields)
 
 
-def test_defaults_are_those_of_sparseml():  # T36
+def test_defaults_are_those_of_sparseml():
     modifier = OBSPruning(final_sparsity=0.5, damp="1e-6")
     assert (modifier.global_sparsity, modifier.fisher_block_size, modifier.num_grads) == (True, 1, 1024)
     assert (modifier.num_recomputations, modifier.mask_type, modifier.leave_enabled) == (1, "unstructured", True)

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sparse_xp.errors import UserError
-from sparse_xp.models.loading import parameter_groups
 from sparse_xp.modifiers import Modifier, SetParam, TrainableParams
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.training.optimizer import parameter_groups
 from tests.tiny import make_bert, make_run
 
 HEAD = ["classifier.weight", "classifier.bias"]
@@ -23,7 +23,7 @@ def bert_run(modifiers: dict[str, Modifier], total_steps: int = 6, processes: in
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.01, weight_decay=0.1, fused=True)
     accelerator = SimpleNamespace(num_processes=processes)
     run = make_run(2, total_steps, model=model, optimizer=optimizer, accelerator=accelerator)
-    run.recipe = Recipe(modifiers, run.clock)
+    run.recipe = ModifierList(modifiers, run.clock)
     run.recipe.attach(run)
     return run
 
@@ -102,7 +102,7 @@ def test_one_window_inside_another():
 def test_original_flags_are_restored():
     run = bert_run({})
     run.model.classifier.bias.requires_grad_(False)
-    run.recipe = Recipe({"freeze": TrainableParams(params=HEAD, trainable=False)}, run.clock)
+    run.recipe = ModifierList({"freeze": TrainableParams(params=HEAD, trainable=False)}, run.clock)
     run.recipe.attach(run)
     for _ in range(6):
         step(run)
@@ -188,9 +188,7 @@ def test_refusals_name_the_key(make, message):
 
 
 def test_a_moment_behind_the_last_step_is_refused():
-    with pytest.raises(
-        UserError, match=r"SetParam: start=2\.9 lies behind the beginning of the last step \(epoch 2\.5"
-    ):
+    with pytest.raises(UserError, match=r"SetParam: start=2\.9 is after the beginning of the last step \(epoch 2\.5"):
         bert_run({"fill": SetParam(params=HEAD, val=0.0, start=2.9)})
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, MagnitudePruning
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.modifiers.pruning import Pruning
 from tests.simulation import bert_run, matrix_run, num_zeros, simulate, through_a_file, updates
 from tests.tiny import make_run
@@ -72,7 +72,7 @@ def test_pruning_up_to_the_end_of_the_run_lands_on_final_at_the_last_step():
     seen, reached = [], []
     for _ in simulate(run, modifier):
         seen.append(num_zeros(modifier)[64])
-        reached.append(modifier.reached(run))
+        reached.append(modifier.target_reached(run))
     assert seen == [{0}, {7}, {15}, {22}, {29}, {37}, {44}, {51}]  # 64 * 0.8 * step / 7
     assert reached == [False] * 7 + [True]
     assert modifier.logs(run) == {"sparsity": pytest.approx((4 * 51 + 2 * 102) / 512)}
@@ -106,7 +106,7 @@ def test_a_window_behind_the_beginning_of_the_last_step_is_refused():
     run = bert_run(4, 4)  # the last step begins at 0.75: nothing would ever be pruned
     modifier = MagnitudePruning(final_sparsity=0.5, start=0.9, end=1.0)
     with pytest.raises(UserError, match=r"sparsity: MagnitudePruning.*start=0\.9"):
-        Recipe({"sparsity": modifier}, run.clock)
+        ModifierList({"sparsity": modifier}, run.clock)
 
 
 def test_nothing_is_masked_before_the_start():
@@ -116,15 +116,15 @@ def test_nothing_is_masked_before_the_start():
     for _, step in zip(simulate(untouched, Pruning()), simulate(run, modifier), strict=True):
         if step < 3:
             assert modifier.masks == {}
-            assert not modifier.reached(run)
+            assert not modifier.target_reached(run)
             torch.testing.assert_close(run.model.state_dict(), untouched.model.state_dict(), rtol=0, atol=0)
-    assert modifier.reached(run)
+    assert modifier.target_reached(run)
 
 
 @pytest.mark.parametrize(
     ("steps_per_epoch", "total_steps", "fields", "expected"),
     [
-        (4, 16, {"start": 1, "end": 3, "update_frequency": 0.3}, [4, 6, 8, 10, 12]),  # T6
+        (4, 16, {"start": 1, "end": 3, "update_frequency": 0.3}, [4, 6, 8, 10, 12]),
         (10, 12, {"end": "9 steps", "update_frequency": "4 steps"}, [0, 4, 8, 9]),
         (10, 12, {"end": "100%", "update_frequency": "50%"}, [0, 6, 11]),
         (10, 12, {"end": "5 steps", "update_frequency": 3}, [0, 5]),
@@ -140,7 +140,7 @@ def test_updates_keep_their_distance(steps_per_epoch, total_steps, fields, expec
     assert updates(run, MagnitudePruning(final_sparsity=0.5, params=["weight"], **fields)) == expected
 
 
-def test_updates_of_the_squad_recipe():  # T6: 0.01 * 5533 = 55.33
+def test_updates_of_the_squad_recipe():  # 0.01 * 5533 = 55.33
     run = matrix_run(torch.rand(4, 4), 5533, 1700)
     modifier = MagnitudePruning(final_sparsity=0.5, params=["weight"], end="100%", update_frequency=0.01)
     assert updates(run, modifier) == [*range(0, 1681, 56), 1699]
@@ -255,7 +255,7 @@ MATRIX = torch.tensor(
 
 
 @pytest.mark.parametrize(
-    ("mask_type", "sparsity", "expected"),  # T7, recorded from SparseML 1.x
+    ("mask_type", "sparsity", "expected"),  # recorded from SparseML 1.x
     [
         ("unstructured", 0.5, "10110000 11111000 00001111 11110000"),
         ("block4", 0.5, "11110000 11110000 00001111 11110000"),
@@ -340,7 +340,7 @@ def test_an_interrupted_run_continues_identically():
     torch.testing.assert_close(run.model.state_dict(), straight_run.model.state_dict(), rtol=0, atol=0)
     torch.testing.assert_close(modifier.masks, straight.masks, rtol=0, atol=0)
     assert modifier.state_dict()["last_update"] == straight.state_dict()["last_update"]
-    assert modifier.reached(run)
+    assert modifier.target_reached(run)
 
 
 # Keeping the zeros of a sparse checkpoint
@@ -367,7 +367,7 @@ def test_constant_pruning_keeps_exactly_the_zeros():
         for name, where in zeros.items():
             assert (modifier.targets[name] == 0).equal(where)  # no zero lost, none gained
         modifier.check(run)
-    assert modifier.reached(run)
+    assert modifier.target_reached(run)
     assert modifier.logs(run) == {"sparsity": 0.5}
     assert not run.model.classifier.weight.equal(dense)
 
@@ -438,8 +438,8 @@ def test_constant_pruning_wants_the_sparsity_it_was_promised(min_sparsity, fits)
         (MagnitudePruning, {"init_sparsity": True}, r"MagnitudePruning\.init_sparsity=True: want a fraction"),
         (MagnitudePruning, {"inter_func": "cubik"}, r"MagnitudePruning\.inter_func='cubik'.* Did you mean 'cubic'\?"),
         (MagnitudePruning, {"update_frequency": "often"}, r"MagnitudePruning\.update_frequency='often' is not a time"),
-        (MagnitudePruning, {"mask_type": "4:2"}, r"mask_type='4:2'; want 'unstructured'"),
-        (MagnitudePruning, {"mask_type": "channel"}, r"mask_type='channel'; want 'unstructured'"),
+        (MagnitudePruning, {"mask_type": "4:2"}, r"mask_type='4:2'; expected 'unstructured'"),
+        (MagnitudePruning, {"mask_type": "channel"}, r"mask_type='channel'; expected 'unstructured'"),
         (MagnitudePruning, {"mask_type": "2:4"}, r"mask_type '2:4' .*final_sparsity must be 0\.5, not 0\.8"),
         (MagnitudePruning, {"params": []}, r"MagnitudePruning\.params is empty"),
         (MagnitudePruning, {"end": -1}, r"MagnitudePruning\.end=-1 is not a time"),
@@ -473,7 +473,7 @@ def test_masks_that_are_not_left_enabled_are_dropped_by_the_first_step_after_the
     # The step at the end prunes for the last time; what was zero moves with the next one.
     assert masked == [True, True, True, True, False, False]
     assert seen == [{0}, {0}, {0}, {32}, {0}, {0}]
-    assert modifier.reached(run)
+    assert modifier.target_reached(run)
 
 
 def test_an_end_between_two_steps_lets_go_after_the_step_that_pruned():
@@ -559,7 +559,7 @@ def test_from_param_resumes_with_the_levels_it_started_from():
 # Keeping zeros, live
 
 
-def test_live_constant_pruning_freezes_a_weight_that_becomes_zero():  # T10
+def test_live_constant_pruning_freezes_a_weight_that_becomes_zero():
     run = bert_run(4, 5)
     zeros = make_sparse(run)
     modifier = ConstantPruning(live=True)

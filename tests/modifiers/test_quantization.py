@@ -17,12 +17,13 @@ from onnx import numpy_helper
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.export import main
-from sparse_xp.functional.fake_quant import QuantLinear, load_integers, quantized
+from sparse_xp.functional.quant_file import load_quantization
+from sparse_xp.functional.quant_modules import QuantLinear, quantized_modules
 from sparse_xp.modifiers import MagnitudePruning, Quantization
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.run import run
 from sparse_xp.training import checkpoint
-from sparse_xp.training.state import Shell
+from sparse_xp.training.state import TrainingWrapper
 from tests.runs import SHORT, configure, history
 from tests.simulation import bert_run, through_a_file
 from tests.tiny import plain_task
@@ -33,7 +34,7 @@ from tests.tiny import plain_task
 def quant_run(recipe, total_steps=12):
     """A run with a real model, shell and optimizer; its recipe attached."""
     this = bert_run(4, total_steps)
-    this.shell, this.recipe = Shell(this.model, plain_task()), Recipe(recipe, this.clock)
+    this.wrapper, this.recipe = TrainingWrapper(this.model, plain_task()), ModifierList(recipe, this.clock)
     this.recipe.attach(this)
     return this
 
@@ -46,7 +47,7 @@ def train(this, first=0, last=None):
         this.recipe.before_step(this)
         for part in range(2):
             rows = torch.randint(5, 20, (4, 6), generator=torch.Generator().manual_seed(10 * step + part))
-            this.shell(input_ids=rows, labels=rows[:, 0] % 2).loss.backward()
+            this.wrapper(input_ids=rows, labels=rows[:, 0] % 2).loss.backward()
         this.recipe.before_update(this)
         this.optimizer.step()
         this.optimizer.zero_grad()
@@ -63,7 +64,7 @@ def test_training_in_8_bits_begins_and_ranges_freeze_when_they_should():
     modifier, active, counts, scales = this.recipe.modifiers["quantization"], [], [], []
     for _ in train(this):
         active.append(modifier.logs(this)["quantized"])
-        assert modifier.reached(this) == bool(active[-1])
+        assert modifier.target_reached(this) == bool(active[-1])
         counts.append(classifier(this).inputs.count)
         scales.append(classifier(this).scale)
     assert active == [0] * 4 + [8] * 8
@@ -79,13 +80,13 @@ def test_without_an_end_ranges_freeze_after_training():
     assert classifier(this).inputs.count == 8
     this.recipe.detach(this)
     assert classifier(this).scale is not None
-    assert not classifier(this).settings.observing
+    assert not classifier(this).mode.observing
 
 
-@pytest.mark.parametrize("start", [1.0, "6 steps"])  # T15: from its own step on, not from the epoch that it lies in
+@pytest.mark.parametrize("start", [1.0, "6 steps"])  # from its own step on, not from the epoch that it lies in
 def test_mixed_precision_ends_where_8_bit_training_begins(start):
     this = quant_run({"quantization": Quantization(start=start)}, 8)
-    first, seen = this.clock.first_step(this.clock.at(start)), {}
+    first, seen = this.clock.first_step(this.clock.to_epochs(start)), {}
     this.model.bert.encoder.layer[0].output.dense.register_forward_hook(
         lambda module, inputs, output: seen.setdefault(this.progress.step, set()).add(output.dtype)
     )
@@ -181,19 +182,19 @@ def test_what_cannot_be_is_refused(words, message):
     [
         ({"start": 2.0, "observers_end": 1.5}, "observers_end=1.5 lies before start=2.0."),
         ({"start": "50%", "observers_end": "25%"}, "observers_end=25% lies before start=50%."),
-        ({"start": 2.9}, "start=2.9 lies behind the last step: nothing would be quantized."),
+        ({"start": 2.9}, "start=2.9 is after the last step: nothing would be quantized."),
         ({"start": 3.5}, "start=3.5"),
     ],
 )
 def test_a_time_that_does_not_fit_the_run_is_refused(words, message):
     with pytest.raises(UserError) as caught:
-        Recipe({"quantization": Quantization(**words)}, Clock(4, 12))
+        ModifierList({"quantization": Quantization(**words)}, Clock(4, 12))
     assert message in str(caught.value)
 
 
 def test_two_at_a_time_are_refused():
     with pytest.raises(UserError, match="both drive the quantization"):
-        Recipe({"one": Quantization(), "two": Quantization(calibration_rows=4)}, Clock(4, 12))
+        ModifierList({"one": Quantization(), "two": Quantization(calibration_rows=4)}, Clock(4, 12))
 
 
 # Whole runs
@@ -208,7 +209,7 @@ def finished(tmp_path_factory):
     def forward(self, input):
         found = real(self, input)
         if self.training:
-            seen.add((self.quant.settings.active, found.dtype))
+            seen.add((self.quant.mode.active, found.dtype))
         return found
 
     config = configure(
@@ -293,9 +294,9 @@ def test_the_saved_model_is_stock_and_becomes_integers_again(finished):
     inputs = {"input_ids": rows, "attention_mask": (rows > 0).long(), "token_type_ids": torch.zeros_like(rows)}
     with torch.no_grad():
         plain = model(**inputs).start_logits
-        assert load_integers(model, finished.place / "model")
+        assert load_quantization(model, finished.place / "model")
         ours = model(**inputs).start_logits
-    assert len(list(quantized(model))) == len(stored["modules"]) == 13 + 3
+    assert len(list(quantized_modules(model))) == len(stored["modules"]) == 13 + 3
     import onnxruntime
 
     session = onnxruntime.InferenceSession(finished.place / "deployment/model.onnx")
@@ -333,12 +334,12 @@ def test_calibration_changes_nothing_until_all_is_trained(tmp_path, monkeypatch)
     real = Quantization.calibrate
 
     def calibrate(self, this):
-        assert not list(quantized(this.model))
+        assert not list(quantized_modules(this.model))
         before = {name: weight.clone() for name, weight in this.model.state_dict().items()}
         real(self, this)
         after = this.model.state_dict()
         assert all(after[name].equal(weight) for name, weight in before.items())
-        seen.append((this.progress.step, {each.count for each in self.ranges().values()}))
+        seen.append((this.progress.step, {each.count for each in self.observers().values()}))
 
     monkeypatch.setattr(Quantization, "calibrate", calibrate)
     words = (*SHORT, "task=sst2", "recipe=dense", "train.epochs=1", "train.eval_batch_size=8")

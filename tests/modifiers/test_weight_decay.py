@@ -7,16 +7,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from sparse_xp.models.loading import parameter_groups
 from sparse_xp.modifiers import WeightDecay
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.training.optimizer import parameter_groups
 from tests.tiny import make_run
 
 
 def test_it_starts_on_time_and_leaves_the_other_group_alone():
     groups = [{"weight_decay": 0.0, "decays": True}, {"weight_decay": 0.0, "decays": False}]
     run = make_run(4, 8, optimizer=SimpleNamespace(param_groups=groups))
-    recipe = Recipe(
+    recipe = ModifierList(
         {
             "more": WeightDecay(weight_decay=0.1, start="75%"),
             "some": WeightDecay(weight_decay=0.01, start="2 steps", end="75%"),
@@ -57,7 +57,7 @@ def test_values_outside_are_refused_by_name(value):
         WeightDecay(weight_decay=value)
 
 
-def test_all_groups_decay_if_asked_to():  # T12: SparseML's SetWeightDecayModifier reached biases and LayerNorm too
+def test_all_groups_decay_if_asked_to():  # SparseML's SetWeightDecayModifier reached biases and LayerNorm too
     model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.LayerNorm(2))
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.1)
     for parameter in model.parameters():

@@ -15,7 +15,7 @@ from hydra.core.global_hydra import GlobalHydra
 from transformers import BertConfig
 
 from sparse_xp.recipe.__main__ import cli
-from sparse_xp.recipe.view.matches import in_short
+from sparse_xp.recipe.view.matches import abbreviate_names
 from sparse_xp.recipe.zoo import FILES
 from tests.runs import HANGS
 from tests.tiny import make_bert
@@ -237,7 +237,7 @@ def test_a_recipe_of_our_own(command, tmp_path):
     assert modifiers["sparsity"]["window"] == [0, 7]
     words = ["show", "recipe=pruned80", "task=sst2"]  # its warm-up is 2000 steps
     code, _, said = command(*words)
-    assert (code, "end=2000 steps lies behind" in said, "--steps-per-epoch N" in said) == (1, True, True)
+    assert (code, "end=2000 steps is after" in said, "--steps-per-epoch N" in said) == (1, True, True)
     assert command(*words, "--steps-per-epoch", "2105")[0] == 0
     code, out, _ = command("show", "recipe=gradual80")
     assert code == 0
@@ -382,7 +382,7 @@ def test_zeros_that_are_kept_are_counted_in_the_checkpoint(command, tmp_path):
 
 
 def test_names_in_short():
-    assert in_short(["l.0.w", "l.1.w", "l.2.w", "l.5.w", "head", "l.7.b"]) == ["l.{0-2,5}.w", "head", "l.{7}.b"]
+    assert abbreviate_names(["l.0.w", "l.1.w", "l.2.w", "l.5.w", "head", "l.7.b"]) == ["l.{0-2,5}.w", "head", "l.{7}.b"]
 
 
 # ---- a process of its own ----

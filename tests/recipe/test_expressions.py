@@ -1,4 +1,4 @@
-"""Arithmetic of recipes: what SparseML calculated (T19, T43), what it refused; nothing takes long or is run."""
+"""Arithmetic of recipes: what SparseML calculated, what it refused; nothing takes long or is run."""
 
 from __future__ import annotations
 
@@ -19,21 +19,19 @@ def value(text: str) -> int | float:
 
 
 CASES = {
-    "T19 num_epochs - qat_epochs": 3,
-    "T19 max(a, 1) * 2": 4,
-    "T19 round(0.5 * 1)": 0,
-    "T19 round(0.5 * n)": 2,
-    "T19 2 ** 3 // 3": 2,
-    "T43 max(a, 1) * 2": 4,
-    "T43 round(0.5*n)": 2,
-    "T43 2 ** 3 // 3": 2,
-    "T43 n % 2 + a": 3,
-    "T43 int(7 / a)": 3,
-    "T43 b + a": 3,
-    "T43 a / n": 2 / 3,
-    "T43 min(a,n,5)": 2,
-    "T43 0 - a + n": 1,
-    "1.10 num_epochs - 1.0": 4.0,
+    "sparseml num_epochs - qat_epochs": 3,
+    "sparseml max(a, 1) * 2": 4,
+    "sparseml round(0.5 * 1)": 0,
+    "sparseml round(0.5 * n)": 2,
+    "sparseml 2 ** 3 // 3": 2,
+    "sparseml round(0.5*n)": 2,
+    "sparseml n % 2 + a": 3,
+    "sparseml int(7 / a)": 3,
+    "sparseml b + a": 3,
+    "sparseml a / n": 2 / 3,
+    "sparseml min(a,n,5)": 2,
+    "sparseml 0 - a + n": 1,
+    "sparseml num_epochs - 1.0": 4.0,
     "sign -a": -2,
     "sign +a": 2,
     "sign -a ** 2": -4,
@@ -61,18 +59,18 @@ def test_value(text, expected):
 
 
 WRONG = {
-    "T19 a if b else c": "found 'if' at character 3, want an operator",
-    "T19 'x'": "found \"'\" at character 1, want a number, a variable or '('",
-    "T43 pow(a,n)": "no function pow (character 1); there are abs, float, int, max, min, round",
-    "T43 sum(a, n)": "no function sum (character 1)",
-    "T43 n.real": "found '.' at character 2, want an operator",
-    "T43 a < n": "found '<' at character 3, want an operator",
-    "T43 a == n": "found '=' at character 3",
-    "T43 a and n": "found 'and' at character 3",
-    "1.4 a) + (b": "found ')' at character 2, want an operator",
-    "1.4 (a, n)": "found ',' at character 3, want ')'",
-    "1.4 math.floor(a)": "found '.' at character 5",  # a variable, and then no operator
-    "1.4 a[0]": "found '[' at character 2",
+    "sparseml a if b else c": "found 'if' at character 3, want an operator",
+    "sparseml 'x'": "found \"'\" at character 1, want a number, a variable or '('",
+    "sparseml pow(a,n)": "no function pow (character 1); there are abs, float, int, max, min, round",
+    "sparseml sum(a, n)": "no function sum (character 1)",
+    "sparseml n.real": "found '.' at character 2, want an operator",
+    "sparseml a < n": "found '<' at character 3, want an operator",
+    "sparseml a == n": "found '=' at character 3",
+    "sparseml a and n": "found 'and' at character 3",
+    "sparseml a) + (b": "found ')' at character 2, want an operator",
+    "sparseml (a, n)": "found ',' at character 3, want ')'",
+    "sparseml math.floor(a)": "found '.' at character 5",  # a variable, and then no operator
+    "sparseml a[0]": "found '[' at character 2",
     "empty ": "found the end at character 1, want a number",
     "end a +": "found the end at character 4, want a number",
     "end (a": "found the end at character 3, want ')'",

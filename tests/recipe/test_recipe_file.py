@@ -6,7 +6,7 @@ import pytest
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import WeightDecay
-from sparse_xp.recipe.sparseml import plan_of
+from sparse_xp.recipe.parsed import parse_modifiers
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES, find_model, find_recipe
 from sparse_xp.synthetic.model import build_checkpoint
@@ -138,7 +138,9 @@ def test_a_whole_run_lands_where_the_recipe_says(tmp_path):
     assert lines[4]["sparsity"] == pytest.approx(0.0, abs=0.01)
     assert lines[17]["sparsity"] == pytest.approx(0.7, abs=1e-3)
     assert "Quantization" in (tmp_path / "run/recipe.yaml").read_text()
-    saved = plan_of(read_recipe(str(tmp_path / "run/model/recipe.yaml")))  # beside the weights, in the same dialect
+    saved = parse_modifiers(
+        read_recipe(str(tmp_path / "run/model/recipe.yaml"))
+    )  # beside the weights, in the same dialect
     assert {name: each for name, each in saved.modifiers.items() if name != "WeightDecay"} == config.recipe.modifiers
     assert saved.epochs == 3
 
@@ -193,12 +195,12 @@ def test_a_recipe_that_keeps_zeros_starts_from_a_sparse_tiny_model():
 
 def test_a_recipe_that_keeps_zeros_refuses_a_dense_checkpoint(tmp_path):
     from sparse_xp.run import run
-    from sparse_xp.run_directory import release
+    from sparse_xp.run_directory import unclaim_run
 
     dense = tmp_path / "dense"
     build_checkpoint(dense)
     config = configure(*SHORT, "recipe=file", TRANSFER, "teacher=disable", f"model.checkpoint={dense}", QUICK)
     with pytest.raises(UserError, match=r"has 0.0% zeros in __ALL_PRUNABLE__, want at least 5%"):
         run(config, tmp_path / "run")
-    release(tmp_path / "run")  # as the command does
+    unclaim_run(tmp_path / "run")  # as the command does
     assert not (tmp_path / "run").exists()

@@ -28,11 +28,12 @@ from sparse_xp.modifiers import (
 )
 from sparse_xp.modifiers.base import OneTime
 from sparse_xp.recipe.inherit import inherit, is_inherited, read_base
-from sparse_xp.recipe.saved import TAG_OF, in_epochs, write_recipe
-from sparse_xp.recipe.sparseml import plan_of
+from sparse_xp.recipe.parsed import parse_modifiers
+from sparse_xp.recipe.saved import in_epochs, write_recipe
+from sparse_xp.recipe.tags import TAG_OF_MODIFIER
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES
-from tests.recipe.test_convert import write_recipe as any_recipe
+from tests.recipe.random_recipes import random_recipe
 from tests.runs import configure
 from tests.tiny import make_bert
 
@@ -40,7 +41,7 @@ CLOCK = Clock(100, 400)
 
 
 def read(text: str):
-    return plan_of(read_recipe(text))
+    return parse_modifiers(read_recipe(text))
 
 
 def write(plan, base=None) -> str:
@@ -49,18 +50,18 @@ def write(plan, base=None) -> str:
 
 
 def test_every_tag_is_of_a_modifier():
-    assert TAG_OF.keys() <= MODIFIERS.keys()
+    assert TAG_OF_MODIFIER.keys() <= MODIFIERS.keys()
 
 
 def test_a_modifier_that_sparseml_had_not(monkeypatch):
-    monkeypatch.delitem(TAG_OF, "Distillation")
+    monkeypatch.delitem(TAG_OF_MODIFIER, "Distillation")
     assert "- !Distillation {}\n" in (text := write_recipe({"d": Distillation()}, CLOCK))
     assert list(read(text).modifiers.values()) == [Distillation()]
 
 
 @pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
 def test_a_shipped_recipe_reads_back_equal_under_the_same_tags(path):
-    plan = plan_of(read_recipe(str(path)))
+    plan = parse_modifiers(read_recipe(str(path)))
     text = write(plan)
     assert read(text).modifiers == plan.modifiers
     assert read(text).epochs == plan.epochs
@@ -69,7 +70,7 @@ def test_a_shipped_recipe_reads_back_equal_under_the_same_tags(path):
 
 @pytest.mark.parametrize("seed", range(60))
 def test_any_recipe_that_can_be_written_reads_back_equal(seed):
-    plan = read(any_recipe(random.Random(1000 + seed)) + "  - !SetParamModifier {params: [z], val: 1}\n")
+    plan = read(random_recipe(random.Random(1000 + seed)) + "  - !SetParamModifier {params: [z], val: 1}\n")
     back = read(write(plan))
     assert list(back.modifiers.values()) == list(plan.modifiers.values())
     assert [type(each) for each in back.modifiers.values()] == [type(each) for each in plan.modifiers.values()]

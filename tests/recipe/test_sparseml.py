@@ -25,17 +25,18 @@ from sparse_xp.modifiers import (
     TrainableParams,
     WeightDecay,
 )
-from sparse_xp.modifiers.hooks import Recipe
-from sparse_xp.recipe.sparseml import TAGS, Plan, plan_of
+from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.recipe.parsed import ParsedRecipe, parse_modifiers
+from sparse_xp.recipe.tags import TAGS
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES
 
 GRADUAL = "params: [a], init_sparsity: 0.0, final_sparsity: 0.8, start_epoch: 1, end_epoch: 3, update_frequency: 0.5"
 
 
-def plan(*tags: str, head: str = "") -> Plan:
+def plan(*tags: str, head: str = "") -> ParsedRecipe:
     """The plan of modifiers written as ``Tag {field: value}``."""
-    return plan_of(read_recipe(head + "modifiers:\n" + "".join(f"  - !{tag}\n" for tag in tags)))
+    return parse_modifiers(read_recipe(head + "modifiers:\n" + "".join(f"  - !{tag}\n" for tag in tags)))
 
 
 def only(*tags: str):
@@ -66,7 +67,7 @@ def only(*tags: str):
         (
             "SetWeightDecayModifier {weight_decay: 1e-2, end_epoch: 6}",
             WeightDecay(weight_decay=0.01, all_groups=True),
-        ),  # T12, T20, T42
+        ),
         (
             "TrainableParamsModifier {params: ['re:.*'], trainable: False, end_epoch: 1}",
             TrainableParams(params=["re:.*"], trainable=False, end=1.0),
@@ -114,7 +115,7 @@ def only(*tags: str):
             f"MovementPruningModifier {{{GRADUAL}}}",
             MovementPruning(params=["a"], final_sparsity=0.8, start=1.0, end=3.0, update_frequency=0.5),
         ),
-        (  # T36: global unlike GMPruning, and a block size of 1
+        (  # global unlike GMPruning, and a block size of 1
             f"OBSPruningModifier {{{GRADUAL}, damp: 1e-7, grad_sampler_kwargs: {{batch_size: 8}}}}",
             OBSPruning(
                 params=["a"],
@@ -132,7 +133,7 @@ def only(*tags: str):
         (
             "ConstantPruningModifier {params: __all_prunable__}",
             ConstantPruning(params=["__ALL_PRUNABLE__"], live=True),
-        ),  # T10, T16
+        ),
         (
             "ACDCPruningModifier {compression_sparsity: 0.9, start_epoch: 0, end_epoch: 10, update_frequency: 2, params: [a]}",
             ACDCPruning(compression_sparsity=0.9, end=10.0, update_frequency=2.0, params=["a"]),
@@ -215,7 +216,7 @@ def test_t11_the_lower_of_two_levels_wins():
         (0.5, ["0.weight"], []),
         (0.8, ["re:.*weight"], ["0.weight"]),
     ]
-    Recipe(found, Clock(4, 12))  # they do not count as overlapping
+    ModifierList(found, Clock(4, 12))  # they do not count as overlapping
 
 
 @pytest.mark.parametrize(
@@ -250,7 +251,7 @@ def test_names_of_equal_tags():
         (
             f"GMPruningModifier {{{GRADUAL.replace('0.8', '1.0')}}}",
             "final_sparsity=1.0: want a fraction strictly",
-        ),  # T28
+        ),
         (f"GMPruningModifier {{{GRADUAL.replace('0.8', '0')}}}", "final_sparsity=0.0: want"),
         (f"GMPruningModifier {{{GRADUAL}, phased: True}}", "phased: true has been an error"),
         (f"GMPruningModifier {{{GRADUAL}, mask_type: channel}}", "mask_type: channel has been an error"),
@@ -278,18 +279,18 @@ def test_what_cannot_be_says_where(tag, message):
 
 @pytest.mark.parametrize("path", sorted(FILES.iterdir()), ids=lambda path: path.name)
 def test_recipes_of_the_package(path):
-    found = plan_of(read_recipe(str(path)))
+    found = parse_modifiers(read_recipe(str(path)))
     assert found.epochs
     steps = int(found.epochs * 10)
-    Recipe(found.modifiers, Clock(10, steps))
+    ModifierList(found.modifiers, Clock(10, steps))
 
 
 def test_the_recipe_of_the_seed_in_the_order_of_its_times():
-    found = plan_of(read_recipe(str(FILES / "bert-base-12layers_prune70_quant.md")))
+    found = parse_modifiers(read_recipe(str(FILES / "bert-base-12layers_prune70_quant.md")))
     assert found.epochs == 40
     windows = {
         name: modifier.window(Clock(10, 400))
-        for name, modifier in Recipe(found.modifiers, Clock(10, 400)).modifiers.items()
+        for name, modifier in ModifierList(found.modifiers, Clock(10, 400)).modifiers.items()
     }
     assert windows == {
         "LearningRateFunction": (0.0, 30.0),

@@ -10,9 +10,9 @@ import yaml
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, Distillation, MagnitudePruning, Quantization
-from sparse_xp.modifiers.hooks import Recipe
+from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.places import CONF
-from sparse_xp.recipe.sparseml import plan_of
+from sparse_xp.recipe.parsed import parse_modifiers
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES
 from tests.runs import configure
@@ -38,8 +38,8 @@ def test_t9_gradients_are_masked_from_the_first_step_on():
 
 def quantized(tag: str):
     """The modules that a tag makes quantizable in a small BERT, by name, and the modifier."""
-    [modifier] = plan_of(read_recipe(f"modifiers:\n  - !QuantizationModifier {tag}\n")).modifiers.values()
-    run = make_run(4, 12, model=make_bert(), shell=SimpleNamespace(autocast=True))
+    [modifier] = parse_modifiers(read_recipe(f"modifiers:\n  - !QuantizationModifier {tag}\n")).modifiers.values()
+    run = make_run(4, 12, model=make_bert(), wrapper=SimpleNamespace(autocast=True))
     modifier.attach(run)
     return modifier, run
 
@@ -55,7 +55,7 @@ def test_t25_a_submodule_that_is_a_linear_itself_is_frozen_with_the_others():
     for run.progress.step in (0, 4, 5):
         modifier.before_step(run)
         run.model(input_ids=(rows + run.progress.step) % 20)
-        inputs = modifier.modules["classifier"].quant.inputs
+        inputs = modifier.modules["classifier"].quant.input_observer
         ranges.append((inputs.low.item(), inputs.high.item()))
     assert modifier.phase(run.clock, 4) == "frozen"
     assert ranges[1] == ranges[2] == ranges[0]
@@ -92,8 +92,12 @@ def test_t29_what_is_distilled_and_from_whom():
     other = same | {"end_logits": [[0.0, 1.0]]}
     logits = [{name: torch.tensor(value) for name, value in each.items()} for each in (same, other)]
     run.teacher = lambda rows, batch: logits[1]
-    nothing = {"class_mask": lambda batch: None, "token_mask": lambda batch: None, "logits_are": "classes"}
-    run.task = SimpleNamespace(outputs=("start_logits", "end_logits"), sums_outputs=False, **nothing)
+    nothing = {
+        "class_mask": lambda batch: None,
+        "token_mask": lambda batch: None,
+        "problem_type": "single_label_classification",
+    }
+    run.task = SimpleNamespace(outputs=("start_logits", "end_logits"), loss_reduction="mean", **nothing)
     loss = torch.tensor(5.0)
     both, ends, starts = (
         Distillation(hardness=1.0, temperature=1.0, outputs=names).loss(run, [0], {}, logits[0], loss).item()
@@ -137,7 +141,7 @@ def test_t40_of_two_masks_on_one_tensor_the_product_holds():
         "matrix": MagnitudePruning(params=[NAME], final_sparsity=0.5, end=1, mask_type=[1, 4]),
         "others too": MagnitudePruning(params=["re:.*dense.weight"], final_sparsity=0.5, end=1, global_sparsity=True),
     }
-    recipe = Recipe(both, run.clock)
+    recipe = ModifierList(both, run.clock)
     recipe.attach(run)
     for _ in simulate(run, recipe):
         recipe.check(run)

@@ -15,10 +15,10 @@ from transformers import BertConfig
 
 from sparse_xp.places import CONF
 from sparse_xp.recipe.__main__ import cli
-from sparse_xp.recipe.sparseml import GONE, TAGS
+from sparse_xp.recipe.tags import TAGS, UNSUPPORTED_TAGS
 from sparse_xp.recipe.zoo import FILES
 from tests.runs import configure
-from tests.test_docs import commands, points
+from tests.shown_commands import commands, points
 
 PAGE = CONF.parent / "docs" / "sparseml.md"
 TEXT = PAGE.read_text(encoding="utf-8") if PAGE.exists() else ""
@@ -84,4 +84,4 @@ def test_a_run_that_is_shown_composes(line, place):
 
 def test_the_tables_have_every_tag():
     assert sessions(TEXT)
-    assert [tag for tag in [*TAGS, *GONE] if f"`!{tag}`" not in TEXT] == []
+    assert [tag for tag in [*TAGS, *UNSUPPORTED_TAGS] if f"`!{tag}`" not in TEXT] == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparse_xp.errors import UserError
-from sparse_xp.recipe.loader import MAX_BYTES, Tagged
+from sparse_xp.recipe.loader import MAX_BYTES, TaggedMapping
 from sparse_xp.recipe.text import parse_args, read_recipe
 
 DATA = Path(__file__).parent / "data"
@@ -37,7 +37,7 @@ def wrong(source: str, args=None, **options) -> str:
     return str(caught.value)
 
 
-# 1.11: the worked parses
+# Recipes as they were published
 
 LAYER = "re:bert.encoder.layer.*."
 PRUNED70_SAID = [
@@ -118,7 +118,7 @@ def pruned90(epochs) -> list[tuple[str, dict]]:
     ]
 
 
-def test_pruned70():  # 1.11, row 1
+def test_pruned70():
     found = read_recipe(str(PRUNED70))
     assert [(each.name, each.fields) for each in found.modifiers] == PRUNED70_SAID
     assert found.variables == {
@@ -142,7 +142,7 @@ def test_pruned70():  # 1.11, row 1
     assert lines[found.modifiers[3].places["mask_type"][0] - 1] == "    mask_type: [1,4]"
 
 
-def test_pruned70_and_the_anchor_trap():  # 1.11, row 2; T24
+def test_pruned70_and_the_anchor_trap():
     args = '{"num_epochs": 50}'
     found = read_recipe(str(PRUNED70), args)
     assert [(each.name, each.fields) for each in found.modifiers] == PRUNED70_SAID
@@ -158,7 +158,7 @@ def test_pruned70_and_the_anchor_trap():  # 1.11, row 2; T24
         assert ends == [50, 30.0, 50, 20, None, None]
 
 
-def test_pruned70_and_an_unknown_name():  # 1.11, row 3; T24
+def test_pruned70_and_an_unknown_name():
     assert wrong(str(PRUNED70), {"nope": 1}).startswith(
         f"{PRUNED70}: recipe.args names nope, and the recipe has no such variable. There are: num_epochs, init_lr, "
     )
@@ -166,7 +166,7 @@ def test_pruned70_and_an_unknown_name():  # 1.11, row 3; T24
     assert "no such variable" in wrong(str(PRUNED70), {"training_modifiers": []})
 
 
-def test_pruned90():  # 1.11, rows 4 and 5
+def test_pruned90():
     assert said(PRUNED90) == pruned90(13)
     assert said(PRUNED90, {"num_epochs": 20}, strict=True) == pruned90(20)
     found = read_recipe(str(PRUNED90), '{"num_epochs":8, "qat_start_epoch":4.0, "observer_epoch":7.0}', strict=True)
@@ -174,7 +174,7 @@ def test_pruned90():  # 1.11, rows 4 and 5
     assert (quantization["start_epoch"], quantization["freeze_bn_stats_epoch"]) == (4.0, 7.0)
 
 
-def test_teacher():  # 1.11, row 6
+def test_teacher():
     rates = [
         {"start_epoch": 0, "end_epoch": 0.033, "lr_func": "linear", "init_lr": 0.0, "final_lr": 5e-5},
         {"start_epoch": 0.033, "end_epoch": 3, "lr_func": "linear", "init_lr": 5e-5, "final_lr": 0},
@@ -202,7 +202,7 @@ modifiers:
 """
 
 
-def test_ci_recipe():  # 1.11, row 7
+def test_ci_recipe():
     epochs, rate, quantization = (found for _, found in said(CI, '{"num_epochs": 5, "qat_epochs": 2}', strict=True))
     assert epochs["end_epoch"] == 5
     assert rate["end_epoch"] == 2
@@ -210,56 +210,56 @@ def test_ci_recipe():  # 1.11, row 7
     assert [type(each) for each in quantization.values()] == [int, float]
 
 
-# 1.2 to 1.7, section 8: one modifier !X, and what is in it
+# One modifier !X, and what is in it
 
 READ = {
-    "1.11 mask_type twice": ("modifiers:\n- !X\n  mask_type: unstructured\n  a: 1\n  mask_type: [1, 4]\n", [1, 4]),
-    "1.11 variable twice": ("a: 1\nmodifiers:\n- !X {e: eval(a)}\na: 3\n", 3),
-    "T23 group twice": ("modifiers:\n- !Y {e: 1}\nmodifiers:\n- !X {e: 2}\n", 2),
-    "1.11 merge": ("x: &b {start_epoch: 0, end_epoch: 3}\nmodifiers:\n- !X\n  <<: *b\n", 3),
+    "mask_type twice": ("modifiers:\n- !X\n  mask_type: unstructured\n  a: 1\n  mask_type: [1, 4]\n", [1, 4]),
+    "variable twice": ("a: 1\nmodifiers:\n- !X {e: eval(a)}\na: 3\n", 3),
+    "group twice": ("modifiers:\n- !Y {e: 1}\nmodifiers:\n- !X {e: 2}\n", 2),
+    "merge": ("x: &b {start_epoch: 0, end_epoch: 3}\nmodifiers:\n- !X\n  <<: *b\n", 3),
     "merge, and a value of its own": ("x: &b {end_epoch: 3}\nmodifiers:\n- !X\n  end_epoch: 4\n  <<: *b\n", 4),
     "merge of two": ("x: &b {e: 3}\ny: &c {e: 5, f: 6}\nmodifiers:\n- !X\n  <<: [*b, *c]\n", 3),
     "merge of another modifier": ("m_modifiers:\n- &b !X {e: 3}\nmodifiers:\n- !X\n  <<: *b\n", 3),
-    "1.2 deeper than the tag": ("modifiers:\n  - !X\n      e: 1\n", 1),
-    "1.2 as deep as the tag": ("modifiers:\n  - !X\n    e: 1\n", 1),
-    "1.2 the list as deep as its name": ("modifiers:\n- !X\n  e: 1\n", 1),
-    "T22 comment with a dot": ("modifiers:\n- !X # v1.0\n  e: 1\n", 1),
-    "T22 flow with a dot": ("modifiers:\n- !X {e: 0.5}\n", 0.5),
-    "1.2 colon": ("modifiers:\n- !X:\n    e: 1\n", 1),
-    "1.2 framework": ("modifiers:\n- !pytorch.X\n    e: 1\n", 1),
-    "1.2 exclamation in a text": ("modifiers:\n- !X\n    e: what a !Y\n", "what a !Y"),
-    "1.3 any name": ("foo_modifiers_2:\n- !X {e: 1}\n", 1),
-    "1.3 null group": ("pruning_modifiers:\nmodifiers:\n- !X {e: 1}\n", 1),
-    "1.3 empty group": ("pruning_modifiers: []\nmodifiers:\n- !X {e: 1}\n", 1),
-    "1.3 bare modifier": ("!X\ne: 1\n", 1),
-    "1.3 modifier without a list": ("modifiers: !X\n  e: 1\n", 1),
-    "1.4 int": ("a: 2\nmodifiers:\n- !X {e: eval(a)}\n", 2),
-    "1.4 text": ("a: 'linear'\nmodifiers:\n- !X {e: eval(a)}\n", "linear"),
-    "1.4 list": ("a: [b, 1]\nmodifiers:\n- !X {e: eval(a)}\n", ["b", 1]),
-    "1.4 null": ("a:\nmodifiers:\n- !X {e: eval(a)}\n", None),
-    "1.4 bool": ("a: true\nmodifiers:\n- !X {e: eval(a + 1)}\n", 2),
-    "1.4 in a list": ("a: 2\nmodifiers:\n- !X {e: [eval(a), [eval(a * 2)]]}\n", [2, [4]]),
-    "1.4 in a mapping, not its keys": ("a: 2\nmodifiers:\n- !X {e: {eval(a): eval(a)}}\n", {"eval(a)": 2}),
-    "1.4 not the whole": ("a: 2\nmodifiers:\n- !X {e: eval(a) * 2}\n", "eval(a) * 2"),
-    "1.4 any order": ("c: eval(b + 1)\nb: eval(a * 2)\na: 2\nmodifiers:\n- !X {e: eval(c)}\n", 5),
-    "1.4 text at the top": ("g: eval(f)\nf: x\nmodifiers:\n- !X {e: eval(g)}\n", "x"),  # SparseML raises
-    "1.4 name of another alphabet": ("é: 2\nmodifiers:\n- !X {e: eval(é * 2)}\n", 4),
-    "T20 5e-5": ("a: 5e-5\nmodifiers:\n- !X {e: eval(a * 2)}\n", 1e-4),  # SparseML raises
-    "T20 1e-2": ("modifiers:\n- !X {e: 1e-2}\n", 0.01),  # SparseML hands on a text
-    "T27 5e-05": ("modifiers:\n- !X {e: 5e-05}\n", 5e-5),
-    "T27 a text stays one": ("modifiers:\n- !X {e: '5e-05'}\n", "5e-05"),
-    "T27 a text is calculated with": ("a: '5e-05'\nmodifiers:\n- !X {e: eval(a * 2)}\n", 1e-4),
-    "1.4 1.": ("modifiers:\n- !X {e: 1.e+3}\n", 1000.0),
-    "1.1 document marker": ("---\nmodifiers:\n- !X {e: 1}\n", 1),
-    "1.1 front matter": ("<!-- licence -->\n\n  ---\nmodifiers:\n- !X {e: 1}\n---\n# {[\n", 1),
-    "T21 +++": ("+++\nmodifiers:\n- !X {e: 1}\n+++\n", 1),
-    "T21 --- in a comment": ("---\n# --- pruning ---\nmodifiers:\n- !X {e: 1}\n---\n", 1),  # SparseML stops there
-    "1.1 line ends of Windows": ("---\r\na: 2\r\nmodifiers:\r\n- !X {e: eval(a)}\r\n---\r\nText\r\n", 2),
-    "1.7 metadata": ("version: 1.1.0\n__metadata__: {a: [1]}\nmetadata: {b: c}\nmodifiers:\n- !X {e: 1}\n", 1),
-    "1.6 stage": ("a: 1\ns1:\n  a: 2\n  m_modifiers:\n  - !X {e: eval(a)}\n", 2),
-    "1.6 the recipe's in a stage's": ("a: 1\ns1:\n  b: eval(a)\n  m_modifiers:\n  - !X {e: eval(b + a)}\n", 2),
-    "1.6 the recipe's know no stage": ("a: 1\nb: eval(a * 2)\ns1:\n  a: 5\n  m_modifiers:\n  - !X {e: eval(b)}\n", 2),
-    "1.6 of the same name": ("a: 1\ns1:\n  a: eval(a)\n  m_modifiers:\n  - !X {e: eval(a)}\n", 1),
+    "deeper than the tag": ("modifiers:\n  - !X\n      e: 1\n", 1),
+    "as deep as the tag": ("modifiers:\n  - !X\n    e: 1\n", 1),
+    "the list as deep as its name": ("modifiers:\n- !X\n  e: 1\n", 1),
+    "comment with a dot": ("modifiers:\n- !X # v1.0\n  e: 1\n", 1),
+    "flow with a dot": ("modifiers:\n- !X {e: 0.5}\n", 0.5),
+    "colon": ("modifiers:\n- !X:\n    e: 1\n", 1),
+    "framework": ("modifiers:\n- !pytorch.X\n    e: 1\n", 1),
+    "exclamation in a text": ("modifiers:\n- !X\n    e: what a !Y\n", "what a !Y"),
+    "any name": ("foo_modifiers_2:\n- !X {e: 1}\n", 1),
+    "null group": ("pruning_modifiers:\nmodifiers:\n- !X {e: 1}\n", 1),
+    "empty group": ("pruning_modifiers: []\nmodifiers:\n- !X {e: 1}\n", 1),
+    "bare modifier": ("!X\ne: 1\n", 1),
+    "modifier without a list": ("modifiers: !X\n  e: 1\n", 1),
+    "int": ("a: 2\nmodifiers:\n- !X {e: eval(a)}\n", 2),
+    "text": ("a: 'linear'\nmodifiers:\n- !X {e: eval(a)}\n", "linear"),
+    "list": ("a: [b, 1]\nmodifiers:\n- !X {e: eval(a)}\n", ["b", 1]),
+    "null": ("a:\nmodifiers:\n- !X {e: eval(a)}\n", None),
+    "bool": ("a: true\nmodifiers:\n- !X {e: eval(a + 1)}\n", 2),
+    "in a list": ("a: 2\nmodifiers:\n- !X {e: [eval(a), [eval(a * 2)]]}\n", [2, [4]]),
+    "in a mapping, not its keys": ("a: 2\nmodifiers:\n- !X {e: {eval(a): eval(a)}}\n", {"eval(a)": 2}),
+    "not the whole": ("a: 2\nmodifiers:\n- !X {e: eval(a) * 2}\n", "eval(a) * 2"),
+    "any order": ("c: eval(b + 1)\nb: eval(a * 2)\na: 2\nmodifiers:\n- !X {e: eval(c)}\n", 5),
+    "text at the top": ("g: eval(f)\nf: x\nmodifiers:\n- !X {e: eval(g)}\n", "x"),  # SparseML raises
+    "name of another alphabet": ("é: 2\nmodifiers:\n- !X {e: eval(é * 2)}\n", 4),
+    "5e-5": ("a: 5e-5\nmodifiers:\n- !X {e: eval(a * 2)}\n", 1e-4),  # SparseML raises
+    "1e-2": ("modifiers:\n- !X {e: 1e-2}\n", 0.01),  # SparseML hands on a text
+    "5e-05": ("modifiers:\n- !X {e: 5e-05}\n", 5e-5),
+    "a text stays one": ("modifiers:\n- !X {e: '5e-05'}\n", "5e-05"),
+    "a text is calculated with": ("a: '5e-05'\nmodifiers:\n- !X {e: eval(a * 2)}\n", 1e-4),
+    "1.": ("modifiers:\n- !X {e: 1.e+3}\n", 1000.0),
+    "document marker": ("---\nmodifiers:\n- !X {e: 1}\n", 1),
+    "front matter": ("<!-- licence -->\n\n  ---\nmodifiers:\n- !X {e: 1}\n---\n# {[\n", 1),
+    "+++": ("+++\nmodifiers:\n- !X {e: 1}\n+++\n", 1),
+    "--- in a comment": ("---\n# --- pruning ---\nmodifiers:\n- !X {e: 1}\n---\n", 1),  # SparseML stops there
+    "line ends of Windows": ("---\r\na: 2\r\nmodifiers:\r\n- !X {e: eval(a)}\r\n---\r\nText\r\n", 2),
+    "metadata": ("version: 1.1.0\n__metadata__: {a: [1]}\nmetadata: {b: c}\nmodifiers:\n- !X {e: 1}\n", 1),
+    "stage": ("a: 1\ns1:\n  a: 2\n  m_modifiers:\n  - !X {e: eval(a)}\n", 2),
+    "the recipe's in a stage's": ("a: 1\ns1:\n  b: eval(a)\n  m_modifiers:\n  - !X {e: eval(b + a)}\n", 2),
+    "the recipe's know no stage": ("a: 1\nb: eval(a * 2)\ns1:\n  a: 5\n  m_modifiers:\n  - !X {e: eval(b)}\n", 2),
+    "of the same name": ("a: 1\ns1:\n  a: eval(a)\n  m_modifiers:\n  - !X {e: eval(a)}\n", 1),
     "sexagesimal": ("modifiers:\n- !X {e: 1:30}\n", 90),
     "octal": ("modifiers:\n- !X {e: 010}\n", 8),
     "inf": ("modifiers:\n- !X {e: .inf}\n", inf),
@@ -276,9 +276,9 @@ def test_read(text, expected):
     assert type(value) is type(expected)
 
 
-def test_a_modifier_without_parameters():  # 1.2
+def test_a_modifier_without_parameters():
     found = read_recipe("modifiers:\n  - !DistillationModifier\n  - !X {}\n").modifiers
-    assert found == [Tagged("DistillationModifier", {}, {"": (2, 5)}), Tagged("X", {}, {"": (3, 5)})]
+    assert found == [TaggedMapping("DistillationModifier", {}, {"": (2, 5)}), TaggedMapping("X", {}, {"": (3, 5)})]
 
 
 def test_nan_and_dates_are_values():
@@ -288,7 +288,7 @@ def test_nan_and_dates_are_values():
     assert "no number" in wrong("a: .nan\nmodifiers:\n- !X {e: eval(a * 1)}\n")
 
 
-def test_groups_and_stages_in_order():  # 1.3, 1.6
+def test_groups_and_stages_in_order():
     assert [name for name, _ in said("b_modifiers:\n- !B\n- !A\na_modifiers:\n- !C\n")] == ["B", "A", "C"]
     stages = "s2:\n  modifiers:\n  - !B {a: eval(lr)}\n  lr: 2\nlr: 1\ns1:\n  x_modifiers:\n  - !A {a: eval(lr)}\n"
     assert said(stages) == [("B", {"a": 2}), ("A", {"a": 1})]
@@ -296,7 +296,7 @@ def test_groups_and_stages_in_order():  # 1.3, 1.6
     assert said(stages, "lr=7") == [("B", {"a": 7.0}), ("A", {"a": 7.0})]
 
 
-def test_stages_beside_modifiers_are_not_run():  # 1.6
+def test_stages_beside_modifiers_are_not_run():
     text = "modifiers:\n- !A\nstage:\n  modifiers:\n  - !B\n"
     [remark] = read_recipe(text).remarks
     assert [name for name, _ in said(text)] == ["A"]
@@ -304,25 +304,25 @@ def test_stages_beside_modifiers_are_not_run():  # 1.6
     assert wrong(text, strict=True) == remark
 
 
-def test_yml_and_a_byte_order_mark(tmp_path):  # T21: SparseML refuses .yml
+def test_yml_and_a_byte_order_mark(tmp_path):  # SparseML refuses .yml
     path = tmp_path / "recipe.yml"
     path.write_bytes(b"\xef\xbb\xbfa: 1" + ONE.encode())
     assert said(path) == [("X", {"a": 1})]
 
 
-# 1.5: recipe.args
+# recipe.args
 
 ARGS = {
     "none": (None, {}),
     "empty": ("", {}),
     "mapping": ({"num_epochs": 5, "lr": "x"}, {"num_epochs": 5, "lr": "x"}),
-    "T38 JSON": (
+    "JSON": (
         '{"num_epochs": 5, "init_lr": 5e-5, "f": "linear"}',
         {"num_epochs": 5, "init_lr": 5e-5, "f": "linear"},
     ),
-    "T24 CSV": ("num_epochs=8, init_lr = 1e-4", {"num_epochs": 8.0, "init_lr": 1e-4}),
-    "T24 CSV with colons": ("num_epochs:8", {"num_epochs": 8.0}),
-    "T24 CSV of texts": ("flag=True,f=linear,g=", {"flag": "True", "f": "linear", "g": ""}),
+    "CSV": ("num_epochs=8, init_lr = 1e-4", {"num_epochs": 8.0, "init_lr": 1e-4}),
+    "CSV with colons": ("num_epochs:8", {"num_epochs": 8.0}),
+    "CSV of texts": ("flag=True,f=linear,g=", {"flag": "True", "f": "linear", "g": ""}),
 }
 
 
@@ -393,31 +393,31 @@ WRONG = {
     "two documents": ("modifiers:\n- !X\n---\na: 1\n", "3:1", "expected a single document"),
     "control character": ("a: 1\nb: \x07\n", "2:4", "a character that YAML does not allow (number 7)"),
     "surrogate": ("a: 1\nbc: \ud800\n", "2:5", "a character that YAML does not allow"),
-    "T19 unknown variable": ("num: 1\nmodifiers:\n- !X\n  a: eval(nim)\n", "4:6", "nim. Did you mean 'num'?"),
-    "T19 unknown in an expression": ("n: 1\nmodifiers:\n- !X\n  a: eval(n + nn)\n", "4:6", "no variable nn"),
-    "T19 unknown in a variable": ("a: 1\nb: eval(c)" + ONE, "2:4", "no variable c. There are: a, b."),
+    "unknown variable": ("num: 1\nmodifiers:\n- !X\n  a: eval(nim)\n", "4:6", "nim. Did you mean 'num'?"),
+    "unknown in an expression": ("n: 1\nmodifiers:\n- !X\n  a: eval(n + nn)\n", "4:6", "no variable nn"),
+    "unknown in a variable": ("a: 1\nb: eval(c)" + ONE, "2:4", "no variable c. There are: a, b."),
     "unknown in a stage": ("a: 1\ns:\n  b: eval(c)\n  modifiers:\n  - !X\n", "3:6", "no variable c"),
-    "T19 cycle": ("c: eval(a)\na: eval(b)\nb: eval(a + 1)" + ONE, "3:4", "variables that need each other: a -> b -> a"),
-    "T19 cycle of one": ("a: eval(a)" + ONE, "1:4", "a -> a"),
+    "cycle": ("c: eval(a)\na: eval(b)\nb: eval(a + 1)" + ONE, "3:4", "variables that need each other: a -> b -> a"),
+    "cycle of one": ("a: eval(a)" + ONE, "1:4", "a -> a"),
     "cycle in a stage": ("s:\n  a: eval(b)\n  b: eval(a)\n  modifiers:\n  - !X\n", "3:6", "a -> b -> a"),
-    "T20 text": ("a: x\nmodifiers:\n- !X {b: eval(a * 2)}\n", "3:10", "a is 'x', no number"),
-    "T43 ternary": ("a: 1\nmodifiers:\n- !X {b: eval(a if a else 2)}\n", "3:10", "found 'if' at character 3"),
-    "1.4 two evals": ("a: 1\nmodifiers:\n- !X {b: eval(a) + eval(a)}\n", "3:10", "found ')' at character 2"),
-    "1.3 a list of another name": ("pruning:\n- !X {a: 1}\n", "2:1", "modifiers under 'pruning'"),
-    "1.3 a modifier of another name": ("pruning: !X {a: 1}\n", "1:10", "modifiers under 'pruning'"),
+    "arithmetic with a text": ("a: x\nmodifiers:\n- !X {b: eval(a * 2)}\n", "3:10", "a is 'x', no number"),
+    "ternary": ("a: 1\nmodifiers:\n- !X {b: eval(a if a else 2)}\n", "3:10", "found 'if' at character 3"),
+    "two evals": ("a: 1\nmodifiers:\n- !X {b: eval(a) + eval(a)}\n", "3:10", "found ')' at character 2"),
+    "a list of another name": ("pruning:\n- !X {a: 1}\n", "2:1", "modifiers under 'pruning'"),
+    "a modifier of another name": ("pruning: !X {a: 1}\n", "1:10", "modifiers under 'pruning'"),
     "a tagged stage": ("s: !S\n  modifiers:\n  - !X\n", "1:4", "modifiers under 's'"),
-    "1.3 no tag": ("modifiers:\n- X:\n    a: 1\n", "2:3", "modifiers holds {'X': {'a': 1}}; want '- !NameModifier'"),
-    "1.3 text": ("modifiers: foo\n", "1:12", "modifiers holds 'foo'"),
-    "1.3 empty text": ("modifiers: ''\n", "1:12", "modifiers holds ''"),
-    "1.3 null in the list": ("modifiers:\n- !X\n-\n", "3:2", "modifiers holds None"),
-    "1.3 bare list": ("- !X {a: 1}\n", "1:1", "want 'name: value' lines at the top"),
+    "no tag": ("modifiers:\n- X:\n    a: 1\n", "2:3", "modifiers holds {'X': {'a': 1}}; want '- !NameModifier'"),
+    "text": ("modifiers: foo\n", "1:12", "modifiers holds 'foo'"),
+    "empty text": ("modifiers: ''\n", "1:12", "modifiers holds ''"),
+    "null in the list": ("modifiers:\n- !X\n-\n", "3:2", "modifiers holds None"),
+    "bare list": ("- !X {a: 1}\n", "1:1", "want 'name: value' lines at the top"),
     "a text": ("just\ntext\n", "1:1", "want 'name: value' lines at the top"),
     "tag with a list": ("modifiers:\n- !X [1]\n", "2:3", "!X wants 'name: value' lines"),
     "tag with a text": ("modifiers:\n- !X foo\n", "2:3", "!X wants 'name: value' lines"),
     "modifier in a modifier": ("modifiers:\n- !X {a: [!Y {b: 1}]}\n", "2:10", "!Y in a value"),
     "modifier in a variable": ("a: {b: [!Y {b: 1}]}" + ONE, "1:4", "!Y in a value"),
-    "1.10 newer dialect": ("pruning_modifiers:\n  Magnitude: {a: 1}\n", "2:3", "the later dialect of SparseML 1.6"),
-    "1.10 newer stages": ("s:\n  run_type: train\n  p_modifiers:\n    M: {a: 1}\n", "4:5", "the later dialect"),
+    "newer dialect": ("pruning_modifiers:\n  Magnitude: {a: 1}\n", "2:3", "the later dialect of SparseML 1.6"),
+    "newer stages": ("s:\n  run_type: train\n  p_modifiers:\n    M: {a: 1}\n", "4:5", "the later dialect"),
     "list as a name": ("? [a, b]\n: c\n", "1:3", "a sequence as a name"),
     "list as a name inside": ("a:\n  ? [a, b]\n  : c" + ONE, "2:5", "a sequence as a name"),
     "modifier as a name": ("? !X {a: 1}\n: c\n", "1:3", "a mapping as a name"),

@@ -19,15 +19,16 @@ from sparse_xp.modifiers import (
     SetLearningRate,
     WeightDecay,
 )
-from sparse_xp.modifiers.hooks import Recipe
-from sparse_xp.recipe.view.timeline import Timeline, changed_fields
+from sparse_xp.modifiers.display import changed_fields
+from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.recipe.view.timeline import Timeline
 from tests.tiny import make_bert, make_run
 
 CLOCK = Clock(steps_per_epoch=10, total_steps=60)
 
 
 def line_of(clock: Clock = CLOCK, rate: float | None = None, **modifiers) -> Timeline:
-    return Timeline("mine", clock, Recipe(modifiers, clock), rate)
+    return Timeline("mine", clock, ModifierList(modifiers, clock), rate)
 
 
 RATES = {
@@ -62,7 +63,7 @@ def test_the_rate_of_every_step(modifiers):
     run = make_run(CLOCK.steps_per_epoch, CLOCK.total_steps, optimizer=optimizer)
     line, seen = line_of(rate=0.7, **modifiers), []
     for run.progress.step in range(CLOCK.total_steps):
-        line.recipe.before_step(run)
+        line.modifier_list.before_step(run)
         seen.append(optimizer.param_groups[0]["lr"])
     assert [line.rate_at(step) for step in range(CLOCK.total_steps)] == seen
 
@@ -102,7 +103,7 @@ def test_the_sparsity_of_every_step(modifier):
             mask = modifier.masks.get(name)
             pruned = 0 if mask is None else int((~mask).sum())
             assert pruned == round(weight.numel() * scheduled), (run.progress.step, name)
-        assert modifier.reached(run) or run.progress.step < CLOCK.total_steps - 1
+        assert modifier.target_reached(run) or run.progress.step < CLOCK.total_steps - 1
 
 
 def test_where_the_weights_decide_nothing_is_said_but_the_end():
@@ -124,7 +125,7 @@ def test_quantization_and_distillation():
     two = line_of(a=Distillation(hardness=0.5, end=2), b=Distillation(hardness=0.8, start=2))
     assert [two.moment(step).hardness for step in (19, 20, 21)] == [0.5, 0.9, 0.8]
     after = line_of(q=Quantization(calibration_rows=8))
-    assert ({moment.quantization for moment in after.moments()}, after.spans("q")) == ({"off"}, [])
+    assert ({moment.quantization for moment in after.moments()}, after.modifiers["q"].spans(CLOCK)) == ({"off"}, [])
 
 
 @pytest.mark.parametrize(("epochs", "every", "rows"), [(0.1, 1, 1), (1, 1, 2), (40, 1, 41), (41, 2, 22), (999, 50, 21)])
@@ -143,7 +144,7 @@ def test_spans():
         q=Quantization(start=2, observers_end=4),
         d=Distillation(end=3),
     )
-    assert {name: line.spans(name) for name in line.modifiers} == {
+    assert {name: modifier.spans(line.clock) for name, modifier in line.modifiers.items()} == {
         "p": [(1, 3, "="), (3, 6, "-")],
         "to_the_end": [(0, 6, "=")],
         "gone": [(0, 3, "=")],

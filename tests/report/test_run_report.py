@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sparse_xp.cli import run_command
 from sparse_xp.functional.measured import Sparsity
 from sparse_xp.report.__main__ import main
-from sparse_xp.report.run_report import course, evaluations, find_with_places, report, spark, write_report
-from sparse_xp.report.run_report import table as table_of
-from sparse_xp.result import Deployment, Result
+from sparse_xp.report.results_table import results_table
+from sparse_xp.report.run_report import evaluations, learning_curves, report_text, sparkline, write_report
+from sparse_xp.result import Deployment, Result, find_results
 from sparse_xp.text import markdown
 from tests.tiny import make_result
 
@@ -26,12 +28,12 @@ def sst2(accuracy: float, **changes: Any) -> Result:
 
 
 def find(places: list[Path]) -> list[Result]:
-    return [result for _, result in find_with_places(places)]
+    return [result for _, result in find_results(places)]
 
 
 def table(results: list[Result]) -> str:
     """The table of results that stand in directories of their own."""
-    return table_of([(Path(f"outputs/run{number}"), result) for number, result in enumerate(results)])
+    return results_table([(Path(f"outputs/run{number}"), result) for number, result in enumerate(results)])
 
 
 ROWS = [
@@ -55,7 +57,7 @@ def test_table():
 
 def test_runs_of_one_name_are_told_apart_by_their_directories(tmp_path):
     found = [(tmp_path / where / "sst2,seed=1", sst2(90.0)) for where in (".", "demo")]
-    shown = table_of(found)
+    shown = results_table(found)
     assert "| sst2,seed=1 " in shown
     assert "| demo/sst2,seed=1 " in shown
 
@@ -130,20 +132,20 @@ HISTORY = [
     ],
 )
 def test_the_report_states(fact):
-    assert fact in report(PRUNED, HISTORY)
+    assert fact in report_text(PRUNED, HISTORY)
 
 
 def test_the_report_names_teacher_and_commit():
     made = make_result(teacher="outputs/dense")
     made.provenance.git = "0123456789ab-dirty"
-    text = report(made, HISTORY)
+    text = report_text(made, HISTORY)
     assert "teacher: outputs/dense" in text
     assert "git 0123456789ab-dirty" in text
 
 
 def test_the_report_is_a_file_beside_the_result(tmp_path):
     write_report(tmp_path, PRUNED, HISTORY)
-    assert (tmp_path / "report.md").read_text().startswith(report(PRUNED, HISTORY))
+    assert (tmp_path / "report.md").read_text().startswith(report_text(PRUNED, HISTORY))
     write_report(tmp_path, PRUNED, HISTORY)
     assert [path.name for path in tmp_path.iterdir()] == ["report.md"]
 
@@ -161,7 +163,7 @@ def test_a_report_that_somebody_has_edited_stays_beside_the_next(tmp_path, capsy
 def test_a_report_is_written_of_a_run_that_overflowed_on_its_way():
     # The first steps in fp16 do, until the scale of the loss has come down.
     overflowed = {"step": 1, "epoch": 0.01, "loss": float("nan"), "grad_norm": float("inf")}
-    assert "| 2.08  | 200  | 1.25" in report(PRUNED, [overflowed, *HISTORY])
+    assert "| 2.08  | 200  | 1.25" in report_text(PRUNED, [overflowed, *HISTORY])
 
 
 @pytest.mark.parametrize(
@@ -177,19 +179,19 @@ def test_a_report_is_written_of_a_run_that_overflowed_on_its_way():
     ],
 )
 def test_a_curve(values, width, curve):
-    assert spark(values, width) == curve
+    assert sparkline(values, width) == curve
 
 
 @pytest.mark.parametrize("broken", [float("inf"), float("-inf"), float("nan")])
 def test_a_number_that_is_not_finite_does_not_flatten_the_curve_of_the_others(broken):
-    curve = spark([0.0, broken, 7.0, 3.0])
+    curve = sparkline([0.0, broken, 7.0, 3.0])
     assert len(curve) == 4
     assert (curve[0], curve[2], curve[3]) == ("▁", "█", "▄")
 
 
 def test_the_table_of_a_long_course_has_ten_steps_from_the_first_to_the_last():
     steps = [{"step": step, "epoch": step / 10, "loss": 1.0} for step in range(1, 21)]
-    _, _, table_of_steps = course(steps).partition("\n\n")
+    _, _, table_of_steps = learning_curves(steps).partition("\n\n")
     lines = table_of_steps.splitlines()[2:]
     assert [int(line.split("|")[2]) for line in lines] == [1, 3, 5, 7, 9, 12, 14, 16, 18, 20]
 
@@ -199,7 +201,7 @@ def test_a_course_shows_the_numbers_that_some_steps_have():
         {"step": 1, "epoch": 0.5, "loss": 2.0, "lr": 1e-5, "loss_task": 3.0, "loss_distillation": 1.0, "unknown": 9.0},
         {"step": 2, "epoch": 1.0, "loss": 1.0, "lr": 5e-6},
     ]
-    assert course(steps) == (
+    assert learning_curves(steps) == (
         "    loss               █▁  2 to 1\n"
         "    loss_task          ▁  3 to 3\n"
         "    loss_distillation  ▁  1 to 1\n"
@@ -241,7 +243,7 @@ def test_results_are_found_in_runs_and_below_directories(outputs):
     assert find([outputs / "a" / "dense"]) == [dense]
     assert find([outputs / "a"]) == [pruned, dense]
     assert find([outputs / "distilled", outputs / "a" / "b"]) == [pruned, distilled]
-    assert find_with_places([outputs / "unfinished"]) == []
+    assert find_results([outputs / "unfinished"]) == []
 
 
 def test_a_run_that_is_named_twice_is_one_row(outputs):
@@ -261,10 +263,11 @@ def test_without_results_the_command_says_so(tmp_path, words):
         main(words)
 
 
-def test_a_run_whose_name_is_not_utf_8_is_in_its_tables(tmp_path, capsys):
+def test_a_run_whose_name_is_not_utf_8_is_in_its_tables(tmp_path, capsys, monkeypatch):
     place = tmp_path / os.fsdecode(b"run\xff")
     place.mkdir()
     PRUNED.write(place / "result.json")
-    main([str(place), "--out", str(tmp_path / os.fsdecode(b"page\xff"))])
+    monkeypatch.setattr(sys, "argv", ["report", str(place), "--out", str(tmp_path / os.fsdecode(b"page\xff"))])
+    run_command(main)
     assert "pruned80" in capsys.readouterr().out
     assert len(list((tmp_path / os.fsdecode(b"page\xff")).iterdir())) == 4

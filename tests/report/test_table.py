@@ -10,16 +10,18 @@ from pathlib import Path
 
 import pytest
 
+from sparse_xp.deployment.measured_latency import Latency, read_latency
 from sparse_xp.errors import UserError
 from sparse_xp.functional.measured import Sparsity
-from sparse_xp.report import run_report as report
-from sparse_xp.report.page import page
-from sparse_xp.report.table import Latency, Line, csv_table, latex_table, lines, markdown_table, notes, read_latency
+from sparse_xp.report.__main__ import main
+from sparse_xp.report.compare import ComparedRow, compare
+from sparse_xp.report.formats import csv_table, latex_table, markdown_table, notes
+from sparse_xp.report.page import html_report
+from sparse_xp.report.rows import collect
 from sparse_xp.result import Deployment, Result
 from sparse_xp.run_directory import write_error
-from sparse_xp.sweep.cells import Cell, Plan
+from sparse_xp.sweep.cells import Cell, Published, SweepPlan
 from sparse_xp.sweep.manifest import write_manifest
-from sparse_xp.sweep.published import Published
 from tests.tiny import make_result
 
 
@@ -55,8 +57,12 @@ PLACES = [(Path("out") / each.directory, each) for each in CELLS]
 RUNS = list(zip([place for place, _ in PLACES], [run(92.0, 1, "dense"), run(90.0, 1), run(91.0, 2)], strict=True))
 
 
-def test_seeds_make_one_line():
-    dense, sparse = lines(RUNS, PLACES, [])
+def compared(runs, cells, published) -> list[ComparedRow]:
+    return compare(collect(runs, cells), published)
+
+
+def test_seeds_make_one_row():
+    dense, sparse = compared(RUNS, PLACES, [])
     assert (dense.cell, dense.mean, dense.std, dense.n, dense.recovery) == ("dense", 92.0, None, 1, None)
     assert (sparse.cell, sparse.mean, sparse.n) == ("sparse", 90.5, 2)
     assert sparse.std == pytest.approx(0.5**0.5)  # (0.5**2 + 0.5**2) / (2 - 1), root
@@ -65,7 +71,7 @@ def test_seeds_make_one_line():
 
 @pytest.mark.parametrize(("published", "verdict"), [(91.0, "pass"), (91.01, "fail"), (80.0, "pass")])
 def test_the_verdict_is_within_the_tolerance(published, verdict):
-    _, sparse = lines(RUNS, PLACES, [number(published)])
+    _, sparse = compared(RUNS, PLACES, [number(published)])
     assert sparse.difference == pytest.approx(90.5 - published)
     assert sparse.verdict == verdict
 
@@ -79,24 +85,24 @@ def test_the_verdict_is_within_the_tolerance(published, verdict):
 )
 def test_a_cell_that_is_another_is_marked_and_not_judged(change, mark):
     places = [(place, each if each.name == "dense" else cell("sparse", each.seed, **change)) for place, each in PLACES]
-    dense, sparse = lines(RUNS, places, [number(91.0)])
-    assert (dense.marks, sparse.marks, sparse.verdict) == ([], [mark], "not comparable")
+    dense, sparse = compared(RUNS, places, [number(91.0)])
+    assert (dense.caveats, sparse.caveats, sparse.verdict) == ((), (mark,), "not comparable")
     assert "| sparse * " in markdown_table("t", [dense, sparse])
     assert f"* sst2 sparse: {mark}." in markdown_table("t", [dense, sparse])
 
 
 def test_another_model_is_a_mark():
-    _, sparse = lines(RUNS, PLACES, [number(80, model="bert_base_pruned80")])
-    assert (sparse.marks, sparse.verdict) == (["bert_base instead of bert_base_pruned80"], "not comparable")
+    _, sparse = compared(RUNS, PLACES, [number(80, model="bert_base_pruned80")])
+    assert (sparse.caveats, sparse.verdict) == (("bert_base instead of bert_base_pruned80",), "not comparable")
 
 
 def test_the_number_of_the_same_model_is_taken():
-    _, sparse = lines(RUNS, PLACES, [number(80, model="other"), number(91, model="bert_base")])
+    _, sparse = compared(RUNS, PLACES, [number(80, model="other"), number(91, model="bert_base")])
     assert (sparse.published.published, sparse.verdict) == (91, "pass")
 
 
 def test_of_several_models_that_are_others_no_number_is_taken():
-    _, sparse = lines(RUNS, PLACES, [number(80, model="other"), number(91, model="another")])
+    _, sparse = compared(RUNS, PLACES, [number(80, model="other"), number(91, model="another")])
     assert (sparse.published, sparse.verdict) == (None, "")
 
 
@@ -104,8 +110,8 @@ def test_fewer_rows_are_a_mark():
     some = run(90.0, 1)
     some.training.train_rows, some.training.train_rows_of = 100, 1000
     some.training.eval_rows, some.training.eval_rows_of = 10, 20
-    [line] = lines([(Path("a"), some)], [], [number(91, cell="pruned80")])
-    assert line.marks == ["trained on 100 of 1,000 rows", "scored on 10 of 20 rows"]
+    [line] = compared([(Path("a"), some)], [], [number(91, cell="pruned80")])
+    assert line.caveats == ("trained on 100 of 1,000 rows", "scored on 10 of 20 rows")
     assert line.verdict == "not comparable"
 
 
@@ -113,7 +119,7 @@ def test_another_published_metric_is_a_line_of_its_own():
     runs = [
         (place, run(90, 1, deployment=Deployment({"accuracy": 90.0, "f1": 88.0}, 0, 1, 1))) for place, _ in RUNS[1:2]
     ]
-    first, second = lines(runs, PLACES[1:2], [number(87.0, metric="f1"), number(90.0)])
+    first, second = compared(runs, PLACES[1:2], [number(87.0, metric="f1"), number(90.0)])
     assert (first.metric, first.verdict, second.metric, second.mean, second.verdict) == (
         "accuracy",
         "pass",
@@ -126,13 +132,13 @@ def test_another_published_metric_is_a_line_of_its_own():
 def test_a_cell_that_failed_shows_in_the_table(tmp_path):
     place = tmp_path / CELLS[1].directory
     write_error(place, "Traceback\nValueError: too bad\n", "c")
-    [line] = lines([], [(place, CELLS[1])], [number(90)])
-    assert (line.n, line.missing) == (0, [("failed", "ValueError: too bad")])
+    [line] = compared([], [(place, CELLS[1])], [number(90)])
+    assert (line.n, line.missing) == (0, (("failed", "ValueError: too bad"),))
     text = markdown_table("t", [line])
     assert "| failed | 0 of 1 |" in text
     assert "sst2 sparse: failed: ValueError: too bad" in text
     assert "failed" in csv_table([line])
-    assert 'class="failed">failed' in page("t", [line])
+    assert 'class="failed">failed' in html_report("t", [line])
 
 
 def test_lines_of_one_name_are_named_after_their_directories():
@@ -141,7 +147,7 @@ def test_lines_of_one_name_are_named_after_their_directories():
         (Path("out/sst2,bert_base,other,seed=1"), run(70.0, 1, "other")),
         (Path("more/sst2,bert_base,other,seed=1"), run(60.0, 1, "other")),
     ]
-    made = lines([*RUNS, *alone], PLACES, [number(90.0)])
+    made = compared([*RUNS, *alone], PLACES, [number(90.0)])
     assert [(line.cell, line.mean, line.published is not None) for line in made] == [
         ("dense", 92.0, False),
         ("sparse", 90.5, True),
@@ -153,7 +159,7 @@ def test_lines_of_one_name_are_named_after_their_directories():
 
 def test_the_lines_of_a_task_stand_together():
     cells = [cell("dense", 1), cell("dense", 1, task="qqp", directory="q"), cell("sparse", 1)]
-    assert [(line.task, line.cell) for line in lines([], [(Path(each.directory), each) for each in cells], [])] == [
+    assert [(line.task, line.cell) for line in compared([], [(Path(each.directory), each) for each in cells], [])] == [
         ("sst2", "dense"),
         ("sst2", "sparse"),
         ("qqp", "dense"),
@@ -162,7 +168,7 @@ def test_the_lines_of_a_task_stand_together():
 
 def test_notes_say_a_thing_once():
     cells = [cell("dense", 1, profile="embedded"), cell("sparse", 1, profile="embedded")]
-    made = lines([], [(Path(each.directory), each) for each in cells], [number(92, cell="dense"), number(91)])
+    made = compared([], [(Path(each.directory), each) for each in cells], [number(92, cell="dense"), number(91)])
     assert notes(made) == [
         "* all lines: embedded profile: generated data, a tiny model.",
         "Published: sst2 dense accuracy 92, sst2 sparse accuracy 91: a paper.",
@@ -173,7 +179,7 @@ def test_sizes_say_what_compressed_them():
     old = Deployment({"accuracy": 90.0}, 1e-6, 400_000_000, 100_000_000, compression="gzip")
     new = Deployment({"accuracy": 90.0}, 1e-6, 400_000_000, 100_000_000, compression="zstd")
     text = markdown_table(
-        "t", lines([(Path("a"), run(90, 1, deployment=old)), (Path("b"), run(90, 1, deployment=new))], [], [])
+        "t", compared([(Path("a"), run(90, 1, deployment=old)), (Path("b"), run(90, 1, deployment=new))], [], [])
     )
     assert "zstd MB" in text
     assert text.count("100.00 (gzip)") == 1
@@ -181,7 +187,7 @@ def test_sizes_say_what_compressed_them():
 
 
 def test_int8_shows():
-    [line] = lines([(Path("a"), run(90, 1, quantization="int8"))], [], [])
+    [line] = compared([(Path("a"), run(90, 1, quantization="int8"))], [], [])
     assert "| int8 " in markdown_table("t", [line])
 
 
@@ -200,13 +206,13 @@ def test_latency_is_that_of_one_row(tmp_path):
 
 
 def test_csv_has_the_numbers_in_full():
-    _, sparse = csv.DictReader(io.StringIO(csv_table(lines(RUNS, PLACES, [number(91.0)]))))
+    _, sparse = csv.DictReader(io.StringIO(csv_table(compared(RUNS, PLACES, [number(91.0)]))))
     assert (sparse["mean"], sparse["n"], sparse["published"], sparse["verdict"]) == ("90.5", "2", "91.0", "pass")
     assert sparse["commands"].splitlines() == [result.provenance.command for _, result in RUNS[1:]]
 
 
 def test_latex_is_escaped():
-    text = latex_table("t", lines(RUNS, PLACES, []))
+    text = latex_table("t", compared(RUNS, PLACES, []))
     assert r"bert\_base" in text
     assert r"90.50 $\pm$ 0.71" in text
     assert r"80.0\% / 80.0\% / 40.0\%" in text
@@ -241,7 +247,7 @@ def test_the_page_needs_nothing_else(tmp_path):
         steps = [{"step": i, "epoch": i / 2, "loss": 1 / i, "lr": 1e-5, "sparsity": 0.1 * i} for i in (1, 2, 3)]
         (tmp_path / place / "history.jsonl").write_text("".join(json.dumps(step) + "\n" for step in steps))
         places.append((tmp_path / place, result))
-    text = page("a <title>", lines(places, [(tmp_path / p, c) for p, c in PLACES], [number(91)]))
+    text = html_report("a <title>", compared(places, [(tmp_path / p, c) for p, c in PLACES], [number(91)]))
     checked = Checked()
     checked.feed(text)
     assert (checked.loads, checked.open) == ([], [])
@@ -255,7 +261,7 @@ def test_the_page_needs_nothing_else(tmp_path):
 
 def test_without_matplotlib_the_page_says_how(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    assert "sparse-xp[plot]" in page("t", lines(RUNS, PLACES, []))
+    assert "sparse-xp[plot]" in html_report("t", compared(RUNS, PLACES, []))
 
 
 def test_the_pareto_front():
@@ -267,15 +273,15 @@ def test_the_pareto_front():
 
 def test_the_command_writes_four_files(tmp_path, capsys, monkeypatch):
     place = tmp_path / "outputs" / "mine"
-    write_manifest(Plan("mine", place, CELLS, [number(91.0)]))
+    write_manifest(SweepPlan("mine", place, CELLS, [number(91.0)]))
     for each, (_, result) in zip(CELLS, RUNS, strict=True):
         (place / each.directory).mkdir()
         result.write(place / each.directory / "result.json")
-    report.main([str(place)])
+    main([str(place)])
     said = capsys.readouterr().out
     assert "| sst2 | sparse | bert_base | accuracy | 90.50 ± 0.71 | 2 | 91        | -0.50      | pass    |" in said
     assert {"table.md", "table.csv", "table.tex", "report.html"} <= {path.name for path in place.iterdir()}
-    report.main([str(place), "--out", "elsewhere", "--sweep", "sparse_transfer"])
+    main([str(place), "--out", "elsewhere", "--sweep", "sparse_transfer"])
     assert Path("elsewhere/report.html").exists()
     assert "91.2" in capsys.readouterr().out
 
@@ -284,27 +290,27 @@ def test_runs_further_below_a_sweep_are_of_other_tables(tmp_path, capsys):
     for name in ("sst2,tiny,dense,seed=1", "demo/sst2,tiny,dense,seed=1", "sst2,tiny,sparse,seed=1"):
         (tmp_path / name).mkdir(parents=True)
         run(90.0, 1, name.split(",")[2]).write(tmp_path / name / "result.json")
-    write_manifest(Plan("mine", tmp_path, [cell("dense", 1, directory="sst2,tiny,dense,seed=1")]))
-    report.main([str(tmp_path)])
+    write_manifest(SweepPlan("mine", tmp_path, [cell("dense", 1, directory="sst2,tiny,dense,seed=1")]))
+    main([str(tmp_path)])
     shown = capsys.readouterr().out
     assert [line.split("|")[2].strip() for line in shown.splitlines() if line.startswith("| sst2")] == [
         "dense",
         "sparse",
     ]
     assert f"Not in it: the runs further below, in {tmp_path}/demo." in shown
-    report.main([str(tmp_path), f"{tmp_path}/demo"])
+    main([str(tmp_path), f"{tmp_path}/demo"])
     assert "Not in it" not in capsys.readouterr().out
 
 
 def test_a_result_of_another_version_is_named(tmp_path, capsys):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/result.json").write_text("{}")
-    with pytest.raises(SystemExit, match=r"a/result\.json has no 'sparsity'\. It may be of another version"):
-        report.main([str(tmp_path)])
+    with pytest.raises(UserError, match=r"a/result\.json has no 'sparsity'\. It may be of another version"):
+        main([str(tmp_path)])
 
 
 def test_an_empty_line_has_no_numbers():
-    line = Line("t", "c", "m", "r", "full", "f1")
+    line = ComparedRow(("", ""), "t", "c", "m", "r", "full", "f1")
     assert (line.mean, line.std, line.difference, line.recovery, line.verdict) == (None, None, None, None, "")
 
 
@@ -330,7 +336,7 @@ def test_the_commands_do_not_say_where_somebodys_home_is():
     finished.provenance.command = f"python -m sparse_xp data.root={home}/data hydra.run.dir={there}"
     unfinished.command = f"python -m sparse_xp data.root={home}/data hydra.run.dir={home}/runs/s/{unfinished.directory}"
     places = [(there, CELLS[0]), (home / "runs/s" / unfinished.directory, unfinished)]
-    made = lines([(there, finished)], places, [])
-    text = markdown_table("x", made) + csv_table(made) + page("x", made)
+    made = compared([(there, finished)], places, [])
+    text = markdown_table("x", made) + csv_table(made) + html_report("x", made)
     assert str(home) not in text
     assert f"data.root=data hydra.run.dir={unfinished.directory}" in text

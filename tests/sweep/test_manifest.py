@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from sparse_xp.errors import UserError
-from sparse_xp.sweep.cells import Plan
+from sparse_xp.sweep.cells import SweepPlan
 from sparse_xp.sweep.manifest import read_manifest, write_manifest
 from tests.sweep.cells import make_cell
 
 
 def test_a_manifest_is_read_back(tmp_path):
-    plan = Plan("p", tmp_path / "p", [make_cell()])
+    plan = SweepPlan("p", tmp_path / "p", [make_cell()])
     write_manifest(plan)
     assert read_manifest(tmp_path / "p") == plan
 

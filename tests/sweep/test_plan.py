@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_xp.sweep.cells import Plan
-from sparse_xp.sweep.plan import waves
+from sparse_xp.sweep.cells import SweepPlan
+from sparse_xp.sweep.plan import launch_waves
 from tests.sweep.cells import GRID, make_cell
 
 
@@ -16,10 +16,10 @@ def test_teachers_are_launched_before_those_they_teach():
     cells = [
         make_cell(number=i, directory=d, teacher=t) for i, (d, t) in enumerate([("s", "t"), ("t", None), ("u", "t")])
     ]
-    plan = Plan("p", Path("p"), cells, states={"s": "to do", "t": "interrupted", "u": "finished"})
-    assert [[cell.directory for cell in wave] for wave in waves(plan, None)] == [["t"], ["s"]]
+    plan = SweepPlan("p", Path("p"), cells, states={"s": "to do", "t": "interrupted", "u": "finished"})
+    assert [[cell.directory for cell in wave] for wave in launch_waves(plan, None)] == [["t"], ["s"]]
     plan.states["u"] = "failed"
-    assert [[cell.directory for cell in wave] for wave in waves(plan, 1)] == [["t"], ["s"], ["u"]]
+    assert [[cell.directory for cell in wave] for wave in launch_waves(plan, 1)] == [["t"], ["s"], ["u"]]
 
 
 def test_some_of_the_jobs(grid, made, command):
@@ -27,7 +27,7 @@ def test_some_of_the_jobs(grid, made, command):
     assert list(made) == ["sst2,tiny,dense,embedded,seed=2"]
     code, said = command(*grid(), "hydra.sweeper.jobs=[4]")
     assert code == 1
-    assert "there is no 4, the sweep has jobs 0 to 3" in said
+    assert "unknown job 4, the sweep has jobs 0 to 3" in said
 
 
 @pytest.mark.parametrize(
@@ -38,8 +38,8 @@ def test_some_of_the_jobs(grid, made, command):
         (("recipe: gradual80, recipe.sparsity: 0.7", "recipe: dense"), None, ["dense and sparse are the same run"]),
         (("sparse:", "dense:"), None, ["duplicate key", "dense"]),
         (("", ""), "sst2,spares,accuracy,91,,,,x,\n", ["cell 'spares' of task 'sst2'", "mean 'sst2 sparse'?"]),
-        (("", ""), "sst2,dense,accuracy,91\n", ["mine.csv, line 2: want 9 values"]),
-        (("", ""), "sst2,dense,accuracy,high,,,,x,\n", ["mine.csv, line 2: published=high: want a number"]),
+        (("", ""), "sst2,dense,accuracy,91\n", ["mine.csv, line 2: expected 9 values"]),
+        (("", ""), "sst2,dense,accuracy,high,,,,x,\n", ["mine.csv, line 2: published=high: expected a number"]),
         (("", ""), "sst2,dense,accuracy,91,,,,,\n", ["line 2: a published number needs its source"]),
         (("", ""), "sst2,dense,accuracy,91,,,,x,\n" * 2, ["line 3: sst2 dense accuracy stands in line 2 already"]),
     ],

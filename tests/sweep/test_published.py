@@ -31,7 +31,7 @@ def test_a_line_is_read(tmp_path):
 
 def test_other_columns_are_refused(tmp_path):
     (tmp_path / "x.csv").write_text("task,cell\nsquad,a\n")
-    with pytest.raises(UserError, match="line 1: want the columns task,cell,metric,"):
+    with pytest.raises(UserError, match="line 1: expected the columns task,cell,metric,"):
         read_published(tmp_path / "x.csv")
 
 
@@ -41,15 +41,15 @@ HEAD = "task,cell,metric,published,std,n,tolerance,source,note\n"
 @pytest.mark.parametrize(
     ("contents", "message"),
     [
-        (b"", "line 1: want the columns"),
+        (b"", "line 1: expected the columns"),
         (HEAD.encode() + b"squad,a,f1,caf\xe9,,,,A,\n", "line 2: not UTF-8"),
         (HEAD.encode() + b"squad,a\0,f1,1,,,,A,\n", "line 2: a NUL byte"),
         (HEAD.encode() + b'squad,"a,f1,1,,,,A,\n', "line 2: unexpected end of data"),
         (HEAD.encode() + b"squad," + b"x" * 140_000 + b",f1,1,,,,A,\n", "line 2: field larger than field limit"),
-        (HEAD.encode() + b"squad,a,f1,1\n", "line 2: want 9 values"),
-        (HEAD.encode() + b"squad,a,f1,much,,,,A,\n", "line 2: published=much: want a number"),
-        (HEAD.encode() + b"squad,a,f1,nan,,,,A,\n", "line 2: published=nan: want a number"),
-        (HEAD.encode() + b"squad,a,f1,1,,1e999,,A,\n", "line 2: n=1e999: want a number"),
+        (HEAD.encode() + b"squad,a,f1,1\n", "line 2: expected 9 values"),
+        (HEAD.encode() + b"squad,a,f1,much,,,,A,\n", "line 2: published=much: expected a number"),
+        (HEAD.encode() + b"squad,a,f1,nan,,,,A,\n", "line 2: published=nan: expected a number"),
+        (HEAD.encode() + b"squad,a,f1,1,,1e999,,A,\n", "line 2: n=1e999: expected a number"),
         (b"x" * 10_000_001, "more than published numbers need"),
     ],
 )

@@ -9,7 +9,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import OmegaConf
 
 from sparse_xp.errors import UserError
-from sparse_xp.sweep.search import Settings, parse_space, search, suggest
+from sparse_xp.sweep.search import SearchSettings, parse_space, run_search, suggest
 from tests.tiny import make_result
 
 
@@ -58,13 +58,13 @@ def test_the_command_line_fixes_a_value():
     ("settings", "message"),
     [
         ({"objectives": ["scor"]}, "Did you mean 'score'"),
-        ({"sampler": "grid"}, "want one of tpe, random"),
-        ({"n_trials": 0}, "n_trials=0: want at least 1"),
+        ({"sampler": "grid"}, "expected one of tpe, random"),
+        ({"n_trials": 0}, "n_trials=0: expected at least 1"),
     ],
 )
 def test_wrong_settings_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
-        Settings(**settings)
+        SearchSettings(**settings)
 
 
 @pytest.fixture
@@ -101,9 +101,9 @@ SPACE = ["task=sst2", "x=interval(0.0,1.0)"]
 
 def test_it_goes_on_in_the_study_that_is_there(asked, tmp_path, capsys):
     place = str(tmp_path / "s")
-    search(Settings(n_trials=3), parse_space(SPACE), place, asked.run)
+    run_search(SearchSettings(n_trials=3), parse_space(SPACE), place, asked.run)
     assert [words[0] for words in asked] == ["task=sst2"] * 3
-    search(Settings(n_trials=5, n_jobs=4), parse_space(SPACE), place, asked.run)
+    run_search(SearchSettings(n_trials=5, n_jobs=4), parse_space(SPACE), place, asked.run)
     assert len(asked) == 5
     assert len({words[1] for words in asked}) == 5
     assert (Path(place) / "study.db").exists()
@@ -113,9 +113,9 @@ def test_it_goes_on_in_the_study_that_is_there(asked, tmp_path, capsys):
 def test_what_was_interrupted_is_asked_again(asked, tmp_path):
     asked.stopped = True
     with pytest.raises(KeyboardInterrupt):
-        search(Settings(n_trials=2, seed=3), parse_space(SPACE), str(tmp_path / "s"), asked.run)
+        run_search(SearchSettings(n_trials=2, seed=3), parse_space(SPACE), str(tmp_path / "s"), asked.run)
     asked.stopped = False
-    search(Settings(n_trials=2, seed=4), parse_space(SPACE), str(tmp_path / "s"), asked.run)
+    run_search(SearchSettings(n_trials=2, seed=4), parse_space(SPACE), str(tmp_path / "s"), asked.run)
     import optuna
 
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db")
@@ -127,25 +127,27 @@ def test_what_was_interrupted_is_asked_again(asked, tmp_path):
 def test_what_fails_for_all_values_ends_it(asked, tmp_path):
     asked.broken = True
     with pytest.raises(RuntimeError, match="broken"):
-        search(Settings(n_trials=9, n_jobs=2), parse_space(SPACE), str(tmp_path / "s"), asked.run)
+        run_search(SearchSettings(n_trials=9, n_jobs=2), parse_space(SPACE), str(tmp_path / "s"), asked.run)
     assert len(asked) == 2
 
 
 def test_several_objectives(asked, tmp_path):
-    search(Settings(["score", "compressed_bytes"], n_trials=2), parse_space(SPACE), str(tmp_path / "s"), asked.run)
+    run_search(
+        SearchSettings(["score", "compressed_bytes"], n_trials=2), parse_space(SPACE), str(tmp_path / "s"), asked.run
+    )
     import optuna
 
     study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db")
     assert study.metric_names == ["score", "compressed_bytes"]
     assert all(trial.values[1] == 4_500_000 for trial in study.trials)
     with pytest.raises(UserError, match="has a study of score, compressed_bytes"):
-        search(Settings(["score", "bytes"], n_trials=3), parse_space(SPACE), str(tmp_path / "s"), asked.run)
+        run_search(SearchSettings(["score", "bytes"], n_trials=3), parse_space(SPACE), str(tmp_path / "s"), asked.run)
 
 
 def test_without_optuna_it_says_how(monkeypatch, tmp_path):
     monkeypatch.setitem(__import__("sys").modules, "optuna", None)
     with pytest.raises(UserError, match=r"pip install 'sparse-xp\[optuna\]'"):
-        search(Settings(), parse_space(SPACE), str(tmp_path), lambda jobs, first: [])
+        run_search(SearchSettings(), parse_space(SPACE), str(tmp_path), lambda jobs, first: [])
 
 
 @pytest.mark.parametrize("data", [b"garbage " * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
@@ -154,5 +156,5 @@ def test_a_damaged_study_is_named(data, tmp_path):
     (tmp_path / "s").mkdir()
     (tmp_path / "s/study.db").write_bytes(data)
     with pytest.raises(UserError, match=r"s/study\.db cannot be used as the study of a search") as caught:
-        search(Settings(), parse_space(["k=choice(1,2)"]), str(tmp_path / "s"), lambda *_: [])
+        run_search(SearchSettings(), parse_space(["k=choice(1,2)"]), str(tmp_path / "s"), lambda *_: [])
     assert len(str(caught.value)) < 600

@@ -6,33 +6,33 @@ import pytest
 from hydra.core.utils import JobReturn, JobStatus
 
 from sparse_xp.errors import UserError
-from sparse_xp.files import mark
-from sparse_xp.run_directory import clear, state, write_error
-from sparse_xp.sweep.cells import Plan
-from sparse_xp.sweep.state import LONGEST_LINE, conclude, last_line
+from sparse_xp.files.ownership import write_marker
+from sparse_xp.run_directory import remove_temporary_files, run_state, write_error
+from sparse_xp.sweep.cells import SweepPlan
+from sparse_xp.sweep.state import LONGEST_LINE, last_line, summarize
 from tests.sweep.cells import make_cell
 from tests.tiny import make_result
 
 
 def test_states(tmp_path):
-    assert state(tmp_path, "abc") == "to do"
+    assert run_state(tmp_path, "abc") == "to do"
     write_error(tmp_path, "Traceback\n  File\nValueError: no\n\n", "command")
-    assert state(tmp_path, "abc") == "failed"
+    assert run_state(tmp_path, "abc") == "failed"
     assert last_line(tmp_path / "error.txt") == "ValueError: no"
     (tmp_path / "error.txt").unlink()
     (tmp_path / "config.yaml").write_text("config_hash: abc\n")
     (tmp_path / "history.jsonl").touch()
-    assert state(tmp_path, "abc") == "interrupted"
+    assert run_state(tmp_path, "abc") == "interrupted"
     (tmp_path / "result.json").touch()
-    assert state(tmp_path, "abc") == "finished"
-    assert state(tmp_path, "abd") == "foreign"
+    assert run_state(tmp_path, "abc") == "finished"
+    assert run_state(tmp_path, "abd") == "foreign"
 
 
 def finish(place, cell):
     """A finished run in the directory of a cell."""
     directory = place / cell.directory
     directory.mkdir(parents=True, exist_ok=True)
-    mark(directory, "run")
+    write_marker(directory, "run")
     (directory / "config.yaml").write_text(f"config_hash: {cell.config_hash}\n")
     make_result().write(directory / "result.json")
     return directory
@@ -47,24 +47,24 @@ def failed(message="killed"):
 def test_a_cell_that_failed_and_is_finished_in_the_end_raises_nothing(tmp_path):
     """A teacher that was killed, and was made by its student after that."""
     cell = make_cell()
-    plan = Plan("p", tmp_path, [cell])
+    plan = SweepPlan("p", tmp_path, [cell])
     directory = finish(tmp_path, cell)
     write_error(directory, "RuntimeError: killed", "command")
-    conclude(plan, [failed()])
+    summarize(plan, [failed()])
     assert plan.states == {cell.directory: "finished"}
-    clear(directory)
+    remove_temporary_files(directory)
     assert not (directory / "error.txt").exists()
-    assert state(directory, cell.config_hash) == "finished"
+    assert run_state(directory, cell.config_hash) == "finished"
 
 
 def test_a_cell_that_failed_and_is_not_finished_raises(tmp_path, capsys):
     cell = make_cell()
-    plan = Plan("p", tmp_path, [cell])
+    plan = SweepPlan("p", tmp_path, [cell])
     with pytest.raises(RuntimeError, match="killed"):  # it came to no folder of its own
-        conclude(plan, [failed()])
+        summarize(plan, [failed()])
     write_error(tmp_path / cell.directory, "Traceback\nRuntimeError: out of memory", "command")
     with pytest.raises(UserError, match=rf"1 of 1 cells failed: {cell.directory}\. All of it stands in their error"):
-        conclude(plan, [failed()])
+        summarize(plan, [failed()])
     assert "RuntimeError: out of memory" in capsys.readouterr().out
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
-from sparse_xp.functional.masks import measure
+from sparse_xp.functional.sparsity import measure_sparsity
 from sparse_xp.synthetic.model import build_checkpoint, vocabulary
 from sparse_xp.synthetic.sentences import question_answering_rows, text_classification_rows
 from sparse_xp.synthetic.words import GOOD, LIKED
@@ -93,7 +93,7 @@ def test_every_word_is_in_the_vocabulary(checkpoint):
 
 def test_checkpoint_is_sparse_per_tensor_and_loads_as_stock(checkpoint):
     model = AutoModelForQuestionAnswering.from_pretrained(checkpoint)
-    report = measure(model)
+    report = measure_sparsity(model)
     assert len(report.layers) == 12
     for name, share in report.layers.items():
         numbers = model.get_parameter(name).numel()

@@ -10,8 +10,8 @@ from datasets import Dataset
 from sparse_xp.errors import UserError
 from sparse_xp.settings import Data
 from sparse_xp.tasks import PairPretraining, Pretraining
+from sparse_xp.tasks.base import IGNORED
 from sparse_xp.tasks.features import make_features, rows_at_once
-from sparse_xp.tasks.masking import IGNORED
 from tests.runs import configure
 from tests.tiny import WORDS, make_tokenizer
 
@@ -83,18 +83,18 @@ def test_evaluation_rows_are_masked_once_and_for_all():
     )
 
 
-def drawn(rows, seed, **more):
+def masked_batch(rows, seed, **more):
     width = 6
     tokens = torch.tensor([[2, 5 + row % 10, 6, 7, 3, 0] for row in rows])
     batch = {"input_ids": tokens, "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0]]).expand(len(rows), width)}
-    return task(Pretraining, masked=0.5, **more).drawn(batch, rows, seed, TOKENIZER)
+    return task(Pretraining, masked=0.5, **more).apply_dynamic_masking(batch, rows, seed, TOKENIZER)
 
 
 def test_masks_depend_on_seed_and_row_and_on_nothing_else():
-    one, alone = drawn([3, 8, 5], 11), drawn([8], 11)
+    one, alone = masked_batch([3, 8, 5], 11), masked_batch([8], 11)
     assert torch.equal(one["input_ids"][1], alone["input_ids"][0])
     assert torch.equal(one["labels"][1], alone["labels"][0])
-    every, again = drawn(range(50), 11), drawn(range(50), 12)
+    every, again = masked_batch(range(50), 11), masked_batch(range(50), 12)
     assert not torch.equal(every["labels"], again["labels"])
     assert (every["labels"][:, 5] == IGNORED).all()
     assert (every["labels"][:, 0] == IGNORED).all()
@@ -107,7 +107,7 @@ def test_scores_worked_out_by_hand():
     rows = Dataset.from_dict({"labels": [[IGNORED, 1, IGNORED], [0, IGNORED, IGNORED]]})
     logits = np.log(np.array([[[0.5, 0.5]] * 3, [[0.25, 0.75]] * 3]))
     logits[0, 1] = np.log([0.25, 0.75])
-    kept = [here.kept("logits", logits[row], 3, rows, row) for row in range(2)]
+    kept = [here.unpad("logits", logits[row], 3, rows, row) for row in range(2)]
     assert [each.shape for each in kept] == [(1, 2), (1, 2)]
     loss = -(np.log(0.75) + np.log(0.25)) / 2
     assert here.score(rows, rows, {"logits": kept}) == pytest.approx(
@@ -118,7 +118,7 @@ def test_scores_worked_out_by_hand():
 def test_next_sentences_are_scored():
     here = task()
     rows = Dataset.from_dict({"labels": [[1]] * 4, "next_sentence_label": [0, 1, 1, 0]})
-    kept = [here.kept("prediction_logits", np.zeros((1, 2)), 1, rows, i) for i in range(4)]
+    kept = [here.unpad("prediction_logits", np.zeros((1, 2)), 1, rows, i) for i in range(4)]
     said = [np.array(pair) for pair in ([2, 1], [0, 1], [1, 0], [1, 0])]
     scores = here.score(rows, rows, {"prediction_logits": kept, "seq_relationship_logits": said})
     assert scores["nsp_accuracy"] == 75.0
@@ -140,7 +140,7 @@ def test_batches_of_documents_are_of_like_size(tmp_path):
     [
         ({"layout": "wikitexts"}, "Did you mean 'wikitext'"),
         ({"masked": 0}, "task.masked=0"),
-        ({"metric": "f1"}, "task.metric=f1"),
+        ({"metric": "f1"}, "task.metric='f1': expected accuracy"),
         ({"random_next": 2}, "task.random_next=2"),
     ],
 )
@@ -151,12 +151,12 @@ def test_impossible_values_are_refused(fields, message):
 
 def test_generated_documents_differ_between_splits():
     here = task()
-    train, held = here.embedded("train", 200)["text"], here.embedded("validation", 50)["text"]
+    train, held = here.generated_rows("train", 200)["text"], here.generated_rows("validation", 50)["text"]
     assert len(train) == 200
     assert len(held) == 50
     assert not set(train) & set(held)
     with pytest.raises(ValueError, match="split"):
-        here.embedded("test", 1)
+        here.generated_rows("test", 1)
 
 
 def test_every_generated_word_is_in_the_vocabulary():
@@ -165,7 +165,7 @@ def test_every_generated_word_is_in_the_vocabulary():
     from sparse_xp.synthetic.model import vocabulary
 
     known = set(vocabulary())
-    for text in task().embedded("train", 300)["text"]:
+    for text in task().generated_rows("train", 300)["text"]:
         assert set(re.findall("[a-z]+", text.lower())) <= known
 
 
@@ -175,4 +175,4 @@ def test_of_how_many_answers_a_metric_is_the_mean():
     features = Dataset.from_dict({"labels": [[-100, 7, -100], [8, 9, -100]], "next_sentence_label": [0, 1]})
     task = configure("task=wikipedia", "profile=embedded").task
     names = ("accuracy", "nsp_accuracy", "mlm_loss", "perplexity")
-    assert [task.counted(name, features, features) for name in names] == [3, 2, None, None]
+    assert [task.answer_count(name, features, features) for name in names] == [3, 2, None, None]

@@ -15,7 +15,6 @@ from datasets import Dataset
 from sparse_xp.errors import UserError
 from sparse_xp.metrics import scores
 from sparse_xp.tasks import QuestionAnswering
-from sparse_xp.tasks.question_answering import answer_position, best_span, context_span
 from tests.runs import configure
 from tests.tiny import make_tokenizer
 
@@ -44,86 +43,6 @@ def make_rows(*rows: tuple[str, str, str]) -> Dataset:
             "answers": [answered(context, answer) for _, context, answer in rows],
         }
     )
-
-
-# Where an answer is
-
-
-OFFSETS = [(0, 0), (0, 3), (0, 0), (0, 3), (4, 7), (7, 8), (9, 12), (13, 15), (0, 0)]  # [CLS] who [SEP] the dog ##s ...
-SPAN = (3, 8)
-
-
-@pytest.mark.parametrize(
-    ("text", "start", "expected"),
-    [
-        ("the", 0, (3, 3)),  # the first token
-        ("dogs", 4, (4, 5)),
-        ("the dogs sat on", 0, (3, 7)),  # the whole window
-        ("on", 13, (7, 7)),  # the last token
-        ("og", 5, (4, 4)),  # inside a token: all of it
-        ("gs sa", 6, (4, 6)),
-        ("on the", 13, (0, 0)),  # cut at the end
-        ("mat", 20, (0, 0)),  # behind the window
-    ],
-)
-def test_answer_position(text, start, expected):
-    assert answer_position({"text": [text], "answer_start": [start]}, OFFSETS, SPAN) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "start", "expected"),
-    [
-        ("dogs", 4, (0, 0)),  # cut at the beginning: the window starts with "##s"
-        ("the", 0, (0, 0)),  # before the window
-        ("s", 7, (3, 3)),
-        ("sat on", 9, (4, 5)),
-    ],
-)
-def test_answer_position_in_a_later_window(text, start, expected):
-    offsets = [(0, 0), (0, 3), (0, 0), (7, 8), (9, 12), (13, 15), (0, 0)]
-    assert answer_position({"text": [text], "answer_start": [start]}, offsets, (3, 6)) == expected
-
-
-def test_the_first_of_several_gold_answers_is_learnt():
-    answers = {"text": ["sat", "dogs"], "answer_start": [9, 4]}
-    assert answer_position(answers, OFFSETS, SPAN) == (6, 6)
-
-
-def test_a_window_without_context_holds_no_answer():
-    assert answer_position({"text": ["the"], "answer_start": [0]}, [(0, 0), (0, 3), (0, 0)], (0, 0)) == (0, 0)
-
-
-@pytest.mark.parametrize(
-    ("sequence_ids", "expected"),
-    [([None, 0, 0, None, 1, 1, 1, None], (4, 7)), ([None, 0, None, None], (0, 0))],
-)
-def test_context_span(sequence_ids, expected):
-    assert context_span(sequence_ids) == expected
-
-
-# The best span
-
-
-@pytest.mark.parametrize(
-    ("start", "end", "n_best", "max_length", "expected"),
-    [
-        ([0, 5, 1], [0, 1, 4], 20, 30, (1, 2, 9)),
-        ([0, 5, 1], [6, 1, 2], 20, 30, (1, 2, 7)),  # the best end lies before the best start
-        ([3, 1, 5], [9, 0, 0], 20, 30, (0, 0, 12)),  # one token long
-        ([5, 1, 1, 1], [0, 0, 1, 4], 20, 3, (0, 2, 6)),  # 0 to 3 would be 9, and is four tokens long
-        ([5, 1, 1, 1], [0, 0, 1, 4], 20, 4, (0, 3, 9)),
-        ([5, 1, 1, 2], [0, 0, 1, 4], 20, 1, (3, 3, 6)),
-        ([4, 5, 0], [6, 0, 0], 1, 30, None),  # start 1, end 0: nothing else takes part
-        ([4, 5, 0], [6, 0, 0], 2, 30, (0, 0, 10)),
-        ([9, 8, 0, 0], [0, 0, 7, 8], 1, 3, None),  # 0 to 3 is too long, and nothing else takes part
-        ([2, 2, 0], [1, 1, 1], 20, 30, (0, 0, 3)),  # of equals the earliest
-        ([0, 2, 2], [3, 3, 3], 20, 30, (1, 1, 5)),
-        ([-9.0], [-9.5], 20, 30, (0, 0, -18.5)),
-        ([], [], 20, 30, None),
-    ],
-)
-def test_best_span(start, end, n_best, max_length, expected):
-    assert best_span(np.array(start, float), np.array(end, float), n_best, max_length) == expected
 
 
 # Features
@@ -273,6 +192,18 @@ def test_the_best_of_all_windows_is_the_answer(predictions):
     assert predictions == {"q0": "red"}
 
 
+@pytest.mark.parametrize(("null_logits", "exact_match"), [([9.0, 1.0, 9.0], 100.0), ([9.0, 7.0, 9.0], 0.0)])
+def test_the_null_score_is_the_lowest_of_all_windows(null_logits, exact_match):
+    """As in SQuAD v2's reference code: one window that is sure of its span is enough for an answer."""
+    rows, task = make_rows(("who", CONTEXT, "red")), make_task(**WINDOWS, no_answer=True)
+    features, outputs = peaked(task, rows)
+    for logits in outputs.values():
+        for values, null in zip(logits, null_logits, strict=True):
+            values[:], values[0] = 0.0, null  # [CLS], once as start and once as end
+        logits[1][7] = 5.0  # "red": a span of 10
+    assert task.score(rows, features, outputs)["exact_match"] == exact_match
+
+
 def test_question_and_special_tokens_are_no_answers(predictions):
     rows, task = make_rows(("who", "the cat sat", "cat")), make_task()
     features, outputs = peaked(task, rows)
@@ -310,13 +241,13 @@ def test_other_names_of_columns():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"doc_stride": 32}, r"task\.doc_stride=32: want 0 to task\.max_length=32"),
+        ({"doc_stride": 32}, r"task\.doc_stride=32: expected 0 to task\.max_length=32"),
         ({"doc_stride": -1}, r"task\.doc_stride=-1"),
-        ({"max_length": 7, "doc_stride": 2}, r"task\.max_length=7: want at least 8"),
+        ({"max_length": 7, "doc_stride": 2}, r"task\.max_length=7: expected at least 8"),
         ({"n_best": 0}, r"task\.n_best"),
         ({"max_answer_length": 0}, r"task\.max_answer_length"),
-        ({"metric": "accuracy"}, r"task\.metric='accuracy': want f1 or exact_match"),
-        ({"max_train_samples": 0}, r"task\.max_train_samples=0: want at least 1, or null"),
+        ({"metric": "accuracy"}, r"task\.metric='accuracy': expected one of f1, exact_match"),
+        ({"max_train_samples": 0}, r"task\.max_train_samples=0: expected at least 1, or null"),
         ({"max_eval_samples": -5}, r"task\.max_eval_samples=-5"),
     ],
 )
@@ -335,5 +266,5 @@ def test_of_how_many_answers_a_metric_is_the_mean():
     ]
     rows = Dataset.from_dict({"answers": golds})
     task = configure("task=squad_v2", "profile=embedded").task
-    counts = {name: task.counted(name, rows, rows) for name in ("f1", "best_f1", "HasAns_f1", "NoAns_exact_match")}
+    counts = {name: task.answer_count(name, rows, rows) for name in ("f1", "best_f1", "HasAns_f1", "NoAns_exact_match")}
     assert counts == {"f1": 3, "best_f1": 3, "HasAns_f1": 2, "NoAns_exact_match": 1}

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from sparse_xp.tasks.segments import cut_longest, document_rows, segment_pairs
+from sparse_xp.tasks.segments import cut_longest, pack_documents, segment_pairs
 
 
 def documents(count=20, sentences=12, seed=0):
@@ -99,6 +99,6 @@ def test_the_longer_is_cut_at_its_end(one, other, length, kept):
 
 
 def test_rows_of_whole_sentences():
-    assert list(document_rows([[[1, 2], [3], [4, 5, 6]], [[7]]], 5, 0)) == [[1, 2, 0, 3], [4, 5, 6], [7]]
-    assert list(document_rows([[[1, 2, 3, 4, 5, 6, 7]]], 3, 0)) == [[1, 2, 3], [4, 5, 6], [7]]
-    assert list(document_rows([], 3, 0)) == []
+    assert list(pack_documents([[[1, 2], [3], [4, 5, 6]], [[7]]], 5, 0)) == [[1, 2, 0, 3], [4, 5, 6], [7]]
+    assert list(pack_documents([[[1, 2, 3, 4, 5, 6, 7]]], 3, 0)) == [[1, 2, 3], [4, 5, 6], [7]]
+    assert list(pack_documents([], 3, 0)) == []

@@ -84,7 +84,7 @@ def test_a_label_outside_the_classes_is_an_error_that_names_row_and_classes(labe
 def test_a_text_that_is_missing_is_an_error_that_names_row_and_column(text):
     rows = {"sentence": ["the cat", "the hat"], "other": ["the cat", "the hat"], "label": [0, 0]}
     rows[text][1] = None
-    with pytest.raises(UserError, match=rf"task toy: row 6 has {text}=None, want a text\."):
+    with pytest.raises(UserError, match=rf"task toy: row 6 has {text}=None, expected a text\."):
         make_task(text_pair="other").features(rows, TOKENIZER, 5, train=True)
 
 
@@ -125,13 +125,13 @@ def test_numbers_stay_numbers():
 @pytest.mark.parametrize(
     ("problem", "label", "message"),
     [
-        ("multi_label", 1, r"row 1 has label=1, want a list of labels"),
+        ("multi_label", 1, r"row 1 has label=1, expected a list of labels"),
         ("multi_label", [0, 3], r"row 1 has label=3, but task\.classes names 3"),
-        ("multi_label", None, r"row 1 has label=None, want a list of labels"),
-        ("regression", "2", r"row 1 has label='2', want a number"),
-        ("regression", None, r"row 1 has label=None, want a number"),
-        ("regression", True, r"row 1 has label=True, want a number"),
-        ("regression", float("nan"), r"row 1 has label=nan, want a number"),
+        ("multi_label", None, r"row 1 has label=None, expected a list of labels"),
+        ("regression", "2", r"row 1 has label='2', expected a number"),
+        ("regression", None, r"row 1 has label=None, expected a number"),
+        ("regression", True, r"row 1 has label=True, expected a number"),
+        ("regression", float("nan"), r"row 1 has label=nan, expected a number"),
     ],
 )
 def test_a_label_of_another_problem_is_an_error_that_names_the_row(problem, label, message):
@@ -145,9 +145,9 @@ def test_a_label_of_another_problem_is_an_error_that_names_the_row(problem, labe
 
 def test_classes_of_the_task_are_kept():
     task = make_task()
-    assert task.resolved(rows_of([0, 1])) is task
-    assert task.resolved(rows_of([0, 1], ["bad", "good", "so so"])) is task
-    assert task.resolved(rows_of(["good", "bad"])) is task
+    for rows in (rows_of([0, 1]), rows_of([0, 1], ["bad", "good", "so so"]), rows_of(["good", "bad"])):
+        assert task.with_labels_from(rows) is task
+        task.check_labels(rows)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_classes_of_the_task_are_kept():
 def test_classes_come_from_the_data_where_the_task_names_none(problem, labels, names, classes):
     task = make_task(problem=problem, classes=[])
     assert task.label_names is None
-    assert task.resolved(rows_of(labels, names)).label_names == classes
+    assert task.with_labels_from(rows_of(labels, names)).label_names == classes
 
 
 @pytest.mark.parametrize("labels", [[0, 1], [[0], [1]]])
@@ -172,7 +172,7 @@ def test_classes_in_another_order_than_the_data_are_refused(labels):
     task = make_task(classes=["yes", "no"], problem="multi_label" if isinstance(labels[0], list) else "single_label")
     message = r"task\.classes is \['yes', 'no'\], but column label of the data has \['no', 'yes'\]\. Write them"
     with pytest.raises(UserError, match=message):
-        task.resolved(rows_of(labels, ["no", "yes"]))
+        task.check_labels(rows_of(labels, ["no", "yes"]))
 
 
 @pytest.mark.parametrize(
@@ -185,38 +185,39 @@ def test_classes_in_another_order_than_the_data_are_refused(labels):
 )
 def test_data_without_usable_classes_are_refused(labels, message):
     with pytest.raises(UserError, match=message):
-        make_task(classes=[]).resolved(rows_of(labels))
+        make_task(classes=[]).with_labels_from(rows_of(labels))
 
 
 def test_several_labels_of_which_no_row_has_any_are_refused():
     features = Features({"sentence": Value("string"), "label": List(Value("int64"))})
     rows = Dataset.from_dict({"sentence": ["a", "b"], "label": [[], []]}, features)
     with pytest.raises(UserError, match="column label of the data has no label only"):
-        make_task(classes=[], problem="multi_label").resolved(rows)
+        make_task(classes=[], problem="multi_label").with_labels_from(rows)
 
 
 def test_a_metric_that_does_not_fit_the_classes_of_the_data_is_refused():
     with pytest.raises(UserError, match=r"task\.metric=f1 is for two classes, and there are 3: take f1_macro"):
-        make_task(classes=[], metric="f1").resolved(rows_of(["a", "b", "c"]))
+        make_task(classes=[], metric="f1").with_labels_from(rows_of(["a", "b", "c"]))
 
 
 def test_a_regression_has_no_classes():
     task = make_task(classes=[], problem="regression")
-    assert task.resolved(rows_of([0.5, 1.5])) is task
+    assert task.with_labels_from(rows_of([0.5, 1.5])) is task
+    task.check_labels(rows_of([0.5, 1.5]))
     assert task.label_names is None
 
 
 @pytest.mark.parametrize(
-    ("problem", "logits", "options"),
+    ("problem", "problem_type", "options"),
     [
-        ("single_label", "classes", {"problem_type": "single_label_classification"}),
-        ("multi_label", "labels", {"problem_type": "multi_label_classification"}),
-        ("regression", "values", {"problem_type": "regression", "num_labels": 1}),
+        ("single_label", "single_label_classification", {"problem_type": "single_label_classification"}),
+        ("multi_label", "multi_label_classification", {"problem_type": "multi_label_classification"}),
+        ("regression", "regression", {"problem_type": "regression", "num_labels": 1}),
     ],
 )
-def test_what_the_model_and_distillation_are_told(problem, logits, options):
+def test_what_the_model_and_distillation_are_told(problem, problem_type, options):
     task = make_task(problem=problem, classes=[] if problem == "regression" else ["a", "b"])
-    assert (task.logits_are, task.model_options) == (logits, options)
+    assert (task.problem_type, task.model_options) == (problem_type, options)
 
 
 # Scores
@@ -310,12 +311,12 @@ def test_the_metric_that_counts_goes_by_the_problem_and_is_reported_first(proble
         ({"classes": ["one"]}, r"task\.classes: name at least two"),
         ({"classes": ["one", "two", "one"]}, r"task\.classes: one is named twice"),
         ({"classes": ["a", "b"], "problem": "regression"}, r"task\.classes: a task of regression has none"),
-        ({"problem": "multilabel"}, r"task\.problem=multilabel: want one of .*Did you mean 'multi_label'"),
-        ({"metric": "acuracy"}, r"task\.metric='acuracy': want one of accuracy, .*Did you mean 'accuracy'"),
-        ({"metric": "pearson"}, r"task\.metric='pearson': want one of accuracy, .*task\.problem=single_label"),
-        ({"metrics": ["f1_micro"]}, r"task\.metric='f1_micro': want one of accuracy"),
+        ({"problem": "multilabel"}, r"task\.problem=multilabel: expected one of .*Did you mean 'multi_label'"),
+        ({"metric": "acuracy"}, r"task\.metric='acuracy': expected one of accuracy, .*Did you mean 'accuracy'"),
+        ({"metric": "pearson"}, r"task\.metric='pearson': expected one of accuracy, .*task\.problem=single_label"),
+        ({"metrics": ["f1_micro"]}, r"task\.metric='f1_micro': expected one of accuracy"),
         ({"metric": "f1"}, r"task\.metric=f1 is for two classes, and there are 3: take f1_macro"),
-        ({"max_length": 4}, r"task\.max_length=4: want at least 8"),
+        ({"max_length": 4}, r"task\.max_length=4: expected at least 8"),
         ({"max_eval_samples": 0}, r"task\.max_eval_samples=0"),
     ],
 )
@@ -343,22 +344,22 @@ def test_refusals_name_the_key(fields, message):
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_generated_rows_have_the_columns_and_labels_of_the_task(split, fields, labels):
     task = make_task(**fields)
-    rows = task.embedded(split, 120)
+    rows = task.generated_rows(split, 120)
     assert list(rows) == task.columns()
     assert set(rows["label"]) == labels
-    resolved = task.resolved(Dataset.from_dict(rows))
-    assert len(resolved.features(rows, TOKENIZER, 0, train=True)["labels"]) == 120
+    labelled = task.with_labels_from(Dataset.from_dict(rows))
+    assert len(labelled.features(rows, TOKENIZER, 0, train=True)["labels"]) == 120
 
 
 def test_generated_reviews_with_several_labels():
-    made = make_task(problem="multi_label", text="review").embedded("validation", 200)
+    made = make_task(problem="multi_label", text="review").generated_rows("validation", 200)
     for review, labels in zip(made["review"], made["label"], strict=True):
         assert (2 in labels) == bool(set(ADVERBS) & set(review.split()))
         assert len({0, 1} & set(labels)) == 1
     assert {tuple(labels) for labels in made["label"]} == {(0,), (1,), (0, 2), (1, 2)}
-    two = make_task(problem="multi_label", classes=["blames", "praises"]).embedded("validation", 200)
+    two = make_task(problem="multi_label", classes=["blames", "praises"]).generated_rows("validation", 200)
     assert {tuple(labels) for labels in two["label"]} == {(0,), (1,)}
-    pairs = make_task(problem="multi_label", text_pair="other").embedded("validation", 6)
+    pairs = make_task(problem="multi_label", text_pair="other").generated_rows("validation", 6)
     assert pairs["label"] == [[0], [1], [2], [0], [1], [2]]
 
 
@@ -372,7 +373,7 @@ def test_columns_and_labels_of_the_real_data_sets(name):
     task = configure(f"task={name}").task
     for train in (True, False):
         rows = load_rows(task, Data(root=str(REAL)), train=train).rows
-        assert task.resolved(rows) is task  # the names and their order are the data's
+        task.check_labels(rows)  # the names and their order are the data's
         assert set(rows["label"]) == set(range(len(task.classes)))
         table = rows.select(range(50)).to_dict()
         assert task.features(table, TOKENIZER, 0, train)["labels"] == table["label"]
@@ -398,4 +399,4 @@ def test_of_how_many_answers_a_metric_is_the_mean(words, metric, count):
     if "task=mnli" in words:
         columns["split"] = ["validation_matched"] * 3 + ["validation_mismatched"] * 2
     rows = Dataset.from_dict(columns)
-    assert configure("profile=embedded", *words).task.counted(metric, rows, rows) == count
+    assert configure("profile=embedded", *words).task.answer_count(metric, rows, rows) == count

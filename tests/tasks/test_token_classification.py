@@ -13,7 +13,8 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sparse_xp.data.batches import collate
 from sparse_xp.errors import UserError
-from sparse_xp.models.loading import load_tokenizer, locate
+from sparse_xp.models.source import resolve_checkpoint
+from sparse_xp.models.tokenizers import load_tokenizer
 from sparse_xp.modifiers.distillation import distillation_loss
 from sparse_xp.settings import Data
 from sparse_xp.tasks import TokenClassification
@@ -83,14 +84,14 @@ def test_words_past_max_length_are_cut_off():
     assert features["words"][0] == [-1, 0, 1, 2, 3, 4, 5, -1]
     assert features["unseen"] == [3, 0]
     made = Dataset.from_dict(features)
-    [remark] = task.remarks(made, train=False)
+    [remark] = task.warnings(made, train=False)
     assert remark == (
         "task toy: 1 of 2 evaluation rows have words without a token within task.max_length=8, 3 in all; "
         "these count as tagged O"
     )
-    assert "2 training rows" in task.remarks(made, train=True)[0]
-    assert "are not learnt from" in task.remarks(made, train=True)[0]
-    assert task.remarks(made.select([1]), train=True) == []
+    assert "2 training rows" in task.warnings(made, train=True)[0]
+    assert "are not learnt from" in task.warnings(made, train=True)[0]
+    assert task.warnings(made.select([1]), train=True) == []
 
 
 def test_a_word_that_is_cut_off_counts_as_tagged_o():
@@ -147,7 +148,7 @@ def test_a_tag_outside_the_classes_is_an_error_that_names_row_and_classes(tag):
 
 def test_words_and_tags_must_be_as_many():
     rows = {"tokens": [["cat", "sat"]], "tags": [[0]]}
-    with pytest.raises(UserError, match=r"task toy: row 7 has 2 tokens and 1 tags; want one tag for each"):
+    with pytest.raises(UserError, match=r"task toy: row 7 has 2 tokens and 1 tags; expected one tag for each"):
         make_task().features(rows, TOKENIZER, 7, train=True)
 
 
@@ -161,18 +162,19 @@ def rows_of(tags: list[list[Any]], names: list[str] | None = None) -> Dataset:
 
 def test_classes_come_from_the_names_of_the_data_in_their_order():
     names = ["O", "I-HAT", "B-HAT"]
-    assert make_task(classes=[]).resolved(rows_of([[0, 2, 1]], names)).label_names == names
-    assert make_task(classes=names).resolved(rows_of([[0, 2, 1]], names)).label_names == names
+    assert make_task(classes=[]).with_labels_from(rows_of([[0, 2, 1]], names)).label_names == names
+    make_task(classes=names).check_labels(rows_of([[0, 2, 1]], names))
 
 
 def test_classes_come_from_the_tags_of_the_rows_each_type_with_both_places():
-    task = make_task(classes=[]).resolved(rows_of([["O", "B-PET"], ["I-HAT"], []]))
+    task = make_task(classes=[]).with_labels_from(rows_of([["O", "B-PET"], ["I-HAT"], []]))
     assert task.label_names == ["O", "B-HAT", "I-HAT", "B-PET", "I-PET"]
 
 
 def test_classes_that_are_given_stay():
-    assert make_task().resolved(rows_of([[1, 2]])).label_names == CLASSES
-    assert make_task().resolved(rows_of([["B-PET"]])).label_names == CLASSES
+    for rows in (rows_of([[1, 2]]), rows_of([["B-PET"]])):
+        assert make_task().with_labels_from(rows).label_names == CLASSES
+        make_task().check_labels(rows)
 
 
 @pytest.mark.parametrize(
@@ -182,23 +184,23 @@ def test_classes_that_are_given_stay():
         ([], [[0, 3], [1]], None, r"column tags has numbers \(0 to 3\) without names: name them with task\.classes"),
         ([], [["O", "noun"]], None, r"column tags has the tag 'noun', which is none of the BIO scheme"),
         ([], [[0]], ["noun", "verb"], r"column tags of the data: 'noun' is no class of the BIO scheme"),
-        ([], [["O"]], None, r"column tags of the data: O; want O, .* and others"),
+        ([], [["O"]], None, r"column tags of the data: O; expected O, .* and others"),
     ],
 )
 def test_data_whose_classes_cannot_be_used(classes, tags, names, message):
     with pytest.raises(UserError, match=rf"task toy: {message}"):
-        make_task(classes=classes).resolved(rows_of(tags, names))
+        make_task(classes=classes).with_labels_from(rows_of(tags, names)).check_labels(rows_of(tags, names))
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"classes": ["O", "pet"]}, r"task\.classes: 'pet' is no class of the BIO scheme: want O, and B-TYPE"),
+        ({"classes": ["O", "pet"]}, r"task\.classes: 'pet' is no class of the BIO scheme: expected O, and B-TYPE"),
         ({"classes": ["O", "B-PET", "B-PET"]}, r"task\.classes: the class B-PET is named twice"),
-        ({"classes": ["B-PET", "I-PET"]}, r"task\.classes: B-PET, I-PET; want O, for words outside"),
-        ({"classes": ["O"]}, r"task\.classes: O; want O, .* and others"),
-        ({"metric": "presicion"}, r"task\.metric='presicion': want one of f1, .*Did you mean 'precision'"),
-        ({"max_length": 4}, r"task\.max_length=4: want at least 8"),
+        ({"classes": ["B-PET", "I-PET"]}, r"task\.classes: B-PET, I-PET; expected O, for words outside"),
+        ({"classes": ["O"]}, r"task\.classes: O; expected O, .* and others"),
+        ({"metric": "presicion"}, r"task\.metric='presicion': expected one of f1, .*Did you mean 'precision'"),
+        ({"max_length": 4}, r"task\.max_length=4: expected at least 8"),
     ],
 )
 def test_refusals_name_the_key(fields, message):
@@ -212,19 +214,21 @@ def test_refusals_name_the_key(fields, message):
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_generated_rows_have_the_columns_and_tags_of_the_task(split):
     task = configure("task=conll2003").task
-    rows = task.embedded(split, 40)
+    rows = task.generated_rows(split, 40)
     assert list(rows) == ["tokens", "ner_tags"]
     assert {tag for tags in rows["ner_tags"] for tag in tags} == set(range(9))
-    task.features(rows, load_tokenizer(locate(configure("profile=embedded").model, Path("models"))), 0, train=True)
+    task.features(
+        rows, load_tokenizer(resolve_checkpoint(configure("profile=embedded").model, Path("models"))), 0, train=True
+    )
 
 
 def test_generated_rows_for_a_task_with_other_types():
     task = make_task(tokens="text", classes=["B-DRUG", "I-DRUG", "B-GENE", "O"])
-    own = make_task(classes=[]).embedded("train", 60)["tags"]
+    own = make_task(classes=[]).generated_rows("train", 60)["tags"]
     types = ("PER", "LOC", "ORG", "MISC")
     assert {tag for tags in own for tag in tags} == {"O", *(f"{place}-{name}" for place in "BI" for name in types)}
     stands_for = {"B-PER": 0, "I-PER": 1, "B-LOC": 2}  # the first two kinds; I-GENE is no class
-    made = task.embedded("train", 60)
+    made = task.generated_rows("train", 60)
     assert list(made) == ["text", "tags"]
     assert made["tags"] == [[stands_for.get(tag, 3) for tag in tags] for tags in own]
 
@@ -236,19 +240,21 @@ def test_generated_rows_for_a_task_with_other_types():
 @pytest.mark.skipif(not (REAL / "conll2003").is_dir(), reason="needs SPARSE_XP_DATA=DIR with DIR/conll2003/*.parquet")
 def test_features_of_the_real_data_set(tmp_path):
     task = configure("task=conll2003").task
-    tokenizer = load_tokenizer(locate(configure("profile=embedded").model, tmp_path))
+    tokenizer = load_tokenizer(resolve_checkpoint(configure("profile=embedded").model, tmp_path))
     # as the shared task published them
     for train, rows_there, words_there, entities_there in (
         (True, 14_041, 203_621, 23_499),
         (False, 3_250, 51_362, 5_942),
     ):
         loaded = load_rows(task, Data(root=str(REAL)), train=train)
-        assert task.resolved(loaded.rows) is task  # the classes stand in the data set's order
-        features = make_features(task, loaded.rows, loaded.origin, tokenizer, Data(cache=str(tmp_path)), train=train)
+        task.check_labels(loaded.rows)  # the classes stand in the data set's order
+        features = make_features(
+            task, loaded.rows, loaded.fingerprint, tokenizer, Data(cache=str(tmp_path)), train=train
+        )
         assert len(loaded.rows) == len(features) == rows_there
         labels = [label for row in features["labels"] for label in row if label >= 0]
         assert len(labels) + sum(features["unseen"]) == words_there
-        assert task.remarks(features, train) == []
+        assert task.warnings(features, train) == []
         assert sum(label in (1, 3, 5, 7) for label in labels) == entities_there
 
 
@@ -257,7 +263,7 @@ def test_of_how_many_answers_a_metric_is_the_mean():
 
     task = configure("task=conll2003", "profile=embedded", "task.classes=[O,B-PER,I-PER]").task
     rows = Dataset.from_dict({task.tokens: [["a", "b", "c"], ["d", "e"]], task.tags: [[1, 2, 1], [0, 1]]})
-    assert task.counted("accuracy", rows, rows) == 5
-    assert [task.counted(name, rows, rows) for name in ("f1", "precision", "recall")] == [3] * 3
+    assert task.answer_count("accuracy", rows, rows) == 5
+    assert [task.answer_count(name, rows, rows) for name in ("f1", "precision", "recall")] == [3] * 3
     inside = Dataset.from_dict({task.tokens: [["a", "b", "c", "d"]], task.tags: [[2, 2, 0, 2]]})  # IOB1 has few B-
-    assert task.counted("f1", inside, inside) == 2
+    assert task.answer_count("f1", inside, inside) == 2

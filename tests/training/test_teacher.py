@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from sparse_xp.cache import cached
+from sparse_xp.cache import ensure_cached
 from sparse_xp.data.batches import collate, evaluation_batches
 from sparse_xp.errors import UserError
-from sparse_xp.files import whole_directory
+from sparse_xp.files.directories import atomic_directory
 from sparse_xp.run import run
 from sparse_xp.training import teacher as module
-from sparse_xp.training.teacher import LiveTeacher, StoredTeacher, TooLarge, make_room, store_logits
+from sparse_xp.training.teacher import LiveTeacher, StoredTeacher, TooLarge, fingerprint, make_room, store_logits
 from tests.runs import SHORT, configure
+from tests.tiny import make_bert
 
 pytestmark = pytest.mark.usefixtures("trained_only")
 
@@ -41,16 +42,16 @@ def dense(place):
 
 @pytest.fixture
 def seen(monkeypatch):
-    """The runs that ``make_teacher`` was called for, each with its teacher, live and usable when the run is over."""
+    """The runs that ``choose_teacher`` was called for, each with its teacher, live and usable when the run is over."""
     calls = []
-    real = module.make_teacher
+    real = module.choose_teacher
 
     def spy(this, model, settings, cache):
         live = LiveTeacher(model, SimpleNamespace(autocast=nullcontext), this.inputs, this.task.outputs)
         calls.append((this, live, cache))
         return real(this, model, settings, cache)
 
-    monkeypatch.setattr(module, "make_teacher", spy)
+    monkeypatch.setattr("sparse_xp.preparation.choose_teacher", spy)
     return calls
 
 
@@ -114,9 +115,30 @@ def test_live_for_a_reason(dense, tmp_path, seen, capsys, more, reason):
     assert not logits.exists() or os.listdir(logits) == [".locks"]
 
 
+@pytest.mark.parametrize("other", [{"mixed_precision": "bf16"}, {"device": "cuda"}, {"eval_batch_size": 16}])
+def test_logits_of_other_numerics_are_stored_beside(other):
+    """Precision, device and width of padding change the rounding of logits: none may be read in place of another."""
+    model = make_bert()
+
+    def name_of(mixed_precision="no", device="cpu", eval_batch_size=8):
+        return fingerprint(
+            SimpleNamespace(
+                accelerator=SimpleNamespace(mixed_precision=mixed_precision, device=torch.device(device)),
+                train=SimpleNamespace(eval_batch_size=eval_batch_size),
+                train_features=SimpleNamespace(_fingerprint="features"),
+                inputs=["input_ids"],
+                task=SimpleNamespace(name="toy", outputs=("logits",)),
+            ),
+            model,
+        )
+
+    assert name_of() == name_of()
+    assert name_of(**other) != name_of()
+
+
 def test_the_oldest_logits_make_room(tmp_path):
     for age, name in enumerate(("newest", "older", "oldest")):
-        with whole_directory(tmp_path / name, "cache") as draft:
+        with atomic_directory(tmp_path / name, "cache") as draft:
             np.save(draft / "logits.npy", np.zeros(1000, np.float32))
         os.utime(tmp_path / name, (10**9 - age, 10**9 - age))
     make_room(tmp_path, 4000, 1.3e-5)  # 4 kB more into 13 kB that hold 3 * 4128 bytes, and the lists of them
@@ -173,7 +195,7 @@ def test_logits_cut_short_are_not_there(dense, tmp_path, seen):
 
     failing.left = 0
     with pytest.raises(KeyboardInterrupt):
-        cached(tmp_path / "new" / "logits", lambda draft: store_logits(this, failing, draft, 1.0))
+        ensure_cached(tmp_path / "new" / "logits", lambda draft: store_logits(this, failing, draft, 1.0))
     assert not (tmp_path / "new" / "logits").exists()
 
 

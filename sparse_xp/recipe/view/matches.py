@@ -1,7 +1,9 @@
 """``show --model``: what the patterns of a recipe match in a model, and how sparse it will be.
 
-The model is built from its configuration alone, without memory for its weights, unless the recipe keeps the zeros that
-a checkpoint has: then its weights are read.
+The model is built from its configuration alone, on torch's meta device, which has no memory for weights. Only a recipe
+that keeps the zeros of a checkpoint needs the weights: then they are read.
+
+torch, transformers and the functions of tensors are imported late: importing this module must stay light.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers import ConstantPruning, LayerPruning
+from sparse_xp.modifiers import ConstantPruning, LayerPruning, Modifier
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.recipe.view.timeline import Timeline
 from sparse_xp.recipe.zoo import STUB, find_model
@@ -21,13 +23,10 @@ from sparse_xp.tasks import Task
 if TYPE_CHECKING:
     from torch import nn
 
-#: fields that name parameters, and fields that name modules
-PARAMETERS, MODULES = ("params", "but"), ("layers", "submodules", "student_layer_names")
-
 
 @dataclass
-class Match:
-    """What one pattern of a modifier matches: so many tensors of so many weights in all, and their names in short."""
+class PatternMatch:
+    """What one pattern of a modifier matches: how many tensors, their weights in all, and their abbreviated names."""
 
     modifier: str
     field: str
@@ -39,16 +38,19 @@ class Match:
 
 @dataclass
 class Matches:
-    """All patterns, and the fractions of zeros at the end; ``sparsity``: of what each pruning modifier targets."""
+    """What all patterns of a recipe match in ``checkpoint``, and the fractions of zeros at the end of a run.
+
+    ``sparsity``: of the targets of each pruning modifier; ``encoder``, ``model``: of all their weights.
+    """
 
     checkpoint: str
-    patterns: list[Match] = field(default_factory=list)
+    patterns: list[PatternMatch] = field(default_factory=list)
     sparsity: dict[str, float] = field(default_factory=dict)
     encoder: float = 0.0
     model: float = 0.0
 
     def lines(self) -> Iterable[str]:
-        """For a person."""
+        """Yield the lines of text that ``show`` prints."""
         yield f"in {self.checkpoint}:"
         for each in self.patterns:
             yield f"  {each.modifier}.{each.field} {each.pattern}: {each.tensors} tensors, {each.weights:,} weights"
@@ -58,45 +60,58 @@ class Matches:
         yield f"  sparsity at the end, encoder: {self.encoder:.2%}; whole model: {self.model:.2%}"
 
 
-def examine(line: Timeline, task: Task, checkpoint: str, zoo: str | None = None) -> Matches:
-    """Raises UserError for a model that cannot be had and for a pattern that matches nothing, as a run would."""
-    from sparse_xp.functional.layers import bypass, encoder_layers, select_modules
+def match_patterns(line: Timeline, task: Task, checkpoint: str, zoo: str | None = None) -> Matches:
+    """Return what the patterns of a recipe match in a model with the head of ``task``.
 
-    place = find_model(checkpoint, zoo) if checkpoint.startswith(STUB) else checkpoint
-    model = build(task, place, bool(line.of(ConstantPruning)))
-    found = Matches(place)
+    ``zoo``: the user's own table of stubs. Raises UserError, as a run would, for a model that cannot be loaded and for
+    a pattern that matches nothing.
+    """
+    from sparse_xp.functional.layers import bypass_layers, encoder_layers
+    from sparse_xp.functional.selection import select_modules
+
+    checkpoint = find_model(checkpoint, zoo) if checkpoint.startswith(STUB) else checkpoint
+    model = build_model(task, checkpoint, with_weights=bool(line.of(ConstantPruning)))
+    matches = Matches(checkpoint)
+    # Layers go first, as in a run: the other patterns match in what is left.
     for name, modifier in line.of(LayerPruning).items():
         layers = encoder_layers(model)
-        found.patterns += of_modules(name, "layers", modifier.layers, layers)
-        bypass(model, select_modules(layers, modifier.layers, "encoder layer"))
+        matches.patterns += match_modules(name, "layers", modifier.layers, layers)
+        bypass_layers(model, select_modules(layers, modifier.layers, "encoder layer"))
     for name, modifier in line.modifiers.items():
-        for key in PARAMETERS:
-            found.patterns += of_parameters(name, key, getattr(modifier, key, None) or [], modifier, model)
-        for key in MODULES if not isinstance(modifier, LayerPruning) else ():
+        for key in modifier.display.parameter_fields:
+            matches.patterns += match_parameters(name, key, getattr(modifier, key) or [], modifier, model)
+        for key in modifier.display.module_fields if not isinstance(modifier, LayerPruning) else ():
             modules = {path: module for path, module in model.named_modules() if path}
-            found.patterns += of_modules(name, key, getattr(modifier, key, None) or [], modules)
-    zeros = zeros_at_the_end(line, model, found)
-    everything = dict(model.named_parameters())
-    inside = {n: p for n, p in everything.items() if any(n.startswith(f"{x}.") for x in encoder_layers(model))}
-    for key, parameters in (("encoder", inside), ("model", everything)):
-        total = sum(parameter.numel() for parameter in parameters.values())
-        setattr(found, key, sum(zeros.get(id(p), 0) for p in parameters.values()) / total if total else 0.0)
-    return found
+            matches.patterns += match_modules(name, key, getattr(modifier, key) or [], modules)
+    zeros = expected_zeros(line, model, matches)
+    parameters = dict(model.named_parameters())
+    layers = encoder_layers(model)
+    encoder = [p for name, p in parameters.items() if any(name.startswith(f"{layer}.") for layer in layers)]
+    matches.encoder = zero_fraction(encoder, zeros)
+    matches.model = zero_fraction(list(parameters.values()), zeros)
+    return matches
 
 
-def build(task: Task, checkpoint: str, weights: bool) -> nn.Module:
-    """The model with the head of ``task``; without ``weights`` on the meta device."""
+def zero_fraction(parameters: list[nn.Parameter], zeros: dict[int, float]) -> float:
+    """Return the fraction of zeros in all ``parameters``, given the zeros of each by its id."""
+    total = sum(parameter.numel() for parameter in parameters)
+    return sum(zeros.get(id(parameter), 0) for parameter in parameters) / total if total else 0.0
+
+
+def build_model(task: Task, checkpoint: str, *, with_weights: bool) -> nn.Module:
+    """Return the model with the head of ``task``; without weights on the meta device."""
     import torch
     import transformers
 
-    from sparse_xp.console import hush_libraries
-    from sparse_xp.data.hub import is_local
-    from sparse_xp.models.loading import load_model, read_config
+    from sparse_xp.console import silence_libraries
+    from sparse_xp.data.hub import is_local_checkpoint
+    from sparse_xp.models.config_files import read_config
+    from sparse_xp.models.loading import load_model
     from sparse_xp.recipe.inherit import removed_layers
 
-    hush_libraries()
-    is_local(checkpoint)
-    if weights:
+    silence_libraries()
+    is_local_checkpoint(checkpoint)
+    if with_weights:
         return load_model(task, checkpoint, new_head=True, removed_layers=removed_layers(checkpoint))[0]
     config = read_config(checkpoint, None)
     if task.label_names:
@@ -111,81 +126,92 @@ def build(task: Task, checkpoint: str, weights: bool) -> nn.Module:
     return model
 
 
-def of_parameters(name: str, key: str, patterns: list[str], modifier: Any, model: nn.Module) -> list[Match]:
-    """What each pattern matches among the parameters."""
-    from sparse_xp.functional.masks import select_parameters
+def match_parameters(
+    name: str, key: str, patterns: list[str], modifier: Modifier, model: nn.Module
+) -> list[PatternMatch]:
+    """Return what each pattern in field ``key`` of modifier ``name`` matches among the parameters.
 
-    found = []
+    Raises UserError for one that matches nothing, unless the modifier allows it (``params_strict``).
+    """
+    from sparse_xp.functional.selection import select_parameters
+
+    matches = []
     for pattern in patterns:
         try:
             hits = select_parameters(model, pattern, strict=getattr(modifier, "params_strict", True))
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
         weights = sum(parameter.numel() for parameter in hits.values())
-        found.append(Match(name, key, pattern, len(hits), weights, in_short(hits)))
-    return found
+        matches.append(PatternMatch(name, key, pattern, len(hits), weights, abbreviate_names(hits)))
+    return matches
 
 
-def of_modules(name: str, key: str, patterns: list[str], modules: dict[str, nn.Module]) -> list[Match]:
-    """What each pattern matches among modules, and the tensors in them."""
-    from sparse_xp.functional.layers import select_modules
+def match_modules(name: str, key: str, patterns: list[str], modules: dict[str, nn.Module]) -> list[PatternMatch]:
+    """Return what each pattern in field ``key`` of modifier ``name`` matches among ``modules``.
 
-    found = []
+    Tensors and weights are those of the parameters in them. Raises UserError for a pattern that matches nothing.
+    """
+    from sparse_xp.functional.selection import select_modules
+
+    matches = []
     for pattern in patterns:
         try:
             hits = select_modules(modules, [pattern])
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
-        inside = {id(each): each for module in hits.values() for each in module.parameters()}
-        weights = sum(each.numel() for each in inside.values())
-        found.append(Match(name, key, pattern, len(inside), weights, in_short(hits)))
-    return found
+        # A parameter that two modules share counts once.
+        parameters = {id(each): each for module in hits.values() for each in module.parameters()}
+        weights = sum(each.numel() for each in parameters.values())
+        matches.append(PatternMatch(name, key, pattern, len(parameters), weights, abbreviate_names(hits)))
+    return matches
 
 
-def zeros_at_the_end(line: Timeline, model: nn.Module, found: Matches) -> dict[int, float]:
-    """How many zeros each pruned tensor will have, by its id; fills in ``found.sparsity``.
+def expected_zeros(line: Timeline, model: nn.Module, matches: Matches) -> dict[int, float]:
+    """Return how many zeros each pruned tensor will have, by its id; fill in ``matches.sparsity``.
 
-    One threshold over several tensors divides the zeros among them as their weights will have it: here evenly.
+    With ``global_sparsity`` the weights decide how zeros are divided among the tensors. Here they are divided evenly.
     """
-    from sparse_xp.functional.masks import select_parameters
-    from sparse_xp.functional.masks import zeros as count
+    from sparse_xp.functional.selection import select_parameters
+    from sparse_xp.functional.sparsity import count_zeros
 
     zeros: dict[int, float] = {}
     for name, modifier in line.of(Pruning).items():
-        left_out = select_parameters(model, modifier.but)
-        targets = {key: p for key, p in select_parameters(model, modifier.params).items() if key not in left_out}
+        excluded = select_parameters(model, modifier.but)
+        targets = {key: p for key, p in select_parameters(model, modifier.params).items() if key not in excluded}
         total = sum(parameter.numel() for parameter in targets.values())
-        own = 0.0
+        in_targets = 0.0
         for parameter in targets.values():
             if isinstance(modifier, ConstantPruning):
-                made = float(count(parameter))
+                count = float(count_zeros(parameter))
             else:
-                made = final_level(line, name, modifier) * parameter.numel()
-                made = made if modifier.global_sparsity else float(round(made))
-            own += made
-            zeros[id(parameter)] = max(made, zeros.get(id(parameter), 0.0))
-        found.sparsity[name] = own / total if total else 0.0
+                count = final_level(line, name, modifier) * parameter.numel()
+                count = count if modifier.global_sparsity else float(round(count))
+            in_targets += count
+            zeros[id(parameter)] = max(count, zeros.get(id(parameter), 0.0))
+        matches.sparsity[name] = in_targets / total if total else 0.0
     return zeros
 
 
 def final_level(line: Timeline, name: str, modifier: Any) -> float:
-    """The sparsity that a scheduled pruning modifier has in the last step."""
+    """Return the sparsity of a scheduled pruning modifier in the last step; with an N:M pattern that of the pattern."""
     level = line.level(name, line.clock.total_steps - 1)
-    assert level is not None  # of the modifiers of which weights decide, these end at a number
+    assert level is not None  # where the weights decide the way, the end is a number all the same
     return 1 - float(modifier.pattern.n) / float(modifier.pattern.m) if level and modifier.pattern.m else level
 
 
-def in_short(names: Iterable[str]) -> list[str]:
-    """Names that differ in one number in one line: ``bert.encoder.layer.{0-11}.output.dense.weight``."""
+def abbreviate_names(names: Iterable[str]) -> list[str]:
+    """Return names that differ in their first number as one: ``bert.encoder.layer.{0-11}.output.dense.weight``."""
     groups: dict[str, list[int]] = {}
     for name in names:
         number = re.search(r"\d+", name)
         groups.setdefault(re.sub(r"\d+", "{}", name, count=1), []).extend([int(number[0])] if number else [])
-    return [shape.replace("{}", f"{{{ranges(numbers)}}}", 1) if numbers else shape for shape, numbers in groups.items()]
+    return [
+        name.replace("{}", f"{{{number_ranges(numbers)}}}", 1) if numbers else name for name, numbers in groups.items()
+    ]
 
 
-def ranges(numbers: list[int]) -> str:
-    """``0-2,5`` of 0, 1, 2, 5."""
+def number_ranges(numbers: list[int]) -> str:
+    """Return numbers as ranges: ``0-2,5`` for 0, 1, 2, 5."""
     runs: list[list[int]] = []
     for number in sorted(numbers):
         if runs and number == runs[-1][-1] + 1:

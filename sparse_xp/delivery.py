@@ -1,0 +1,136 @@
+"""What a finished run leaves: a model for PyTorch, a checked file for onnxruntime, a row for the table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sparse_xp.config import Config
+from sparse_xp.console import say
+from sparse_xp.deployment import bundle
+from sparse_xp.deployment.export import export
+from sparse_xp.deployment.model_card import run_card
+from sparse_xp.evaluation import evaluate
+from sparse_xp.files.directories import atomic_directory
+from sparse_xp.files.writing import write_text
+from sparse_xp.functional.quant_file import save_quantization
+from sparse_xp.functional.sparsity import measure_sparsity
+from sparse_xp.functional.structured.config import removal_summary
+from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.modifiers.quantization import Quantization
+from sparse_xp.portable import portable_command, portable_path
+from sparse_xp.preparation import PreparedData
+from sparse_xp.provenance import record_provenance
+from sparse_xp.recipe import inherit
+from sparse_xp.recipe.saved import write_recipe
+from sparse_xp.report.run_report import write_report
+from sparse_xp.result import NO_DEPLOYMENT, RESULT, TRAINED, Provenance, Result, Training, result_row, result_summary
+from sparse_xp.run_directory import remove_temporary_files
+from sparse_xp.training.environment import device_name, log_artifacts, precision_name
+from sparse_xp.training.state import Run
+
+#: what to do about the user's own files where a run would write
+MOVE_AWAY = "Move it away, and issue the command again."
+
+
+def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, command: str | None) -> None:
+    """Save the model, export and check it, and write result.json last: a run with that file is finished.
+
+    Called by the main process. ``trained.json`` comes first: if the export gate stops the run, ``sparse_xp.export``
+    can finish it from there.
+    """
+    metrics = final_metrics(run, config)
+    save_model(run)
+    recorded = record_provenance(config_hash, run.origin, command)
+    trained = make_result(config, run, metrics, recorded, (data.train.total, data.evaluation.total))
+    trained.write(run.directory / TRAINED)
+    with atomic_directory(run.directory / "deployment", "deployment", MOVE_AWAY) as draft:
+        result = replace(trained, deployment=export(run, draft, config.export, metrics))
+        bundle.complete(draft, run_card(config.task, config.data, result), run.directory / "recipe.yaml")
+    write_report(run.directory, result, run.history.read())
+    log_artifacts(run.accelerator, config.log, run.directory, result_row(result))
+    result.write(run.directory / RESULT)
+    remove_temporary_files(run.directory)
+    step, clock = result.training.best_step, run.clock
+    trained_until = f"of step {step}/{clock.total_steps} (epoch {clock.epoch(step):g})"
+    say(f"{run.directory}\n  {trained_until}, {result_summary(result)}")
+
+
+def final_metrics(run: Run, config: Config) -> dict[str, float]:
+    """Return the metrics of the model that is delivered, evaluating it only if that was not done before."""
+    changed = any(modifier.post_training for modifier in run.recipe.modifiers.values())
+    return run.progress.best if config.train.keep_best and not changed else evaluate(run)
+
+
+def make_result(
+    config: Config, run: Run, metrics: dict[str, float], recorded: Provenance, totals: tuple[int, int]
+) -> Result:
+    """Return the row of the table, still without the deployed file. Paths are written so that others can read them."""
+    seconds = run.progress.seconds
+    teacher = portable_path(config.teacher.path, run.directory) if config.teacher.path else None
+    return Result(
+        task=config.task.name,
+        model=config.model.name,
+        recipe=config.recipe.name,
+        profile=config.profile,
+        seed=config.seed,
+        metric=config.task.metric,
+        metrics=metrics,
+        deployment=NO_DEPLOYMENT,
+        sparsity=replace(measure_sparsity(run.model, pruned_names(run)), removed=removal_summary(run.model)),
+        training=Training(
+            epochs=run.clock.end,
+            steps=run.clock.total_steps,
+            seconds=round(seconds, 3),
+            samples_per_second=round(run.clock.end * len(run.train_features) / max(seconds, 1e-9), 3),
+            device=device_name(run.accelerator),
+            precision=precision_name(run.accelerator),
+            train_rows=run.train_rows,
+            eval_rows=len(run.rows),
+            train_rows_of=totals[0],
+            eval_rows_of=totals[1],
+            best_step=run.progress.best_step if config.train.keep_best else run.clock.total_steps,
+        ),
+        teacher=teacher or (config.teacher.source if config.teacher.given else None),
+        provenance=replace(recorded, command=portable_command(recorded.command, run.directory)),
+        quantization=quantization(run),
+    )
+
+
+def save_model(run: Run) -> None:
+    """Write ``model/`` in floating point, and beside it the scales with which it becomes integers.
+
+    Stock ``from_pretrained`` loads it. A model from which heads, or unlike numbers of neurons, were removed is loaded
+    by ``sparse_xp.structured.load``.
+    """
+    run.recipe.check(run)
+    with atomic_directory(run.directory / "model", "model", MOVE_AWAY) as draft:
+        run.model.save_pretrained(draft)
+        run.tokenizer.save_pretrained(draft)
+        save_quantization(run.model, draft)
+        write_text(draft / inherit.FILE, recipe_text(run))
+
+
+def recipe_text(run: Run) -> str:
+    """Return the recipe of the run in SparseML's format, appended to the recipe of the checkpoint it started from."""
+    arguments = {
+        "per_device_train_batch_size": run.train.batch_size,
+        "per_device_eval_batch_size": run.train.eval_batch_size,
+        "precision": precision_name(run.accelerator),
+    }
+    return write_recipe(run.recipe.modifiers, run.clock, inherit.read_base(run.source)[0], arguments)
+
+
+def quantization(run: Run) -> str | None:
+    """Return the option of ``quantization=`` that describes the run's integers, None for floating point."""
+    names = [modifier.option for modifier in run.modifiers(Quantization)]
+    return " ".join(names) or None
+
+
+def pruned_names(run: Run) -> list[str] | None:
+    """Return the names of the weights that pruning modifiers own, None if there is no such modifier.
+
+    These are the names after training: removing layers renumbers the others.
+    """
+    owned = {id(weight) for modifier in run.modifiers(Pruning) for weight in modifier.targets.values()}
+    names = [name for name, weight in run.model.named_parameters() if id(weight) in owned]
+    return names or None

@@ -1,0 +1,109 @@
+"""Load a trained model with its evaluation rows, and export it: what ``sparse_xp.export`` does without training.
+
+torch and transformers are imported late: the command's help and its errors about arguments must not load them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparse_xp.errors import UserError
+from sparse_xp.functional.measured import Sparsity
+from sparse_xp.result import Deployment
+from sparse_xp.settings import Data, Export
+from sparse_xp.tasks.base import Task
+
+if TYPE_CHECKING:
+    from sparse_xp.evaluation import EvalContext
+
+
+@dataclass
+class Deployed:
+    """What was exported.
+
+    ``metrics``: of the model in PyTorch, in per cent. ``task``: with its labels. ``rows``: how many were scored, and of
+    how many. ``zeros``: the sparsity of the model.
+    """
+
+    deployment: Deployment
+    metrics: dict[str, float]
+    task: Task
+    rows: tuple[int, int]
+    zeros: Sparsity
+
+
+def deploy(
+    task: Task,
+    data: Data,
+    settings: Export,
+    eval_batch_size: int,
+    checkpoint: str | Path,
+    revision: str | None,
+    out: Path,
+) -> Deployed:
+    """Evaluate the model in ``checkpoint`` and export it into the directory ``out``."""
+    from sparse_xp.deployment.export import export
+    from sparse_xp.evaluation import evaluate
+    from sparse_xp.functional.sparsity import measure_sparsity
+    from sparse_xp.functional.structured.config import removal_summary
+
+    context, total = load_trained(task, data, eval_batch_size, checkpoint, revision)
+    metrics = evaluate(context)
+    return Deployed(
+        deployment=export(context, out, settings, metrics),
+        metrics=metrics,
+        task=context.task,
+        rows=(len(context.rows), total),
+        zeros=replace(measure_sparsity(context.model), removed=removal_summary(context.model)),
+    )
+
+
+def load_trained(
+    task: Task, data: Data, eval_batch_size: int, checkpoint: str | Path, revision: str | None
+) -> tuple[EvalContext, int]:
+    """Return a trained model with the evaluation rows of ``task``, and the number of rows before any limit.
+
+    Raises UserError if the model is not one of the task, or its head was never trained.
+    """
+    import torch
+
+    from sparse_xp.console import silence_libraries
+    from sparse_xp.evaluation import EvalContext
+    from sparse_xp.functional.quant_file import load_quantization
+    from sparse_xp.models.config_files import read_config
+    from sparse_xp.models.heads import check_labels
+    from sparse_xp.models.loading import load_model
+    from sparse_xp.models.tokenizers import load_tokenizer
+    from sparse_xp.recipe.inherit import removed_layers
+    from sparse_xp.tasks.features import make_features
+    from sparse_xp.tasks.rows import load_rows
+
+    silence_libraries()
+    tokenizer = load_tokenizer(str(checkpoint), revision)
+    loaded = load_rows(task, data, train=False)
+    rows, task = loaded.rows, task.with_labels_from(loaded.rows)
+    task.check_labels(rows)
+    check_labels(task, read_config(str(checkpoint), revision), f"the model {checkpoint}", "Choose a model of the task.")
+    # new_head: a missing head is reported here, as nothing will train a new one.
+    model, missing = load_model(
+        task, str(checkpoint), revision, new_head=True, removed_layers=removed_layers(str(checkpoint))
+    )
+    if missing:
+        raise UserError(
+            f"{checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}); train it with "
+            f"python -m sparse_xp task={task.name} model.checkpoint={checkpoint}."
+        )
+    load_quantization(model, Path(checkpoint))
+    features = make_features(task, rows, loaded.fingerprint, tokenizer, data, train=False)
+    context = EvalContext(
+        task=task,
+        tokenizer=tokenizer,
+        model=model,
+        rows=rows,
+        eval_features=features,
+        eval_batch_size=eval_batch_size,
+        device=torch.device("cpu"),
+    )
+    return context, loaded.total

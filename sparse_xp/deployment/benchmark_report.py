@@ -1,0 +1,120 @@
+"""What ``python -m sparse_xp.benchmark`` prints and writes: a table, ``benchmark.json`` and a chart.
+
+``report.table`` reads ``benchmark.json`` again, for the latency columns of a sweep.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from dataclasses import asdict
+from pathlib import Path
+
+from sparse_xp.chart import Bar, bar_chart
+from sparse_xp.console import say
+from sparse_xp.cpu import this_cpu
+from sparse_xp.deployment.engines import engine_versions
+from sparse_xp.deployment.graph import GraphStats
+from sparse_xp.deployment.timing import BenchmarkOptions, Measurement
+from sparse_xp.files.ownership import check_replaceable
+from sparse_xp.files.signed import SIGNATURE, is_signed
+from sparse_xp.files.writing import write_text
+from sparse_xp.text import markdown
+
+FILES = ("benchmark.json", "benchmark.svg")
+#: ratios between these count as equal
+EQUAL = (0.9, 1.1)
+REMEDY = "What would be faster: integers (an int8 file) and structured removal (fewer layers, heads or neurons)."
+
+
+def check_output(out: Path) -> list[Path]:
+    """Return the paths of ``FILES`` in ``out``. Raises UserError if one holds a file of the user's."""
+    return [check_replaceable(out / name, is_signed, "Name another directory with out=.") for name in FILES]
+
+
+def draw_conclusions(options: BenchmarkOptions, measurements: list[Measurement], stats: GraphStats) -> list[str]:
+    """Return a sentence for each engine, and what would be faster if one gains nothing."""
+    sentences = [describe_ratios(engine, measurements, stats, options.against) for engine in options.engines]
+    return sentences + [REMEDY] * any("gains nothing from" in sentence for sentence in sentences)
+
+
+def describe_ratios(engine: str, measurements: list[Measurement], stats: GraphStats, against: Path | None) -> str:
+    """Return what the ratios of ``engine`` mean. ``stats``: of the file; ``against``: None for its dense copy."""
+    ratios = [measurement.ratio for measurement in measurements if measurement.engine == engine]
+    median = statistics.median(ratios)
+    figures = f"{median:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    if not against and stats.zeros == 0:
+        return f"{engine}: {figures}; the file has no zeros and is compared with itself: any difference is noise."
+    reference = f"the file of {against}" if against else "the same graph without zeros"
+    speed = f"{engine}: {figures} times as fast as {reference} on {this_cpu().short}"
+    equal = EQUAL[0] <= median <= EQUAL[1]
+    if equal and stats.integers:
+        return f"{speed}: it gains nothing there from integers or zeros."
+    if equal and stats.zeros > 0.05:
+        return (
+            f"{speed}: it gains nothing from zeros ({stats.zeros:.1%} of what it multiplies by): it multiplies by them "
+            "like by any number."
+        )
+    return f"{speed}."
+
+
+def write_report_files(options: BenchmarkOptions, stats: GraphStats, measurements: list[Measurement]) -> None:
+    """Write ``benchmark.json`` and ``benchmark.svg``, and print the table with its conclusions."""
+    conclusions = draw_conclusions(options, measurements, stats)
+    file = options.directory / "model.onnx"
+    against = str(options.against) if options.against else "the same graph, zeros filled"
+    content = {
+        "file": str(file),
+        "against": against,
+        **asdict(stats),
+        "rounds": options.rounds,
+        "machine": str(this_cpu()),
+        "versions": engine_versions(options.engines),
+        "cells": [asdict(measurement) for measurement in measurements],
+        "says": conclusions,
+        "by": SIGNATURE,
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    report, chart = check_output(options.out)  # again: the measurement may have taken minutes
+    write_text(report, json.dumps(content, indent=2) + "\n")
+    write_text(chart, draw_chart(options, stats, measurements))
+    say(f"{file} against {against}, {this_cpu()}, {options.rounds} rounds\n")
+    say(markdown([table_row(measurement) for measurement in measurements]))
+    say("\n" + "\n".join(conclusions) + f"\n\n{options.out}/benchmark.json, {options.out}/benchmark.svg")
+
+
+def draw_chart(options: BenchmarkOptions, stats: GraphStats, measurements: list[Measurement]) -> str:
+    """Return a bar for each measurement, as SVG."""
+    bars = []
+    for m in measurements:
+        engine = engine_label(m)
+        bars.append(Bar(f"{engine}, batch {m.batch}, {m.length} tokens", m.ratio, bar_label(m), engine))
+    reference = "another file" if options.against else "dense fp32"
+    title = f"Times as fast as {reference} on {this_cpu().short}; {stats.zeros:.0%} zeros"
+    return bar_chart(title, bars, 1.0, "1.0")
+
+
+def table_row(measurement: Measurement) -> dict[str, str]:
+    """Return the cells of a row of the table, by column."""
+    return {
+        "engine": measurement.engine,
+        "threads": str(measurement.threads),
+        "batch": str(measurement.batch),
+        "tokens": str(measurement.length),
+        "ms a call": f"{measurement.ms:.2f}",
+        "rows/s": f"{measurement.rows_per_second:.1f}",
+        "reference ms": f"{measurement.reference_ms:.2f}",
+        "ratio": f"{measurement.ratio:.2f}",
+        "quartiles": f"{measurement.low:.2f} to {measurement.high:.2f}",
+    }
+
+
+def engine_label(measurement: Measurement) -> str:
+    """Return the engine, and its number of threads if that is not 1."""
+    return measurement.engine if measurement.threads == 1 else f"{measurement.engine} {measurement.threads}T"
+
+
+def bar_label(measurement: Measurement) -> str:
+    """Return the ratio, with the latency of a single row or the throughput of a larger batch."""
+    latency, throughput = f"{measurement.ms:.1f} ms", f"{measurement.rows_per_second:.0f} rows/s"
+    return f"{measurement.ratio:.2f}x, {latency if measurement.batch == 1 else throughput}"

@@ -1,0 +1,171 @@
+"""Report errors that the user can correct as one short message: ours, those of Hydra, OmegaConf and the system.
+
+``cli.run_command`` runs every command within ``report_errors``.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import (
+    InterpolationKeyError,
+    InterpolationResolutionError,
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+)
+
+from sparse_xp.errors import did_you_mean, shortened
+
+#: the libraries that read and compose what the user has written, before our code sees it
+COMPOSERS = ("hydra", "omegaconf", "yaml", "antlr4")
+
+
+@contextmanager
+def report_errors(traceback: bool, hint: bool = False) -> Iterator[None]:
+    """End the process with one short message for an error of the block that the user can correct.
+
+    ``traceback``: raise the error instead. ``hint``: add a line on how to see the traceback.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper):  # file names may have bytes that are not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    except KeyboardInterrupt:
+        if traceback:
+            raise
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of the output, such as head, has closed it
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(0)
+    except Exception as error:
+        if traceback or not is_users_error(error):
+            raise
+        sys.exit(shortened(describe_error(error)) + "\n(HYDRA_FULL_ERROR=1 shows where it happened.)" * hint)
+
+
+def is_users_error(error: BaseException) -> bool:
+    """Return whether the user can correct an error: ours, one of Hydra, or one of the system about a file."""
+    if isinstance(error, CompactHydraException | OmegaConfBaseException | yaml.YAMLError) or is_composition_error(
+        error
+    ):
+        return True
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+
+
+def is_composition_error(error: BaseException) -> bool:
+    """Return whether an error was raised by Hydra while it composed a configuration of the user's overrides and files.
+
+    For most mistakes Hydra has an error of its own; for others (null in place of an option, a list in place of a
+    mapping) it lets through whatever Python raised. An error below ``main`` of ``sparse_xp.__main__`` is one of a run.
+    """
+    frames = []
+    trace = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        frames.append((str(trace.tb_frame.f_globals.get("__name__")), code.co_name, code.co_filename))
+        trace = trace.tb_next
+    if any(name == "main" and file == str(Path(__file__).parent / "__main__.py") for _, name, file in frames):
+        return False
+    ours = [module.split(".")[0] for module, *_ in frames]
+    ours = [module for module in ours if module in (*COMPOSERS, "sparse_xp", "hydra_plugins")]
+    return "hydra" in ours and ours[-1] in COMPOSERS
+
+
+def raising_function(error: BaseException) -> str:
+    """Return the name of the function that raised an error, with its module."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__')}.{trace.tb_frame.f_code.co_name}" if trace else "nobody"
+
+
+def describe_error(error: BaseException) -> str:
+    """Return the message for an error; for a wrong name it suggests the nearest right one."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, name = error.missing_cfg_file.rpartition("/")
+        options = ", ".join(error.options)
+        return f"{group}={name}: there is no such {group}.{did_you_mean(name, error.options)} There are: {options}."
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}."
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {(error.strerror or '').lower()}.{_permission_advice(error)}"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "No space left on the disk that this command writes its output to."
+    if _overrides_empty_group(error):
+        return (
+            "A value is given for sparsity or quantization, but that group is none: choose an option of it first "
+            "(sparsity=gradual, say)."
+        )
+    # Hydra chains the error for a word of the command line, and only quotes the one for a line of a file.
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
+    if not isinstance(cause, OmegaConfBaseException):
+        if isinstance(error, CompactHydraException | HydraException):
+            return str(error)
+        told = str(error).partition("\n")[0] or f"refused by {raising_function(error)}"
+        return f"The configuration cannot be composed of these words and files: {type(error).__name__}: {told}"
+    told = (cause.msg or str(cause)).splitlines()[0]
+    if isinstance(cause, InterpolationKeyError | InterpolationResolutionError | InterpolationToMissingValueError):
+        return f"{cause.full_key or cause.key}: {told.removeprefix('MissingMandatoryValue while resolving ')}"
+    parent, key = cause.parent_node, str(cause.key)
+    where = cause.full_key or key
+    known = [str(name) for name in parent.keys()] if isinstance(parent, DictConfig) else [key]  # noqa: SIM118
+    if key not in known and cause.key is not None:
+        return unknown_key_message(where, key, known)
+    if told.endswith("is not Optional"):
+        return f"{where} cannot be empty.{_describe_field(parent, key)}"
+    if told.endswith("does not support deletion"):
+        return f"{where} cannot be left out.{_describe_field(parent, key)}"
+    percent = re.match(r"Value '(\d+(?:\.\d+)?)%'.* could not be converted to Float", told)
+    return f"{where}: {told}" + (f". Write {float(percent[1]) / 100:g}." if percent else "")
+
+
+def _describe_field(parent: Any, key: str) -> str:
+    """Return the type and default of a key of the schema, as a sentence."""
+    kind = OmegaConf.get_type(parent) if isinstance(parent, DictConfig) else None
+    found = {each.name: each for each in fields(kind)} if is_dataclass(kind) else {}
+    if key not in found:
+        return " Give it a value."
+    default, kinds = found[key].default, {"int": "a whole number", "float": "a number", "bool": "true or false"}
+    by_itself = "" if default in (MISSING, "???", None, "") else f", {default} by default"
+    return f" It takes {kinds.get(str(found[key].type), 'a value')}{by_itself}."
+
+
+def _permission_advice(error: OSError) -> str:
+    """Return advice about a path without permission, and an empty string for other errors."""
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (
+            " Name a place that you may read and write: hydra.run.dir= of a run (hydra.sweep.dir= of a sweep), "
+            "data.cache= of the cache, out= otherwise."
+        )
+    return ""
+
+
+def unknown_key_message(where: str, key: str, known: list[str]) -> str:
+    """Return the message for a key that is not among the ``known`` keys beside it."""
+    return f"There is no key '{where}'.{did_you_mean(key, known)} There are: {', '.join(known) or 'none'}."
+
+
+def _overrides_empty_group(error: BaseException) -> bool:
+    """Return whether this is how OmegaConf reports ``sparsity.params=...`` under ``sparsity=none``."""
+    return isinstance(error, AssertionError) and str(error) == "Unexpected type for root: NoneType"
+
+
+def wants_traceback() -> bool:
+    """Return whether ``HYDRA_FULL_ERROR`` asks for tracebacks."""
+    return os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0")

@@ -1,0 +1,156 @@
+"""``quantization.json``: scales and ranges beside a saved floating-point model, from which it is quantized again.
+
+The file is an object of ``settings`` (fields of ``QuantConfig``) and ``modules``: by name the ``kind`` (linear or
+embedding), the ``scale`` (a number, or one for each output row), and ``inputs`` and ``outputs``: [low, high] of an
+observed activation, [] where the range is dynamic or was never observed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sparse_xp.errors import UserError, shortened
+from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, read_json_object
+from sparse_xp.files.reading import explain_read_errors
+from sparse_xp.files.writing import write_text
+from sparse_xp.functional.fake_quant import MinMaxObserver
+from sparse_xp.functional.quant_config import QuantConfig, QuantMode
+from sparse_xp.functional.quant_modules import (
+    QuantLinear,
+    QuantModule,
+    QuantState,
+    quantized_modules,
+    to_quant_embedding,
+    to_quant_linear,
+)
+
+QUANTIZATION_FILE = "quantization.json"
+
+
+def save_quantization(model: nn.Module, directory: Path) -> None:
+    """Write ``quantization.json`` of ``model`` into ``directory``; nothing for a model that is not quantized."""
+    modules = dict(quantized_modules(model))
+    if not modules:
+        return
+    config = next(iter(modules.values())).quant.config
+    described = {name: describe_module(module) for name, module in modules.items()}
+    stored = {"settings": dataclasses.asdict(config), "modules": described}
+    write_text(directory / QUANTIZATION_FILE, json.dumps(stored))
+
+
+def describe_module(module: QuantModule) -> dict[str, Any]:
+    """Return the entry of one module."""
+    return {
+        "kind": "linear" if isinstance(module, QuantLinear) else "embedding",
+        "scale": module.quant.scale_of(module.weight).tolist(),
+        **{
+            side: [] if observer.low is None or observer.high is None else [observer.low.item(), observer.high.item()]
+            for side, observer in module.quant.observers.items()
+        },
+    }
+
+
+def load_quantization(model: nn.Module, directory: Path) -> bool:
+    """Quantize ``model``, loaded from ``directory``, as its ``quantization.json`` says. Return False if it has none.
+
+    Raises UserError for the file of another model or with impossible values; ``model`` is unchanged then.
+    """
+    path = directory / QUANTIZATION_FILE
+    if not os.path.lexists(path):
+        return False
+    stored = read_json_object(path)
+    modules = dict(model.named_modules())
+    with explain_read_errors(path, CHECKPOINT_ADVICE):
+        states = parse_modules(stored, modules, path)
+    # All entries are valid: only now the model changes.
+    for name, state in states.items():
+        module = modules[name]
+        if isinstance(module, nn.Linear):
+            to_quant_linear(module, state)
+        elif isinstance(module, nn.Embedding):
+            to_quant_embedding(module, state)
+    return True
+
+
+def parse_modules(stored: dict[str, Any], modules: Mapping[str, nn.Module], path: Path) -> dict[str, QuantState]:
+    """Return the state of each module that the file names. Raises ValueError or UserError for impossible entries."""
+    config, mode = parse_config(stored["settings"]), QuantMode(active=True, observing=False)
+    if not isinstance(stored["modules"], dict) or not stored["modules"]:
+        raise ValueError("it has no object 'modules', or an empty one")
+    kinds: dict[str, type[nn.Module]] = {"linear": nn.Linear, "embedding": nn.Embedding}
+    states = {}
+    for name, entry in stored["modules"].items():
+        kind = entry.get("kind") if isinstance(entry, dict) else None
+        if not isinstance(kind, str) or kind not in kinds:
+            raise ValueError(f"{shortened(name, 100)} has no kind: expected linear or embedding")
+        module = modules.get(name)
+        if not isinstance(module, kinds[kind]):
+            raise UserError(
+                f"{path} is of another model: this one has no {kind} {shortened(name, 100)}. {CHECKPOINT_ADVICE}"
+            )
+        try:
+            states[name] = parse_state(entry, module, config, mode)
+        except ValueError as error:
+            raise ValueError(f"{shortened(name, 100)}: {error}") from error
+    return states
+
+
+def parse_config(stored: object) -> QuantConfig:
+    """Return the configuration that all modules of a file share. Raises ValueError for impossible values."""
+    bits, flags = ("weight_bits", "activation_bits"), ("per_channel", "dynamic", "reduce_range")
+    if not isinstance(stored, dict) or set(stored) != {*bits, *flags}:
+        raise ValueError(f"its settings are not an object of {', '.join((*bits, *flags))}")
+    for name in bits:
+        if type(stored[name]) is not int or not 2 <= stored[name] <= 8:
+            raise ValueError(f"{name} is {shortened(repr(stored[name]), 100)}, expected 2 to 8")
+    for name in flags:
+        if type(stored[name]) is not bool:
+            raise ValueError(f"{name} is {shortened(repr(stored[name]), 100)}, expected true or false")
+    return QuantConfig(**stored)
+
+
+def parse_state(entry: dict[str, Any], module: nn.Module, config: QuantConfig, mode: QuantMode) -> QuantState:
+    """Return the state of ``module`` (a Linear or an Embedding). Raises ValueError for impossible values."""
+    is_linear = isinstance(module, nn.Linear)
+    if unknown := set(entry) - {"kind", "scale", "outputs", *(["inputs"] if is_linear else [])}:
+        raise ValueError(f"unknown key {shortened(repr(min(unknown)), 100)}")
+    if "scale" not in entry or (is_linear and "inputs" not in entry):
+        raise ValueError("it has no scale, or no inputs")
+    scale = parse_numbers(entry["scale"])
+    state = (QuantState.of_linear if is_linear else QuantState.of_embedding)(config, mode, scale)
+    weight = module.weight
+    assert isinstance(weight, Tensor)
+    if list(scale.shape) != ([len(weight)] if state.per_channel else []) or not bool((scale > 0).all()):
+        expected = f"a list of {len(weight)} numbers" if state.per_channel else "a number"
+        raise ValueError(f"its scale is not {expected} above 0")
+    state.input_observer = parse_observer(entry, "inputs")
+    state.output_observer = parse_observer(entry, "outputs")
+    return state
+
+
+def parse_observer(entry: dict[str, Any], side: str) -> MinMaxObserver | None:
+    """Return the range of ``entry[side]``; None where the activation is not quantized."""
+    if side not in entry:
+        return None
+    if entry[side] == []:  # dynamic, or never observed
+        return MinMaxObserver()
+    ends = parse_numbers(entry[side])
+    if list(ends.shape) != [2] or bool(ends[0] > ends[1]):
+        raise ValueError(f"its {side} are not two numbers, the lower one first")
+    return MinMaxObserver(ends[0], ends[1])
+
+
+def parse_numbers(stored: object) -> Tensor:
+    """Return a number or a list of numbers as float32. Raises ValueError for anything else or not finite."""
+    values: list[Any] = stored if isinstance(stored, list) else [stored]
+    if not all(type(value) in (int, float) and abs(value) <= torch.finfo(torch.float32).max for value in values):
+        raise ValueError("expected finite numbers")
+    return torch.tensor(stored, dtype=torch.float32)

@@ -1,0 +1,220 @@
+"""Linears and Embeddings that compute with fake-quantized values.
+
+``prepare`` changes the class of a model's modules in place: ``nn.Linear`` becomes ``QuantLinear``. Parameters and their
+names stay, so checkpoints of the model load as before. Life of a quantized model:
+
+- ``prepare`` at the start of a run; the modules stay in floating point until ``QuantMode.active``,
+- training or calibration fills the observers,
+- ``freeze`` fixes scales and ranges,
+- ``quant_file`` writes them beside the model, and ``deployment/integer_graph`` makes int8 matrices of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import embedding, linear
+
+from sparse_xp.functional.architectures import same_input
+from sparse_xp.functional.fake_quant import (
+    MinMaxObserver,
+    activation_scale,
+    fake_quantize_activation,
+    fake_quantize_weight,
+    weight_scale,
+)
+from sparse_xp.functional.quant_config import QuantConfig, QuantMode
+from sparse_xp.functional.selection import select_modules
+
+
+@dataclass
+class QuantState:
+    """The quantization of one module.
+
+    ``config`` and ``mode`` are shared by the model. ``bits`` and ``per_channel`` are those of this module's weight.
+    An observer is None where the activation stays in floating point. ``scale``: that of the weight once it is frozen.
+    ``updates_inputs``: modules that read the same activation share an observer, and only one of them updates it.
+    """
+
+    config: QuantConfig
+    mode: QuantMode
+    bits: int
+    per_channel: bool = False
+    input_observer: MinMaxObserver | None = None
+    output_observer: MinMaxObserver | None = None
+    scale: Tensor | None = None
+    updates_inputs: bool = True
+
+    @classmethod
+    def of_linear(cls, config: QuantConfig, mode: QuantMode, scale: Tensor | None = None) -> QuantState:
+        """Return the state of a Linear, without observers."""
+        return cls(config, mode, config.matrix_bits, config.per_channel, scale=scale)
+
+    @classmethod
+    def of_embedding(cls, config: QuantConfig, mode: QuantMode, scale: Tensor | None = None) -> QuantState:
+        """Return the state of an Embedding, without observers: one scale for the whole table."""
+        return cls(config, mode, config.weight_bits, scale=scale)
+
+    @property
+    def observers(self) -> dict[str, MinMaxObserver]:
+        """The observers that are there, as ``inputs`` and ``outputs``: these are keys of checkpoints and files."""
+        pairs = (("inputs", self.input_observer), ("outputs", self.output_observer))
+        return {name: observer for name, observer in pairs if observer is not None}
+
+    def scale_of(self, weight: Tensor) -> Tensor:
+        """Return the frozen scale of ``weight``, or the one that fits it now."""
+        if self.scale is not None:
+            return self.scale.to(weight.device)
+        return weight_scale(weight, self.bits, self.per_channel)
+
+    def freeze(self, weight: Tensor) -> None:
+        """Fix the scale at the one that fits ``weight`` now, and the ranges of all modules of the model."""
+        self.scale = self.scale_of(weight)
+        self.mode.observing = False
+
+    def round_weight(self, weight: Tensor, scaled_by: Tensor | None = None) -> Tensor:
+        """Fake-quantize ``weight`` by the scale of ``scaled_by`` (rows of a table: by that of the table)."""
+        return fake_quantize_weight(weight, self.scale_of(weight if scaled_by is None else scaled_by), self.bits)
+
+    def round_inputs(self, values: Tensor, training: bool) -> Tensor:
+        """Fake-quantize what the module reads."""
+        return self.round_activation(values, self.input_observer, training, self.updates_inputs)
+
+    def round_outputs(self, values: Tensor, training: bool) -> Tensor:
+        """Fake-quantize what the module returns."""
+        return self.round_activation(values, self.output_observer, training)
+
+    def round_activation(
+        self, values: Tensor, observer: MinMaxObserver | None, training: bool, updates: bool = True
+    ) -> Tensor:
+        """Fake-quantize ``values`` by the range of ``observer``, which a training batch updates first.
+
+        Values stay as they are without an observer, or with one that has never seen a batch. ``updates``: whether this
+        caller may update an observer that has a range already.
+        """
+        if observer is None:
+            return values
+        bits = self.config.activation_bits
+        if self.config.dynamic:
+            return fake_quantize_activation(values, *activation_scale(*torch.aminmax(values.detach()), bits), bits)
+        collects = self.mode.calibrating or (training and self.mode.observing)
+        if collects and (updates or observer.low is None):
+            observer.update(values)
+        if observer.low is None or observer.high is None:  # never observed; evaluation data must not calibrate
+            return values
+        # Observers are no buffers: when a model moves to the CPU for export they stay where they were.
+        low, high = observer.low.to(values.device), observer.high.to(values.device)
+        return fake_quantize_activation(values, *activation_scale(low, high, bits), bits)
+
+
+class QuantLinear(nn.Linear):
+    """A Linear that fake-quantizes its input and its weight."""
+
+    quant: QuantState
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map [..., in] to [..., out]."""
+        if not self.quant.mode.active:
+            return super().forward(input)
+        input = self.quant.round_inputs(input, self.training)
+        return self.quant.round_outputs(linear(input, self.quant.round_weight(self.weight), self.bias), self.training)
+
+
+class QuantEmbedding(nn.Embedding):
+    """An Embedding that fake-quantizes its table, with one scale."""
+
+    quant: QuantState
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Map row indices [...] to rows of the table [..., width]."""
+        if not self.quant.mode.active:
+            return super().forward(input)
+        rows = embedding(input, self.weight, self.padding_idx)
+        return self.quant.round_outputs(self.quant.round_weight(rows, scaled_by=self.weight), self.training)
+
+
+QuantModule = QuantLinear | QuantEmbedding
+
+
+def to_quant_linear(module: nn.Linear, state: QuantState) -> QuantLinear:
+    """Make ``module`` a ``QuantLinear`` in place."""
+    module.__class__ = QuantLinear
+    assert isinstance(module, QuantLinear)
+    module.quant = state
+    return module
+
+
+def to_quant_embedding(module: nn.Embedding, state: QuantState) -> QuantEmbedding:
+    """Make ``module`` a ``QuantEmbedding`` in place."""
+    module.__class__ = QuantEmbedding
+    assert isinstance(module, QuantEmbedding)
+    module.quant = state
+    return module
+
+
+def prepare(
+    model: nn.Module,
+    config: QuantConfig,
+    mode: QuantMode,
+    submodules: list[str] | None = None,
+    exclude: list[str] | None = None,
+    embeddings: bool = True,
+    linear_outputs: bool = False,
+    embedding_outputs: bool = False,
+) -> dict[str, QuantModule]:
+    """Make the Linears (within ``submodules``) and Embeddings of ``model`` quantizable in place; return them by name.
+
+    ``submodules``: names, or ``re:`` and a regular expression; None for the whole model. ``exclude``: classes or names
+    of modules that stay in floating point. ``linear_outputs``, ``embedding_outputs``: outputs are rounded as well.
+    Numbers change only once ``mode.active``. Raises UserError for submodules that do not exist.
+    """
+    modules = dict(model.named_modules())
+    # An unknown name is an error: the head that it meant would silently stay in floating point.
+    within = [""] if submodules is None else [f"{name}." for name in select_modules(modules, submodules)]
+    shared: dict[tuple[str, tuple[str, ...]], MinMaxObserver] = {}
+    prepared: dict[str, QuantModule] = {}
+    for name, module in modules.items():
+        if {type(module).__name__, name} & set(exclude or ()):
+            continue
+        if type(module) is nn.Linear and f"{name}.".startswith(tuple(within)) and module.weight.numel():
+            state = QuantState.of_linear(config, mode)
+            # Query, key and value read one activation: one range, and one conversion in the engine.
+            parent, _, child = name.rpartition(".")
+            readers = (parent, same_input(child))
+            state.updates_inputs = readers not in shared
+            state.input_observer = shared.setdefault(readers, MinMaxObserver())
+            state.output_observer = MinMaxObserver() if linear_outputs else None
+            prepared[name] = to_quant_linear(module, state)
+        elif type(module) is nn.Embedding and embeddings and module.weight.numel():
+            state = QuantState.of_embedding(config, mode)
+            state.output_observer = MinMaxObserver() if embedding_outputs else None
+            prepared[name] = to_quant_embedding(module, state)
+    return prepared
+
+
+def observers_of(modules: dict[str, QuantModule]) -> dict[str, MinMaxObserver]:
+    """Return each observer once, as ``<module>.inputs`` or ``<module>.outputs`` of the first module that has it."""
+    found: dict[str, MinMaxObserver] = {}
+    known: set[int] = set()
+    for name, module in modules.items():
+        for side, observer in module.quant.observers.items():
+            if id(observer) not in known:
+                known.add(id(observer))
+                found[f"{name}.{side}"] = observer
+    return found
+
+
+def quantized_modules(model: nn.Module) -> Iterator[tuple[str, QuantModule]]:
+    """Yield the modules of ``model`` whose quantization is active, by name."""
+    for name, module in model.named_modules():
+        if isinstance(module, QuantLinear | QuantEmbedding) and module.quant.mode.active:
+            yield name, module
+
+
+def freeze(modules: dict[str, QuantModule]) -> None:
+    """Freeze the ranges and scales of all ``modules``."""
+    for module in modules.values():
+        module.quant.freeze(module.weight)

@@ -1,0 +1,117 @@
+"""Which parameters and modules of a model a pattern means: exact names, regular expressions, or tokens."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import TypeVar
+
+from torch import nn
+
+from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.functional.architectures import IN_LAYER
+
+T = TypeVar("T")
+
+
+def _weights_of(model: nn.Module, *kinds: type[nn.Module]) -> set[str]:
+    """Return the names of the weights of all modules of these ``kinds``, tied ones under each of their names."""
+    modules = model.named_modules(remove_duplicate=False)
+    return {f"{path}.weight".lstrip(".") for path, module in modules if isinstance(module, kinds)}
+
+
+def in_base_model(model: nn.Module) -> Callable[[str], bool]:
+    """Return a test for names of parameters below the head; a model without a head has no others."""
+    base = getattr(model, "base_model", model)
+    prefix = "" if base is model else f"{model.base_model_prefix}."
+    return lambda name: name.startswith(prefix)
+
+
+def tied_to_embeddings(model: nn.Module) -> set[int]:
+    """Return the ``id`` of every table of embeddings: a Linear that shares one must not be pruned as a Linear."""
+    return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+
+
+#: tokens that stand for a set of parameters, with the function that returns their names
+TOKENS: dict[str, Callable[[nn.Module], set[str]]] = {
+    "__ALL__": lambda model: {name for name, _ in model.named_parameters(remove_duplicate=False)},
+    "__ALL_PRUNABLE__": lambda model: _weights_of(model, nn.Linear, nn.Conv1d, nn.Conv2d),
+    "__BODY__": lambda model: set(filter(in_base_model(model), _weights_of(model, nn.Linear))),
+    "__ENCODER__": lambda model: set(filter(IN_LAYER.search, _weights_of(model, nn.Linear))),
+}
+
+
+def select_parameters(model: nn.Module, patterns: Iterable[str], strict: bool = True) -> dict[str, nn.Parameter]:
+    """Return the parameters that match any pattern, in model order; a tied tensor once, under its first matching name.
+
+    A pattern is an exact name, ``re:<regex>`` (``re.match``: anchored at the start, free at the end), or a
+    token in any case. A bare string stands for a list of one. The tokens:
+
+    - ``__ENCODER__``: weight of every Linear in the encoder layers,
+    - ``__BODY__``: weight of every Linear below the head: the former, and the pooler if there is one,
+    - ``__ALL_PRUNABLE__``: weight of every Linear, Conv1d and Conv2d, heads and tied decoders included,
+    - ``__ALL__``: every parameter, biases and LayerNorm included.
+
+    Raises UserError for an invalid regex and, if ``strict``, for a pattern that matches nothing.
+    """
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    names: set[str] = set()
+    for pattern in [patterns] if isinstance(patterns, str) else patterns:
+        matched = _matching_names(model, pattern, parameters)
+        if strict and not matched:
+            raise UserError(f"No parameter matches '{pattern}'.{_hint(pattern, parameters)}")
+        names |= matched
+    first: dict[int, tuple[str, nn.Parameter]] = {}  # by id: tied tensors once
+    for name, parameter in parameters.items():
+        if name in names:
+            first.setdefault(id(parameter), (name, parameter))
+    return dict(first.values())
+
+
+def _matching_names(model: nn.Module, pattern: str, names: Iterable[str]) -> set[str]:
+    """Return those of ``names`` that one pattern matches."""
+    if token := TOKENS.get(pattern.upper()):
+        return token(model).intersection(names)
+    if not pattern.startswith("re:"):
+        return {pattern}.intersection(names)
+    try:
+        regex = re.compile(pattern[3:])
+    except re.error as error:
+        raise UserError(f"'{pattern}' is not a valid regular expression: {error}.") from error
+    return set(filter(regex.match, names))
+
+
+def _hint(pattern: str, names: Iterable[str]) -> str:
+    """Return what to write instead of a pattern that matches nothing, for a message."""
+    if pattern.upper() in TOKENS:
+        return " Name the parameters, or write 're:<regex>' for this model."
+    if pattern.startswith("re:"):
+        if any(re.search(pattern[3:], name) for name in names):
+            return f" It is matched from the start of the name: write 're:.*{pattern[3:]}'."
+        return did_you_mean(pattern[3:], names)
+    if re.search(r"[*+?^$|\\\[\](){}]", pattern):
+        return f" A regular expression needs a prefix: write 're:{pattern}'."
+    return did_you_mean(pattern, [*names, *TOKENS])
+
+
+def select_modules(modules: Mapping[str, T], patterns: Iterable[str], what: str = "module") -> dict[str, T]:
+    """Return those of ``modules`` that match a pattern, in the order of the patterns, then of ``modules``.
+
+    A pattern is an exact name or ``re:<regex>`` (``re.match``: anchored at the start, free at the end). ``what`` names
+    the modules in messages. Raises UserError for a pattern that matches nothing and for an invalid regex.
+    """
+    selected: dict[str, T] = {}
+    for pattern in patterns:
+        matched = [name for name in modules if name == pattern]
+        if pattern.startswith("re:"):
+            try:
+                matched = list(filter(re.compile(pattern[3:]).match, modules))
+            except re.error as error:
+                raise UserError(f"'{pattern}' is not a valid regular expression: {error}.") from error
+        if not matched:
+            listing = f" There are: {', '.join(modules) or 'none'}." if len(modules) <= 24 else ""
+            raise UserError(
+                f"No {what} matches '{pattern}'.{did_you_mean(pattern.removeprefix('re:'), modules)}{listing}"
+            )
+        selected |= {name: modules[name] for name in matched}
+    return selected

@@ -1,0 +1,80 @@
+"""Zeroing groups while a model trains, and cutting them out of it at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from torch import Tensor, nn
+
+from sparse_xp.functional.layers import bypass_layers, remove_bypassed
+from sparse_xp.functional.quant_modules import QuantLinear
+from sparse_xp.functional.structured.blocks import LayerMask, LinearMask, encoder_blocks, linear_at
+from sparse_xp.functional.structured.config import full_shape, record_structure, removed_layer_numbers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+def zero_groups(module: nn.Linear, mask: LinearMask, gradients: bool = False) -> None:
+    """Zero the rows and columns of ``module`` that ``mask`` does not keep; with ``gradients`` those of the gradient."""
+    rows, columns = mask
+    for parameter, factor in (
+        (module.weight, None if rows is None else rows[:, None]),
+        (module.weight, columns),
+        (module.bias, rows),
+    ):
+        values = None if parameter is None else parameter.grad if gradients else parameter.data
+        if values is not None and factor is not None:
+            values.mul_(factor)
+
+
+def count_nonzero_groups(module: nn.Linear, mask: LinearMask) -> int:
+    """Return how many weights of ``module`` that ``mask`` does not keep differ from zero."""
+    rows, columns = mask
+    count = 0 if rows is None else int(module.weight.detach()[~rows].count_nonzero())
+    count += 0 if rows is None or module.bias is None else int(module.bias.detach()[~rows].count_nonzero())
+    return count + (0 if columns is None else int(module.weight.detach()[:, ~columns].count_nonzero()))
+
+
+def select_groups(values: Tensor, mask: LinearMask) -> Tensor:
+    """Return the rows and columns of a matrix that ``mask`` keeps; of a vector the rows."""
+    rows, columns = mask
+    values = values if rows is None else values[rows]
+    return (values if columns is None or values.ndim == 1 else values[:, columns]).contiguous()
+
+
+def shrink(module: nn.Linear, mask: LinearMask) -> None:
+    """Cut ``module`` down to ``mask`` in place; its parameters stay the same objects, and lose their gradients."""
+    for parameter in (module.weight, module.bias):
+        if parameter is not None:
+            parameter.grad = None
+            parameter.data = select_groups(parameter.data, mask)
+    module.out_features, module.in_features = module.weight.shape
+    # A frozen scale for each output row is cut like the bias.
+    if isinstance(module, QuantLinear) and module.quant.scale is not None and module.quant.scale.ndim:
+        module.quant.scale = select_groups(module.quant.scale, mask)
+
+
+def is_removed(mask: LayerMask) -> bool:
+    """Return whether nothing of a layer is left."""
+    return not any(bool(groups.any()) for groups in mask)
+
+
+def remove_groups(model: PreTrainedModel, kept: Mapping[str, LayerMask]) -> None:
+    """Remove the heads and neurons that are not ``kept`` (masks by layer), and record it in the configuration.
+
+    A layer that keeps nothing is removed whole; the layers behind it are renumbered.
+    """
+    shape, removed, blocks = full_shape(model), removed_layer_numbers(model), encoder_blocks(model)
+    # The numbers that the layers of this model have in the full model.
+    numbers = [number for number in range(len(blocks) + len(removed)) if number not in removed]
+    for number, block in zip(numbers, blocks, strict=True):
+        if is_removed(kept[block.name]):
+            bypass_layers(model, [block.name])
+            removed.append(number)
+            continue
+        for name, mask in block.linear_masks(*kept[block.name]).items():
+            shrink(linear_at(model, name), mask)
+    record_structure(model, shape, sorted(removed))
+    remove_bypassed(model)

@@ -1,0 +1,114 @@
+"""Load the tokenizer of a checkpoint and check its files."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparse_xp.data.hub import explain_loading_errors
+from sparse_xp.data.tokenizer_settings import preserve_settings
+from sparse_xp.errors import UserError
+from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, read_json_object, read_lines
+from sparse_xp.files.reading import explain_read_errors
+from sparse_xp.files.untrusted_json import json_type
+from sparse_xp.models.config_files import check_config
+from sparse_xp.models.source import from_pretrained_options
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+#: files that hold the vocabulary of a tokenizer; the first one that exists is read
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
+#: the least share of the rows of an embedding that must have a token; tables are padded to round numbers
+MIN_VOCABULARY_SHARE = 0.9
+
+
+def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTokenizerBase:
+    """Return the fast tokenizer of a checkpoint. Raises UserError if it cannot be loaded or its files are damaged."""
+    from transformers import AutoTokenizer
+
+    files = check_tokenizer_files(Path(checkpoint)) if os.path.isdir(checkpoint) else []
+    with explain_loading_errors(f"tokenizer of {checkpoint}", checkpoint, *files):
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **from_pretrained_options(checkpoint))
+        # Use it once: some damage shows only then.
+        with preserve_settings(tokenizer):
+            padding = "max_length" if tokenizer.pad_token else False
+            tokenizer(["a", "A b!"], truncation=True, max_length=8, padding=padding)
+        special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
+    config = Path(checkpoint) / "config.json"
+    rows = read_json_object(config).get("vocab_size") if config.is_file() else None
+    if type(rows) is int and (beyond := {token: number for token, number in special.items() if number >= rows}):
+        token, number = beyond.popitem()
+        raise UserError(
+            f"{Path(checkpoint) / files[-1]} is damaged: the special token {token!r} is number {number}, and by "
+            f"config.json the model has {rows:,} tokens. {CHECKPOINT_ADVICE}"
+        )
+    return tokenizer
+
+
+def check_tokenizer_files(directory: Path) -> list[str]:
+    """Return the names of the tokenizer's files in ``directory``. Raises UserError for a damaged one."""
+    with explain_read_errors(directory, CHECKPOINT_ADVICE):
+        names = [name for name in os.listdir(directory) if os.path.lexists(directory / name)]
+    main = next((name for name in VOCABULARY_FILES if name in names), None)
+    if main is None:
+        raise UserError(
+            f"{directory} has no tokenizer: expected tokenizer.json, vocab.txt, or vocab.json. {CHECKPOINT_ADVICE}"
+        )
+    if "config.json" in names:  # names the class of the tokenizer if tokenizer_config.json does not
+        check_config(directory / "config.json")
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if name in names:
+            check_special_tokens(directory / name)
+    added = len(read_json_object(directory / "added_tokens.json")) if "added_tokens.json" in names else 0
+    if main in ("tokenizer.json", "vocab.json"):
+        vocabulary = read_json_object(directory / main)
+    if main == "tokenizer.json":
+        from tokenizers import Tokenizer
+
+        with explain_loading_errors("", str(directory), main):
+            Tokenizer.from_file(str(directory / main))
+    if main == "vocab.txt":
+        check_vocabulary_size(directory / main, added + len(read_lines(directory / main)), directory / "config.json")
+    if main == "vocab.json":
+        _check_merges(directory, vocabulary, "merges.txt" in names)
+    return [main, *(name for name in ("merges.txt", "tokenizer_config.json") if name in names)]
+
+
+def _check_merges(directory: Path, vocabulary: Collection[str], exists: bool) -> None:
+    """Raise UserError unless the merges of a byte-pair encoding ``exist`` and produce the ``vocabulary``."""
+    if not exists:
+        raise UserError(f"{directory}/merges.txt is missing. {CHECKPOINT_ADVICE}")
+    merged = {line.replace(" ", "") for line in read_lines(directory / "merges.txt")}
+    # Single characters and special tokens such as <s> are not merged from others.
+    pieces = [token for token in vocabulary if len(token) > 1 and not re.fullmatch("<.*>", token)]
+    if sum(token in merged for token in pieces) < MIN_VOCABULARY_SHARE * len(pieces):
+        raise UserError(
+            f"{directory}/merges.txt is damaged (it does not make the words of vocab.json). {CHECKPOINT_ADVICE}"
+        )
+
+
+def check_special_tokens(path: Path) -> None:
+    """Raise UserError for special tokens or lengths that are wrong but accepted silently by ``from_pretrained``."""
+    stored = read_json_object(path)
+    for name, value in stored.items():
+        text = value.get("content") if isinstance(value, dict) else value
+        if re.fullmatch("[a-z]+_token", name) and value is not None and not isinstance(text, str):
+            raise UserError(f"{path} is damaged: {name} is {json_type(value)}, expected a token. {CHECKPOINT_ADVICE}")
+    longest = stored.get("model_max_length")
+    if longest is not None and (type(longest) not in (int, float) or not longest >= 1):
+        raise UserError(f"{path} is damaged: model_max_length is not a number above 0. {CHECKPOINT_ADVICE}")
+
+
+def check_vocabulary_size(path: Path, entries: int, config: Path) -> None:
+    """Raise UserError if a vocabulary is cut short: it has far fewer entries than the embedding has rows."""
+    rows = read_json_object(config).get("vocab_size") if config.is_file() else None
+    padding = 128 if type(rows) is int and rows % 64 == 0 else 0
+    if type(rows) is int and entries < MIN_VOCABULARY_SHARE * rows - padding:
+        raise UserError(
+            f"{path} is damaged (it has {entries:,} words, and config.json says {rows:,}). {CHECKPOINT_ADVICE}"
+        )

@@ -1,0 +1,1 @@
+"""Structured pruning in a run: ``pruning`` has the modifier, ``target`` what it has to reach."""

@@ -1,0 +1,372 @@
+"""The modifier that removes attention heads, feed-forward neurons and layers gradually, for fewer multiplications.
+
+In a run: ``attach`` finds the layers and the target; at every update ``choose`` ranks the groups and extends the masks;
+``zero_removed`` keeps masked groups at zero; ``detach`` cuts them out. The tensor functions are in
+``functional/structured/``, the arithmetic of sizes in ``functional/cost_model.py``. torch is imported late: composing a
+configuration must not load it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from sparse_xp.clock import Clock, TimeSpec, parse_time
+from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.functional.cost_model import Costs, Size, greedy_sizes, interpolate_size, uniform_sizes
+from sparse_xp.functional.schedules import RAMPS, share_due
+from sparse_xp.modifiers.base import Modifier
+from sparse_xp.modifiers.display import Display, LoggedNumber, Span, held_spans
+from sparse_xp.modifiers.gradient_scores import GateScores, all_finite, check_score
+from sparse_xp.modifiers.pruning import updates_window
+from sparse_xp.modifiers.structured.target import COST_METRICS, Target, check_target, cost_target, speedup_target
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from transformers import PreTrainedModel
+
+    from sparse_xp.functional.layers import LayerGate
+    from sparse_xp.functional.structured.blocks import Block, LayerMask, LinearMask
+    from sparse_xp.modifiers.context import HookContext
+
+
+@dataclass(kw_only=True)
+class StructuredPruning(Modifier):
+    """Zero more and more heads and neurons from ``start`` to ``end``, and remove them after training.
+
+    Target: either ``final_sparsity``, the part to remove of the encoder's ``counted``: ``parameters`` (weights of its
+    six matrices) or ``multiplications`` (for a row of ``tokens``, including both products of attention). Or
+    ``target_speedup``, which overrides ``final_sparsity``: how many times as fast as the dense fp32 model of the full
+    shape, by a latency table of the engine. ``latency``: ENGINE:PRECISION:ROWSxTOKENS, measured once on this machine
+    and cached, or a table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or int8,
+    whichever reaches the target with more left (``target_cpu.settled``).
+
+    ``score``: the groups with the lowest scores are removed. ``first_order``: |dL/dg| for a gate g on each head and
+    neuron, summed over steps with a ``decay``; ``second_order``: its square (sources in ``GateScores``). Both are
+    gathered from the first step of the run. ``magnitude``: the sum of squares of the weights.
+
+    ``global_sparsity``: remove the groups with the lowest score per unit of cost, across all layers. Otherwise every
+    layer keeps the same share of its heads and neurons. A layer keeps at least one head, and neurons in a whole
+    ``multiple``, the width of an engine's vectors. Removed groups never come back.
+
+    ``layers``: with ``global_sparsity``, whole layers may be removed as well; at least one stays. A layer has a gate
+    and a score of its own (with ``magnitude``: the sum of what is left in it). The score cannot be derived from its
+    heads and neurons, because its LayerNorms act without them.
+    """
+
+    final_sparsity: float | None = None
+    counted: str = "parameters"
+    tokens: int = 128
+    target_speedup: float | None = None
+    latency: str | None = None
+    score: str = "first_order"
+    decay: float = 0.99
+    global_sparsity: bool = False
+    layers: bool = False
+    multiple: int = 16
+    inter_func: str = "cubic"
+    update_frequency: TimeSpec = 0.05
+
+    display: ClassVar[Display] = Display(bar_style="red")
+    logged: ClassVar[tuple[LoggedNumber, ...]] = (LoggedNumber("removed", 60), LoggedNumber("speedup", 70))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = type(self).__name__
+        for name, known in (("counted", COST_METRICS), ("inter_func", tuple(RAMPS))):
+            value = getattr(self, name)
+            if value not in known:
+                raise ValueError(
+                    f"{kind}.{name}={value}: expected one of {', '.join(known)}.{did_you_mean(value, known)}"
+                )
+        check_score(kind, self.score, self.decay)
+        for name in ("tokens", "multiple"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{kind}.{name}={getattr(self, name)}: expected at least 1.")
+        if self.layers and not self.global_sparsity:
+            raise ValueError(
+                f"{kind}.layers=true weighs layers against heads and neurons, which global_sparsity=true does: write "
+                "sparsity=structured_global."
+            )
+        parse_time(self.update_frequency, f"{kind}.update_frequency")
+        check_target(kind, self.final_sparsity, self.target_speedup, self.latency)
+        self.blocks: list[Block] = []
+        self.masks: dict[str, LayerMask] = {}  # by name of the layer; empty before the first update
+        #: sums by name of the Linear that reads the groups, and of the layer
+        self.gate_scores = GateScores(self.score, self.decay)
+        self.gates: dict[str, LayerGate] = {}  # with ``layers``, by name of the layer
+        self.last_update = -1.0
+
+    @property
+    def exclusive_resource(self) -> str:
+        return "heads and neurons of the encoder"
+
+    # The schedule
+
+    def window(self, clock: Clock) -> tuple[float, float]:
+        return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
+
+    def share_due(self, clock: Clock, step: int, last_update: float) -> float | None:
+        """Return the share of the removal to reach in ``step``, None if it updates nothing."""
+        every = clock.to_epochs(self.update_frequency)
+        return share_due(self.inter_func, clock.epoch(step), last_update, self.window(clock), every)
+
+    def target_reached(self, context: HookContext) -> bool:
+        return self.last_update >= self.window(context.clock)[1]
+
+    def spans(self, clock: Clock) -> list[Span]:
+        return held_spans(self.window(clock), clock)
+
+    def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
+        """Return the scheduled share of removed cost at each step that updates it; None with a target by speed."""
+        last_update = -1.0
+        levels: dict[int, float | None] = {}
+        for step in range(clock.total_steps):
+            share = self.share_due(clock, step, last_update)
+            if share is not None:
+                by_cost = self.final_sparsity if self.target_speedup is None else None
+                levels[step], last_update = None if by_cost is None else by_cost * share, clock.epoch(step)
+        return levels
+
+    # Hooks
+
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.layers import LayerGate
+        from sparse_xp.functional.structured.blocks import encoder_blocks, sizes_of
+
+        self.blocks, self.masks, self.last_update = encoder_blocks(context.model), {}, -1.0
+        self.gate_scores.sums = {}
+        self.initial_sizes = sizes_of(context.model)
+        self.target = self.find_target(context)
+        self.target.check_reachable(self.initial_sizes, self.multiple, self.layers, context.source)
+        self.set_final_sizes()
+        if self.layers:
+            self.gates = {block.name: LayerGate(context.model.get_submodule(block.name)) for block in self.blocks}
+        self.end_of_updates = self.window(context.clock)[1]
+        self.set_gates()
+
+    def find_target(self, context: HookContext) -> Target:
+        """Return the target for the model of the run."""
+        from sparse_xp.functional.structured.config import full_shape, removed_layer_numbers
+
+        shape = full_shape(context.model)
+        layers = len(self.initial_sizes) + len(removed_layer_numbers(context.model))
+        if self.target_speedup is not None and self.latency is not None:
+            return speedup_target(context, self.target_speedup, self.latency, shape, layers)
+        assert self.final_sparsity is not None
+        return cost_target(self.final_sparsity, self.counted, self.tokens, shape, layers)
+
+    def set_final_sizes(self) -> None:
+        """Fix the sizes at the end of the schedule, unless the scores decide over them."""
+        if not self.global_sparsity:
+            target = self.target
+            self.final_sizes = uniform_sizes(target.costs, self.initial_sizes, target.budget, self.multiple)
+
+    def before_step(self, context: HookContext) -> None:
+        share = self.share_due(context.clock, context.step, self.last_update)
+        if share is not None:
+            self.choose(context.model, share)
+            self.last_update = context.clock.epoch(context.step)
+            self.zero_removed(context.model)
+            self.set_gates()
+
+    def before_update(self, context: HookContext) -> None:
+        if self.gate_scores.needs_gradients and not self.target_reached(context):
+            self.gate_scores.add(self.gate_gradients(context), context.accelerator)
+        self.zero_removed(context.model, gradients=True)
+
+    def after_update(self, context: HookContext) -> None:
+        # Adam's momentum and weight decay may move a removed weight, so the zero is restored after every update.
+        self.zero_removed(context.model)
+
+    def check(self, context: HookContext) -> None:
+        from sparse_xp.functional.structured.removal import count_nonzero_groups
+
+        for name, module, mask in self.masked_linears(context.model):
+            if revived := count_nonzero_groups(module, mask):
+                raise RuntimeError(f"{revived} removed weights of {name} are no longer zero at step {context.step}.")
+
+    def detach(self, context: HookContext) -> None:
+        from sparse_xp.functional.structured.removal import is_removed, remove_groups, select_groups
+
+        self.check(context)
+        for gate in self.gates.values():
+            gate.remove()
+        self.gates = {}
+        if not self.masks:
+            return
+        # Other modifiers cut what they keep about these parameters, such as masks, before the parameters change.
+        cuts: dict[str, Callable[[Tensor], Tensor] | None] = {
+            f"{name}.{parameter}": partial(select_groups, mask=mask)
+            for name, _, mask in self.masked_linears(context.model)
+            for parameter in ("weight", "bias")
+        }
+        removed = tuple(f"{name}." for name, mask in self.masks.items() if is_removed(mask))
+        names = [name for name, _ in context.model.named_parameters()]
+        context.resized(cuts | {name: None for name in names if name.startswith(removed)})
+        remove_groups(context.model, self.masks)
+        self.blocks, self.masks = [], {}
+
+    # The choice
+
+    def choose(self, model: PreTrainedModel, share: float) -> None:
+        """Extend the masks until ``share`` of the removal is reached. Raises UserError without usable scores."""
+        from sparse_xp.functional.structured.scores import without_lowest
+
+        self.masks = self.masks or self.full_masks(model)
+        if share == 0:
+            return
+        if self.gate_scores.needs_gradients and not self.gate_scores.sums:
+            raise UserError(
+                f"StructuredPruning: nothing is known of heads and neurons at the first step, where start={self.start} "
+                "removes some already. Start later, or take score=magnitude."
+            )
+        scores = self.group_scores(model)
+        for (name, mask), size in zip(self.masks.items(), self.next_sizes(scores, share), strict=True):
+            heads, neurons = (
+                without_lowest(score, alive, keep) for score, alive, keep in zip(scores[name], mask, size, strict=True)
+            )
+            self.masks[name] = heads, neurons
+
+    def full_masks(self, model: nn.Module) -> dict[str, LayerMask]:
+        """Return masks that keep everything."""
+        import torch
+
+        from sparse_xp.functional.structured.blocks import linear_at
+
+        device = linear_at(model, self.blocks[0].up).weight.device
+        return {
+            block.name: (
+                torch.ones(heads, dtype=torch.bool, device=device),
+                torch.ones(neurons, dtype=torch.bool, device=device),
+            )
+            for block, (heads, neurons) in zip(self.blocks, self.initial_sizes, strict=True)
+        }
+
+    def group_scores(self, model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+        """Return the scores of heads [heads] and neurons [neurons] of each layer, float32.
+
+        Raises UserError if a score, that of a whole layer included, is not finite.
+        """
+        from sparse_xp.functional.structured.scores import block_norms
+
+        sums, scores = self.gate_scores.sums, {}
+        for block in self.blocks:
+            gathered = self.gate_scores.needs_gradients
+            pair = (sums[block.output], sums[block.down]) if gathered else block_norms(model, block)
+            if not all_finite(*pair, *([sums[block.name]] if block.name in sums else [])):
+                raise UserError(f"StructuredPruning: scores of {block.name} are not finite: training has diverged.")
+            scores[block.name] = pair
+        return scores
+
+    def next_sizes(self, scores: dict[str, tuple[Tensor, Tensor]], share: float) -> list[Size]:
+        """Return what each layer keeps when ``share`` of the removal is reached."""
+        if not self.global_sparsity:
+            pairs = zip(self.initial_sizes, self.final_sizes, strict=True)
+            return [interpolate_size(first, last, share, self.multiple) for first, last in pairs]
+        target, initial = self.target, self.target.costs.total(self.initial_sizes)
+        ranked = [
+            [score[alive].sort().values.tolist() for score, alive in zip(scores[name], mask, strict=True)]
+            for name, mask in self.masks.items()
+        ]
+        return greedy_sizes(
+            target.costs,
+            self.current_sizes(),
+            heads=[heads for heads, _ in ranked],
+            neurons=[neurons for _, neurons in ranked],
+            budget=target.budget if share == 1 else initial + (target.budget - initial) * share,
+            multiple=self.multiple,
+            layers=[self.layer_score(name, pair) for name, pair in scores.items()] if self.layers else None,
+            target=target.budget,
+        )
+
+    def layer_score(self, name: str, scores: tuple[Tensor, Tensor]) -> float:
+        """Return the score of a whole layer, given those of its heads and neurons."""
+        if self.gate_scores.needs_gradients:
+            return self.gate_scores.sums[name].item()
+        return sum(score[alive].sum().item() for score, alive in zip(scores, self.masks[name], strict=True))
+
+    def current_sizes(self) -> list[Size]:
+        """Return the heads and neurons of each layer that are not removed yet."""
+        return [(int(heads.sum()), int(neurons.sum())) for heads, neurons in self.masks.values()] or self.initial_sizes
+
+    # Gates and masks
+
+    def gate_gradients(self, context: HookContext) -> dict[str, Tensor]:
+        """Return dL/dg of this step for the gates of heads, neurons and layers; keys as in ``gate_scores``.
+
+        Raises UserError for a frozen Linear.
+        """
+        from sparse_xp.functional.structured.blocks import linear_at
+        from sparse_xp.functional.structured.scores import gate_gradients
+
+        gradients = {}
+        for block in self.blocks:
+            for name, size in ((block.output, block.head_size), (block.down, 1)):
+                module = linear_at(context.model, name)
+                if module.weight.grad is None:
+                    raise UserError(
+                        f"StructuredPruning: {name} does not train, so that score={self.score} knows nothing of what "
+                        "it reads. Let it train, or take score=magnitude."
+                    )
+                gradients[name] = gate_gradients(module.weight, module.weight.grad, size)
+        for name, gate in self.gates.items():
+            if gate.tracks_gradient and gate.value.grad is not None:
+                gradient, gate.value.grad = gate.value.grad, None
+                # The gates are no part of the module that DDP wraps, so their gradients are averaged here.
+                several = context.accelerator.num_processes > 1
+                gradients[name] = context.accelerator.reduce(gradient, "mean") if several else gradient
+        return gradients
+
+    def set_gates(self) -> None:
+        """Close the gates of removed layers; the others track gradients as long as scores are gathered."""
+        from sparse_xp.functional.structured.removal import is_removed
+
+        tracks_gradient = self.gate_scores.needs_gradients and self.last_update < self.end_of_updates
+        for name, gate in self.gates.items():
+            gate.set_state(name not in self.masks or not is_removed(self.masks[name]), tracks_gradient)
+
+    def zero_removed(self, model: nn.Module, gradients: bool = False) -> None:
+        """Zero the weights of removed groups, or with ``gradients`` their gradients."""
+        from sparse_xp.functional.structured.removal import zero_groups
+
+        for _, module, mask in self.masked_linears(model):
+            zero_groups(module, mask, gradients)
+
+    def masked_linears(self, model: nn.Module) -> Iterator[tuple[str, nn.Linear, LinearMask]]:
+        """Yield name, module and mask of every Linear, once there are masks."""
+        from sparse_xp.functional.structured.blocks import linear_at
+
+        for block in self.blocks if self.masks else ():
+            for name, mask in block.linear_masks(*self.masks[block.name]).items():
+                yield name, linear_at(model, name), mask
+
+    # Log and state
+
+    def logs(self, context: HookContext) -> dict[str, float]:
+        sizes, target = self.current_sizes(), self.target
+        cost = target.costs.total(sizes)
+        numbers = {"speedup": target.dense / cost} if self.target_speedup else {"removed": 1 - cost / target.dense}
+        return {**numbers, "layers": float(sum(map(any, sizes)))} if self.layers else numbers
+
+    def state_dict(self) -> dict[str, Any]:
+        costs = self.target.costs
+        return {
+            "heads": {name: heads for name, (heads, _) in self.masks.items()},
+            "neurons": {name: neurons for name, (_, neurons) in self.masks.items()},
+            "gathered": self.gate_scores.sums,
+            "last_update": self.last_update,
+            # A latency table measured again would differ, so the run keeps the one that it began with.
+            "costs": {"heads": costs.heads, "neurons": costs.neurons, "rest": costs.rest},
+            "budget": self.target.budget,
+            "dense": self.target.dense,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.masks = {name: (state["heads"][name], state["neurons"][name]) for name in state["heads"]}
+        self.gate_scores.sums, self.last_update = dict(state["gathered"]), state["last_update"]
+        self.target = replace(self.target, costs=Costs(**state["costs"]), budget=state["budget"], dense=state["dense"])
+        self.set_final_sizes()
+        self.set_gates()

@@ -1,0 +1,142 @@
+"""What a run needs before it trains: rows and features, the student, the teacher. ``run.execute`` calls these in order.
+
+What the first process puts into the cache, the others read (``main_process_first``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sparse_xp.clock import Clock
+from sparse_xp.config import Config
+from sparse_xp.console import say
+from sparse_xp.data.batches import steps_per_epoch
+from sparse_xp.files.checksums import json_digest
+from sparse_xp.files.reading import resolve_model_dir
+from sparse_xp.history import History
+from sparse_xp.models.heads import describe_new_heads
+from sparse_xp.models.loading import load_model, load_teacher_model
+from sparse_xp.models.source import resolve_checkpoint
+from sparse_xp.models.tokenizers import load_tokenizer
+from sparse_xp.modifiers.context import TeacherModel
+from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.recipe.inherit import removed_layers
+from sparse_xp.tasks import Task
+from sparse_xp.tasks.features import make_features
+from sparse_xp.tasks.rows import LoadedSplit, load_rows
+from sparse_xp.training.state import Run
+from sparse_xp.training.teacher import choose_teacher
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+    from datasets import Dataset
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass
+class PreparedData:
+    """The rows and features of a run. ``task``: with its labels; ``source``: the checkpoint to start from."""
+
+    task: Task
+    source: str
+    tokenizer: PreTrainedTokenizerBase
+    train: LoadedSplit
+    evaluation: LoadedSplit
+    train_features: Dataset
+    eval_features: Dataset
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of where the rows come from."""
+        return json_digest([self.train.fingerprint, self.evaluation.fingerprint])
+
+
+def prepare_data(config: Config, accelerator: Accelerator) -> PreparedData:
+    """Load the rows, fill in the task's labels, and tokenise. Prints what a person should know about the data."""
+    with accelerator.main_process_first():
+        source = resolve_checkpoint(config.model, Path(config.data.cache) / "models")
+    tokenizer = load_tokenizer(config.model.tokenizer or source, config.model.revision)
+    with accelerator.main_process_first():
+        train = load_rows(config.task, config.data, train=True)
+        evaluation = load_rows(config.task, config.data, train=False)
+    # Labels come from the training rows; the evaluation rows are compared with them.
+    task = config.task.with_labels_from(train.rows)
+    for split in (train, evaluation):
+        task.check_labels(split.rows)
+    with accelerator.main_process_first():
+        train_features = make_features(task, train.rows, train.fingerprint, tokenizer, config.data, train=True)
+        eval_features = make_features(
+            task, evaluation.rows, evaluation.fingerprint, tokenizer, config.data, train=False
+        )
+    warnings = [*config.recipe.remarks, *train.warnings, *evaluation.warnings]
+    warnings += [*task.warnings(train_features, True), *task.warnings(eval_features, False)]
+    for warning in warnings:
+        say(warning)
+    return PreparedData(task, source, tokenizer, train, evaluation, train_features, eval_features)
+
+
+def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, list[str]]:
+    """Return the model to train, and the names of weights that the checkpoint did not have."""
+    model, new_weights = load_model(
+        data.task,
+        data.source,
+        config.model.revision,
+        config.model.dropout,
+        config.model.attention,
+        config.model.new_head,
+        removed_layers(data.source),
+    )
+    if data.task.is_language_model and (heads := describe_new_heads(new_weights)):
+        say(
+            f"{data.source} has no head for {', '.join(heads)}: a new one is trained (its matrix over the vocabulary "
+            "is that of the embeddings); prune only what was prepared so (recipe=teacher_preparation)"
+        )
+    return model, new_weights
+
+
+def assemble(
+    config: Config, directory: Path, data: PreparedData, model: PreTrainedModel, accelerator: Accelerator
+) -> Run:
+    """Put together the run: its length in steps, its modifiers, its history. Nothing is attached yet."""
+    train = config.train
+    per_epoch = steps_per_epoch(len(data.train_features), train, accelerator.num_processes)
+    clock = Clock(per_epoch, train.steps) if train.steps else Clock.of(train.epochs, per_epoch)
+    return Run(
+        directory=directory,
+        cache=Path(config.data.cache),
+        source=data.source,
+        origin=data.fingerprint,
+        seed=config.seed,
+        task=data.task,
+        train=train,
+        eval_batch_size=train.eval_batch_size,
+        device=accelerator.device,
+        tokenizer=data.tokenizer,
+        model=model,
+        accelerator=accelerator,
+        clock=clock,
+        recipe=ModifierList(config.modifiers(), clock),
+        history=History(directory / "history.jsonl", config.log.every, accelerator, accelerator.is_main_process),
+        rows=data.evaluation.rows,
+        train_rows=len(data.train.rows),
+        train_features=data.train_features,
+        eval_features=data.eval_features,
+    )
+
+
+def load_teacher(config: Config, run: Run) -> TeacherModel | None:
+    """Return the teacher, live or as stored logits; None if the run has none."""
+    teacher = config.teacher
+    if not teacher.given:
+        return None
+    # ``teacher=self``: the checkpoint that the student starts from.
+    path, revision = (teacher.path, teacher.revision) if teacher.path else (run.source, config.model.revision)
+    model = load_teacher_model(run.task, path, run.tokenizer, revision, removed_layers(resolve_model_dir(path)))
+    return choose_teacher(run, model, teacher, run.cache / "logits")
+
+
+def with_task(config: Config, data: PreparedData) -> Config:
+    """Return the configuration with the labels that the data have, as config.yaml records it."""
+    return replace(config, task=data.task)
