@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run table prune-ofa test golden torture check clean
+.PHONY: help setup run table prune-ofa test golden torture mutate check clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -45,6 +45,10 @@ golden: setup ## record the losses that tests/test_golden_losses.py compares wit
 
 torture: setup ## [ARGS="kills=30 recipes=1000"]: kills, damaged recipes, files and texts by the thousand (docs/reliability.md)
 	OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 $(BIN)/python -m tests.torture $(ARGS)
+
+mutate: setup ## [ARGS="mutants=300 seed=2"]: change the core at random and list the changes that no test notices
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[mutate]'
+	$(BIN)/python -m tests.mutate $(ARGS)
 
 check: setup ## lint, format and types
 	$(BIN)/ruff check .

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sparse_xp.errors import MAX_LENGTH, did_you_mean
 
-GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "recipe", "train", "log", "profile")
+GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "schedule", "recipe", "train", "log", "profile")
 
 
 def unknown_config_name(argv: list[str]) -> str | None:

@@ -7,12 +7,13 @@ from xml.sax.saxutils import escape
 
 from sparse_xp.files.signed import SIGNATURE
 
+#: pixels: of the labels on the left, the longest bar, the notes on the right, a bar, and the title above
 LEFT, WIDTH, RIGHT, HEIGHT, TOP = 300, 400, 200, 26, 60
 
 
 @dataclass
 class Bar:
-    """``note`` stands behind the bar; ``group`` picks the colour."""
+    """One bar. ``note``: the text behind it. ``group``: bars of one group have one colour."""
 
     label: str
     value: float
@@ -24,7 +25,7 @@ COLOURS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2")
 
 
 def bar_chart(title: str, bars: list[Bar], mark: float, mark_label: str) -> str:
-    """Horizontal bars from 0, with a line at ``mark``."""
+    """Return horizontal bars from 0 as an SVG file, with a dashed line at the value ``mark``."""
     scale = WIDTH / max(mark, *(bar.value for bar in bars))
     groups = list(dict.fromkeys(bar.group for bar in bars))
     bottom, at = TOP + HEIGHT * len(bars), LEFT + mark * scale

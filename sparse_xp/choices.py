@@ -77,7 +77,7 @@ def check_choice(override: Override, folders: Sequence[Path] = ()) -> None:
     key, value = override.key_or_group, override.value()
     text = str(override.input_line or override.get_key_element())
     if override.is_delete():
-        if key in KEYS or key == "hydra":
+        if key in (*KEYS, *GROUPS, "hydra"):
             raise UserError(f"{text}: {key} cannot be left out. {_advice(key, '', folders)}")
         return
     for each in value.list if isinstance(value, ChoiceSweep) else [value]:

@@ -27,6 +27,7 @@ from omegaconf.errors import (
 )
 
 from sparse_xp.errors import did_you_mean, shortened
+from sparse_xp.renamed_keys import RETIRED_TASK_FIELDS, new_name
 
 #: the libraries that read and compose what the user has written, before our code sees it
 COMPOSERS = ("hydra", "omegaconf", "yaml", "antlr4")
@@ -158,7 +159,14 @@ def _permission_advice(error: OSError) -> str:
 
 def unknown_key_message(where: str, key: str, known: list[str]) -> str:
     """Return the message for a key that is not among the ``known`` keys beside it."""
-    return f"There is no key '{where}'.{did_you_mean(key, known)} There are: {', '.join(known) or 'none'}."
+    if new := new_name(key, known):
+        return f"Unknown key '{where}': it is called '{where.removesuffix(key)}{new}' now."
+    if key in RETIRED_TASK_FIELDS and where == f"task.{key}":
+        return (
+            f"Unknown key '{where}': the numbers of recipes are in conf/hyperparameters.yaml now. Write train.*, seed= or "
+            "teacher.distillation.* on the command line, or in a recipe of your own."
+        )
+    return f"Unknown key '{where}'.{did_you_mean(key, known)} The keys there: {', '.join(known) or 'none'}."
 
 
 def _overrides_empty_group(error: BaseException) -> bool:

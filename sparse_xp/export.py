@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.history import read_history
 from sparse_xp.places import CONF
 from sparse_xp.recipe.file import resolve
+from sparse_xp.renamed_keys import current_task_fields
 from sparse_xp.result import RESULT, TRAINED, Deployment, Result, deployment_summary, result_summary
 from sparse_xp.run_directory import CHECKPOINTS, DIRECTORIES, enclosing_kind, remove_temporary_files
 from sparse_xp.settings import Data, Export
@@ -141,6 +142,7 @@ def parts_of_run(directory: Path, overrides: list[str]) -> tuple[Task, Data, Exp
     with explain_read_errors(path, f"It may be of another version. {alone}"):
         stored = yaml.safe_load(path.read_text(encoding="utf-8"))
         kind, batch = stored["task"].pop("kind"), stored["train"]["eval_batch_size"]
+        stored["task"] = current_task_fields(stored["task"], [field.name for field in fields(TASKS[kind])])
         schema = {"task": TASKS[kind], "data": Data, "export": Export}
         base: Any = OmegaConf.create({name: OmegaConf.structured(cls) for name, cls in schema.items()})
         # The batch size is not in the schema; an unknown key among the overrides is an error again.
@@ -151,7 +153,7 @@ def parts_of_run(directory: Path, overrides: list[str]) -> tuple[Task, Data, Exp
     try:
         parts: list[Any] = [OmegaConf.to_object(merged[name]) for name in schema]
         task, data, settings = parts
-        settings.check(task)
+        settings.check(task.name, task.max_length)
     except ValueError as error:
         raise UserError(str(error)) from error
     return task, data, settings, int(merged.eval_batch_size)

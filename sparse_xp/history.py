@@ -1,4 +1,7 @@
-"""Every logged step: a line of ``history.jsonl``, and the same numbers to the tracker."""
+"""``history.jsonl``: a line for every logged step and every evaluation; a tracker gets the same numbers.
+
+The loop writes it (``History``); reports, pictures of recipes and ``sparse_xp.export`` read it (``read_history``).
+"""
 
 from __future__ import annotations
 
@@ -14,73 +17,84 @@ from sparse_xp.files.writing import write_text
 
 
 def read_history(path: Path, least: int = 1) -> list[dict[str, Any]]:
-    """All whole lines. A last line cut short by a crash is left out; it will be written again.
+    """Return all complete lines. A last line cut short by a crash is left out; it will be written again.
 
-    Raises UserError for a file that is missing or damaged, or has fewer than the ``least`` lines.
+    Raises UserError for a file that is missing or damaged, or has fewer than ``least`` lines.
     """
     with explain_read_errors(path, f"Restore it, or move {path.parent} away: the same command makes the run anew."):
-        found = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines(True) if line.endswith("\n")]
-        for line in found:
-            if not {"step", "epoch"} <= line.keys() or not ("loss" in line or {"metrics", "valid"} <= line.keys()):
-                raise ValueError(f"a line has only {', '.join(line) or 'nothing'}")
-            numbers = [line["step"], line["epoch"], *([line["loss"]] if "loss" in line else line["metrics"].values())]
-            if not isinstance(line["step"], int) or not all(isinstance(number, int | float) for number in numbers):
-                raise TypeError(f"the line of step {line['step']!r:.20} has a value that is no number")
-        if len(found) < least:
-            raise ValueError(f"it has {len(found)} of {least} lines" if found else "it has no whole line")
-        return found
+        texts = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = [json.loads(text) for text in texts if text.endswith("\n")]
+        for line in lines:
+            check_line(line)
+        if len(lines) < least:
+            raise ValueError(f"it has {len(lines)} of {least} lines" if lines else "it has no whole line")
+        return lines
+
+
+def check_line(line: dict[str, Any]) -> None:
+    """Raise ValueError or TypeError for a line that is neither a training step nor an evaluation."""
+    if not {"step", "epoch"} <= line.keys() or not ("loss" in line or {"metrics", "valid"} <= line.keys()):
+        raise ValueError(f"a line has only {', '.join(line) or 'nothing'}")
+    numbers = [line["step"], line["epoch"], *([line["loss"]] if "loss" in line else line["metrics"].values())]
+    if not isinstance(line["step"], int) or not all(isinstance(number, int | float) for number in numbers):
+        raise TypeError(f"the line of step {line['step']!r:.20} has a value that is no number")
 
 
 class History:
-    """Appends to ``path``, and gives the same numbers to ``tracker`` (an Accelerator, or None)."""
+    """Appends to ``path``, and gives the same numbers to ``tracker`` (an Accelerator, or None).
+
+    ``every``: the number of steps between two logged ones. ``active``: False on all ranks but the first: they write
+    nothing. ``lines``: how many have been written.
+    """
 
     def __init__(self, path: Path, every: int, tracker: Any = None, active: bool = True):
         self.path, self.every, self.tracker, self.active = path, every, tracker, active
         self.lines = 0
 
     def due(self, step: int, total: int) -> bool:
-        """Whether this step is to be logged: the first, every n-th and the last."""
+        """Return whether to log this step: the first, every n-th and the last of ``total`` are logged."""
         return step == 1 or step % self.every == 0 or step == total
 
     def log(self, step: int, clock: Clock, loss: float, norm: float, more: dict[str, float]) -> dict[str, Any]:
-        """A training step: its loss, the norm of its gradient before clipping, and what the modifiers report."""
+        """Log a training step: loss, gradient norm before clipping, and what the modifiers report (``more``)."""
         line = {"step": step, "epoch": clock.epoch(step), "loss": loss, "grad_norm": norm, **more}
         self._write(line, {name: value for name, value in line.items() if name != "step"})
         return line
 
     def evaluation(self, step: int, clock: Clock, metrics: dict[str, float], valid: bool) -> dict[str, Any]:
-        """An evaluation; ``valid`` says whether the model satisfied the recipe then."""
+        """Log an evaluation. ``valid``: whether the model satisfied the recipe at this step."""
         line = {"step": step, "epoch": clock.epoch(step), "metrics": metrics, "valid": valid}
         self._write(line, {f"eval/{name}": value for name, value in metrics.items()})
         return line
 
     def rewind(self, step: int, lines: int = 0) -> None:
-        """Forget what was logged after ``step``: a run that continues from there will log it again.
+        """Remove what was logged after ``step``: a run that continues from there will log it again.
 
-        Raises UserError if the ``lines`` that were there at that step are not.
+        ``lines``: how many there were at that step. Raises UserError if some of them are missing.
         """
         if not self.active or not (lines or os.path.lexists(self.path)):
             return
-        kept = [line for line in read_history(self.path, lines) if line["step"] <= step] if step else []
-        if len(kept) < lines:
+        earlier = [line for line in read_history(self.path, lines) if line["step"] <= step] if step else []
+        if len(earlier) < lines:
             raise UserError(
-                f"{self.path} is damaged (it has {len(kept)} of the {lines} lines up to step {step}). Restore it, or "
+                f"{self.path} is damaged (it has {len(earlier)} of the {lines} lines up to step {step}). Restore it, or "
                 f"move {self.path.parent} away: the same command makes the run anew."
             )
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.lines = len(kept)
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
+        self.lines = len(earlier)
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines; none if nothing was logged yet."""
+        """Return all complete lines; none if nothing was logged yet."""
         return read_history(self.path, 0) if os.path.lexists(self.path) else []
 
     def sync(self) -> None:
-        """Have what was logged on the disk."""
+        """Flush what was logged to the disk: a checkpoint is about to record how many lines there are."""
         if self.active and self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
     def _write(self, line: dict[str, Any], tracked: dict[str, Any]) -> None:
+        """Append a line to the file, and give the numbers of ``tracked`` to the tracker."""
         if not self.active:
             return
         with self.path.open("a") as file:

@@ -84,7 +84,7 @@ def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, l
         data.source,
         config.model.revision,
         config.model.dropout,
-        config.model.attention,
+        config.model.attn_implementation,
         config.model.new_head,
         removed_layers(data.source),
     )

@@ -28,14 +28,14 @@ class Model:
     revision: str | None = None
     tokenizer: str | None = None
     dropout: float | None = None
-    attention: str = "sdpa"
+    attn_implementation: str = "sdpa"
     new_head: bool = False
     dense: str | None = None
 
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
             raise ValueError(f"model.dropout={self.dropout}: want a probability in [0, 1).")
-        check_one_of("model.attention", self.attention, ("sdpa", "eager"))
+        check_one_of("model.attn_implementation", self.attn_implementation, ("sdpa", "eager"))
 
 
 @dataclass(kw_only=True)

@@ -50,3 +50,15 @@ def close_layers(model: Any, *closed: int) -> dict[str, LayerMask]:
         gate.set_state(is_open=number not in closed, tracks_gradient=False)
         kept[block.name] = tuple(torch.full((n,), number not in closed) for n in sizes_of(model)[number])
     return kept
+
+
+def tiny_bert(num_layers: int = 2) -> transformers.BertConfig:
+    """Return the configuration of a BERT with 8192 prunable weights in each layer."""
+    return transformers.BertConfig(
+        vocab_size=100,
+        hidden_size=32,
+        num_hidden_layers=num_layers,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=16,
+    )

@@ -1,4 +1,4 @@
-"""``python -m sparse_xp.benchmark``: figures worked out by hand, then the command itself."""
+"""``python -m sparse_xp.benchmark``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
-from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import onnx
@@ -17,94 +15,9 @@ import pytest
 from sparse_xp import benchmark
 from sparse_xp.cli import run_command
 from sparse_xp.cpu import this_cpu
-from sparse_xp.deployment import benchmark_report
-from sparse_xp.deployment.benchmark_report import describe_ratios
-from sparse_xp.deployment.graph import GraphStats
-from sparse_xp.deployment.timing import Measurement, make_batch, summarize_rounds, take_turns
 from sparse_xp.files.checksums import write_checksums
 
 FEW = ("lengths=[8,16]", "batch=[1,2]", "rounds=2")
-
-
-def made(ratio, engine="onnxruntime"):
-    return Measurement(engine, 1, 1, 32, 1.0, ratio, 1000.0, ratio, ratio, ratio)
-
-
-def test_files_and_engines_take_turns():
-    now, order = [0.0], []
-
-    def call(name, seconds):
-        def run(batch):
-            order.append(name)
-            now[0] += seconds
-
-        return run
-
-    pairs = {("x", 1): (call("x", 1.0), call("X", 2.0)), ("y", 1): (call("y", 3.0), call("Y", 3.0))}
-    found = take_turns(pairs, {}, 2, lambda: now[0])
-    assert "".join(order) == "xXxX" + "yYyY" + "XxYy" + "xXyY"
-    assert found == {("x", 1): [(1.0, 2.0)] * 2, ("y", 1): [(3.0, 3.0)] * 2}
-
-
-def test_short_calls_are_repeated_within_a_turn():
-    now, calls = [0.0], [0, 0]
-
-    def call(side, seconds):
-        def run(batch):
-            calls[side] += 1
-            now[0] += seconds
-
-        return run
-
-    found = take_turns({("x", 1): (call(0, 0.004), call(1, 0.008))}, {}, 3, lambda: now[0])
-    assert calls == [2 + 3 * 5, 2 + 3 * 5]  # 20 ms of the faster one
-    assert found[("x", 1)] == [(pytest.approx(0.004), pytest.approx(0.008))] * 3
-
-
-def test_medians_and_the_median_of_ratios():
-    # a round in which the machine was busy moves neither
-    found = summarize_rounds("x", 1, 32, 128, [(0.1, 0.2), (0.1, 0.2), (0.2, 0.5), (9.0, 9.0), (0.1, 0.2)])
-    assert (found.ms, found.reference_ms, found.rows_per_second) == (100.0, 200.0, 320.0)
-    assert (found.ratio, found.low, found.high) == (2.0, 2.0, 2.0)
-    assert summarize_rounds("x", 1, 1, 8, [(0.1, 0.2)]).ratio == 2.0
-
-
-def test_a_batch_has_real_tokens_of_the_vocabulary():
-    batch = make_batch(3, 7, 11)
-    assert {name: value.shape for name, value in batch.items()} == dict.fromkeys(batch, (3, 7))
-    assert 0 <= batch["input_ids"].min() <= batch["input_ids"].max() < 11
-    assert batch["attention_mask"].all()
-
-
-@pytest.mark.parametrize(
-    ("ratio", "inside", "against", "told"),
-    [
-        (
-            1.04,
-            GraphStats(0.8, False),
-            None,
-            "1.04 (1.04 to 1.04) times as fast as the same graph without zeros on a CPU: it gains",
-        ),
-        (
-            0.95,
-            GraphStats(0.8, False),
-            Path("a"),
-            "the file of a on a CPU: it gains nothing from zeros (80.0% of",
-        ),
-        (
-            1.0,
-            GraphStats(0.8, True),
-            Path("a"),
-            "the file of a on a CPU: it gains nothing there from integers or zeros.",
-        ),
-        (2.5, GraphStats(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a on a CPU."),
-        (1.01, GraphStats(0.0, False), None, "the file has no zeros and is compared with itself"),
-        (1.5, GraphStats(0.0, False), Path("a"), "1.50 (1.50 to 1.50) times as fast as the file of a on a CPU."),
-    ],
-)
-def test_what_ratios_mean(monkeypatch, ratio, inside, against, told):
-    monkeypatch.setattr(benchmark_report, "this_cpu", lambda: SimpleNamespace(short="a CPU"))
-    assert told in describe_ratios("onnxruntime", [made(ratio), made(9.0, "openvino")], inside, against)
 
 
 @pytest.mark.slow

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from sparse_xp.cli import parse_key_values, parse_list, positive_integer, quote_paths, run_command
+from sparse_xp.cli import parse_key_values, parse_list, positive_integer, quote_paths, require_keys, run_command
 from sparse_xp.errors import UserError
 
 
@@ -48,3 +49,42 @@ def test_a_run_directory_may_be_new():
         "hydra.run.dir='new,seed=1'",
         "hydra.run.dir='a=b'",
     ]
+
+
+def test_a_missing_key_is_named():
+    require_keys({"model": "a", "out": "b"}, "model", "out")
+    with pytest.raises(UserError, match=r"^out= is missing\.$"):
+        require_keys({"model": "a"}, "model", "out")
+
+
+@pytest.mark.parametrize(
+    ("argv", "needs_arguments", "shown"),
+    [
+        ([], True, "help"),
+        (["-h"], True, "help"),
+        (["--help", "a=b"], False, "help"),
+        ([], False, "ran []"),
+        (["a=b", "-h"], True, "ran ['a=b', '-h']"),
+    ],
+)
+def test_a_command_runs_or_prints_its_help(monkeypatch, capsys, argv, needs_arguments, shown):
+    monkeypatch.setattr(sys, "argv", ["command", *argv])
+    run_command(lambda argv: print("ran", argv), "help", needs_arguments=needs_arguments)
+    assert capsys.readouterr().out == f"{shown}\n"
+
+
+def fail(argv):
+    raise UserError(f"no such thing: {argv[0]}")
+
+
+@pytest.mark.parametrize("hint", [False, True])
+def test_an_error_of_the_user_is_one_short_message(monkeypatch, hint):
+    monkeypatch.setattr(sys, "argv", ["command", "a"])
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    with pytest.raises(SystemExit) as stopped:
+        run_command(fail, hint=hint)
+    assert str(stopped.value.code).splitlines()[0] == "no such thing: a"
+    assert ("HYDRA_FULL_ERROR=1" in str(stopped.value.code)) == hint
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+    with pytest.raises(UserError):
+        run_command(fail)

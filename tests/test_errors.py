@@ -13,11 +13,10 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-import sparse_xp.run
 from sparse_xp.__main__ import cli
 from sparse_xp.error_report import describe_error, report_errors
 from sparse_xp.errors import MAX_LENGTH, UserError, shortened
-from sparse_xp.recipe.check import load_recipe
+from sparse_xp.recipe.check import check_recipes, load_recipe
 from sparse_xp.recipe.convert import convert_recipe
 from sparse_xp.recipe.loader import read_mapping
 from tests.fuzz_recipes import recipes
@@ -30,7 +29,7 @@ MOST = MAX_LENGTH + 500
 @pytest.fixture
 def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """All that a command of the package says; it must end by itself and without a traceback."""
-    monkeypatch.setattr(sparse_xp.run, "run", lambda *_, **__: make_result())
+    monkeypatch.setattr("sparse_xp.__main__.run", lambda *_, **__: make_result())
 
     def run(module: str, *words: str) -> str:
         GlobalHydra.instance().clear()
@@ -98,7 +97,7 @@ def test_an_error_of_a_run_is_not_told_with_all_words(say, monkeypatch):
     def fail(*_, **__):
         raise UserError("no such thing")
 
-    monkeypatch.setattr(sparse_xp.run, "run", fail)
+    monkeypatch.setattr("sparse_xp.__main__.run", fail)
     message = say("sparse_xp", f"data.root={'x' * 200_000}", "teacher=none", "hydra.run.dir=here")
     assert message.startswith("no such thing\n(HYDRA_FULL_ERROR=1")
 

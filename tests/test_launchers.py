@@ -89,7 +89,8 @@ def test_a_cell_gets_what_the_sweep_was_told_about_hydra():
         "hydra.sweep.dir=o",
         "hydra/launcher=slots",
     ]
-    assert common_arguments(words) == ["--config-dir", "sweeps", "--config-name", "x", "hydra.sweep.dir=o", "hydra/launcher=slots"]
+    common = ["--config-dir", "sweeps", "--config-name", "x", "hydra.sweep.dir=o", "hydra/launcher=slots"]
+    assert common_arguments(words) == common
 
 
 # ---- sweeps of W&B ----

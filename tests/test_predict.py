@@ -240,7 +240,7 @@ def test_a_terminal_without_all_characters(deployed):
         ("sst2", ["text=a", "max_gigabytes=0"], "max_gigabytes=0: expected a whole number of at least 1."),
         ("sst2", ["text=a", "file=f"], "text= beside file=: say one of them."),
         ("sst2", ["file=nowhere.jsonl"], "No file nowhere.jsonl."),
-        ("sst2", ["run=nowhere", "text=a"], "Say run=DIR"),
+        ("sst2", ["run=nowhere", "text=a"], "Give run=DIR"),
     ],
 )
 def test_refused_in_one_line(deployed, monkeypatch, kind, words, message):

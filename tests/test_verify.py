@@ -104,7 +104,7 @@ def test_tokens_that_only_fill_up_do_not_count(folder):
     assert "within 0 (limit 0.001)" in check_samples(place, forward(0.0))
     with pytest.raises(UserError, match=r"differ by 0\.01"):
         check_samples(place, forward(0.01))
-    assert "(limit 0.002)" in check_samples(place, forward(0.0015), apart=2)
+    assert "(limit 0.002)" in check_samples(place, forward(0.0015), tolerance_factor=2)
 
 
 def test_another_file_and_one_that_is_missing(folder, capsys):

@@ -55,7 +55,6 @@ def make_bert(seed: int = 0) -> BertForSequenceClassification:
         num_attention_heads=2,
         intermediate_size=16,
         max_position_embeddings=16,
-        num_labels=2,
         hidden_dropout_prob=0.0,
         attention_probs_dropout_prob=0.0,
     )

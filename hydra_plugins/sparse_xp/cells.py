@@ -34,7 +34,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellSweep
 
 
 class CellSweeper(BasicSweeper):
-    """Expands the grid, skips finished cells, hands the others to the launcher, and lists the failed ones at the end."""
+    """Expands the grid, skips finished cells, hands the others to the launcher, and lists failed ones at the end."""
 
     def __init__(self, max_batch_size: int | None, params: Any, cells: Any, jobs: Any, dry_run: bool):
         super().__init__(max_batch_size)

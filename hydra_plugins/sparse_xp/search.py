@@ -24,7 +24,7 @@ class SearchSweeperConf:
     ``random``.
     """
 
-    _target_: str = "hydra_plugins.sparse_xp.sweep.search.SearchSweeper"
+    _target_: str = "hydra_plugins.sparse_xp.search.SearchSweeper"
     params: dict[str, Any] = field(default_factory=dict)
     objectives: list[str] = field(default_factory=lambda: ["score"])
     n_trials: int = 20

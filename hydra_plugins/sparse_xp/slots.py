@@ -85,7 +85,7 @@ class SlotLauncher(Launcher):
         composed = self.context.config_loader.load_sweep_config(self.config, overrides)
         with open_dict(composed):
             composed.hydra.job.id = composed.hydra.job.num = 0
-        return Path(composed.hydra.sweep.dir) / composed.hydra.sweep.subdir
+        return Path(composed.hydra.sweep.dir) / str(composed.hydra.sweep.subdir)
 
 
 def run_logged(command: list[str], log: Path, device: str) -> int:

@@ -6,6 +6,7 @@ read these files again, without torch and transformers; what is read is checked,
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -17,12 +18,10 @@ from sparse_xp.deployment.onnx_file import EXPORT_AGAIN
 from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.files.untrusted_json import parse_json_object
 from sparse_xp.files.writing import write_text
+from sparse_xp.renamed_keys import current_task_fields
 from sparse_xp.schema import fits, from_json
 from sparse_xp.tasks import TASKS
 from sparse_xp.tasks.base import Task
-
-#: hyperparameters of recipes, which ``task.json`` of earlier versions has; they are ignored
-RETIRED_FIELDS = {"quant", "pruneofa", "pruneofa_quant"}
 
 
 def write_task(directory: Path, task: Task, pad_token_id: int) -> None:
@@ -51,7 +50,7 @@ def read_task(directory: Path) -> tuple[Task, int]:
             raise ValueError("pad_token_id: expected the id of a token")
         fields = stored["fields"]
         if isinstance(fields, dict):
-            fields = {name: value for name, value in fields.items() if name not in RETIRED_FIELDS}
+            fields = current_task_fields(fields, [field.name for field in dataclasses.fields(TASKS[kind])])
         return from_json(TASKS[kind], fields), pad
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparse_xp.cpu import this_cpu
-from sparse_xp.deployment.bundle import read_deployment, read_task
+from sparse_xp.deployment.bundle import LogitLimits, read_deployment, read_task
 from sparse_xp.deployment.engines import Batch, pad_to_shape
 from sparse_xp.deployment.onnx_file import EXPORT_AGAIN, library_errors
 from sparse_xp.errors import UserError
@@ -81,9 +81,9 @@ def check_samples(directory: Path, forward: Callable[[Batch], Batch], tolerance_
     ``forward``: the session to check, int64 arrays [rows, tokens] by name to outputs by name. ``tolerance_factor``: 1
     for the engine that made the samples; 2 for another one, as each of the two may differ from PyTorch by the limit.
     """
-    differences, logits = [], []
+    origin, per_token = read_deployment(directory), read_task(directory)[0].per_token
     paths = find_samples(directory)
-    per_token = read_task(directory)[0].per_token
+    differences, logits = [], []
     for path in paths:
         batch, recorded = read_sample(path)
         with library_errors(path):
@@ -97,34 +97,31 @@ def check_samples(directory: Path, forward: Callable[[Batch], Batch], tolerance_
             kept = real if per_token and values.shape[:2] == real.shape else ...
             differences.append((computed[name] - values)[kept].ravel())
             logits.append(values[kept].ravel())
-    message = compare_logits(
-        directory, np.concatenate(differences), np.concatenate(logits), tolerance_factor, len(paths)
+    passed, message = compare_logits(
+        np.concatenate(differences), np.concatenate(logits), origin.limits, tolerance_factor
     )
+    if not passed:
+        raise UserError(
+            f"{directory}: this machine, {this_cpu().short}, does not answer as {origin.cpu} did: the logits of "
+            f"{len(paths)} samples differ by {message}. Made with onnxruntime {origin.onnxruntime}; try that version."
+        )
     return f"logits of {len(paths)} samples within {message}"
 
 
 def compare_logits(
-    directory: Path, difference: np.ndarray, logits: np.ndarray, tolerance_factor: int, samples: int
-) -> str:
-    """Return the size of ``difference``, with its limit, in words. Raises UserError past the limit.
+    difference: np.ndarray, logits: np.ndarray, limits: LogitLimits, tolerance_factor: int
+) -> tuple[bool, str]:
+    """Return whether ``difference`` is within ``limits``, and its size and the limit in words.
 
-    ``difference``, ``logits``: [values], of all ``samples``. ``tolerance_factor``: as of ``check_samples``.
+    ``difference``, ``logits``: [values], of all samples. NaN is never within.
     """
-    origin = read_deployment(directory)
-    spread = float(logits.std())
-    highest, rms = float(np.abs(difference).max()), float(np.sqrt(np.square(difference).mean())) / max(spread, 1e-9)
-    if origin.limits.max_rms_diff is not None:
-        limit = origin.limits.max_rms_diff * tolerance_factor
-        passed, message = rms <= limit, f"{rms:.2g} of their spread (limit {limit:.2g})"
-    else:
-        limit = (origin.limits.max_abs_diff or 0.0) * tolerance_factor
-        passed, message = highest <= limit, f"{highest:.2g} (limit {limit:g})"
-    if not passed:  # also for nan
-        raise UserError(
-            f"{directory}: this machine, {this_cpu().short}, does not answer as {origin.cpu} did: the logits of "
-            f"{samples} samples differ by {message}. Made with onnxruntime {origin.onnxruntime}; try that version."
-        )
-    return message
+    highest = float(np.abs(difference).max())
+    rms = float(np.sqrt(np.square(difference).mean())) / max(float(logits.std()), 1e-9)
+    if limits.max_rms_diff is not None:
+        limit = limits.max_rms_diff * tolerance_factor
+        return rms <= limit, f"{rms:.2g} of their spread (limit {limit:.2g})"
+    limit = (limits.max_abs_diff or 0.0) * tolerance_factor
+    return highest <= limit, f"{highest:.2g} (limit {limit:g})"
 
 
 def find_samples(directory: Path) -> list[Path]:

@@ -38,11 +38,10 @@ def explain_library_errors(
     """
     try:
         yield
-    except (UserError, *own_mistakes):
-        raise
     except BaseException as error:
         # A panic of Rust code is not an Exception. Neither is an interrupt or an exit of this process, which pass.
-        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        of_library = isinstance(error, Exception) or type(error).__name__ == "PanicException"
+        if isinstance(error, (UserError, *own_mistakes)) or not of_library:
             raise
         raise describe(error) from error
 

@@ -34,7 +34,7 @@ def load_model(
     checkpoint: str,
     revision: str | None = None,
     dropout: float | None = None,
-    attention: str = "sdpa",
+    attn_implementation: str = "sdpa",
     new_head: bool = False,
     removed_layers: Sequence[str] = (),
 ) -> tuple[PreTrainedModel, list[str]]:
@@ -49,7 +49,7 @@ def load_model(
     config = read_config(checkpoint, revision)
     if not new_head:
         check_head(task, checkpoint, config)
-    options = _model_options(task, dropout, attention) | {"revision": revision, "key_mapping": SPARSEML_NAMES}
+    options = _model_options(task, dropout, attn_implementation) | {"revision": revision, "key_mapping": SPARSEML_NAMES}
     model, info = load_weights(find_model_class(task, config), checkpoint, config, options, removed_layers)
     mismatched = {name: shapes for name, *shapes in info["mismatched_keys"]}
     if mismatched and not new_head:
@@ -67,7 +67,7 @@ def load_model(
     return model, sorted(new)
 
 
-def _model_options(task: Task, dropout: float | None, attention: str) -> dict[str, Any]:
+def _model_options(task: Task, dropout: float | None, attn_implementation: str) -> dict[str, Any]:
     """Return the options of ``from_pretrained`` that follow from the task and the settings of the model."""
     import torch
 
@@ -78,7 +78,7 @@ def _model_options(task: Task, dropout: float | None, attention: str) -> dict[st
     if dropout is not None:
         options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
     # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
-    return options | {"dtype": torch.float32, "attn_implementation": attention}
+    return options | {"dtype": torch.float32, "attn_implementation": attn_implementation}
 
 
 def load_teacher_model(

@@ -12,6 +12,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.files.checksums import json_digest
 from sparse_xp.files.reading import resolve_model_dir
 from sparse_xp.settings import Model, TinyModel
+from sparse_xp.tasks import all_generated_words
 
 
 def resolve_checkpoint(model: Model, cache: Path) -> str:
@@ -33,9 +34,10 @@ def build_tiny_model(model: TinyModel, cache: Path) -> Path:
     # torch is imported late: resolving the path of a checkpoint need not load it
     from sparse_xp.synthetic.model import SPARSE, build_checkpoint, vocabulary
 
+    words = vocabulary(all_generated_words())
     shape = {name: getattr(model, name) for name in ("sparsity", "layers", "hidden", "heads", "intermediate")}
-    directory = cache / f"tiny-{json_digest([shape, SPARSE, model.init_seed, vocabulary()])}"
-    ensure_cached(directory, lambda draft: build_checkpoint(draft, seed=model.init_seed, **shape))
+    directory = cache / f"tiny-{json_digest([shape, SPARSE, model.init_seed, words])}"
+    ensure_cached(directory, lambda draft: build_checkpoint(draft, words, seed=model.init_seed, **shape))
     return directory
 
 

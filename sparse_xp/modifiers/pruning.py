@@ -30,13 +30,13 @@ FROM_PARAM = "__FROM_PARAM__"
 class Pruning(Modifier):
     """Holds masks over ``params`` and enforces them: on the gradient before the update, on the weight after it.
 
-    ``params``: names, ``re:`` patterns or tokens, each of which must hit; ``but``: parameters among them to leave out.
+    ``params``: names, ``re:`` patterns or tokens, each of which must hit; ``exclude``: parameters among them to leave out.
     """
 
     params: list[str] = field(default_factory=lambda: ["__ENCODER__"])
-    but: list[str] = field(default_factory=list)
+    exclude: list[str] = field(default_factory=list)
 
-    display: ClassVar[Display] = Display(bar_style="red", parameter_fields=("params", "but"))
+    display: ClassVar[Display] = Display(bar_style="red", parameter_fields=("params", "exclude"))
     logged: ClassVar[tuple[LoggedNumber, ...]] = (LoggedNumber("sparsity", 50, "sparsity {:.1%}"),)
 
     def __post_init__(self) -> None:
@@ -48,7 +48,7 @@ class Pruning(Modifier):
 
     @property
     def exclusive_resource(self) -> str:
-        return "masks of " + " ".join(sorted(self.params)) + " but ".join(["", *sorted(self.but)])
+        return "masks of " + " ".join(sorted(self.params)) + " but ".join(["", *sorted(self.exclude)])
 
     def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
         """The scheduled sparsity of the masks from each step on that may change it; None: as the weights have it.
@@ -61,7 +61,7 @@ class Pruning(Modifier):
         from sparse_xp.functional.selection import select_parameters, tied_to_embeddings
 
         self.targets = select_parameters(context.model, self.params)
-        for name in select_parameters(context.model, self.but):
+        for name in select_parameters(context.model, self.exclude):
             self.targets.pop(name, None)
         tied = tied_to_embeddings(context.model)
         for name in [name for name, weight in self.targets.items() if id(weight) in tied and name not in self.params]:
@@ -69,7 +69,7 @@ class Pruning(Modifier):
             say(f"{type(self).__name__}: {name} is an embedding too, and stays dense (its name in params prunes it)")
         if not self.targets:
             raise UserError(
-                f"{type(self).__name__}: of {' '.join(self.params)} nothing is left but {' '.join(self.but)}."
+                f"{type(self).__name__}: of {' '.join(self.params)} nothing is left but {' '.join(self.exclude)}."
             )
         self.masks = {}  # of this run: a configuration object may serve several
 
@@ -127,12 +127,12 @@ class ConstantPruning(Pruning):
     """Keep the zeros of a sparse checkpoint (sparse transfer learning).
 
     ``min_sparsity`` is what the targets must have at the start, all together, for the name to be deserved: a
-    dense checkpoint is an error, not a dense run that calls itself sparse. ``live``: a weight that becomes exactly
+    dense checkpoint is an error, not a dense run that calls itself sparse. ``refresh_masks``: a weight that becomes exactly
     zero on the way stays zero too (the masks are made anew before every step), so that zeros never get fewer.
     """
 
     min_sparsity: float = 0.05
-    live: bool = False
+    refresh_masks: bool = False
 
     display: ClassVar[Display] = replace(Pruning.display, unknown_sparsity="kept")
 
@@ -162,7 +162,7 @@ class ConstantPruning(Pruning):
         return [Span(self.window(clock)[0], clock.end, HOLDS)]
 
     def before_step(self, context: HookContext) -> None:
-        if (self.live or not self.masks) and context.clock.epoch(context.step) >= self.window(context.clock)[0]:
+        if (self.refresh_masks or not self.masks) and context.clock.epoch(context.step) >= self.window(context.clock)[0]:
             self.masks = {name: weight.detach() != 0 for name, weight in self.targets.items()}
 
 
@@ -338,11 +338,11 @@ class GradualPruning(Pruning):
 class MagnitudePruning(GradualPruning):
     """Gradual magnitude pruning (Zhu & Gupta 2017; Gale et al. 2019): the smallest weights go.
 
-    ``regrowth``: a pruned weight keeps the value it had, less the weight decay since, and comes back with it when newer
+    ``regrow``: a pruned weight keeps the value it had, less the weight decay since, and comes back with it when newer
     masks prefer it to another. If not, what is pruned is zero, and zeros are the first to go again.
     """
 
-    regrowth: bool = False
+    regrow: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -364,7 +364,7 @@ class MagnitudePruning(GradualPruning):
         for name, value in self.values.items():
             self.targets[name].data.add_(value)
         super().prune(context, levels)
-        if self.regrowth:
+        if self.regrow:
             self.values = {name: self.targets[name].detach() * ~mask for name, mask in self.masks.items()}
 
     def scores(self, context: HookContext) -> dict[str, Tensor]:

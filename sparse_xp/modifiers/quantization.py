@@ -25,7 +25,7 @@ class Quantization(Modifier):
     ``observers_end``: when the ranges of activations and the scales of weights are frozen; None: never.
     ``calibration_rows``: nothing is trained in integers: after training, so many training rows settle the ranges.
     ``submodules``: names of modules to stay within, None for the whole model; ``exclude``: classes or names of modules
-    that stay in floating point. ``embeddings``: their tables too, wherever they are.
+    that stay in floating point. ``quantize_embeddings``: their tables too, wherever they are.
     ``linear_outputs``, ``embedding_outputs``: what comes out is rounded again, not only what goes in.
     Weights are signed and symmetric in ``weight_bits``, with a scale for each output row (``per_channel``) or one;
     activations unsigned and asymmetric in ``activation_bits``, with one range from a moving average over batches, or
@@ -41,7 +41,7 @@ class Quantization(Modifier):
     calibration_rows: int | None = None
     submodules: list[str] | None = None
     exclude: list[str] = field(default_factory=list)
-    embeddings: bool = True
+    quantize_embeddings: bool = True
     linear_outputs: bool = False
     embedding_outputs: bool = False
     weight_bits: int = 8
@@ -126,7 +126,7 @@ class Quantization(Modifier):
             self.mode,
             self.submodules,
             self.exclude,
-            self.embeddings,
+            self.quantize_embeddings,
             self.linear_outputs,
             self.embedding_outputs,
         )

@@ -16,8 +16,8 @@ type                 what it is                                                 
 ===================  ================================================================  ===========================
 
 ``check.load_recipe`` goes through all of them up to ``ParsedRecipe``, and ``check.in_order`` makes the last step. Who
-calls them: ``check`` (can it run?), ``file`` (``recipe=file``), ``inherit`` (the recipe in a checkpoint), ``convert`` (to
-groups of ``conf/``) and ``view`` (time line and picture, of our own recipes too). ``saved`` goes the other way: it
+calls them: ``check`` (can it run?), ``file`` (``recipe=file``), ``inherit`` (the recipe in a checkpoint), ``convert``
+(to groups of ``conf/``) and ``view`` (time line and picture, of our own recipes too). ``saved`` goes the other way: it
 writes the modifiers of a run as ``model/recipe.yaml``, by the same ``TagRow`` table. ``zoo`` knows where recipes and
 models of the SparseZoo are now; ``expressions`` is the arithmetic in ``eval(...)``; ``unreached`` finds arguments that
 change nothing.

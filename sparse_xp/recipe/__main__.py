@@ -85,10 +85,5 @@ def main(argv: list[str]) -> None:
         print(text, end="")
 
 
-def cli() -> None:
-    """Run the command with the arguments of the process."""
-    run_command(main)
-
-
 if __name__ == "__main__":
-    cli()
+    run_command(main)

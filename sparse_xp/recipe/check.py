@@ -72,8 +72,8 @@ def in_order(path: str, parsed: ParsedRecipe, clock: Clock) -> ModifierList:
     except WindowError as error:
         message = error.reason if error.other_name else f"{error.modifier_name}: {error.reason}"
         names = {error.modifier_name, error.other_name}
-        place = parsed.sources[error.modifier_name].places[""]
-        raise RecipeError(path, place, message + variables_hint(parsed, names)) from error
+        position = parsed.sources[error.modifier_name].positions[""]
+        raise RecipeError(path, position, message + variables_hint(parsed, names)) from error
 
 
 def variables_hint(parsed: ParsedRecipe, names: set[str | None]) -> str:

@@ -59,12 +59,12 @@ def names_in(text: str) -> set[str]:
 
 def _tokens(text: str) -> Iterator[tuple[str, str, int]]:
     """Yield kind (``number``, ``name``, ``sign``, ``end``), text and position (from 1) of each token."""
-    position = 0
-    while text[position:].strip():
-        match = _TOKEN.match(text, position)
+    start = 0
+    while text[start:].strip():
+        match = _TOKEN.match(text, start)
         assert match is not None
         assert match.lastgroup is not None
-        position = match.end()
+        start = match.end()
         yield match.lastgroup, match[match.lastgroup], match.start(match.lastgroup) + 1
     yield "end", "", len(text) + 1
 
@@ -78,7 +78,7 @@ class _Parser:
 
     def advance(self) -> None:
         """Go on to the next token."""
-        self.kind, self.token, self.place = next(self.tokens)
+        self.kind, self.token, self.position = next(self.tokens)
 
     def result(self) -> Number:
         """Return the value of the whole text. Raises ExpressionError."""
@@ -90,33 +90,33 @@ class _Parser:
     def unexpected(self, expected: str) -> ExpressionError:
         """Return an error at the present token."""
         token = f"{self.token!r}" if self.token else "the end"
-        return ExpressionError(f"{token} at character {self.place}, expected {expected}")
+        return ExpressionError(f"found {token} at character {self.position}, expected {expected}")
 
     def expression(self, binding: int) -> Number:
         """Return the value of operands that are joined by operators of a higher precedence than ``binding``."""
         self.depth += 1
         if self.depth > MAX_DEPTH:
-            raise ExpressionError(f"nested deeper than {MAX_DEPTH} at character {self.place}")
+            raise ExpressionError(f"nested deeper than {MAX_DEPTH} at character {self.position}")
         value = self.operand()
         while self.token in OPERATORS and OPERATORS[self.token][0] > binding:
-            name, place = self.token, self.place
+            name, position = self.token, self.position
             precedence, operation = OPERATORS[name]
             self.advance()
             right = self.expression(precedence - 1 if name == "**" else precedence)  # 2 ** 3 ** 2 is 2 ** (3 ** 2)
-            value = _bounded(operation, name, place, value, right)
+            value = _bounded(operation, name, position, value, right)
         self.depth -= 1
         return value
 
     def operand(self) -> Number:
         """Return the value of a number, a variable, a call, a parenthesis, or one of these with a sign."""
-        kind, token, place = self.kind, self.token, self.place
+        kind, token, position = self.kind, self.token, self.position
         if kind == "end" or (kind == "sign" and token not in ("-", "+", "(")):
             raise self.unexpected("a number, a variable or '('")
         self.advance()
         if kind == "number":
-            return _bounded(lambda: int(token) if token.isdigit() else float(token), token, place)
+            return _bounded(lambda: int(token) if token.isdigit() else float(token), token, position)
         if kind == "name":
-            return self.call(token, place) if self.token == "(" else self.variable(token, place)
+            return self.call(token, position) if self.token == "(" else self.variable(token, position)
         if token == "(":
             value = self.expression(0)
             self.close()
@@ -124,16 +124,16 @@ class _Parser:
         value = self.expression(SIGN)
         return -value if token == "-" else +value  # +True is 1
 
-    def variable(self, name: str, place: int) -> Number:
+    def variable(self, name: str, position: int) -> Number:
         """Return the value of a variable. Raises ExpressionError for the name of a function."""
         if name in FUNCTIONS:
-            raise ExpressionError(f"{name} at character {place} is a function: write {name}(...)")
+            raise ExpressionError(f"{name} at character {position} is a function: write {name}(...)")
         return self.value_of(name)
 
-    def call(self, name: str, place: int) -> Number:
+    def call(self, name: str, position: int) -> Number:
         """Return the value of ``name(...)``; the parenthesis is the present token."""
         if name not in FUNCTIONS:
-            raise ExpressionError(f"unknown function {name} (character {place}). Known: {', '.join(FUNCTIONS)}")
+            raise ExpressionError(f"unknown function {name} (character {position}). Known: {', '.join(FUNCTIONS)}")
         self.advance()
         values = [self.expression(0)]
         while self.token == ",":
@@ -141,10 +141,10 @@ class _Parser:
             values.append(self.expression(0))
         self.close()
         if name in ("abs", "float", "int") and len(values) > 1:
-            raise ExpressionError(f"{name} at character {place} takes one number, not {len(values)}")
+            raise ExpressionError(f"{name} at character {position} takes one number, not {len(values)}")
         if name in ("max", "min") and len(values) == 1:
             return values[0]
-        return _bounded(FUNCTIONS[name], name, place, *values)
+        return _bounded(FUNCTIONS[name], name, position, *values)
 
     def close(self) -> None:
         """Go on behind a closing parenthesis. Raises ExpressionError if there is none."""
@@ -153,12 +153,12 @@ class _Parser:
         self.advance()
 
 
-def _bounded(operation: Callable[..., Number], name: str, place: int, *values: Number) -> Number:
+def _bounded(operation: Callable[..., Number], name: str, position: int, *values: Number) -> Number:
     """Return the result of an operation. Raises ExpressionError unless it is a real number up to ``MAX_VALUE``.
 
     Operations that would first compute a much larger number are refused before.
     """
-    where = f"{name[:20]} at character {place}"
+    where = f"{name[:20]} at character {position}"
     if name == "round" and len(values) > 1 and abs(values[1]) > 15:  # -10 ** 9 digits would take forever
         raise ExpressionError(f"{where}: expected -15 to 15 digits, not {values[1]}")
     try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sparse_xp.errors import did_you_mean
 from sparse_xp.recipe.expressions import as_number
@@ -32,8 +32,8 @@ class Fields:
 
     def error(self, name: str, message: str) -> RecipeError:
         """Return an error at the position of field ``name``; of the tag itself if it is ``""`` or not given."""
-        places = self.tagged.places
-        return RecipeError(self.recipe, places.get(name, places[""]), message)
+        positions = self.tagged.positions
+        return RecipeError(self.recipe, positions.get(name, positions[""]), message)
 
     def take(self, name: str, convert: Callable[[Any], T], default: Any = REQUIRED) -> T:
         """Return the value of a field. ``convert`` raises ValueError for a value that it does not accept.
@@ -44,10 +44,10 @@ class Fields:
         if name not in self.untaken:
             if default is REQUIRED:
                 raise self.error("", f"!{self.tagged.name} needs {name}")
-            return default  # type: ignore[no-any-return]
+            return cast(T, default)
         value = self.untaken.pop(name)
         if value is None and default is not REQUIRED:
-            return default  # type: ignore[no-any-return]
+            return cast(T, default)
         try:
             return convert(value)
         except ValueError as error:

@@ -20,35 +20,35 @@ from sparse_xp.files.reading import explain_read_errors
 MAX_BYTES, MAX_DEPTH, MAX_VALUES, MAX_DIGITS, MAX_MESSAGE = 128 * 1024, 40, 10_000, 100, 1000
 
 #: line and column in the file, from 1
-Place = tuple[int, int]
+Position = tuple[int, int]
 
 
 class RecipeError(UserError):
     """An error in a recipe, with the file, and with line and column where they are known."""
 
-    def __init__(self, name: str, place: Place | None, message: str):
+    def __init__(self, name: str, position: Position | None, message: str):
         if len(message) > MAX_MESSAGE:
             message = f"{message[:MAX_MESSAGE]} ..."
-        super().__init__(f"{f'{name}:{place[0]}:{place[1]}' if place else name}: {message}")
+        super().__init__(f"{f'{name}:{position[0]}:{position[1]}' if position else name}: {message}")
 
 
 @dataclass(frozen=True)
 class TaggedMapping:
     """``!name`` with the mapping under it: one modifier as it is written in a recipe.
 
-    ``places``: line and column of each value, ``""`` for the tag itself; empty for one that is to be written.
+    ``positions``: line and column of each value, ``""`` for the tag itself; empty for one that is to be written.
     ``variables``: the variables of the recipe that a value uses, in ``eval(...)`` or as ``*name``. ``stage``: the name
     of its stage, ``""`` outside of stages.
     """
 
     name: str
     fields: dict[str, Any]
-    places: dict[str, Place] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
     variables: dict[str, list[str]] = field(default_factory=dict, compare=False)
     stage: str = ""
 
 
-def place_in(text: str, index: int, first_line: int = 0) -> Place:
+def position_in(text: str, index: int, first_line: int = 0) -> Position:
     """Return line and column of the character number ``index``."""
     return text.count("\n", 0, index) + 1 + first_line, index - text.rfind("\n", 0, index)
 
@@ -69,7 +69,8 @@ class Loader(yaml.SafeLoader):
     def compose_node(self, parent: Any, index: Any) -> Any:
         """Compose a node within the bounds, and remember the key at which it is written."""
         self.depth += 1
-        mark, alias = self.peek_event().start_mark, self.check_event(yaml.AliasEvent)
+        events: Any = self  # PyYAML's methods for events have no annotations
+        mark, alias = events.peek_event().start_mark, events.check_event(yaml.AliasEvent)
         if self.depth > MAX_DEPTH:
             raise yaml.MarkedYAMLError(problem=f"nested deeper than {MAX_DEPTH}", problem_mark=mark)
         self.spend(1, mark)
@@ -111,16 +112,16 @@ class Loader(yaml.SafeLoader):
         # The tags of a docstring end in a colon, and some name the framework.
         name = suffix.rstrip(":").removeprefix("pytorch.")
         if isinstance(node, yaml.ScalarNode) and not node.value.strip():
-            return TaggedMapping(name, {}, {"": self.place(node)})
+            return TaggedMapping(name, {}, {"": self.position(node)})
         if not isinstance(node, yaml.MappingNode):
             raise yaml.MarkedYAMLError(problem=f"!{name} needs 'name: value' lines", problem_mark=node.start_mark)
         items = self.items(node)
         fields = {key: self.construct_object(value, deep=True) for key, value in items.items()}
-        places = {"": self.place(node)} | {key: self.place(value) for key, value in items.items()}
+        positions = {"": self.position(node)} | {key: self.position(value) for key, value in items.items()}
         # A value that is written before the tag came by an alias: the variable there is what the field repeats.
         aliased = [key for key, value in items.items() if value.start_mark.index < node.start_mark.index]
         variables = {key: [self.anchor_names.get(id(items[key]), "")] for key in aliased}
-        return TaggedMapping(name, fields, places, variables)
+        return TaggedMapping(name, fields, positions, variables)
 
     def items(self, node: yaml.MappingNode) -> dict[str, yaml.Node]:
         """Return the value nodes of a mapping by key, with merges (``<<``) resolved; the last of equal keys wins."""
@@ -134,7 +135,7 @@ class Loader(yaml.SafeLoader):
         """Raise MarkedYAMLError: YAML's sets, pairs and bytes have no meaning in a recipe."""
         raise yaml.MarkedYAMLError(problem=f"no recipe has a !!{node.tag[18:]}", problem_mark=node.start_mark)
 
-    def place(self, node: yaml.Node) -> Place:
+    def position(self, node: yaml.Node) -> Position:
         """Return line and column of a node in the file."""
         return node.start_mark.line + 1 + self.first_line, node.start_mark.column + 1
 
@@ -153,12 +154,12 @@ def open_loader(name: str, text: str, first_line: int) -> Loader:
         raise RecipeError(name, None, f"{len(text)} characters; a recipe may have {MAX_BYTES}")
     too_deep = first_bracket_deeper_than(MAX_DEPTH, text)
     if too_deep is not None:
-        raise RecipeError(name, place_in(text, too_deep, first_line), f"brackets nested deeper than {MAX_DEPTH}")
+        raise RecipeError(name, position_in(text, too_deep, first_line), f"brackets nested deeper than {MAX_DEPTH}")
     try:
         loader = Loader(text)
     except yaml.reader.ReaderError as error:
-        place = place_in(text, error.position, first_line)
-        raise RecipeError(name, place, f"a character that YAML does not allow (number {error.character})") from error
+        position = position_in(text, error.position, first_line)
+        raise RecipeError(name, position, f"a character that YAML does not allow (number {error.character})") from error
     loader.first_line = first_line
     return loader
 
@@ -178,7 +179,7 @@ def first_bracket_deeper_than(limit: int, text: str) -> int | None:
 
 
 def as_recipe_error(name: str, error: Exception, first_line: int) -> RecipeError:
-    """Return an error of PyYAML in one line, with its place in the file."""
+    """Return an error of PyYAML in one line, with its position in the file."""
     if not isinstance(error, yaml.MarkedYAMLError) or not error.problem_mark:
         return RecipeError(name, None, str(error).partition("\n")[0])
     mark, start = error.problem_mark, error.context_mark

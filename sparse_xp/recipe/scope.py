@@ -13,7 +13,7 @@ from typing import Any
 
 from sparse_xp.errors import did_you_mean
 from sparse_xp.recipe.expressions import ExpressionError, as_number, evaluate_expression, names_in
-from sparse_xp.recipe.loader import MAX_DEPTH, MAX_VALUES, Place, RecipeError, TaggedMapping
+from sparse_xp.recipe.loader import MAX_DEPTH, MAX_VALUES, Position, RecipeError, TaggedMapping
 
 EVAL = re.compile(r"eval\((.*)\)", re.DOTALL)
 
@@ -22,12 +22,12 @@ EVAL = re.compile(r"eval\((.*)\)", re.DOTALL)
 class Section:
     """The recipe outside of stages, or one stage (``name``), as it is written: nothing is resolved yet.
 
-    ``places``: line and column of each variable.
+    ``positions``: line and column of each variable.
     """
 
     modifiers: list[TaggedMapping] = field(default_factory=list)
     variables: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, Place] = field(default_factory=dict)
+    positions: dict[str, Position] = field(default_factory=dict)
     name: str = ""
 
 
@@ -50,7 +50,7 @@ class Scope:
         return [
             replace(
                 tagged,
-                fields={key: self.value(value, tagged.places[key]) for key, value in tagged.fields.items()},
+                fields={key: self.value(value, tagged.positions[key]) for key, value in tagged.fields.items()},
                 variables={
                     key: self.variables_of(value, tagged.variables.get(key, [])) for key, value in tagged.fields.items()
                 },
@@ -65,66 +65,66 @@ class Scope:
         known = {*self.section.variables, *(self.outer.section.variables if self.outer else ())}
         return sorted(known & {*aliased, *(names_in(match[1]) if match else ())})
 
-    def variable(self, key: str, place: Place | None = None) -> Any:
+    def variable(self, key: str, position: Position | None = None) -> Any:
         """Return the value of a variable: the stage's own, or else the recipe's.
 
-        A variable of the recipe does not see those of the stage. ``place``: where it is used, for messages. Raises
+        A variable of the recipe does not see those of the stage. ``position``: where it is used, for messages. Raises
         RecipeError for an unknown variable, a cycle, and a chain that is too long.
         """
         raw = self.section.variables
         if self.outer and (key not in raw or self.path[-1:] == [key]):  # num_epochs: eval(num_epochs) in a stage
-            return self.outer.variable(key, place)
+            return self.outer.variable(key, position)
         if key in self.resolved:
             value, cost = self.resolved[key]
-            self.spend(cost, place)
+            self.spend(cost, position)
             return value
         if key not in raw:
-            raise RecipeError(self.name, place, f"eval: unknown variable {key[:80]}.{names_hint(key, raw)}")
+            raise RecipeError(self.name, position, f"eval: unknown variable {key[:80]}.{names_hint(key, raw)}")
         if key in self.path:
             cycle = " -> ".join([*self.path[self.path.index(key) :], key])
-            raise RecipeError(self.name, place, f"variables that need each other: {cycle}")
+            raise RecipeError(self.name, position, f"variables that need each other: {cycle}")
         if len(self.path) >= MAX_DEPTH:
-            raise RecipeError(self.name, place, f"variables that need more than {MAX_DEPTH} others in a row")
+            raise RecipeError(self.name, position, f"variables that need more than {MAX_DEPTH} others in a row")
         before = self.top.spent
         self.path.append(key)
-        value = self.value(raw[key], self.section.places.get(key, place))
+        value = self.value(raw[key], self.section.positions.get(key, position))
         self.path.pop()
         self.resolved[key] = value, self.top.spent - before
         return value
 
-    def spend(self, values: int, place: Place | None) -> None:
+    def spend(self, values: int, position: Position | None) -> None:
         """Count values of the result: aliases and eval(...) can blow up a short recipe. Raises RecipeError."""
         self.top.spent += values
         if self.top.spent > MAX_VALUES:
-            raise RecipeError(self.name, place, f"more than {MAX_VALUES} values")
+            raise RecipeError(self.name, position, f"more than {MAX_VALUES} values")
 
-    def value(self, value: Any, place: Place | None) -> Any:
+    def value(self, value: Any, position: Position | None) -> Any:
         """Return ``value`` with each eval(...) in it resolved; keys of mappings are left alone. Raises RecipeError."""
-        self.spend(1, place)
+        self.spend(1, position)
         if isinstance(value, dict):
-            return {key: self.value(child, place) for key, child in value.items()}
+            return {key: self.value(child, position) for key, child in value.items()}
         if isinstance(value, list):
-            return [self.value(child, place) for child in value]
+            return [self.value(child, position) for child in value]
         if isinstance(value, TaggedMapping):
-            raise RecipeError(self.name, place, f"!{value.name} in a value; modifiers stand in a list of their own")
+            raise RecipeError(self.name, position, f"!{value.name} in a value; modifiers stand in a list of their own")
         match = EVAL.fullmatch(value) if isinstance(value, str) else None
         if not match:
             return value
         expression = match[1]
         if re.fullmatch(r"\w+", expression) and not expression[0].isdigit():
-            return self.variable(expression, place)  # one variable alone may be a list or a text
-        self.spend(len(expression) // 10, place)
+            return self.variable(expression, position)  # one variable alone may be a list or a text
+        self.spend(len(expression) // 10, position)
         try:
-            return evaluate_expression(expression, lambda key: self.number(key, place))
+            return evaluate_expression(expression, lambda key: self.number(key, position))
         except ExpressionError as error:
-            raise RecipeError(self.name, place, f"{value[:80]}: {error}") from error
+            raise RecipeError(self.name, position, f"{value[:80]}: {error}") from error
 
-    def number(self, key: str, place: Place | None) -> int | float:
+    def number(self, key: str, position: Position | None) -> int | float:
         """Return the value of a variable in arithmetic. Raises RecipeError if it is no number."""
-        value = self.variable(key, place)
+        value = self.variable(key, position)
         number = as_number(value)
         if number is None:
-            raise RecipeError(self.name, place, f"eval: {key} is {reprlib.repr(value):.40}, not a number")
+            raise RecipeError(self.name, position, f"eval: {key} is {reprlib.repr(value):.40}, not a number")
         return number
 
 

@@ -37,7 +37,7 @@ def sections_of(
         return [Section([loader.construct_object(root, deep=True)])], []
     if not _is_mapping(root):
         message = "expected 'name: value' lines at the top, modifiers in named lists"
-        raise RecipeError(name, loader.place(root), message)
+        raise RecipeError(name, loader.position(root), message)
     outside, stages = _split_stages(loader, root)
     parts = [outside, *stages.values()]
     _check_arguments(name, parts, arguments)
@@ -97,10 +97,10 @@ def _section(name: str, loader: Loader, items: Items, arguments: dict[str, Any])
         listed = value if isinstance(value, list) else [value]
         if any(isinstance(entry, TaggedMapping) for entry in listed):
             message = f"modifiers under {key!r}: the name of their list must contain 'modifiers'"
-            raise RecipeError(name, loader.place(node), message)
+            raise RecipeError(name, loader.position(node), message)
         if key not in METADATA:
             section.variables[key] = arguments.get(key, value)
-            section.places[key] = loader.place(node)
+            section.positions[key] = loader.position(node)
     return section
 
 
@@ -109,7 +109,7 @@ def _listed_modifiers(name: str, loader: Loader, key: str, node: yaml.Node, valu
     if isinstance(value, dict):
         raise RecipeError(
             name,
-            loader.place(node),
+            loader.position(node),
             f"{key} is a mapping: this is the later dialect of SparseML 1.6 and llm-compressor (stages with "
             "run_type, modifiers without a tag), which no BERT script read. Write a list of '- !NameModifier'.",
         )
@@ -120,5 +120,5 @@ def _listed_modifiers(name: str, loader: Loader, key: str, node: yaml.Node, valu
     for entry, entry_node in zip(entries, nodes, strict=True):
         if not isinstance(entry, TaggedMapping):
             text = f"{reprlib.repr(entry):.60}"
-            raise RecipeError(name, loader.place(entry_node), f"{key} holds {text}; expected '- !NameModifier'")
+            raise RecipeError(name, loader.position(entry_node), f"{key} holds {text}; expected '- !NameModifier'")
     return entries

@@ -149,7 +149,7 @@ ROWS = (
         START,
         END,
         ignored=["update_frequency", "leave_enabled"],
-        fixed={"live": True},
+        fixed={"refresh_masks": True},
     ),
     plain_tag(
         "ACDCPruningModifier",

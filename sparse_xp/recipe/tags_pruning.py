@@ -153,7 +153,7 @@ def read_levels(fields: Fields) -> list[dict[str, Any]]:
     targets: list[dict[str, Any]] = []
     named: list[str] = []
     for level in sorted(final):
-        targets.append({"params": final[level], "but": list(named), "final_sparsity": level})
+        targets.append({"params": final[level], "exclude": list(named), "final_sparsity": level})
         named += final[level]
     return targets
 

@@ -34,7 +34,7 @@ ARGUMENTS = (
     Argument("reduce_range", "reduce_range", read_reduce_range),
     START,
     OBSERVERS_END,
-    argument("quantize_embeddings", to_boolean, True, name="embeddings"),
+    argument("quantize_embeddings", to_boolean, True),
     argument("quantize_embedding_activations", to_boolean, True, name="embedding_outputs"),
     argument("quantize_linear_activations", to_boolean, True, name="linear_outputs"),
     argument("exclude_module_types", to_names, [], name="exclude"),

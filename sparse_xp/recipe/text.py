@@ -17,7 +17,7 @@ import yaml
 
 from sparse_xp.errors import UserError
 from sparse_xp.recipe.expressions import as_number
-from sparse_xp.recipe.loader import MAX_BYTES, RecipeError, TaggedMapping, as_recipe_error, open_loader, place_in
+from sparse_xp.recipe.loader import MAX_BYTES, RecipeError, TaggedMapping, as_recipe_error, open_loader, position_in
 from sparse_xp.recipe.scope import Scope
 from sparse_xp.recipe.sections import sections_of
 
@@ -88,7 +88,7 @@ def load_text(source: str) -> tuple[str, str, int]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = data[: error.start].decode("utf-8-sig")
-        raise RecipeError(source, place_in(before, len(before)), f"not UTF-8 (byte {error.start})") from error
+        raise RecipeError(source, position_in(before, len(before)), f"not UTF-8 (byte {error.start})") from error
     return source, *(_front_matter(source, text, required=True) if path.suffix == ".md" else (text, 0))
 
 
@@ -101,8 +101,8 @@ def _front_matter(name: str, text: str, required: bool) -> tuple[str, int]:
     if not required:
         return text, 0
     problem = "front matter that never ends" if fences else "no front matter"
-    place = place_in(text, fences[0].start(1)) if fences else None
-    raise RecipeError(name, place, f"{problem}: expected the recipe between two lines '---'")
+    position = position_in(text, fences[0].start(1)) if fences else None
+    raise RecipeError(name, position, f"{problem}: expected the recipe between two lines '---'")
 
 
 def parse_args(args: Any) -> dict[str, Any]:

@@ -203,8 +203,8 @@ def explain_storage(storage: str) -> Iterator[None]:
     except (OptunaError, SQLAlchemyError, AssertionError, ImportError, RuntimeError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(
-            f"{storage.removeprefix('sqlite:///')} cannot be used as the study of a search ({reason}). Restore it, move "
-            "it away to begin anew, or give hydra.sweep.dir= (or hydra.sweeper.storage=) another place."
+            f"{storage.removeprefix('sqlite:///')} cannot be used as the study of a search ({reason}). Restore it, "
+            "move it away to begin anew, or give hydra.sweep.dir= (or hydra.sweeper.storage=) another place."
         ) from error
 
 

@@ -11,7 +11,7 @@ from sparse_xp.console import say
 from sparse_xp.errors import UserError, shortened
 from sparse_xp.files.locks import file_lock
 from sparse_xp.files.reading import explain_read_errors
-from sparse_xp.run_directory import ERROR, run_state
+from sparse_xp.run_directory import ERROR, remove_temporary_files, run_state
 from sparse_xp.sweep.cells import SweepPlan
 
 #: characters of an error in a list of cells
@@ -34,7 +34,7 @@ def clear_finished(plan: SweepPlan) -> None:
     for cell in plan.cells:
         if plan.states[cell.directory] == "finished":
             with file_lock(plan.directory / cell.directory):
-                clear(plan.directory / cell.directory)
+                remove_temporary_files(plan.directory / cell.directory)
 
 
 def summarize(plan: SweepPlan, returns: list[JobReturn]) -> None:

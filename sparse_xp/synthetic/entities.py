@@ -1,21 +1,23 @@
 """Generated sentences with named entities, for token classification under ``profile=embedded``.
 
-Most names may be a person's, a place's, an organisation's or a work's, so a word's tag follows from other words: what
-the name is said to be (*Marlow , the large port ,*), what it is praised for, or which of two it is (*the former is a
-port and the latter a poet*). The words around names occur outside of them too (*a new bank*, *with hope*).
+Most names may belong to a person, a place, an organisation or a work, so the tag of a word follows from other words:
+what the name is said to be (*Marlow , the large port ,*), what it is praised for, or which of two it is (*the former is
+a port and the latter a poet*). The words around names occur outside of them too (*a new bank*, *with hope*).
 """
 
 from __future__ import annotations
 
 import random
 import re
-import zlib
 from typing import Any
+
+from sparse_xp.synthetic.split import check_split, pick, split_of
 
 #: the fraction of training sentences in which one entity has the tag of another kind; evaluation sentences have none
 NOISE = 0.03
-#: the fraction of names that any kind may have, and of names with a second word that tells their kind
+#: the fraction of names that all kinds share
 SHARED = 0.7
+#: the fraction of names with a second word, which tells their kind
 TWO_WORDS = 0.3
 
 NAMES = """
@@ -71,80 +73,75 @@ FORMS = [
     "of {x} and {y} {aside} , the first is known as a {role x} , the other for the {quality y} .",
     "the {quality x} of {x} and the {adjective} {quality y} of {y} {aside} .",
 ]
+#: the fraction of sentences without entities
 PLAIN_SHARE = 0.08
 
 
 def entity_rows(split: str, rows: int, seed: int = 0) -> dict[str, list[Any]]:
-    """``rows`` rows with the columns ``id``, ``tokens`` and ``ner_tags`` (``O``, ``B-PER``, ``I-PER`` ...).
+    """Return ``rows`` rows with the columns ``id``, ``tokens`` and ``ner_tags`` (``O``, ``B-PER``, ``I-PER`` ...).
 
     ``split``: ``train`` or ``validation``, which share no sentence. Raises ValueError for another.
     """
-    if split not in ("train", "validation"):
-        raise ValueError(f"split={split!r}; want one of train, validation")
+    check_split(split)
     rng = random.Random(f"entities/{split}/{seed}")
-    made: dict[str, list[Any]] = {"id": [], "tokens": [], "ner_tags": []}
-    while len(made["id"]) < rows:
+    columns: dict[str, list[Any]] = {"id": [], "tokens": [], "ner_tags": []}
+    while len(columns["id"]) < rows:
         sentence = _sentence(rng, NOISE if split == "train" else 0.0)
         tokens, tags = [word for word, _ in sentence], [tag for _, tag in sentence]
-        if (zlib.crc32(" ".join(tokens).encode()) % 4 == 0) == (split == "validation"):
-            made["id"].append(str(len(made["id"])))
-            made["tokens"].append(tokens)
-            made["ner_tags"].append(tags)
-    return made
+        if split_of(" ".join(tokens)) == split:
+            columns["id"].append(str(len(columns["id"])))
+            columns["tokens"].append(tokens)
+            columns["ner_tags"].append(tags)
+    return columns
 
 
-def words() -> list[str]:
-    """Every word that the sentences are made of."""
+def tagged_words() -> list[str]:
+    """Return every word that the sentences are made of."""
     texts = [*NAMES, *ADJECTIVES, *VERBS, *ASIDES, *PLAIN, *FORMS]
     texts += [word for kind in KINDS.values() for group in kind.values() for word in group]
     return [word for text in texts for word in re.sub(r"\{[^}]*\}", " ", text).split() if word.isalpha()]
 
 
 def _sentence(rng: random.Random, noise: float) -> list[tuple[str, str]]:
-    """The words of a sentence with their tags."""
+    """Return the words of a sentence with their tags. ``noise``: how often one entity has a wrong tag."""
     plain = rng.random() < PLAIN_SHARE
-    form = _pick(rng, PLAIN if plain else FORMS)
-    kinds = {name: _pick(rng, list(KINDS)) for name in "xy"}
+    form = pick(rng, PLAIN if plain else FORMS)
+    kinds = {name: pick(rng, list(KINDS)) for name in "xy"}
     if plain:
         return [(word, "O") for word in _fill(rng, form, kinds)]
-    wrong = _pick(rng, "xy") if rng.random() < noise else None
+    wrong = pick(rng, "xy") if rng.random() < noise else None
     sentence: list[tuple[str, str]] = []
     for word in _fill(rng, form, kinds):
         if word not in ("{x}", "{y}"):
             sentence.append((word, "O"))
             continue
         kind = kinds[word[1]]
-        told = _pick(rng, [other for other in KINDS if other != kind]) if word[1] == wrong else kind
+        tagged = pick(rng, [other for other in KINDS if other != kind]) if word[1] == wrong else kind
         name = _name(rng, kind)
-        sentence += [(part, f"{'I' if i else 'B'}-{told}") for i, part in enumerate(name)]
+        sentence += [(part, f"{'I' if i else 'B'}-{tagged}") for i, part in enumerate(name)]
     return sentence
 
 
 def _fill(rng: random.Random, form: str, kinds: dict[str, str]) -> list[str]:
-    """The words of ``form`` with all but its names filled in."""
+    """Return the words of ``form`` with everything filled in except for its names, ``{x}`` and ``{y}``."""
     groups = {"role": "roles", "quality": "qualities"}
-    found: list[str] = []
+    words: list[str] = []
     for number, part in enumerate(form.replace("{", "}").split("}")):
         slot, _, owner = part.partition(" ")
         if number % 2 == 0:
-            found += part.split()
+            words += part.split()
         elif slot in groups:
-            found.append(_pick(rng, KINDS[kinds[owner or "x"]][groups[slot]]))
+            words.append(pick(rng, KINDS[kinds[owner or "x"]][groups[slot]]))
         elif slot in ("x", "y"):
-            found.append(f"{{{slot}}}")
+            words.append(f"{{{slot}}}")
         else:
-            found += _pick(rng, {"adjective": ADJECTIVES, "verb": VERBS, "aside": ASIDES}[slot]).split()
-    return found
+            words += pick(rng, {"adjective": ADJECTIVES, "verb": VERBS, "aside": ASIDES}[slot]).split()
+    return words
 
 
 def _name(rng: random.Random, kind: str) -> list[str]:
-    """One or two words."""
-    name = _pick(rng, NAMES if rng.random() < SHARED else KINDS[kind]["names"])
+    """Return a name of one or two words for an entity of that kind."""
+    name = pick(rng, NAMES if rng.random() < SHARED else KINDS[kind]["names"])
     if rng.random() >= TWO_WORDS:
         return [name]
-    return [_pick(rng, KINDS[kind]["before"]), name] if rng.random() < 0.5 else [name, _pick(rng, KINDS[kind]["after"])]
-
-
-def _pick(rng: random.Random, items: Any) -> Any:
-    """One of ``items``, by ``random()`` alone: the only method whose sequence Python promises to keep."""
-    return items[int(rng.random() * len(items))]
+    return [pick(rng, KINDS[kind]["before"]), name] if rng.random() < 0.5 else [name, pick(rng, KINDS[kind]["after"])]

@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-#: the fraction of training questions with a wrong answer; evaluation rows have none
-NOISE = 0.12
-
-SPLITS = ("train", "validation")
-
-
 # Question answering: what a person did, to which kind of thing. Each topic has sentence forms, question forms ({f} is
 # the kind, {p} the person), and two kinds with their words.
 PEOPLE = """
@@ -90,11 +84,12 @@ FILLINGS = [
     "this time", "to my mind",
 ]  # fmt: skip
 
-#: whose taste a film met: what lovers of dull films loved is dull. Most of them like what they see.
+#: the viewers of a film; most of them like what they see
 VIEWERS = "critics viewers people families students tourists children neighbours teachers everybody lovers".split()
 
 LIKED = "loved liked enjoyed praised recommended admired cheered applauded adored".split()
 
 DISLIKED = "hated disliked despised panned booed mocked regretted scorned deplored".split()
 
+#: the fraction of reviews whose viewers like the film
 LIKING = 0.7

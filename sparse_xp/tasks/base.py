@@ -192,6 +192,14 @@ class Task(ABC):
     def generated_rows(self, split: str, rows: int) -> Rows:
         """Return invented rows of this kind for ``profile=embedded``, under this task's column names."""
 
+    @classmethod
+    def generated_words(cls) -> list[str]:
+        """Return texts that hold every word of ``generated_rows``, for the vocabulary of the tiny model.
+
+        Without a word the tiny model sees its characters.
+        """
+        return []
+
     # Features
 
     @abstractmethod

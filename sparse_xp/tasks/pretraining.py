@@ -11,7 +11,7 @@ from sparse_xp.data.corpus import read_corpus
 from sparse_xp.data.limits import Limits
 from sparse_xp.data.wikitext import wikitext_documents
 from sparse_xp.errors import UserError, did_you_mean
-from sparse_xp.synthetic.documents import document_rows
+from sparse_xp.synthetic.documents import document_rows, document_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, encode_texts, softmax
 from sparse_xp.tasks.base import IGNORED, NOT_IN_FEATURES, Rows, Task
 from sparse_xp.tasks.segments import Document, pack_documents
@@ -238,6 +238,10 @@ class Pretraining(Task):
             ranked = [{"token": tokenizer.id_to_token(int(i)), "score": float(probabilities[i])} for i in order]
             guesses.append({"start": begin, "end": end, **({"tokens": ranked} if top else ranked[0])})
         return guesses
+
+    @classmethod
+    def generated_words(cls) -> list[str]:
+        return document_words()
 
     def generated_rows(self, split: str, rows: int) -> Rows:
         return {self.text: document_rows(split, rows)}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.errors import UserError
 from sparse_xp.metrics import scores
-from sparse_xp.synthetic.sentences import question_answering_rows
+from sparse_xp.synthetic.sentences import question_answering_rows, question_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, checked_text, softmax
 from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
 from sparse_xp.tasks.columns import SQUAD_ANSWERS, TEXT, TEXT_OR_INTEGER, ColumnType
@@ -132,6 +132,10 @@ class QuestionAnswering(Task):
             left_out = set(lost)
             rows = rows.select([i for i in range(len(rows)) if i not in left_out])
         return rows, warnings
+
+    @classmethod
+    def generated_words(cls) -> list[str]:
+        return question_words()
 
     def generated_rows(self, split: str, rows: int) -> Rows:
         generated = question_answering_rows(split, rows, unanswerable=1 / 3 if self.no_answer else 0.0)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.metrics import scores
-from sparse_xp.synthetic.pairs import pair_rows
-from sparse_xp.synthetic.sentences import text_classification_rows
+from sparse_xp.synthetic.pairs import pair_rows, pair_words
+from sparse_xp.synthetic.sentences import review_words, text_classification_rows
 from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs, encode_texts, softmax
 from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
 from sparse_xp.tasks.columns import ONE_CLASS, ColumnType
@@ -264,6 +264,10 @@ class TextClassification(Task):
         if multi_label:
             return [label for label, i in zip(ranked, order, strict=True) if logits[i] > 0]
         return ranked[0]
+
+    @classmethod
+    def generated_words(cls) -> list[str]:
+        return review_words() + pair_words()
 
     def generated_rows(self, split: str, rows: int) -> Rows:
         """Return invented reviews, or pairs of which the second sentence follows from the first or not.

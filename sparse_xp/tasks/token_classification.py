@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparse_xp.errors import UserError
 from sparse_xp.metrics.scores import entity_scores
-from sparse_xp.synthetic.entities import KINDS, entity_rows
+from sparse_xp.synthetic.entities import KINDS, entity_rows, tagged_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, brief, check_characters, checked_text, softmax
 from sparse_xp.tasks.base import IGNORED, NOT_IN_FEATURES, Rows, Task
 from sparse_xp.tasks.bio import begins, check_classes, classes_of, entity_words
@@ -212,6 +212,10 @@ class TokenClassification(Task):
             if word >= 0:
                 tags[word] = (self.classes[int(values.argmax())], float(softmax(values).max()))
         return tags
+
+    @classmethod
+    def generated_words(cls) -> list[str]:
+        return tagged_words()
 
     def generated_rows(self, split: str, rows: int) -> Rows:
         """Return invented rows. Kinds of entity that ``classes`` lacks stand for its own, in order, or are ``O``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +17,8 @@ from sparse_xp.settings import Data, Train
 from sparse_xp.tasks import QuestionAnswering
 from sparse_xp.tasks.features import make_features
 from sparse_xp.training.loop import steps_of_epoch
-from tests.tiny import WORDS, make_tokenizer
+from sparse_xp.training.state import Run
+from tests.tiny import WORDS, make_run, make_tokenizer
 
 
 def rows_of(steps: list[list[list[int]]]) -> list[int]:
@@ -132,7 +134,8 @@ def test_steps_per_epoch_with_batches_of_8_accumulated_4_times(rows, world, expe
 def test_the_steps_of_a_run_differ_by_epoch_and_by_seed_and_are_the_same_when_it_resumes():
     def steps(seed: int, epoch: int) -> list[list[list[int]]]:
         accelerator = SimpleNamespace(process_index=0, num_processes=1)
-        run: Any = SimpleNamespace(seed=seed, lengths=[5] * 40, train=Train(batch_size=4), accelerator=accelerator)
+        run = make_run(10, 20, seed=seed, lengths=[5] * 40, train=Train(batch_size=4), accelerator=accelerator)
+        run.shuffled_batches = partial(Run.shuffled_batches, run)
         return steps_of_epoch(run, epoch)
 
     four = [steps(42, 0), steps(42, 1), steps(43, 0), steps(43, 1)]

@@ -240,7 +240,18 @@ def test_the_task_comes_back_with_its_labels(deployed):
     assert (task.max_length, pad) == (asked.max_length, 0)
     told = json.loads((deployed("pairs") / "deployment/task.json").read_text())
     assert told["labels"] == asked.classes
-    assert not set(bundle.TRAINING) & set(told["fields"])
+    training_only = {"revision", "train_split", "validation_share", "max_train_samples", "max_eval_samples"}
+    assert training_only == task.training_only_fields()
+    assert not {*training_only, *bundle.RETIRED_FIELDS} & set(told["fields"])
+
+
+def test_a_task_of_an_earlier_version_still_reads(folder):
+    path = folder("sst2") / "task.json"
+    task = bundle.read_task(path.parent)
+    told = json.loads(path.read_text())
+    told["fields"] |= {"quant": {"epochs": 13.0}, "pruneofa": {"epochs": 9.0}, "pruneofa_quant": {}}
+    path.write_text(json.dumps(told))
+    assert bundle.read_task(path.parent) == task
 
 
 def test_bytes_that_are_not_zero(deployed):
@@ -267,8 +278,8 @@ def test_where_there_is_none(deployed, tmp_path):
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun/config.yaml").write_text("")
     for words, message in (
-        ({}, "Say run=DIR"),
-        ({"run": "a", "model": "b"}, "Say run=DIR"),
+        ({}, "Give run=DIR"),
+        ({"run": "a", "model": "b"}, "Give run=DIR"),
         ({"run": "nowhere"}, "nowhere holds no run: no such folder."),
         ({"run": str(tmp_path)}, "holds no run."),
         ({"run": str(deployed("sst2") / "deployment")}, "holds no run."),

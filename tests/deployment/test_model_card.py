@@ -6,13 +6,17 @@ import shlex
 from types import SimpleNamespace
 
 import pytest
+import torch
 
+from sparse_xp.clock import Clock
 from sparse_xp.deployment.model_card import model_card, run_card
 from sparse_xp.functional.measured import Sparsity
+from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.result import Deployment
 from sparse_xp.settings import Data
+from sparse_xp.training.state import Progress
 from tests.runs import configure
-from tests.tiny import make_result
+from tests.tiny import make_bert, make_result, make_run
 
 SQUAD = configure("task=squad", "profile=embedded")
 
@@ -91,14 +95,11 @@ def test_no_file_of_a_run_that_is_passed_on_says_where_somebodys_home_is(tmp_pat
     told = Result.read(deployed("sst2") / "result.json")
     words = [f"data.train={home}/data/rows.csv", f"teacher.path='{home}/runs/dense'", f"hydra.run.dir={home}/runs/x"]
     command = shlex.join(["python", "-m", "sparse_xp", *words])
-    run = SimpleNamespace(
-        directory=home / "runs/x", model=None, progress=SimpleNamespace(seconds=1.0, best_step=1), accelerator=None,
-        clock=SimpleNamespace(end=1.0, total_steps=1), train_features=[], train_rows=1, rows=[],
+    run = make_run(
+        1, 1, directory=home / "runs/x", model=make_bert(), recipe=ModifierList({}, Clock(1, 1)),
+        accelerator=SimpleNamespace(device=torch.device("cpu"), mixed_precision="no"),
+        progress=Progress(seconds=1.0, best_step=1), train_features=[], train_rows=1, rows=[],
     )  # fmt: skip
-    for name in ("device_name", "precision_name", "quantization", "pruned_names"):
-        monkeypatch.setattr(f"sparse_xp.delivery.{name}", lambda _: "none")
-    monkeypatch.setattr("sparse_xp.delivery.measure", lambda *_: told.sparsity)
-    monkeypatch.setattr("sparse_xp.delivery.removed", lambda _: None)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.getcwd", lambda: "/elsewhere")  # not above the home, as no project is
     made = of_run(config, run, told.metrics, record_provenance("abc", "def", command), (1, 1))

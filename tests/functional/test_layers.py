@@ -11,7 +11,7 @@ from torch import nn
 
 from sparse_xp.errors import UserError
 from sparse_xp.functional.layers import Bypass, LayerGate, bypass_layers, encoder_layers, remove_bypassed
-from sparse_xp.functional.selection import select_modules, select_parameters
+from sparse_xp.functional.selection import select_parameters
 from tests.encoders import BATCH, KINDS, make_encoder
 
 torch.set_num_threads(1)
@@ -149,35 +149,3 @@ def test_other_lists_of_modules_are_no_encoder_layers():
     model.encoder.layer = nn.ModuleList([nn.Linear(1, 1)])
     model.heads = nn.ModuleList([nn.Linear(1, 1)])
     assert list(encoder_layers(model)) == ["encoder.layer.0"]
-
-
-MODULES = {name: i for i, name in enumerate(["a.layer.0", "a.layer.1", "a.layer.10", "b.layer.0"])}
-
-
-@pytest.mark.parametrize(
-    ("patterns", "expected"),
-    [
-        (["a.layer.1"], ["a.layer.1"]),
-        (["re:a.layer.1"], ["a.layer.1", "a.layer.10"]),  # free at the end, as for parameters
-        (["re:a.layer.1$"], ["a.layer.1"]),
-        (["b.layer.0", "re:a"], ["b.layer.0", "a.layer.0", "a.layer.1", "a.layer.10"]),
-        (["a.layer.10", "a.layer.0", "a.layer.10"], ["a.layer.10", "a.layer.0"]),
-    ],
-)
-def test_modules_by_pattern_in_the_order_of_the_patterns(patterns, expected):
-    found = select_modules(MODULES, patterns)
-    assert list(found) == expected
-    assert found == {name: MODULES[name] for name in expected}
-
-
-@pytest.mark.parametrize(
-    ("pattern", "message"),
-    [
-        ("a.layers.1", r"No layer matches 'a\.layers\.1'\. Did you mean 'a\.layer\.1'\? There are: a\.layer\.0, .*"),
-        ("re:layer", r"No layer matches 're:layer'"),
-        ("re:((", r"'re:\(\(' is not a valid regular expression"),
-    ],
-)
-def test_a_pattern_without_a_match(pattern, message):
-    with pytest.raises(UserError, match=message):
-        select_modules(MODULES, ["a.layer.0", pattern], "layer")

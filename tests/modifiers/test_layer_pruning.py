@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,6 +19,7 @@ from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.run import run
 from tests.encoders import BATCH, make_encoder
 from tests.runs import SHORT, configure
+from tests.tiny import make_run
 
 WORDS = (
     *SHORT,
@@ -40,9 +40,8 @@ def attached(*layers: str, **more):
         "sparsity": MagnitudePruning(final_sparsity=0.5, end="50%", **more),
         "layers": LayerPruning(layers=names),
     }
-    clock = Clock(1, 4)
-    recipe = ModifierList(modifiers, clock)
-    this = SimpleNamespace(model=model, clock=clock, recipe=recipe, progress=SimpleNamespace(step=0))
+    recipe = ModifierList(modifiers, Clock(1, 4))
+    this = make_run(1, 4, model=model, recipe=recipe)
     recipe.attach(this)
     return this, modifiers["sparsity"]
 

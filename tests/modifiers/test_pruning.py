@@ -562,7 +562,7 @@ def test_from_param_resumes_with_the_levels_it_started_from():
 def test_live_constant_pruning_freezes_a_weight_that_becomes_zero():
     run = bert_run(4, 5)
     zeros = make_sparse(run)
-    modifier = ConstantPruning(live=True)
+    modifier = ConstantPruning(refresh_masks=True)
     modifier.attach(run)
     name = "bert.encoder.layer.0.output.dense.weight"
     for step in simulate(run, modifier):
@@ -580,7 +580,7 @@ def test_live_constant_pruning_freezes_a_weight_that_becomes_zero():
 def test_masks_are_made_anew_until_refresh_until():
     """Updates at 0, 1000, ..., 80000 of 100,000: 81, of which 51 up to the end of the ramp (arXiv:2111.05754)."""
     modifier = MagnitudePruning(
-        final_sparsity=0.9, end="50%", refresh_until="80%", update_frequency="1%", regrowth=True
+        final_sparsity=0.9, end="50%", refresh_until="80%", update_frequency="1%", regrow=True
     )
     levels = modifier.levels_by_step(Clock(1000, 100_000))
     assert list(levels) == list(range(0, 80_001, 1000))
@@ -614,13 +614,13 @@ def test_a_refresh_before_the_end_of_the_ramp_is_refused():
         MagnitudePruning(final_sparsity=0.5, end="50%", refresh_until="40%").window(Clock(10, 100))
 
 
-def regrown(regrowth: bool) -> Tensor:
+def regrown(regrow: bool) -> Tensor:
     """Four weights, half of them pruned; then one of the others shrinks to 0.15, and the masks are made anew."""
     run = matrix_run(torch.tensor([[0.1, 0.2, 0.5, 0.9]]), 10, 10)
     run.optimizer = SimpleNamespace(param_groups=[{"decays": True, "lr": 0.1, "weight_decay": 0.5}])
     modifier = MagnitudePruning(
         final_sparsity=0.5, params=["weight"], end="1 steps", refresh_until="9 steps", update_frequency="1 steps",
-        regrowth=regrowth,
+        regrow=regrow,
     )  # fmt: skip
     modifier.attach(run)
     for step in range(3):

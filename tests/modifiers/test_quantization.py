@@ -65,7 +65,7 @@ def test_training_in_8_bits_begins_and_ranges_freeze_when_they_should():
     for _ in train(this):
         active.append(modifier.logs(this)["quantized"])
         assert modifier.target_reached(this) == bool(active[-1])
-        counts.append(classifier(this).inputs.count)
+        counts.append(classifier(this).input_observer.count)
         scales.append(classifier(this).scale)
     assert active == [0] * 4 + [8] * 8
     assert counts == [0] * 4 + [2, 4, 6, 8] + [8] * 4  # two batches a step
@@ -77,7 +77,7 @@ def test_without_an_end_ranges_freeze_after_training():
     this = quant_run({"quantization": Quantization(start=2.0)})
     list(train(this))
     assert classifier(this).scale is None
-    assert classifier(this).inputs.count == 8
+    assert classifier(this).input_observer.count == 8
     this.recipe.detach(this)
     assert classifier(this).scale is not None
     assert not classifier(this).mode.observing
@@ -130,11 +130,11 @@ def test_the_best_model_keeps_the_ranges_of_its_step(tmp_path):
     for step in train(this):
         if step == 5:
             checkpoint.save_best(this)
-            before, count = this.model.eval()(rows).logits, classifier(this).inputs.count
+            before, count = this.model.eval()(rows).logits, classifier(this).input_observer.count
     assert not this.model.eval()(rows).logits.equal(before)
     checkpoint.load_best(this)
     assert classifier(this).scale is None  # it was not frozen yet
-    assert classifier(this).inputs.count == count == 12
+    assert classifier(this).input_observer.count == count == 12
     assert this.model.eval()(rows).logits.equal(before)
     this.recipe.detach(this)
     assert this.model.eval()(rows).logits.equal(before)
@@ -152,9 +152,9 @@ def test_several_processes_go_on_with_the_mean_of_their_ranges():
     low = None
     for step in train(this):
         if step == 3:
-            low = classifier(this).inputs.low
+            low = classifier(this).input_observer.low
     assert asked == [(2, "mean"), (3, "mean")]  # one reduction a step, and none once the ranges stand still
-    assert classifier(this).inputs.low.equal(low)
+    assert classifier(this).input_observer.low.equal(low)
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_what_matters_least_goes():
 
 
 def test_multiplications_are_another_measure():
-    _, modifier = attach_pruning(final_sparsity=0.49, counted="multiplications", tokens=1000)
+    _, modifier = attach_pruning(final_sparsity=0.49, cost_metric="multiplications", tokens=1000)
     head, neuron = 1000 * 4 * 4 * 8 + 2 * 1000**2 * 4, 1000 * 2 * 8
     assert modifier.target.dense == 4 * (2 * head + 16 * neuron)
     assert modifier.final_sizes == [(1, 16)] * 4  # attention's own products are nearly all of it: neurons can stay
@@ -259,13 +259,13 @@ def test_the_table_is_of_what_is_delivered(tmp_path):
         ({"final_sparsity": 0.5, "latency": "onnxruntime:int8:1x128"}, "is used with target_speedup only"),
         ({"target_speedup": 4}, r"target_speedup=4 needs latency=.*sparsity\.latency=onnxruntime:int8:1x128"),
         ({"target_speedup": 1, "latency": "x.json"}, "target_speedup=1: expected a number above 1"),
-        ({"target_speedup": 4, "latency": "onnx:int8:1x128"}, "latency=onnx:int8:1x128: want ENGINE:PRECISION"),
+        ({"target_speedup": 4, "latency": "onnx:int8:1x128"}, "latency=onnx:int8:1x128: expected ENGINE:PRECISION"),
         ({"target_speedup": 4, "latency": "x.json"}, r"latency=x\.json: there is no such file"),
         (
             {"final_sparsity": 0.5, "score": "firstorder"},
             "score=firstorder: expected .* Did you mean 'first_order'",
         ),
-        ({"final_sparsity": 0.5, "counted": "flops"}, "counted=flops: expected one of parameters, multiplications"),
+        ({"final_sparsity": 0.5, "cost_metric": "flops"}, "cost_metric=flops: expected one of parameters, multiplications"),
         ({"final_sparsity": 0.5, "inter_func": "cubix"}, "inter_func=cubix: expected one of cubic"),
         ({"final_sparsity": 0.5, "multiple": 0}, "multiple=0: expected at least 1"),
         ({"final_sparsity": 0.5, "layers": True}, r"layers=true weighs layers .* write sparsity=structured_global\."),
@@ -334,7 +334,7 @@ def test_the_schedule_can_be_drawn():
     line = Timeline("structured50", clock, ModifierList(config.modifiers(), clock))
     assert [line.level("sparsity", step) for step in (0, 79, 80, 480, 799)] == [0.0, 0.0, 0.0, 0.5, 0.5]
     assert line.level("sparsity", 280) == pytest.approx(0.5 * (1 - 0.5**3))
-    assert [char for *_, char in line.spans("sparsity")] == ["=", "-"]
+    assert [span.mark for span in line.modifiers["sparsity"].spans(clock)] == ["=", "-"]
     speed = configure("recipe=speedup4", "task=sst2").sparsity
     assert speed.levels_by_step(clock)[480] is None
 

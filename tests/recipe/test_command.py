@@ -14,7 +14,8 @@ import torch
 from hydra.core.global_hydra import GlobalHydra
 from transformers import BertConfig
 
-from sparse_xp.recipe.__main__ import cli
+from sparse_xp.cli import run_command
+from sparse_xp.recipe.__main__ import main
 from sparse_xp.recipe.view.matches import abbreviate_names
 from sparse_xp.recipe.zoo import FILES
 from tests.runs import HANGS
@@ -64,7 +65,7 @@ def command(monkeypatch, capsys):
         capsys.readouterr()
         code, said = 0, ""
         try:
-            cli()
+            run_command(main)
         except SystemExit as stop:
             code, said = (1, f"{stop.code}\n") if isinstance(stop.code, str) else (stop.code or 0, "")
         printed = capsys.readouterr()
@@ -100,15 +101,20 @@ def test_a_stub_of_the_zoo_can_be_checked(command, tmp_path, recipe):
             [],
             "old.yaml:5:5: !LearningRateFunctionModifier: LearningRate.shape",
         ),
-        ("GMPruningModifier", "GMPruningModifer", [], "old.yaml:12:5: no modifier !GMPruningModifer. Did you mean"),
-        ("init_lr: 0.01\n", "init_lr: high\n", [], "old.yaml:9:14: init_lr: want a number, not 'high'"),
+        (
+            "GMPruningModifier",
+            "GMPruningModifer",
+            [],
+            "old.yaml:12:5: unknown modifier !GMPruningModifer. Did you mean",
+        ),
+        ("init_lr: 0.01\n", "init_lr: high\n", [], "old.yaml:9:14: init_lr: expected a number, not 'high'"),
         (
             "    end_epoch: 3\n",
             "    end_epoch: 3.5\n",
             [],
             "old.yaml:5:5: LearningRateFunction (epochs 0 to 3.5) and Lea",
         ),
-        ("final_sparsity: 0.5", "final_sparsity: eval(x)", [], "old.yaml:15:21: eval: no variable x."),
+        ("final_sparsity: 0.5", "final_sparsity: eval(x)", [], "old.yaml:15:21: eval: unknown variable x."),
         (
             "",
             "",
@@ -137,7 +143,7 @@ def test_several_files_are_all_checked(command, recipe, tmp_path):
     (tmp_path / "bad.yaml").write_text(RECIPE.replace("GMPruningModifier", "GMPruningModifer", 1))
     code, out, said = command("check", "bad.yaml", recipe, "none.yaml")
     assert (code, out) == (1, OK)
-    assert said.splitlines()[0].startswith("bad.yaml:12:5: no modifier !GMPruningModifer.")
+    assert said.splitlines()[0].startswith("bad.yaml:12:5: unknown modifier !GMPruningModifer.")
     assert "none.yaml: No such file" in said
 
 
@@ -196,7 +202,7 @@ def test_show_as_data(command, recipe):
         "window": [2, 20],
         "start": 2.0,
         "end": 20.0,
-        "but": [],
+        "exclude": [],
         "final_sparsity": 0.7,
         "init_sparsity": 0.0,
         "inter_func": "cubic",
@@ -205,7 +211,7 @@ def test_show_as_data(command, recipe):
         "global_sparsity": False,
         "leave_enabled": True,
         "refresh_until": None,
-        "regrowth": False,
+        "regrow": False,
     }
 
 
@@ -259,10 +265,10 @@ def test_a_converted_recipe_shows_the_same(command, recipe, tmp_path):
     ("words", "message"),
     [
         (["recipe=prund80"], "recipe=prund80: there is no such recipe. Did you mean 'pruned80'?"),
-        (["recipe=pruned80", "train.epoch=3"], "There is no key 'train.epoch'. Did you mean 'epochs'?"),
+        (["recipe=pruned80", "train.epoch=3"], "Unknown key 'train.epoch'. Did you mean 'epochs'?"),
         (["recipe=pruned80", "--args", "a=1"], "--args and --anchors are for a file."),
         (["recipe=pruned80", "--config-dir", "nowhere"], "--config-dir nowhere: there is no such directory."),
-        (["old.yaml", "task=squad"], "task=squad: want one FILE."),
+        (["old.yaml", "task=squad"], "task=squad: expected one FILE."),
         (["old.md"], "recipe.path=old.md: No such file"),
         (["old.yaml", "--png", "no/such/dir/x.png"], "--png no/such/dir/x.png: No such file or directory."),
         (["old.yaml", "--run", "."], "--run .: its curves go into a picture; add --png OUT.png."),
@@ -399,12 +405,13 @@ def test_without_importing_torch():
     ]
     script = f"""
 import sys
-from sparse_xp.recipe.__main__ import cli
+from sparse_xp.cli import run_command
+from sparse_xp.recipe.__main__ import main
 codes = []
 for words, _ in {commands!r}:
     sys.argv = ["recipe", *words]
     try:
-        cli()
+        run_command(main)
         codes.append(0)
     except SystemExit as stop:
         codes.append(1)
@@ -421,5 +428,5 @@ def test_as_a_module(tmp_path):
         [sys.executable, "-m", "sparse_xp.recipe", "check", "bad.yaml"], capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("bad.yaml:12:5: no modifier !Pruning.")
+    assert done.stderr.startswith("bad.yaml:12:5: unknown modifier !Pruning.")
     assert "Traceback" not in done.stderr

@@ -9,13 +9,13 @@ import time
 
 import pytest
 
-from sparse_xp.recipe.expressions import FUNCTIONS, ExpressionError, evaluate, names_in
+from sparse_xp.recipe.expressions import FUNCTIONS, ExpressionError, evaluate_expression, names_in
 
 VARIABLES = {"a": 2, "n": 3, "b": True, "num_epochs": 5, "qat_epochs": 2, "huge": 10**4000, "inf": math.inf}
 
 
 def value(text: str) -> int | float:
-    return evaluate(text, VARIABLES.__getitem__)
+    return evaluate_expression(text, VARIABLES.__getitem__)
 
 
 CASES = {
@@ -59,42 +59,42 @@ def test_value(text, expected):
 
 
 WRONG = {
-    "sparseml a if b else c": "found 'if' at character 3, want an operator",
-    "sparseml 'x'": "found \"'\" at character 1, want a number, a variable or '('",
-    "sparseml pow(a,n)": "no function pow (character 1); there are abs, float, int, max, min, round",
-    "sparseml sum(a, n)": "no function sum (character 1)",
-    "sparseml n.real": "found '.' at character 2, want an operator",
-    "sparseml a < n": "found '<' at character 3, want an operator",
+    "sparseml a if b else c": "found 'if' at character 3, expected an operator",
+    "sparseml 'x'": "found \"'\" at character 1, expected a number, a variable or '('",
+    "sparseml pow(a,n)": "unknown function pow (character 1). Known: abs, float, int, max, min, round",
+    "sparseml sum(a, n)": "unknown function sum (character 1)",
+    "sparseml n.real": "found '.' at character 2, expected an operator",
+    "sparseml a < n": "found '<' at character 3, expected an operator",
     "sparseml a == n": "found '=' at character 3",
     "sparseml a and n": "found 'and' at character 3",
-    "sparseml a) + (b": "found ')' at character 2, want an operator",
-    "sparseml (a, n)": "found ',' at character 3, want ')'",
+    "sparseml a) + (b": "found ')' at character 2, expected an operator",
+    "sparseml (a, n)": "found ',' at character 3, expected ')'",
     "sparseml math.floor(a)": "found '.' at character 5",  # a variable, and then no operator
     "sparseml a[0]": "found '[' at character 2",
-    "empty ": "found the end at character 1, want a number",
-    "end a +": "found the end at character 4, want a number",
-    "end (a": "found the end at character 3, want ')'",
-    "arguments max()": "found ')' at character 5, want a number",
+    "empty ": "found the end at character 1, expected a number",
+    "end a +": "found the end at character 4, expected a number",
+    "end (a": "found the end at character 3, expected ')'",
+    "arguments max()": "found ')' at character 5, expected a number",
     "arguments abs(1, 2)": "abs at character 1 takes one number, not 2",
     "arguments round(1, 2, 3)": "round at character 1: ",
     "arguments round(1.5, 0.5)": "round at character 1: ",
-    "arguments max(a, c=n)": "found '=' at character 9, want ')'",
+    "arguments max(a, c=n)": "found '=' at character 9, expected ')'",
     "function max": "max at character 1 is a function: write max(...)",
     "zero a / (n - 3)": "/ at character 3: division by zero",
     "zero a % 0": "% at character 3: ",
     "zero 0 ** -1": "** at character 3: ",
-    "complex (-8) ** 0.5": "** at character 6: the result is no number up to 1e+15",
-    "size 9**9**9": "the result is no number up to 1e+15",
-    "size 9**9**9**9**9": "the result is no number",
-    "size round(1, -10**9)": "want from -15 to 15 digits, not -1000000000",
-    "size 10**8 * 10**8": "the result is no number up to 1e+15",
-    "size -huge": "the expression: the result is no number",
-    "size huge * huge": "the result is no number",
-    "size (inf)": "the expression: the result is no number",
-    "size inf - inf": "the result is no number",
-    "size int(inf)": "int at character 1: the result is no number",
-    "size 1e999": "1e999 at character 1: the result is no number",
-    "size " + "9" * 900: "at character 1: the result is no number",
+    "complex (-8) ** 0.5": "** at character 6: the result is not a number up to 1e+15",
+    "size 9**9**9": "the result is not a number up to 1e+15",
+    "size 9**9**9**9**9": "the result is not a number",
+    "size round(1, -10**9)": "expected -15 to 15 digits, not -1000000000",
+    "size 10**8 * 10**8": "the result is not a number up to 1e+15",
+    "size -huge": "the expression: the result is not a number",
+    "size huge * huge": "the result is not a number",
+    "size (inf)": "the expression: the result is not a number",
+    "size inf - inf": "the result is not a number",
+    "size int(inf)": "int at character 1: the result is not a number",
+    "size 1e999": "1e999 at character 1: the result is not a number",
+    "size " + "9" * 900: "at character 1: the result is not a number",
     "length " + "1+" * 501 + "1": "an expression of 1003 characters; 1000 are allowed",
     "length " + "a" * 1_000_000: "an expression of 1000000 characters",
     "depth " + "(" * 200 + "a" + ")" * 200: "nested deeper than 50",
@@ -109,7 +109,7 @@ def test_wrong(text, message):
     names = VARIABLES | {"math": 1, "c": 1}
     started = time.process_time()
     with pytest.raises(ExpressionError) as caught:
-        evaluate(text.partition(" ")[2], names.__getitem__)
+        evaluate_expression(text.partition(" ")[2], names.__getitem__)
     assert message in str(caught.value)
     assert len(str(caught.value)) < 200
     assert time.process_time() - started < 2
@@ -117,7 +117,7 @@ def test_wrong(text, message):
 
 def test_names():
     assert names_in("max(a, 1) + round(num_epochs - qat_epochs) * é") == {"a", "num_epochs", "qat_epochs", "é"}
-    assert evaluate("é * 2", {"é": 4}.__getitem__) == 8
+    assert evaluate_expression("é * 2", {"é": 4}.__getitem__) == 8
 
 
 def test_what_a_variable_raises_comes_through():
@@ -201,6 +201,6 @@ def test_soup():
     for _ in range(4000):
         text = "".join(dice.choices(PIECES, k=dice.randrange(30)))
         with contextlib.suppress(ExpressionError):
-            assert abs(evaluate(text, lambda name: 2)) <= 1e15
+            assert abs(evaluate_expression(text, lambda name: 2)) <= 1e15
         names_in(text)
     assert time.process_time() - started < 5

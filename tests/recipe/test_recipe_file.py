@@ -9,7 +9,8 @@ from sparse_xp.modifiers import WeightDecay
 from sparse_xp.recipe.parsed import parse_modifiers
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES, find_model, find_recipe
-from sparse_xp.synthetic.model import build_checkpoint
+from sparse_xp.synthetic.model import build_checkpoint, vocabulary
+from sparse_xp.tasks import all_generated_words
 from tests.runs import SHORT, configure, history
 
 pytestmark = pytest.mark.usefixtures("trained_only")
@@ -63,7 +64,7 @@ def test_a_teacher_that_no_one_asks_is_not_trained():
     [
         ([], "recipe=file needs recipe.path=FILE"),
         (["recipe.path=nowhere.yaml"], "nowhere.yaml: No such file"),
-        (["recipe.path=recipe.json"], "want a file ending in .md, .yaml or .yml"),
+        (["recipe.path=recipe.json"], "expected a file ending in .md, .yaml or .yml"),
         ([TRANSFER, "recipe.args={epochs: 3}"], "names epochs, and the recipe has no such variable"),
         (
             [
@@ -106,7 +107,7 @@ def test_a_table_of_ones_own(tmp_path):
     config = configure("recipe=dense", f"model.checkpoint={ZOO}/pruned90_quant-none", f"zoo={own}")
     assert config.model.checkpoint == str(tmp_path)
     own.write_text("[]")
-    with pytest.raises(UserError, match="want 'models:' and 'recipes:'"):
+    with pytest.raises(UserError, match="expected 'models:' and 'recipes:'"):
         find_model(f"{ZOO}/base-none", str(own))
     with pytest.raises(UserError, match="Did you mean 'nlp/question_answering/obert-base"):
         find_recipe(f"{ZOO}/pruned90_quant-non")
@@ -198,7 +199,7 @@ def test_a_recipe_that_keeps_zeros_refuses_a_dense_checkpoint(tmp_path):
     from sparse_xp.run_directory import unclaim_run
 
     dense = tmp_path / "dense"
-    build_checkpoint(dense)
+    build_checkpoint(dense, vocabulary(all_generated_words()))
     config = configure(*SHORT, "recipe=file", TRANSFER, "teacher=disable", f"model.checkpoint={dense}", QUICK)
     with pytest.raises(UserError, match=r"has 0.0% zeros in __ALL_PRUNABLE__, want at least 5%"):
         run(config, tmp_path / "run")

@@ -82,7 +82,7 @@ NATIVE = {
     "a": LearningRate(init_lr=0.0, final_lr=5e-5, end="10%"),
     "b": WeightDecay(weight_decay=0.01),
     "c": ConstantPruning(min_sparsity=0.8),
-    "d": MagnitudePruning(final_sparsity=0.8, start="10%", end="100%", update_frequency="20 steps", but=["x"]),
+    "d": MagnitudePruning(final_sparsity=0.8, start="10%", end="100%", update_frequency="20 steps", exclude=["x"]),
     "e": Quantization(start="70%", observers_end="90%", exclude=["${x}", "LayerNorm"]),
     "f": Distillation(hardness=1.0),
 }
@@ -166,7 +166,7 @@ def test_t26_stages_follow_one_another():
         ),
         LearningRate(init_lr=0.2, final_lr=0.0, start=4.0, end=7.0),
         Distillation(hardness=1.0, start=4.0),
-        ConstantPruning(params=["__ALL_PRUNABLE__"], start=4.0, live=True, min_sparsity=0.0),
+        ConstantPruning(params=["__ALL_PRUNABLE__"], start=4.0, refresh_masks=True, min_sparsity=0.0),
     ]
     three = read(write(two, both))
     assert three.epochs == 10

@@ -132,7 +132,7 @@ def only(*tags: str):
         ),
         (
             "ConstantPruningModifier {params: __all_prunable__}",
-            ConstantPruning(params=["__ALL_PRUNABLE__"], live=True),
+            ConstantPruning(params=["__ALL_PRUNABLE__"], refresh_masks=True),
         ),
         (
             "ACDCPruningModifier {compression_sparsity: 0.9, start_epoch: 0, end_epoch: 10, update_frequency: 2, params: [a]}",
@@ -212,7 +212,7 @@ def test_t11_the_lower_of_two_levels_wins():
         "GMPruningModifier {params: [], init_sparsity: 0.0, final_sparsity: {0.8: ['re:.*weight'], 0.5: [0.weight]}, "
         "start_epoch: 0, end_epoch: 2, update_frequency: 1}"
     ).modifiers
-    assert [(m.final_sparsity, m.params, m.but) for m in found.values()] == [
+    assert [(m.final_sparsity, m.params, m.exclude) for m in found.values()] == [
         (0.5, ["0.weight"], []),
         (0.8, ["re:.*weight"], ["0.weight"]),
     ]
@@ -258,15 +258,15 @@ def test_names_of_equal_tags():
         (f"GMPruningModifier {{{GRADUAL}, score_type: movement}}", "write !MovementPruningModifier"),
         (f"GMPruningModifier {{{GRADUAL}, score_type: MFAC}}", "write !OBSPruningModifier"),
         (f"GMPruningModifier {{{GRADUAL}, mask_typ: block4}}", "has no mask_typ. Did you mean 'mask_type'?"),
-        (f"GMPruningModifier {{{GRADUAL.replace('params: [a]', 'params: encoder')}}}", "want a list, __ALL__"),
+        (f"GMPruningModifier {{{GRADUAL.replace('params: [a]', 'params: encoder')}}}", "expected a list, __ALL__"),
         ("GMPruningModifier {params: [a]}", "GMPruningModifier needs init_sparsity"),
         ("MFACPruningModifier {params: [a]}", "!OBSPruningModifier has second-order scores"),
         ("EpochRangModifier {start_epoch: 0}", "Did you mean 'EpochRangeModifier'?"),
-        ("EpochRangeModifier {start_epoch: -2, end_epoch: 3}", "start_epoch: want an epoch from 0, or -1"),
-        ("SetWeightDecayModifier {weight_decay: much}", "weight_decay: want a number, not 'much'"),
+        ("EpochRangeModifier {start_epoch: -2, end_epoch: 3}", "start_epoch: expected an epoch from 0, or -1"),
+        ("SetWeightDecayModifier {weight_decay: much}", "weight_decay: expected a number, not 'much'"),
         ("QuantizationModifier {start_epoch: 0, weight_qconfig_kwargs: {a: 1}}", "classes of torch.ao"),
         ("QuantizationModifier {start_epoch: 0, tensorrt: true}", "tensorrt: true is not supported"),
-        ("QuantizationModifier {start_epoch: 0, reduce_range: some}", "reduce_range: want true or false"),
+        ("QuantizationModifier {start_epoch: 0, reduce_range: some}", "reduce_range: expected true or false"),
         ("LayerPruningModifier {layers: [a], start_epoch: 2}", "LayerPruning"),
         ("SetLearningRateModifier {learning_rate: 0.1, param_groups: [0]}", "param_groups: only all of them"),
     ],

@@ -27,7 +27,7 @@ def test_t9_gradients_are_masked_from_the_first_step_on():
     run = bert_run(4, 2)
     with torch.no_grad():
         run.model.get_parameter(NAME)[:, ::2] = 0
-    modifier = ConstantPruning(params=[NAME], live=True)
+    modifier = ConstantPruning(params=[NAME], refresh_masks=True)
     modifier.attach(run)
     for _ in simulate(run, modifier):
         moments = run.optimizer.state[modifier.targets[NAME]]["exp_avg"]

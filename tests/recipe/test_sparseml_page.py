@@ -13,8 +13,9 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 from transformers import BertConfig
 
+from sparse_xp.cli import run_command
 from sparse_xp.places import CONF
-from sparse_xp.recipe.__main__ import cli
+from sparse_xp.recipe.__main__ import main
 from sparse_xp.recipe.tags import TAGS, UNSUPPORTED_TAGS
 from sparse_xp.recipe.zoo import FILES
 from tests.runs import configure
@@ -38,7 +39,7 @@ def answer(words: list[str]) -> str:
     before, sys.argv = sys.argv, ["recipe", *words]
     try:
         with contextlib.redirect_stdout(out):
-            cli()
+            run_command(main)
     except SystemExit as stop:
         out.write(f"{stop.code}\n")
     finally:
@@ -63,7 +64,7 @@ def place(tmp_path, monkeypatch):
 def test_a_command_prints_what_is_shown(line, shown, place, monkeypatch):
     words = shlex.split(line)
     assert words[:3] == ["python", "-m", "sparse_xp.recipe"]
-    from sparse_xp.recipe import show
+    from sparse_xp.recipe.view import show
 
     monkeypatch.setattr(show, "console", show.console.__class__(soft_wrap=True, highlight=False))
     printed = answer(words[3:])

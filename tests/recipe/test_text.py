@@ -137,9 +137,9 @@ def test_pruned70():
     assert found.remarks == []
     lines = PRUNED70.read_text().splitlines()
     for each in found.modifiers:
-        line, column = each.places[""]
+        line, column = each.positions[""]
         assert lines[line - 1][column - 1 :] == f"!{each.name}"
-    assert lines[found.modifiers[3].places["mask_type"][0] - 1] == "    mask_type: [1,4]"
+    assert lines[found.modifiers[3].positions["mask_type"][0] - 1] == "    mask_type: [1,4]"
 
 
 def test_pruned70_and_the_anchor_trap():
@@ -160,7 +160,7 @@ def test_pruned70_and_the_anchor_trap():
 
 def test_pruned70_and_an_unknown_name():
     assert wrong(str(PRUNED70), {"nope": 1}).startswith(
-        f"{PRUNED70}: recipe.args names nope, and the recipe has no such variable. There are: num_epochs, init_lr, "
+        f"{PRUNED70}: recipe.args names nope, and the recipe has no such variable. Known: num_epochs, init_lr, "
     )
     assert "Did you mean 'num_epochs'?" in wrong(str(PRUNED70), "num_epoch=3")
     assert "no such variable" in wrong(str(PRUNED70), {"training_modifiers": []})
@@ -285,7 +285,7 @@ def test_nan_and_dates_are_values():
     found = fields("modifiers:\n- !X {a: .nan, b: 2001-12-14}\n")
     assert isnan(found["a"])
     assert str(found["b"]) == "2001-12-14"
-    assert "no number" in wrong("a: .nan\nmodifiers:\n- !X {e: eval(a * 1)}\n")
+    assert "not a number" in wrong("a: .nan\nmodifiers:\n- !X {e: eval(a * 1)}\n")
 
 
 def test_groups_and_stages_in_order():
@@ -394,26 +394,26 @@ WRONG = {
     "control character": ("a: 1\nb: \x07\n", "2:4", "a character that YAML does not allow (number 7)"),
     "surrogate": ("a: 1\nbc: \ud800\n", "2:5", "a character that YAML does not allow"),
     "unknown variable": ("num: 1\nmodifiers:\n- !X\n  a: eval(nim)\n", "4:6", "nim. Did you mean 'num'?"),
-    "unknown in an expression": ("n: 1\nmodifiers:\n- !X\n  a: eval(n + nn)\n", "4:6", "no variable nn"),
-    "unknown in a variable": ("a: 1\nb: eval(c)" + ONE, "2:4", "no variable c. There are: a, b."),
-    "unknown in a stage": ("a: 1\ns:\n  b: eval(c)\n  modifiers:\n  - !X\n", "3:6", "no variable c"),
+    "unknown in an expression": ("n: 1\nmodifiers:\n- !X\n  a: eval(n + nn)\n", "4:6", "unknown variable nn"),
+    "unknown in a variable": ("a: 1\nb: eval(c)" + ONE, "2:4", "unknown variable c. Known: a, b."),
+    "unknown in a stage": ("a: 1\ns:\n  b: eval(c)\n  modifiers:\n  - !X\n", "3:6", "unknown variable c"),
     "cycle": ("c: eval(a)\na: eval(b)\nb: eval(a + 1)" + ONE, "3:4", "variables that need each other: a -> b -> a"),
     "cycle of one": ("a: eval(a)" + ONE, "1:4", "a -> a"),
     "cycle in a stage": ("s:\n  a: eval(b)\n  b: eval(a)\n  modifiers:\n  - !X\n", "3:6", "a -> b -> a"),
-    "arithmetic with a text": ("a: x\nmodifiers:\n- !X {b: eval(a * 2)}\n", "3:10", "a is 'x', no number"),
+    "arithmetic with a text": ("a: x\nmodifiers:\n- !X {b: eval(a * 2)}\n", "3:10", "a is 'x', not a number"),
     "ternary": ("a: 1\nmodifiers:\n- !X {b: eval(a if a else 2)}\n", "3:10", "found 'if' at character 3"),
     "two evals": ("a: 1\nmodifiers:\n- !X {b: eval(a) + eval(a)}\n", "3:10", "found ')' at character 2"),
     "a list of another name": ("pruning:\n- !X {a: 1}\n", "2:1", "modifiers under 'pruning'"),
     "a modifier of another name": ("pruning: !X {a: 1}\n", "1:10", "modifiers under 'pruning'"),
     "a tagged stage": ("s: !S\n  modifiers:\n  - !X\n", "1:4", "modifiers under 's'"),
-    "no tag": ("modifiers:\n- X:\n    a: 1\n", "2:3", "modifiers holds {'X': {'a': 1}}; want '- !NameModifier'"),
+    "no tag": ("modifiers:\n- X:\n    a: 1\n", "2:3", "modifiers holds {'X': {'a': 1}}; expected '- !NameModifier'"),
     "text": ("modifiers: foo\n", "1:12", "modifiers holds 'foo'"),
     "empty text": ("modifiers: ''\n", "1:12", "modifiers holds ''"),
     "null in the list": ("modifiers:\n- !X\n-\n", "3:2", "modifiers holds None"),
-    "bare list": ("- !X {a: 1}\n", "1:1", "want 'name: value' lines at the top"),
-    "a text": ("just\ntext\n", "1:1", "want 'name: value' lines at the top"),
-    "tag with a list": ("modifiers:\n- !X [1]\n", "2:3", "!X wants 'name: value' lines"),
-    "tag with a text": ("modifiers:\n- !X foo\n", "2:3", "!X wants 'name: value' lines"),
+    "bare list": ("- !X {a: 1}\n", "1:1", "expected 'name: value' lines at the top"),
+    "a text": ("just\ntext\n", "1:1", "expected 'name: value' lines at the top"),
+    "tag with a list": ("modifiers:\n- !X [1]\n", "2:3", "!X needs 'name: value' lines"),
+    "tag with a text": ("modifiers:\n- !X foo\n", "2:3", "!X needs 'name: value' lines"),
     "modifier in a modifier": ("modifiers:\n- !X {a: [!Y {b: 1}]}\n", "2:10", "!Y in a value"),
     "modifier in a variable": ("a: {b: [!Y {b: 1}]}" + ONE, "1:4", "!Y in a value"),
     "newer dialect": ("pruning_modifiers:\n  Magnitude: {a: 1}\n", "2:3", "the later dialect of SparseML 1.6"),
@@ -423,7 +423,7 @@ WRONG = {
     "modifier as a name": ("? !X {a: 1}\n: c\n", "1:3", "a mapping as a name"),
     "list in itself": ("a: &a [*a]" + ONE, "1:4", "found unconstructable recursive node"),
     "python": ("a: !!python/object/apply:os.getcwd []" + ONE, "1:4", "could not determine a constructor"),
-    "python at the top": ("!!python/object:os.x {modifiers: [!X {a: 1}]}\n", "1:1", "want 'name: value' lines"),
+    "python at the top": ("!!python/object:os.x {modifiers: [!X {a: 1}]}\n", "1:1", "expected 'name: value' lines"),
     "binary": ("a: !!binary =\n" + ONE, "1:4", "no recipe has a !!binary"),
     "set": ("a: !!set {b, c}\n" + ONE, "1:4", "no recipe has a !!set"),
     "omap": ("a: !!omap [b: c]\n" + ONE, "1:4", "no recipe has a !!omap"),
@@ -457,11 +457,11 @@ def test_wrong(tmp_path, text, place, message):
 
 FILES = {
     "recipe.md": [
-        (b"# Title\n", "recipe.md: no front matter: want the recipe between two lines '---'"),
+        (b"# Title\n", "recipe.md: no front matter: expected the recipe between two lines '---'"),
         (b"", "recipe.md: no front matter"),
         (b"# Title\n\n ---\na: 1\n", "recipe.md:3:2: front matter that never ends"),
         (b"---\n---\n", "recipe.md: empty"),
-        (b"---\na: 1\n---\n", "recipe.md: no modifiers: want a list such as 'modifiers:'"),
+        (b"---\na: 1\n---\n", "recipe.md: no modifiers: expected a list such as 'modifiers:'"),
     ],
     "recipe.yaml": [
         (b"", "recipe.yaml: empty"),
@@ -486,7 +486,7 @@ def test_wrong_files(tmp_path, name, data, message):
 
 @pytest.mark.parametrize("name", ["recipe", "recipe.json", "recipe.txt", "recipe.MD", "", "md", "x" * 5000, "zoo:a/b"])
 def test_wrong_suffix(name):
-    assert "want a file ending in .md, .yaml or .yml" in wrong(name)
+    assert "expected a file ending in .md, .yaml or .yml" in wrong(name)
 
 
 @pytest.mark.parametrize("name", ["no.yaml", "a\0.yaml", "x" * 5000 + ".md", "\ud800.yml"])

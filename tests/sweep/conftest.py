@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import sparse_xp.run
+from sparse_xp.config import result_hash
+from sparse_xp.run_directory import claim_run, find_finished, remove_temporary_files
 from tests.in_process import command_of
 from tests.sweep.cells import GRID, HEADER
 from tests.tiny import make_result
@@ -39,19 +41,19 @@ def made(monkeypatch):
     def run(config, directory, command=None, show=True):
         if config.recipe.name in calls.broken:
             raise RuntimeError(f"{config.recipe.name} is broken")
-        config_hash = sparse_xp.run.result_hash(config)
-        if finished := sparse_xp.run.find_finished(directory, config_hash):
-            sparse_xp.run.clear(directory)
+        config_hash = result_hash(config)
+        if finished := find_finished(directory, config_hash):
+            remove_temporary_files(directory)
             return finished
         calls[Path(directory).name] = config
         calls.commands[Path(directory).name] = command
-        sparse_xp.run.claim_run(directory)
+        claim_run(directory)
         sparse_xp.run.write_config(config, directory, config_hash)
         names = {"task": config.task.name, "model": config.model.name, "recipe": config.recipe.name}
         result = make_result(**names, seed=config.seed, profile="embedded")
         result.provenance.command = command
         result.write(directory / "result.json")
-        sparse_xp.run.clear(directory)
+        remove_temporary_files(directory)
         return result
 
     monkeypatch.setattr(sparse_xp.run, "run", run)

@@ -155,6 +155,9 @@ def test_a_damaged_study_is_named(data, tmp_path):
     pytest.importorskip("optuna")
     (tmp_path / "s").mkdir()
     (tmp_path / "s/study.db").write_bytes(data)
-    with pytest.raises(UserError, match=r"s/study\.db cannot be used as the study of a search") as caught:
+    with pytest.raises(UserError, match=r"s/study\.db holds what sparse_xp did not write"):
         run_search(SearchSettings(), parse_space(["k=choice(1,2)"]), str(tmp_path / "s"), lambda *_: [])
+    settings = SearchSettings(storage=f"sqlite:///{tmp_path}/s/study.db")
+    with pytest.raises(UserError, match=r"s/study\.db cannot be used as the study of a search") as caught:
+        run_search(settings, parse_space(["k=choice(1,2)"]), str(tmp_path / "s"), lambda *_: [])
     assert len(str(caught.value)) < 600

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 import pytest
 
 from sparse_xp.metrics.scores import entity_scores
-from sparse_xp.synthetic.entities import KINDS, NAMES, NOISE, entity_rows, words
+from sparse_xp.synthetic.entities import KINDS, NAMES, NOISE, entity_rows, tagged_words
 from sparse_xp.synthetic.model import vocabulary
 
 
@@ -36,7 +36,7 @@ def test_splits_share_no_sentence():
         for arguments in (("train", 3000), ("validation", 800))
     )
     assert not train & held
-    with pytest.raises(ValueError, match="split='test'; want one of train, validation"):
+    with pytest.raises(ValueError, match="split='test'; expected one of train, validation"):
         entity_rows("test", 1)
 
 
@@ -96,8 +96,8 @@ def test_one_name_in_a_few_training_sentences_has_a_wrong_tag_and_none_in_evalua
 
 
 def test_every_word_is_in_the_vocabulary():
-    known = set(vocabulary())
-    assert set(words()) <= known
+    known = set(vocabulary(tagged_words()))
+    assert set(tagged_words()) <= known
     used = {token for split in ("train", "validation") for row in entity_rows(split, 3000)["tokens"] for token in row}
     assert used <= known
-    assert set(words()) <= used  # and no word is in the vocabulary for nothing
+    assert set(tagged_words()) <= used  # and no word is in the vocabulary for nothing

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from sparse_xp.synthetic.model import vocabulary
-from sparse_xp.synthetic.pairs import pair_rows
+from sparse_xp.synthetic.pairs import pair_rows, pair_words
 from sparse_xp.synthetic.words import BAD, DISLIKED, GOOD, LIKED
 
 
@@ -38,7 +38,7 @@ def test_the_label_is_what_the_sentences_say():
 
 
 def test_the_vocabulary_has_every_word():
-    known = set(vocabulary())
+    known = set(vocabulary(pair_words()))
     rows = pair_rows("train", 500, 3)
     assert {word for text in rows["first"] + rows["second"] for word in text.split()} <= known
 

@@ -11,14 +11,21 @@ from transformers import AutoModelForQuestionAnswering, AutoTokenizer
 
 from sparse_xp.functional.sparsity import measure_sparsity
 from sparse_xp.synthetic.model import build_checkpoint, vocabulary
-from sparse_xp.synthetic.sentences import question_answering_rows, text_classification_rows
+from sparse_xp.synthetic.sentences import (
+    question_answering_rows,
+    question_words,
+    review_words,
+    text_classification_rows,
+)
 from sparse_xp.synthetic.words import GOOD, LIKED
+
+VOCABULARY = vocabulary(question_words() + review_words())
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     directory = tmp_path_factory.mktemp("tiny") / "sparse"
-    build_checkpoint(directory, sparsity=0.8)
+    build_checkpoint(directory, VOCABULARY, sparsity=0.8)
     return directory
 
 
@@ -82,7 +89,7 @@ def test_classes_are_balanced_and_right():
 
 def test_every_word_is_in_the_vocabulary(checkpoint):
     tokenizer = AutoTokenizer.from_pretrained(checkpoint)
-    assert len(vocabulary()) == len(set(vocabulary())) == len(tokenizer)
+    assert len(VOCABULARY) == len(set(VOCABULARY)) == len(tokenizer)
     texts = text_classification_rows("train", 500)["sentence"]
     rows = question_answering_rows("train", 500)
     for text in {*texts, *rows["context"], *rows["question"]}:
@@ -102,12 +109,12 @@ def test_checkpoint_is_sparse_per_tensor_and_loads_as_stock(checkpoint):
 
 def test_same_arguments_same_bytes(checkpoint, tmp_path):
     state, python = torch.get_rng_state(), random.getstate()
-    build_checkpoint(tmp_path / "again", sparsity=0.8)
+    build_checkpoint(tmp_path / "again", VOCABULARY, sparsity=0.8)
     assert torch.equal(torch.get_rng_state(), state)
     assert random.getstate() == python
     for path in checkpoint.iterdir():
         assert path.read_bytes() == (tmp_path / "again" / path.name).read_bytes(), path.name
-    build_checkpoint(tmp_path / "dense")
+    build_checkpoint(tmp_path / "dense", VOCABULARY)
     dense, sparse = load_file(tmp_path / "dense/model.safetensors"), load_file(checkpoint / "model.safetensors")
     for name, weight in sparse.items():
         assert torch.equal(weight[weight != 0], dense[name][weight != 0])

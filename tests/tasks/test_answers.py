@@ -107,8 +107,8 @@ def test_tags_are_those_of_first_tokens_and_unseen_words_are_outside():
 
 
 def test_words_of_one_entity_are_joined():
-    row = tagging().encode_row([NamedText("text", "the dog, sat")], TOKENIZER, 12)
-    assert row.encodings[0].tokens == ["[CLS]", "the", "dog", ",", "sat", "[SEP]"]
+    row = tagging().encode_row([NamedText("text", "the dog. sat")], TOKENIZER, 12)
+    assert row.encodings[0].tokens == ["[CLS]", "the", "dog", ".", "sat", "[SEP]"]
     logits = np.zeros((6, 5), np.float32)
     logits[1, 1] = logits[2, 2] = logits[3, 0] = logits[4, 3] = math.log(6)
     person, place = tagging().decode(row, {"logits": [logits]}, TOKENIZER, None)

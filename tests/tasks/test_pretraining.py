@@ -164,7 +164,7 @@ def test_every_generated_word_is_in_the_vocabulary():
 
     from sparse_xp.synthetic.model import vocabulary
 
-    known = set(vocabulary())
+    known = set(vocabulary(Pretraining.generated_words()))
     for text in task().generated_rows("train", 300)["text"]:
         assert set(re.findall("[a-z]+", text.lower())) <= known
 

@@ -16,10 +16,11 @@ from sparse_xp.data.batches import collate, evaluation_batches
 from sparse_xp.errors import UserError
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.run import run
+from sparse_xp.settings import Train
 from sparse_xp.training import teacher as module
 from sparse_xp.training.teacher import LiveTeacher, StoredTeacher, TooLarge, fingerprint, make_room, store_logits
 from tests.runs import SHORT, configure
-from tests.tiny import make_bert
+from tests.tiny import make_bert, make_run
 
 pytestmark = pytest.mark.usefixtures("trained_only")
 
@@ -121,16 +122,16 @@ def test_logits_of_other_numerics_are_stored_beside(other):
     model = make_bert()
 
     def name_of(mixed_precision="no", device="cpu", eval_batch_size=8):
-        return fingerprint(
-            SimpleNamespace(
-                accelerator=SimpleNamespace(mixed_precision=mixed_precision, device=torch.device(device)),
-                train=SimpleNamespace(eval_batch_size=eval_batch_size),
-                train_features=SimpleNamespace(_fingerprint="features"),
-                inputs=["input_ids"],
-                task=SimpleNamespace(name="toy", outputs=("logits",)),
-            ),
-            model,
+        this = make_run(
+            1,
+            2,
+            accelerator=SimpleNamespace(mixed_precision=mixed_precision, device=torch.device(device)),
+            train=Train(eval_batch_size=eval_batch_size),
+            train_features=SimpleNamespace(_fingerprint="features"),
+            inputs=["input_ids"],
+            task=SimpleNamespace(name="toy", outputs=("logits",)),
         )
+        return fingerprint(this, model)
 
     assert name_of() == name_of()
     assert name_of(**other) != name_of()
@@ -165,7 +166,7 @@ def test_logits_have_their_room_before_they_are_computed(dense, tmp_path, monkey
         taken.append((path.name, size, path.stat().st_size))
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("sparse_xp.training.teacher.reserve", full)
+    monkeypatch.setattr("sparse_xp.training.teacher.reserve_space", full)
     config = configure(
         *words(dense, "sst2", "recipe=gradual80", "teacher=checkpoint", f"teacher.path={dense / 'sst2'}"),
         f"data.cache={tmp_path}/cache",

@@ -8,9 +8,7 @@ configuration must not load it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.clock import Clock, TimeSpec, parse_time
@@ -28,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sparse_xp.functional.layers import LayerGate
-    from sparse_xp.functional.structured.blocks import Block, LayerMask, LinearMask
+    from sparse_xp.functional.structured.blocks import Block, LayerMask
     from sparse_xp.modifiers.context import HookContext
 
 
@@ -36,12 +34,12 @@ if TYPE_CHECKING:
 class StructuredPruning(Modifier):
     """Zero more and more heads and neurons from ``start`` to ``end``, and remove them after training.
 
-    Target: either ``final_sparsity``, the part to remove of the encoder's ``counted``: ``parameters`` (weights of its
+    Target: either ``final_sparsity``, the part to remove of the encoder's ``cost_metric``: ``parameters`` (weights of its
     six matrices) or ``multiplications`` (for a row of ``tokens``, including both products of attention). Or
     ``target_speedup``, which overrides ``final_sparsity``: how many times as fast as the dense fp32 model of the full
     shape, by a latency table of the engine. ``latency``: ENGINE:PRECISION:ROWSxTOKENS, measured once on this machine
     and cached, or a table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or int8,
-    whichever reaches the target with more left (``target_cpu.settled``).
+    whichever reaches the target with more left (``target_cpu.with_chosen_precision``).
 
     ``score``: the groups with the lowest scores are removed. ``first_order``: |dL/dg| for a gate g on each head and
     neuron, summed over steps with a ``decay``; ``second_order``: its square (sources in ``GateScores``). Both are
@@ -57,7 +55,7 @@ class StructuredPruning(Modifier):
     """
 
     final_sparsity: float | None = None
-    counted: str = "parameters"
+    cost_metric: str = "parameters"
     tokens: int = 128
     target_speedup: float | None = None
     latency: str | None = None
@@ -75,7 +73,7 @@ class StructuredPruning(Modifier):
     def __post_init__(self) -> None:
         super().__post_init__()
         kind = type(self).__name__
-        for name, known in (("counted", COST_METRICS), ("inter_func", tuple(RAMPS))):
+        for name, known in (("cost_metric", COST_METRICS), ("inter_func", tuple(RAMPS))):
             value = getattr(self, name)
             if value not in known:
                 raise ValueError(
@@ -156,7 +154,7 @@ class StructuredPruning(Modifier):
         if self.target_speedup is not None and self.latency is not None:
             return speedup_target(context, self.target_speedup, self.latency, shape, layers)
         assert self.final_sparsity is not None
-        return cost_target(self.final_sparsity, self.counted, self.tokens, shape, layers)
+        return cost_target(self.final_sparsity, self.cost_metric, self.tokens, shape, layers)
 
     def set_final_sizes(self) -> None:
         """Fix the sizes at the end of the schedule, unless the scores decide over them."""
@@ -173,8 +171,12 @@ class StructuredPruning(Modifier):
             self.set_gates()
 
     def before_update(self, context: HookContext) -> None:
+        from sparse_xp.modifiers.structured.gradients import group_gradients, layer_gradients
+
         if self.gate_scores.needs_gradients and not self.target_reached(context):
-            self.gate_scores.add(self.gate_gradients(context), context.accelerator)
+            gradients = group_gradients(context.model, self.blocks, self.score)
+            gradients |= layer_gradients(self.gates, context.accelerator)
+            self.gate_scores.add(gradients, context.accelerator)
         self.zero_removed(context.model, gradients=True)
 
     def after_update(self, context: HookContext) -> None:
@@ -182,14 +184,19 @@ class StructuredPruning(Modifier):
         self.zero_removed(context.model)
 
     def check(self, context: HookContext) -> None:
-        from sparse_xp.functional.structured.removal import count_nonzero_groups
+        from sparse_xp.modifiers.structured.masks import check_removed
 
-        for name, module, mask in self.masked_linears(context.model):
-            if revived := count_nonzero_groups(module, mask):
-                raise RuntimeError(f"{revived} removed weights of {name} are no longer zero at step {context.step}.")
+        check_removed(context.model, self.blocks, self.masks, context.step)
+
+    def zero_removed(self, model: nn.Module, gradients: bool = False) -> None:
+        """Zero the weights of removed groups, or with ``gradients`` their gradients."""
+        from sparse_xp.modifiers.structured.masks import zero_removed
+
+        zero_removed(model, self.blocks, self.masks, gradients)
 
     def detach(self, context: HookContext) -> None:
-        from sparse_xp.functional.structured.removal import is_removed, remove_groups, select_groups
+        from sparse_xp.functional.structured.removal import remove_groups
+        from sparse_xp.modifiers.structured.masks import parameter_cuts
 
         self.check(context)
         for gate in self.gates.values():
@@ -198,14 +205,7 @@ class StructuredPruning(Modifier):
         if not self.masks:
             return
         # Other modifiers cut what they keep about these parameters, such as masks, before the parameters change.
-        cuts: dict[str, Callable[[Tensor], Tensor] | None] = {
-            f"{name}.{parameter}": partial(select_groups, mask=mask)
-            for name, _, mask in self.masked_linears(context.model)
-            for parameter in ("weight", "bias")
-        }
-        removed = tuple(f"{name}." for name, mask in self.masks.items() if is_removed(mask))
-        names = [name for name, _ in context.model.named_parameters()]
-        context.resized(cuts | {name: None for name in names if name.startswith(removed)})
+        context.resized(parameter_cuts(context.model, self.blocks, self.masks))
         remove_groups(context.model, self.masks)
         self.blocks, self.masks = [], {}
 
@@ -214,8 +214,9 @@ class StructuredPruning(Modifier):
     def choose(self, model: PreTrainedModel, share: float) -> None:
         """Extend the masks until ``share`` of the removal is reached. Raises UserError without usable scores."""
         from sparse_xp.functional.structured.scores import without_lowest
+        from sparse_xp.modifiers.structured.masks import full_masks
 
-        self.masks = self.masks or self.full_masks(model)
+        self.masks = self.masks or full_masks(model, self.blocks, self.initial_sizes)
         if share == 0:
             return
         if self.gate_scores.needs_gradients and not self.gate_scores.sums:
@@ -229,21 +230,6 @@ class StructuredPruning(Modifier):
                 without_lowest(score, alive, keep) for score, alive, keep in zip(scores[name], mask, size, strict=True)
             )
             self.masks[name] = heads, neurons
-
-    def full_masks(self, model: nn.Module) -> dict[str, LayerMask]:
-        """Return masks that keep everything."""
-        import torch
-
-        from sparse_xp.functional.structured.blocks import linear_at
-
-        device = linear_at(model, self.blocks[0].up).weight.device
-        return {
-            block.name: (
-                torch.ones(heads, dtype=torch.bool, device=device),
-                torch.ones(neurons, dtype=torch.bool, device=device),
-            )
-            for block, (heads, neurons) in zip(self.blocks, self.initial_sizes, strict=True)
-        }
 
     def group_scores(self, model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the scores of heads [heads] and neurons [neurons] of each layer, float32.
@@ -292,34 +278,6 @@ class StructuredPruning(Modifier):
         """Return the heads and neurons of each layer that are not removed yet."""
         return [(int(heads.sum()), int(neurons.sum())) for heads, neurons in self.masks.values()] or self.initial_sizes
 
-    # Gates and masks
-
-    def gate_gradients(self, context: HookContext) -> dict[str, Tensor]:
-        """Return dL/dg of this step for the gates of heads, neurons and layers; keys as in ``gate_scores``.
-
-        Raises UserError for a frozen Linear.
-        """
-        from sparse_xp.functional.structured.blocks import linear_at
-        from sparse_xp.functional.structured.scores import gate_gradients
-
-        gradients = {}
-        for block in self.blocks:
-            for name, size in ((block.output, block.head_size), (block.down, 1)):
-                module = linear_at(context.model, name)
-                if module.weight.grad is None:
-                    raise UserError(
-                        f"StructuredPruning: {name} does not train, so that score={self.score} knows nothing of what "
-                        "it reads. Let it train, or take score=magnitude."
-                    )
-                gradients[name] = gate_gradients(module.weight, module.weight.grad, size)
-        for name, gate in self.gates.items():
-            if gate.tracks_gradient and gate.value.grad is not None:
-                gradient, gate.value.grad = gate.value.grad, None
-                # The gates are no part of the module that DDP wraps, so their gradients are averaged here.
-                several = context.accelerator.num_processes > 1
-                gradients[name] = context.accelerator.reduce(gradient, "mean") if several else gradient
-        return gradients
-
     def set_gates(self) -> None:
         """Close the gates of removed layers; the others track gradients as long as scores are gathered."""
         from sparse_xp.functional.structured.removal import is_removed
@@ -327,21 +285,6 @@ class StructuredPruning(Modifier):
         tracks_gradient = self.gate_scores.needs_gradients and self.last_update < self.end_of_updates
         for name, gate in self.gates.items():
             gate.set_state(name not in self.masks or not is_removed(self.masks[name]), tracks_gradient)
-
-    def zero_removed(self, model: nn.Module, gradients: bool = False) -> None:
-        """Zero the weights of removed groups, or with ``gradients`` their gradients."""
-        from sparse_xp.functional.structured.removal import zero_groups
-
-        for _, module, mask in self.masked_linears(model):
-            zero_groups(module, mask, gradients)
-
-    def masked_linears(self, model: nn.Module) -> Iterator[tuple[str, nn.Linear, LinearMask]]:
-        """Yield name, module and mask of every Linear, once there are masks."""
-        from sparse_xp.functional.structured.blocks import linear_at
-
-        for block in self.blocks if self.masks else ():
-            for name, mask in block.linear_masks(*self.masks[block.name]).items():
-                yield name, linear_at(model, name), mask
 
     # Log and state
 

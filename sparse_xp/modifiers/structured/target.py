@@ -21,7 +21,7 @@ from sparse_xp.modifiers.quantization import Quantization
 if TYPE_CHECKING:
     from sparse_xp.modifiers.context import HookContext
 
-#: values of the option ``counted``
+#: values of the option ``cost_metric``
 COST_METRICS = ("parameters", "multiplications")
 
 
@@ -30,20 +30,20 @@ class Target:
     """The cost that the encoder may keep.
 
     ``costs``: cost of every size. ``budget``: the most that may be left. ``dense``: cost of the full model.
-    ``counted``: what the costs count, None for milliseconds. ``description``: the options behind it, for messages.
+    ``cost_metric``: what the costs count, None for milliseconds. ``description``: the options behind it, for messages.
     """
 
     costs: Costs
     budget: float
     dense: float
-    counted: str | None
+    cost_metric: str | None
     description: str
 
     def describe(self, cost: float) -> str:
         """Return what a ``cost`` means, as the end of a sentence that begins with "has"."""
-        if self.counted is None:
+        if self.cost_metric is None:
             return f"{self.dense / cost:.2f} times the speed of dense fp32"
-        return f"{1 - cost / self.dense:.1%} fewer {self.counted} than its full shape"
+        return f"{1 - cost / self.dense:.1%} fewer {self.cost_metric} than its full shape"
 
     def check_reachable(self, sizes: Sequence[Size], multiple: int, layers: bool, source: str) -> None:
         """Raise UserError if an encoder of these ``sizes`` meets the budget already, or cannot meet it.
@@ -97,15 +97,15 @@ def check_latency(kind: str, latency: str) -> None:
         raise ValueError(f"{kind}.latency={latency}: there is no such file. python -m sparse_xp.latency makes one.")
 
 
-def cost_target(final_sparsity: float, counted: str, tokens: int, shape: LayerShape, layers: int) -> Target:
+def cost_target(final_sparsity: float, cost_metric: str, tokens: int, shape: LayerShape, layers: int) -> Target:
     """Return the target of removing ``final_sparsity`` of the parameters or multiplications of the full encoder.
 
     The full encoder has so many ``layers`` of ``shape``. ``tokens``: length of the row whose multiplications count.
     """
-    costs = multiplication_costs(shape, tokens) if counted == "multiplications" else parameter_costs(shape)
+    costs = multiplication_costs(shape, tokens) if cost_metric == "multiplications" else parameter_costs(shape)
     dense = costs.total([(shape.heads, shape.neurons)] * layers)
-    description = f"StructuredPruning: final_sparsity={final_sparsity:g} of the {counted}"
-    return Target(costs, (1 - final_sparsity) * dense, dense, counted, description)
+    description = f"StructuredPruning: final_sparsity={final_sparsity:g} of the {cost_metric}"
+    return Target(costs, (1 - final_sparsity) * dense, dense, cost_metric, description)
 
 
 def speedup_target(context: HookContext, target_speedup: float, latency: str, shape: LayerShape, layers: int) -> Target:

@@ -176,7 +176,7 @@ def expected_zeros(line: Timeline, model: nn.Module, matches: Matches) -> dict[i
 
     zeros: dict[int, float] = {}
     for name, modifier in line.of(Pruning).items():
-        excluded = select_parameters(model, modifier.but)
+        excluded = select_parameters(model, modifier.exclude)
         targets = {key: p for key, p in select_parameters(model, modifier.params).items() if key not in excluded}
         total = sum(parameter.numel() for parameter in targets.values())
         in_targets = 0.0

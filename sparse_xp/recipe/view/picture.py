@@ -37,10 +37,11 @@ def logged_steps(run: Path) -> list[dict[str, Any]]:
     return steps
 
 
-def steps_per_epoch(run: Path) -> int:
+def measured_steps_per_epoch(run: Path) -> int:
     """Return how many optimizer steps an epoch of a run has. Raises UserError if it has logged none."""
     last = logged_steps(run)[-1]
-    return round(last["step"] / last["epoch"])
+    step, epoch = float(last["step"]), float(last["epoch"])
+    return round(step / epoch)
 
 
 def draw(line: Timeline, path: Path, run: Path | None = None) -> None:

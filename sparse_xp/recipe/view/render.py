@@ -87,7 +87,7 @@ def epoch_table(line: Timeline) -> list[str]:
     for moment in line.moments():
         last = moment.step == line.clock.total_steps - 1
         cells = ["last step" if last else f"{moment.epoch:g}", "-" if moment.rate is None else f"{moment.rate:.3g}"]
-        cells += [sparsity_text(line.modifiers, name, moment.sparsity[name]) for name in pruners]
+        cells += [scheduled_sparsity_text(line.modifiers, name, moment.sparsity[name]) for name in pruners]
         cells += [moment.quantization] if moment.quantization else []
         rows.append([*cells, *([] if moment.hardness is None else [f"{moment.hardness:g}"])])
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
@@ -96,6 +96,6 @@ def epoch_table(line: Timeline) -> list[str]:
     return ["", *lines, *gains]
 
 
-def sparsity_text(modifiers: Mapping[str, Modifier], name: str, sparsity: float | None) -> str:
+def scheduled_sparsity_text(modifiers: Mapping[str, Modifier], name: str, sparsity: float | None) -> str:
     """Return a scheduled sparsity, or the word of the modifier for one that the weights decide."""
     return modifiers[name].display.unknown_sparsity if sparsity is None else f"{sparsity:.2%}"

@@ -18,7 +18,7 @@ from sparse_xp.choices import check_overrides
 from sparse_xp.cli import quote_paths
 from sparse_xp.clock import Clock
 from sparse_xp.compose import to_object
-from sparse_xp.config import Config
+from sparse_xp.config import Config, register
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
 from sparse_xp.history import read_history
@@ -27,7 +27,7 @@ from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.places import CONF
 from sparse_xp.recipe.check import in_order, load_recipe
 from sparse_xp.recipe.file import resolve
-from sparse_xp.recipe.view.picture import draw, steps_per_epoch
+from sparse_xp.recipe.view.picture import draw, measured_steps_per_epoch
 from sparse_xp.recipe.view.render import bar_lines, epoch_table, timeline_data
 from sparse_xp.recipe.view.timeline import Timeline
 from sparse_xp.recipe.zoo import STUB
@@ -44,7 +44,7 @@ def show_recipe(options: argparse.Namespace) -> None:
         if not options.png:
             raise UserError(f"--run {options.run}: its curves go into a picture; add --png OUT.png.")
         check_history(Path(options.run))
-        options.steps_per_epoch = steps_per_epoch(Path(options.run))
+        options.steps_per_epoch = measured_steps_per_epoch(Path(options.run))
     config = compose_overrides(options) if are_overrides(options.recipe[0]) else None
     line = timeline_of_config(config, options.steps_per_epoch) if config else timeline_of_file(options)
     matches = matches_of(options, line, config)
@@ -99,6 +99,7 @@ def compose_config(overrides: list[str], config_dir: str | None = None) -> Confi
         if not Path(config_dir).is_dir():
             raise UserError(f"--config-dir {config_dir}: there is no such directory.")
         overrides = [*overrides, f"hydra.searchpath=['file://{Path(config_dir).resolve()}']"]
+    register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="show"):
         overrides = quote_paths(overrides)
         check_overrides(overrides)
