@@ -31,7 +31,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from sparse_xp.argv_checks import find_malformed_argument, unknown_config_name
-from sparse_xp.choices import check_config_files, check_overrides, config_directories, overrides_in
+from sparse_xp.choices import check_overrides, config_directories, overrides_in
 from sparse_xp.cli import quote_paths
 from sparse_xp.command_help import help_text, welcome_text
 from sparse_xp.compose import to_object
@@ -49,6 +49,7 @@ from sparse_xp.run_directory import CHECKPOINTS, checkpoints, unclaim_run, write
 from sparse_xp.sweep.commands import command_of, in_sweep, with_teacher_path
 from sparse_xp.sweep.teachers import dense_run
 from sparse_xp.target_cpu import start_note
+from sparse_xp.user_config import check_config_files
 
 register()
 

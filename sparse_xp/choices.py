@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -163,27 +162,3 @@ def _registered_options(group: str) -> Iterator[str]:
         node = node.get(part) if isinstance(node, dict) else None
     if isinstance(node, dict):
         yield from (name.removesuffix(".yaml") for name, each in node.items() if not isinstance(each, dict))
-
-
-def check_config_files(argv: Sequence[str], folders: Sequence[Path]) -> None:
-    """Raise UserError for a file of the user that ``argv`` names and that is too large or not a YAML mapping.
-
-    Files that those files name are checked by Hydra.
-    """
-    from sparse_xp.recipe.loader import read_mapping
-
-    names = [value for before, value in zip(["", *argv], argv, strict=False) if before in ("--config-name", "-cn")]
-    names += [argument.partition("=")[2] for argument in argv if argument.startswith(("--config-name=", "-cn="))]
-    for argument in overrides_in(argv):
-        key, equals, value = argument.lstrip("+").partition("=")
-        if equals and len(value) < 1000:
-            names += [f"{key.partition('@')[0]}/{each.strip()}" for each in value.split(",")]
-    for folder in folders:
-        for name in names:
-            path = folder / (name if name.endswith(".yaml") else f"{name}.yaml")
-            try:
-                exists = os.path.lexists(path)
-            except ValueError:
-                continue
-            if exists and len(name) < 255:
-                read_mapping(path)

@@ -9,11 +9,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sparse_xp.console import silence_libraries
 from sparse_xp.errors import UserError
 from sparse_xp.functional.measured import Sparsity
+from sparse_xp.models.config_files import read_config
+from sparse_xp.models.heads import check_labels
+from sparse_xp.models.loading import load_model
+from sparse_xp.models.tokenizers import load_tokenizer
+from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.result import Deployment
 from sparse_xp.settings import Data, Export
 from sparse_xp.tasks.base import Task
+from sparse_xp.tasks.features import make_features
+from sparse_xp.tasks.rows import load_rows
 
 if TYPE_CHECKING:
     from sparse_xp.evaluation import EvalContext
@@ -69,16 +77,8 @@ def load_trained(
     """
     import torch
 
-    from sparse_xp.console import silence_libraries
     from sparse_xp.evaluation import EvalContext
     from sparse_xp.functional.quant_file import load_quantization
-    from sparse_xp.models.config_files import read_config
-    from sparse_xp.models.heads import check_labels
-    from sparse_xp.models.loading import load_model
-    from sparse_xp.models.tokenizers import load_tokenizer
-    from sparse_xp.recipe.inherit import removed_layers
-    from sparse_xp.tasks.features import make_features
-    from sparse_xp.tasks.rows import load_rows
 
     silence_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sparse_xp.cli import parse_key_values, require_keys, run_command
-from sparse_xp.console import say
+from sparse_xp.console import say, silence_libraries
 from sparse_xp.errors import UserError
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.locks import file_lock
@@ -27,7 +27,6 @@ def main(argv: list[str]) -> None:
     require_keys(values, "model", "out")
     source, out = Path(values["model"]), Path(values["out"])
     check_replaceable(out, is_empty, "Name a directory that is not there yet.")
-    from sparse_xp.console import silence_libraries
     from sparse_xp.functional.structured.config import removal_summary
     from sparse_xp.functional.structured.loading import expand_model
     from sparse_xp.models.reduced import load_reduced_model

@@ -37,6 +37,7 @@ from sparse_xp.history import read_history
 from sparse_xp.places import CONF
 from sparse_xp.recipe.file import resolve
 from sparse_xp.renamed_keys import current_task_fields
+from sparse_xp.report.run_report import write_report
 from sparse_xp.result import RESULT, TRAINED, Deployment, Result, deployment_summary, result_summary
 from sparse_xp.run_directory import CHECKPOINTS, DIRECTORIES, enclosing_kind, remove_temporary_files
 from sparse_xp.settings import Data, Export
@@ -91,7 +92,6 @@ def export_run(directory: Path, overrides: list[str], out: Path | None) -> Deplo
 def _export_locked_run(directory: Path, overrides: list[str], out: Path | None) -> Deployment:
     # The run's wing is imported late: it loads torch.
     from sparse_xp.delivery import MOVE_AWAY
-    from sparse_xp.report.run_report import write_report
 
     path = find_result(directory)
     task, data, settings, batch = parts_of_run(directory, overrides)

@@ -21,6 +21,7 @@ from sparse_xp.deployment.latency_table import LatencyTable, is_latency_table, p
 from sparse_xp.errors import UserError
 from sparse_xp.files.ownership import check_replaceable
 from sparse_xp.functional.cost_model import LayerShape
+from sparse_xp.models.source import resolve_checkpoint
 from sparse_xp.settings import Model
 
 KEYS = ("model", "latency", "out")
@@ -54,7 +55,6 @@ def shape_of_checkpoint(checkpoint: str) -> tuple[LayerShape, int]:
     from transformers import AutoConfig, AutoModel
 
     from sparse_xp.functional.structured.config import full_shape, removed_layer_numbers
-    from sparse_xp.models.source import resolve_checkpoint
 
     config = AutoConfig.from_pretrained(resolve_checkpoint(Model(name="model", checkpoint=checkpoint), Path()))
     model_class: Any = AutoModel  # transformers leaves from_config untyped

@@ -24,6 +24,7 @@ from sparse_xp.result import Result
 from sparse_xp.run_directory import ERROR, claim_run, find_finished, is_run, remove_temporary_files, stored_hash
 from sparse_xp.target_cpu import with_chosen_precision
 from sparse_xp.training.environment import device_name, make_accelerator, precision_name, start_tracker
+from sparse_xp.training.optimizer import parameter_groups
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -135,7 +136,6 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -
     import torch
 
     from sparse_xp.training import checkpoint
-    from sparse_xp.training.optimizer import parameter_groups
     from sparse_xp.training.state import TrainingWrapper
 
     accelerator = this.accelerator

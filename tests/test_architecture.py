@@ -7,6 +7,7 @@ package of ``sparse_xp``) or a module at the top of the package.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -14,10 +15,11 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sparse_xp"
 
-#: from the ground up; docs/architecture.md says what the rooms are
-FLOORS: dict[str, tuple[str, ...]] = {
-    "ground": ("clock", "console", "errors", "metrics", "places", "schema", "text", "chart"),
-}
+#: the table of docs/architecture.md, from the ground up: the rooms of each floor
+FLOORS: dict[str, set[str]] = {}
+for _line in (PACKAGE.parent / "docs/architecture.md").read_text(encoding="utf-8").splitlines():
+    if _match := re.fullmatch(r"\| (\d+ [\w ,]+) \| `(\w+)` \| .* \|", _line):
+        FLOORS.setdefault(_match[1], set()).add(_match[2])
 
 
 def modules() -> dict[str, Path]:
@@ -94,6 +96,7 @@ def test_no_module_imports_itself_on_a_detour():
 
 
 def test_every_room_has_a_floor():
+    assert len(FLOORS) > 10
     listed = [name for rooms in FLOORS.values() for name in rooms]
     assert sorted(listed) == sorted({room(module) for module in MODULES})
 
@@ -124,7 +127,7 @@ def test_modifiers_see_the_protocol_and_not_the_loop():
 def test_a_name_at_the_top_of_a_module_means_one_thing():
     owners = defaultdict(list)
     for module, tree in TREES.items():
-        for node in tree.body:  # type: ignore[attr-defined]
+        for node in tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
                 owners[node.name].append(module)
     assert len(owners) > 800
@@ -134,4 +137,72 @@ def test_a_name_at_the_top_of_a_module_means_one_thing():
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.count(".") == 1])
 def test_modules_say_what_they_are(module):
-    assert ast.get_docstring(TREES[module]) or not TREES[module].body  # type: ignore[arg-type, attr-defined]
+    assert ast.get_docstring(TREES[module]) or not TREES[module].body
+
+
+#: libraries that take seconds to load, or are extras: only these are reasons for an import inside a function
+HEAVY = frozenset(
+    "accelerate datasets matplotlib numpy onnx onnxruntime onnxscript openvino optuna pyarrow scipy seqeval sentencex sklearn sqlalchemy "
+    "tokenizers torch transformers wandb".split()
+)
+
+
+def at_the_top(body: list[ast.stmt]) -> list[ast.Import | ast.ImportFrom]:
+    """The imports that are executed when a module is loaded."""
+    found: list[ast.Import | ast.ImportFrom] = []
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found.append(node)
+        elif (isinstance(node, ast.If) and not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")) or isinstance(node, ast.Try):
+            found += at_the_top(node.body)
+    return found
+
+
+def imported_by(node: ast.Import | ast.ImportFrom) -> set[str]:
+    """The modules of the package that an import loads, their packages among them, or the library."""
+    if isinstance(node, ast.Import):
+        names = {alias.name for alias in node.names}
+    else:
+        names = {full if (full := f"{node.module}.{a.name}") in MODULES else str(node.module) for a in node.names}
+    return {name if name in MODULES else name.split(".")[0] for name in names}
+
+
+def loads() -> dict[str, set[str]]:
+    """For each module the heavy libraries that loading it loads."""
+    above = {name: set[str]().union(*map(imported_by, at_the_top(tree.body))) for name, tree in TREES.items()}
+    for module, names in above.items():
+        parents = {".".join(name.split(".")[:i]) for name in {*names, module} for i in range(2, name.count(".") + 1)}
+        above[module] = names | (parents & set(MODULES)) - {module}
+    heavy = {module: names & HEAVY for module, names in above.items()}
+    grew = True
+    while grew:
+        grew = False
+        for module, names in above.items():
+            more = heavy[module].union(*(heavy[name] for name in names if name in MODULES))
+            grew |= more != heavy[module]
+            heavy[module] = more
+    return heavy
+
+
+def test_imports_inside_functions_are_there_for_heavy_libraries_only():
+    heavy, light, inside = loads(), [], 0
+    assert "torch" in heavy["sparse_xp.training.loop"]
+    for module, tree in TREES.items():
+        for function in ast.walk(tree):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import | ast.ImportFrom):
+                    inside += 1
+                    for name in imported_by(node):
+                        if not (heavy[name] if name in MODULES else {name} & HEAVY) - heavy[module]:
+                            light.append(f"{module}.{function.name} imports {name}")
+    assert inside > 100
+    assert light == []
+
+
+@pytest.mark.parametrize(
+    "command", ["__main__", "benchmark", "export", "latency", "predict", "recipe.__main__", "verify"]
+)
+def test_a_command_is_checked_before_anything_heavy_is_loaded(command):
+    assert loads()[f"sparse_xp.{command}"] - {"numpy", "tokenizers"} == set()

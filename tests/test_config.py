@@ -313,7 +313,10 @@ def squad(**fields: Any) -> QuestionAnswering:
         (lambda: Model(name="x", checkpoint="x", attn_implementation="spda"), "Did you mean 'sdpa'?"),
         (lambda: TinyModel(name="x", sparsity=1), "model.sparsity=1"),
         (lambda: TinyModel(name="x", hidden=10, heads=4), "model.hidden=10 is not a multiple of model.heads=4"),
-        (lambda: Teacher(source="denze"), "teacher.source=denze: expected one of none, disable, dense, checkpoint, self"),
+        (
+            lambda: Teacher(source="denze"),
+            "teacher.source=denze: expected one of none, disable, dense, checkpoint, self",
+        ),
         (lambda: Teacher(path="x"), "teacher.path=x is not used by teacher=none; write teacher=checkpoint."),
         (lambda: Log(tracker="wandbb"), "Did you mean 'wandb'?"),
         (lambda: Log(mode="on"), "log.mode=on: expected one of offline, online."),

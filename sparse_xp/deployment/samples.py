@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparse_xp.cpu import this_cpu
+from sparse_xp.data.batches import collate
 from sparse_xp.deployment.bundle import LogitLimits, read_deployment, read_task
 from sparse_xp.deployment.engines import Batch, pad_to_shape
 from sparse_xp.deployment.onnx_file import EXPORT_AGAIN, library_errors
@@ -42,7 +43,6 @@ def write_samples(
     ``shape``: the rows and tokens that the file takes, None where any number will do.
     """
     # torch is imported late: reading samples must not load it
-    from sparse_xp.data.batches import collate
 
     directory.mkdir()
     total = len(subject.eval_features)

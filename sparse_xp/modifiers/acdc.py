@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from sparse_xp.modifiers.context import HookContext
 
 
-def is_dense(now: float, start: float, end: float, phase: float) -> bool:
+def is_dense_phase(now: float, start: float, end: float, phase: float) -> bool:
     """Whether ``now`` lies in a dense phase; all in epochs, ``phase`` > 0 is the length of a phase.
 
     Phases alternate from ``start``, dense first. Before ``start`` all is dense; a dense phase that would not be over
@@ -81,7 +81,7 @@ class ACDCPruning(Pruning):
         start, end = self.window(clock)
         # A phase is one step at least, and the last dense one is over when the last step begins: no run ends dense.
         phase = max(clock.epoch(1), clock.to_epochs(self.update_frequency, "ACDCPruning.update_frequency"))
-        return is_dense(
+        return is_dense_phase(
             clock.epoch(step), start, min(end, clock.epoch(clock.total_steps) - 0.999 * clock.epoch(1)), phase
         )
 

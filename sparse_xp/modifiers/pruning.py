@@ -162,7 +162,9 @@ class ConstantPruning(Pruning):
         return [Span(self.window(clock)[0], clock.end, HOLDS)]
 
     def before_step(self, context: HookContext) -> None:
-        if (self.refresh_masks or not self.masks) and context.clock.epoch(context.step) >= self.window(context.clock)[0]:
+        if (self.refresh_masks or not self.masks) and context.clock.epoch(context.step) >= self.window(context.clock)[
+            0
+        ]:
             self.masks = {name: weight.detach() != 0 for name, weight in self.targets.items()}
 
 

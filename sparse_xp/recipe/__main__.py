@@ -14,6 +14,9 @@ from __future__ import annotations
 import argparse
 
 from sparse_xp.cli import Parser, run_command
+from sparse_xp.recipe.check import check_recipes
+from sparse_xp.recipe.convert import convert_recipe
+from sparse_xp.recipe.view.show import show_recipe
 
 
 def make_parser() -> Parser:
@@ -62,7 +65,7 @@ def steps_option(text: str) -> int:
 def main(argv: list[str]) -> None:
     """Run the command with these arguments.
 
-    Each subcommand imports its own code: ``check`` needs no Hydra, and none of them torch (but for ``show --model``).
+    None of them loads torch, except ``show --model``.
     """
     parser = make_parser()
     options, rest = parser.parse_known_args(argv)
@@ -71,16 +74,10 @@ def main(argv: list[str]) -> None:
     if options.command == "show":
         options.recipe += rest  # overrides behind an option
     if options.command == "check":
-        from sparse_xp.recipe.check import check_recipes
-
         check_recipes(options.files, options.args, strict=options.strict, anchors=options.anchors, zoo=options.zoo)
     elif options.command == "show":
-        from sparse_xp.recipe.view.show import show_recipe
-
         show_recipe(options)
     else:
-        from sparse_xp.recipe.convert import convert_recipe
-
         text = convert_recipe(options.file, options.args, anchors=options.anchors, zoo=options.zoo, name=options.name)
         print(text, end="")
 

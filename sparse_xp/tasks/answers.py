@@ -85,5 +85,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     """Return probabilities over the last dimension."""
     import numpy as np
 
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    return powers / powers.sum(-1, keepdims=True)
+    powers: np.ndarray = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities: np.ndarray = powers / powers.sum(-1, keepdims=True)
+    return probabilities

@@ -28,7 +28,7 @@ def _is_text(found: DataType) -> bool:
 def _is_text_or_integer(found: DataType) -> bool:
     from pyarrow import types
 
-    return _is_text(found) or types.is_integer(found)
+    return _is_text(found) or bool(types.is_integer(found))
 
 
 def _is_integer(found: DataType) -> bool:

@@ -208,7 +208,7 @@ class Pretraining(Task):
     def answer_count(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
         if metric != "accuracy":
             return None  # a loss
-        return sum(label != IGNORED for labels in features["labels"] for label in labels)
+        return sum(int(label != IGNORED) for labels in features["labels"] for label in labels)
 
     def text_names(self) -> list[tuple[str, ...]]:
         return [(self.text, "text")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,7 +16,6 @@ from sparse_xp.settings import Data, Train
 from sparse_xp.tasks import QuestionAnswering
 from sparse_xp.tasks.features import make_features
 from sparse_xp.training.loop import steps_of_epoch
-from sparse_xp.training.state import Run
 from tests.tiny import WORDS, make_run, make_tokenizer
 
 
@@ -135,7 +133,6 @@ def test_the_steps_of_a_run_differ_by_epoch_and_by_seed_and_are_the_same_when_it
     def steps(seed: int, epoch: int) -> list[list[list[int]]]:
         accelerator = SimpleNamespace(process_index=0, num_processes=1)
         run = make_run(10, 20, seed=seed, lengths=[5] * 40, train=Train(batch_size=4), accelerator=accelerator)
-        run.shuffled_batches = partial(Run.shuffled_batches, run)
         return steps_of_epoch(run, epoch)
 
     four = [steps(42, 0), steps(42, 1), steps(43, 0), steps(43, 1)]

@@ -11,7 +11,7 @@ from torch import nn
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ACDCPruning, ConstantPruning
-from sparse_xp.modifiers.acdc import is_dense
+from sparse_xp.modifiers.acdc import is_dense_phase
 from sparse_xp.modifiers.hooks import ModifierList
 from tests.simulation import bert_run, matrix_run, num_zeros, simulate, through_a_file
 from tests.tiny import make_run
@@ -57,7 +57,7 @@ def phases(run: Any, modifier: ACDCPruning) -> str:
     ],
 )
 def test_phases(now, start, end, phase, expected):
-    assert is_dense(now, start, end, phase) is expected
+    assert is_dense_phase(now, start, end, phase) is expected
 
 
 @pytest.mark.parametrize(

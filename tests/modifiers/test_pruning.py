@@ -579,9 +579,7 @@ def test_live_constant_pruning_freezes_a_weight_that_becomes_zero():
 
 def test_masks_are_made_anew_until_refresh_until():
     """Updates at 0, 1000, ..., 80000 of 100,000: 81, of which 51 up to the end of the ramp (arXiv:2111.05754)."""
-    modifier = MagnitudePruning(
-        final_sparsity=0.9, end="50%", refresh_until="80%", update_frequency="1%", regrow=True
-    )
+    modifier = MagnitudePruning(final_sparsity=0.9, end="50%", refresh_until="80%", update_frequency="1%", regrow=True)
     levels = modifier.levels_by_step(Clock(1000, 100_000))
     assert list(levels) == list(range(0, 80_001, 1000))
     assert sum(step <= 50_000 for step in levels) == 51

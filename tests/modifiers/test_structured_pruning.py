@@ -265,7 +265,10 @@ def test_the_table_is_of_what_is_delivered(tmp_path):
             {"final_sparsity": 0.5, "score": "firstorder"},
             "score=firstorder: expected .* Did you mean 'first_order'",
         ),
-        ({"final_sparsity": 0.5, "cost_metric": "flops"}, "cost_metric=flops: expected one of parameters, multiplications"),
+        (
+            {"final_sparsity": 0.5, "cost_metric": "flops"},
+            "cost_metric=flops: expected one of parameters, multiplications",
+        ),
         ({"final_sparsity": 0.5, "inter_func": "cubix"}, "inter_func=cubix: expected one of cubic"),
         ({"final_sparsity": 0.5, "multiple": 0}, "multiple=0: expected at least 1"),
         ({"final_sparsity": 0.5, "layers": True}, r"layers=true weighs layers .* write sparsity=structured_global\."),

@@ -28,7 +28,9 @@ class Bomb:
 @pytest.fixture
 def this(tmp_path):
     """A run of 10 steps that prunes, at step 5."""
-    recipe = ModifierList({"sparsity": MagnitudePruning(final_sparsity=0.5, start=0, update_frequency=0.0)}, Clock(5, 10))
+    recipe = ModifierList(
+        {"sparsity": MagnitudePruning(final_sparsity=0.5, start=0, update_frequency=0.0)}, Clock(5, 10)
+    )
     fields = {"model": make_bert(), "recipe": recipe, "directory": tmp_path, "device": torch.device("cpu")}
     context = make_run(5, 10, **fields, origin="rows", progress=Progress(step=5))
     recipe.attach(context)

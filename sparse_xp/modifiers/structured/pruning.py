@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 class StructuredPruning(Modifier):
     """Zero more and more heads and neurons from ``start`` to ``end``, and remove them after training.
 
-    Target: either ``final_sparsity``, the part to remove of the encoder's ``cost_metric``: ``parameters`` (weights of its
-    six matrices) or ``multiplications`` (for a row of ``tokens``, including both products of attention). Or
+    Target: either ``final_sparsity``, the part to remove of the encoder's ``cost_metric``: ``parameters`` (weights of
+    its six matrices) or ``multiplications`` (for a row of ``tokens``, including both products of attention). Or
     ``target_speedup``, which overrides ``final_sparsity``: how many times as fast as the dense fp32 model of the full
     shape, by a latency table of the engine. ``latency``: ENGINE:PRECISION:ROWSxTOKENS, measured once on this machine
     and cached, or a table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or int8,

@@ -13,9 +13,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from sparse_xp.console import silence_libraries
+from sparse_xp.data.hub import is_local_checkpoint
 from sparse_xp.errors import UserError
+from sparse_xp.models.config_files import read_config
+from sparse_xp.models.loading import load_model
 from sparse_xp.modifiers import ConstantPruning, LayerPruning, Modifier
 from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.recipe.view.timeline import Timeline
 from sparse_xp.recipe.zoo import STUB, find_model
 from sparse_xp.tasks import Task
@@ -102,12 +107,6 @@ def build_model(task: Task, checkpoint: str, *, with_weights: bool) -> nn.Module
     """Return the model with the head of ``task``; without weights on the meta device."""
     import torch
     import transformers
-
-    from sparse_xp.console import silence_libraries
-    from sparse_xp.data.hub import is_local_checkpoint
-    from sparse_xp.models.config_files import read_config
-    from sparse_xp.models.loading import load_model
-    from sparse_xp.recipe.inherit import removed_layers
 
     silence_libraries()
     is_local_checkpoint(checkpoint)

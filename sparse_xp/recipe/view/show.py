@@ -27,6 +27,7 @@ from sparse_xp.modifiers.learning_rate import DrivesRate
 from sparse_xp.places import CONF
 from sparse_xp.recipe.check import in_order, load_recipe
 from sparse_xp.recipe.file import resolve
+from sparse_xp.recipe.view.matches import match_patterns
 from sparse_xp.recipe.view.picture import draw, measured_steps_per_epoch
 from sparse_xp.recipe.view.render import bar_lines, epoch_table, timeline_data
 from sparse_xp.recipe.view.timeline import Timeline
@@ -114,7 +115,6 @@ def matches_of(options: argparse.Namespace, line: Timeline, config: Config | Non
     if not options.model:
         return None
     # torch is imported late: a time line needs none
-    from sparse_xp.recipe.view.matches import match_patterns
 
     return match_patterns(line, task_of_model(options, config), options.model, options.zoo)
 
