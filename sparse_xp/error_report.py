@@ -163,8 +163,8 @@ def unknown_key_message(where: str, key: str, known: list[str]) -> str:
         return f"Unknown key '{where}': it is called '{where.removesuffix(key)}{new}' now."
     if key in RETIRED_TASK_FIELDS and where == f"task.{key}":
         return (
-            f"Unknown key '{where}': the numbers of recipes are in conf/hyperparameters.yaml now. Write train.*, seed= or "
-            "teacher.distillation.* on the command line, or in a recipe of your own."
+            f"Unknown key '{where}': the numbers of recipes are in conf/hyperparameters.yaml now. Write train.*, seed= "
+            "or teacher.distillation.* on the command line, or in a recipe of your own."
         )
     return f"Unknown key '{where}'.{did_you_mean(key, known)} The keys there: {', '.join(known) or 'none'}."
 

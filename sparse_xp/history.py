@@ -77,8 +77,8 @@ class History:
         earlier = [line for line in read_history(self.path, lines) if line["step"] <= step] if step else []
         if len(earlier) < lines:
             raise UserError(
-                f"{self.path} is damaged (it has {len(earlier)} of the {lines} lines up to step {step}). Restore it, or "
-                f"move {self.path.parent} away: the same command makes the run anew."
+                f"{self.path} is damaged (it has {len(earlier)} of the {lines} lines up to step {step}). Restore it, "
+                f"or move {self.path.parent} away: the same command makes the run anew."
             )
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
         self.lines = len(earlier)
@@ -88,7 +88,7 @@ class History:
         return read_history(self.path, 0) if os.path.lexists(self.path) else []
 
     def sync(self) -> None:
-        """Flush what was logged to the disk: a checkpoint is about to record how many lines there are."""
+        """Flush what was logged to the disk: a checkpoint is about to record the number of lines."""
         if self.active and self.path.exists():
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sparse_xp.modifiers.pruning import GradualPruning, Pruning
+from sparse_xp.modifiers.gradual_pruning import GradualPruning
+from sparse_xp.modifiers.pruning import Pruning
 from tests.tiny import make_bert, make_run
 
 

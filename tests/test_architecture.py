@@ -103,8 +103,9 @@ def test_every_room_has_a_floor():
 
 def test_every_room_imports_only_from_the_floors_below():
     number = {name: i for i, rooms in enumerate(FLOORS.values()) for name in rooms}
+    files = {module: path.relative_to(PACKAGE) for module, path in MODULES.items()}
     upward = [
-        f"{MODULES[importer].relative_to(PACKAGE)} takes {', '.join(names)} from {MODULES[imported].relative_to(PACKAGE)}"
+        f"{files[importer]} takes {', '.join(names)} from {files[imported]}"
         for importer, taken in ARROWS.items()
         for imported, names in taken.items()
         if room(importer) != room(imported) and number[room(imported)] >= number[room(importer)]
@@ -142,8 +143,8 @@ def test_modules_say_what_they_are(module):
 
 #: libraries that take seconds to load, or are extras: only these are reasons for an import inside a function
 HEAVY = frozenset(
-    "accelerate datasets matplotlib numpy onnx onnxruntime onnxscript openvino optuna pyarrow scipy seqeval sentencex sklearn sqlalchemy "
-    "tokenizers torch transformers wandb".split()
+    "accelerate datasets matplotlib numpy onnx onnxruntime onnxscript openvino optuna pyarrow scipy seqeval sentencex "
+    "sklearn sqlalchemy tokenizers torch transformers wandb".split()
 )
 
 
@@ -151,9 +152,10 @@ def at_the_top(body: list[ast.stmt]) -> list[ast.Import | ast.ImportFrom]:
     """The imports that are executed when a module is loaded."""
     found: list[ast.Import | ast.ImportFrom] = []
     for node in body:
+        for_types = isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
         if isinstance(node, ast.Import | ast.ImportFrom):
             found.append(node)
-        elif (isinstance(node, ast.If) and not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")) or isinstance(node, ast.Try):
+        elif isinstance(node, ast.If | ast.Try) and not for_types:
             found += at_the_top(node.body)
     return found
 

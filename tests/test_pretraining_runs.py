@@ -101,7 +101,7 @@ def test_pruning_upstream_resumes_exactly(prepared, tmp_path, monkeypatch):
         "train.eval_every=8 steps",
         "train.epochs=2",
         "sparsity.update_frequency=3 steps",
-        "task.whole_words=true",
+        "task.whole_word_mask=true",
         "teacher.distillation.token_share=0.5",
     )
     real, calls = checkpoint.save, []

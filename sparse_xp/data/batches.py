@@ -28,7 +28,8 @@ def lengths_of(features: Dataset) -> list[int]:
         return [len(tokens) for tokens in features["input_ids"]]
     import pyarrow.compute
 
-    return pyarrow.compute.list_value_length(features.data.column("input_ids")).to_pylist()
+    lengths: list[int] = pyarrow.compute.list_value_length(features.data.column("input_ids")).to_pylist()
+    return lengths
 
 
 def epoch_seed(seed: int, epoch: int) -> int:

@@ -75,7 +75,7 @@ def read_records(path: Path, limits: Limits = DEFAULT_LIMITS, arrow: bool = Fals
     if suffix == ".parquet":
         table = read_table(path, limits)
         with explain_arrow_errors(path):
-            records = table.to_pylist()
+            records: list[Any] = table.to_pylist()
     else:
         text = read_text(path, limits)
         records = READERS[suffix](path, text, arrow) if text.strip() else []
@@ -85,9 +85,6 @@ def read_records(path: Path, limits: Limits = DEFAULT_LIMITS, arrow: bool = Fals
     if all(isinstance(record, UserError) for record in records):
         raise records[0]
     return records
-
-
-# JSON
 
 
 def _odd_value(columns: dict[str, list[Any]]) -> str:
@@ -110,9 +107,6 @@ def _odd_value(columns: dict[str, list[Any]]) -> str:
             good, bad = (middle, bad) if fits(values[:middle]) else (good, middle)
         return f"column '{name}' is not of one type in all rows: row {bad - 1} is of another than those above it "
     return "a column is not of one type in all rows "
-
-
-# Text
 
 
 READERS: dict[str, Callable[[Path, str, bool], list[Record]]] = {

@@ -40,7 +40,9 @@ def read_config(checkpoint: str, revision: str | None, what: str = "model") -> P
     if os.path.isdir(checkpoint):
         check_config(Path(checkpoint) / "config.json")
     with explain_loading_errors(f"{what} {checkpoint}", checkpoint, "config.json"):
-        config = AutoConfig.from_pretrained(checkpoint, revision=revision, **from_pretrained_options(checkpoint))
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            checkpoint, revision=revision, **from_pretrained_options(checkpoint)
+        )
         # Both fail on a damaged file, and then within this block.
         label_names_of(config)
         if os.path.isdir(checkpoint):

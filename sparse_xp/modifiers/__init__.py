@@ -14,7 +14,7 @@ from sparse_xp.modifiers.parameters import SetParam as SetParam
 from sparse_xp.modifiers.parameters import TrainableParams as TrainableParams
 from sparse_xp.modifiers.per_layer_distillation import PerLayerDistillation as PerLayerDistillation
 from sparse_xp.modifiers.pruning import ConstantPruning as ConstantPruning
-from sparse_xp.modifiers.pruning import MagnitudePruning as MagnitudePruning
+from sparse_xp.modifiers.gradual_pruning import MagnitudePruning as MagnitudePruning
 from sparse_xp.modifiers.quantization import Quantization as Quantization
 from sparse_xp.modifiers.rewinding import RewoundLearningRate as RewoundLearningRate
 from sparse_xp.modifiers.structured.pruning import StructuredPruning as StructuredPruning

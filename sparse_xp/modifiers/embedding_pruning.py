@@ -15,7 +15,7 @@ from sparse_xp.functional.cost_model import interpolate_size
 from sparse_xp.functional.schedules import RAMPS, share_due
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.gradient_scores import GateScores, all_finite, check_score
-from sparse_xp.modifiers.pruning import updates_window
+from sparse_xp.modifiers.gradual_pruning import updates_window
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.modifiers.gradient_scores import unscaled
-from sparse_xp.modifiers.pruning import GradualPruning
+from sparse_xp.modifiers.gradual_pruning import GradualPruning
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers.pruning import GradualPruning
+from sparse_xp.modifiers.gradual_pruning import GradualPruning
 
 if TYPE_CHECKING:
     from torch import Tensor

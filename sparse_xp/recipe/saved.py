@@ -15,7 +15,7 @@ import yaml
 from sparse_xp.clock import Clock
 from sparse_xp.modifiers import ConstantPruning, LayerPruning, Modifier, Quantization, ScheduledLearningRate
 from sparse_xp.modifiers.base import OneTime
-from sparse_xp.modifiers.pruning import GradualPruning
+from sparse_xp.modifiers.gradual_pruning import GradualPruning
 from sparse_xp.recipe.convert import Dumper
 from sparse_xp.recipe.inherit import is_inherited
 from sparse_xp.recipe.loader import TaggedMapping

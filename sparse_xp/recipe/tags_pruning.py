@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from sparse_xp.modifiers import Modifier
-from sparse_xp.modifiers.pruning import FROM_PARAM, GradualPruning
+from sparse_xp.modifiers.gradual_pruning import FROM_PARAM, GradualPruning
 from sparse_xp.recipe.fields import (
     Fields,
     to_boolean,

@@ -70,7 +70,7 @@ def word_parts(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     special = set(tokenizer.all_special_tokens)
     pieces = any(token.startswith("##") for token in vocabulary)
     if not pieces and not any(token.startswith("Ġ") for token in vocabulary):
-        raise UserError("task.whole_words=true: this tokenizer does not show in a token whether it begins a word.")
+        raise UserError("task.whole_word_mask=true: this tokenizer does not show in a token whether it begins a word.")
     continues = np.zeros(max(vocabulary.values()) + 1, bool)
     for token, number in vocabulary.items():
         if token not in special:

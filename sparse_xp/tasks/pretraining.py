@@ -34,9 +34,9 @@ MASK_TOKENS = ("[MASK]", "<mask>")
 class Pretraining(Task):
     """Masked language modelling of the documents in column ``text`` (Devlin et al. 2019, section 3.1).
 
-    A document becomes rows of whole sentences with a separator between them. The share ``masked`` of the tokens, or of
-    the whole words (``whole_words``), is to be guessed. Training rows are masked anew in each epoch, evaluation rows
-    once, equally for every model with that vocabulary. ``layout``: ``documents``, one a row, or ``wikitext``, one line
+    A document becomes rows of whole sentences with a separator between them. The share ``mlm_probability`` of the
+    tokens, or of the whole words (``whole_word_mask``), is to be guessed. Training rows are masked anew in each epoch,
+    evaluation rows once, equally for every model with that vocabulary. ``layout``: ``documents``, one a row, or ``wikitext``, one line
     a row. ``language``: whose rules say where a sentence ends. ``data_seed``: seeds the order of documents, the pairs
     and the masks of evaluation rows; runs that differ only in ``seed`` share them.
     """
@@ -46,8 +46,8 @@ class Pretraining(Task):
     text: str = "text"
     layout: str = "documents"
     language: str = "en"
-    masked: float = 0.15
-    whole_words: bool = False
+    mlm_probability: float = 0.15
+    whole_word_mask: bool = False
     data_seed: int = 42
 
     model_class: ClassVar[str] = "AutoModelForMaskedLM"
@@ -72,8 +72,8 @@ class Pretraining(Task):
                 f"task.layout={self.layout}: expected documents or wikitext."
                 f"{did_you_mean(self.layout, ('documents', 'wikitext'))}"
             )
-        if not 0 < self.masked < 1:
-            raise ValueError(f"task.masked={self.masked}: expected a fraction between 0 and 1.")
+        if not 0 < self.mlm_probability < 1:
+            raise ValueError(f"task.mlm_probability={self.mlm_probability}: expected a fraction between 0 and 1.")
 
     @property
     def batch_columns(self) -> tuple[str, ...]:
@@ -148,12 +148,13 @@ class Pretraining(Task):
         from sparse_xp.tasks.masking import fixed_tokens, mask_token_of, mask_tokens, word_parts
 
         fixed, mask, size = fixed_tokens(tokenizer), mask_token_of(tokenizer), len(tokenizer)
-        parts = word_parts(tokenizer) if self.whole_words else None
+        parts = word_parts(tokenizer) if self.whole_word_mask else None
 
         def apply(tokens: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
             continues = None if parts is None else parts[tokens]
             maskable = ~np.isin(tokens, fixed)
-            return mask_tokens(tokens, maskable, np.random.default_rng(seed), self.masked, mask, size, continues)
+            generator = np.random.default_rng(seed)
+            return mask_tokens(tokens, maskable, generator, self.mlm_probability, mask, size, continues)
 
         return apply
 

@@ -27,18 +27,18 @@ class QuestionAnswering(Task):
     """Find the answer to ``question`` in ``context``: one start and one end logit per token.
 
     Long contexts are cut into windows of ``max_length`` tokens that overlap by ``doc_stride``. The answer of a
-    question is the best of the ``n_best`` starts times ``n_best`` ends of all its windows, at most
+    question is the best of the ``n_best_size`` starts times ``n_best_size`` ends of all its windows, at most
     ``max_answer_length`` tokens long.
 
-    ``no_answer`` (SQuAD v2, arXiv:1806.03822): a question may have none. The model then points at [CLS]; the answer is
-    empty if [CLS] scores more than ``null_threshold`` above the best span.
+    ``version_2_with_negative`` (SQuAD v2, arXiv:1806.03822): a question may have no answer. The model then points at
+    [CLS]; the answer is empty if [CLS] scores more than ``null_score_diff_threshold`` above the best span.
     """
 
     max_length: int = 384
     doc_stride: int = 128
-    no_answer: bool = False
-    null_threshold: float = field(default=0.0, metadata=NOT_IN_FEATURES)
-    n_best: int = field(default=20, metadata=NOT_IN_FEATURES)
+    version_2_with_negative: bool = False
+    null_score_diff_threshold: float = field(default=0.0, metadata=NOT_IN_FEATURES)
+    n_best_size: int = field(default=20, metadata=NOT_IN_FEATURES)
     max_answer_length: int = field(default=30, metadata=NOT_IN_FEATURES)
     metric: str = field(default="f1", metadata=NOT_IN_FEATURES)
     question: str = "question"
@@ -57,8 +57,8 @@ class QuestionAnswering(Task):
         super().__post_init__()
         if not 0 <= self.doc_stride < self.max_length:
             raise ValueError(f"task.doc_stride={self.doc_stride}: expected 0 to task.max_length={self.max_length}.")
-        if self.n_best < 1 or self.max_answer_length < 1:
-            raise ValueError("task.n_best and task.max_answer_length: expected at least 1.")
+        if self.n_best_size < 1 or self.max_answer_length < 1:
+            raise ValueError("task.n_best_size and task.max_answer_length: expected at least 1.")
 
     def columns(self) -> list[str]:
         return [self.id, self.question, self.context, self.answers]
@@ -138,7 +138,7 @@ class QuestionAnswering(Task):
         return question_words()
 
     def generated_rows(self, split: str, rows: int) -> Rows:
-        generated = question_answering_rows(split, rows, unanswerable=1 / 3 if self.no_answer else 0.0)
+        generated = question_answering_rows(split, rows, unanswerable=1 / 3 if self.version_2_with_negative else 0.0)
         return {
             column: generated[name]
             for column, name in zip(self.columns(), ("id", "question", "context", "answers"), strict=True)
@@ -164,10 +164,11 @@ class QuestionAnswering(Task):
         if train:
             answers = rows[self.answers]
             without = [i for i, answer in enumerate(answers) if not answer["text"]]
-            if without and not self.no_answer:
+            if without and not self.version_2_with_negative:
                 raise UserError(
                     f"task {self.name}: training row {first + without[0]} (id {rows[self.id][without[0]]}) has no "
-                    "answer; SQuAD v1.1 answers every question. Leave such rows out, or write task.no_answer=true."
+                    "answer; SQuAD v1.1 answers every question. Leave such rows out, or write "
+                    "task.version_2_with_negative=true."
                 )
             positions = [
                 answer_position(answers[row], offset, span)
@@ -207,7 +208,7 @@ class QuestionAnswering(Task):
             best = best_span(
                 outputs["start_logits"][i][here],
                 outputs["end_logits"][i][here],
-                self.n_best,
+                self.n_best_size,
                 self.max_answer_length,
             )
             # A question has no answer if no window has one: the window with the lowest score for [CLS] counts.
@@ -217,9 +218,9 @@ class QuestionAnswering(Task):
                 start, end, best_scores[row] = best
                 texts[row] = contexts[row][offsets[start][0] : offsets[end][1]]
         golds = [answer["text"] for answer in rows[self.answers]]
-        if self.no_answer:
+        if self.version_2_with_negative:
             margins = [null - score for null, score in zip(null_scores, best_scores, strict=True)]
-            return scores.squad_v2_scores(texts, margins, golds, self.null_threshold)
+            return scores.squad_v2_scores(texts, margins, golds, self.null_score_diff_threshold)
         return scores.squad_scores(dict(zip(ids, texts, strict=True)), dict(zip(ids, golds, strict=True)))
 
     def answer_count(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
@@ -255,8 +256,8 @@ class QuestionAnswering(Task):
     def decode(self, row: EncodedRow, outputs: Outputs, tokenizer: Tokenizer, top: int | None) -> dict[str, Any]:
         """Return the answer with its characters of the context; ``score`` multiplies its start and end probability.
 
-        The softmax is over the tokens of the context and [CLS] in the answer's own window. With ``no_answer`` an
-        answer may be empty, from 0 to 0.
+        The softmax is over the tokens of the context and [CLS] in the answer's own window. With
+        ``version_2_with_negative`` an answer may be empty, from 0 to 0.
         """
         import numpy as np
 
@@ -271,10 +272,11 @@ class QuestionAnswering(Task):
             # As in ``score``: the window with the lowest score for [CLS] says whether there is no answer.
             if (score := float(starts[0] + ends[0])) < null_score:
                 null_score, empty = score, {**empty, "score": float(start_chances[0] * end_chances[0])}
-            span = best_span(starts[here], ends[here], self.n_best, self.max_answer_length)
+            span = best_span(starts[here], ends[here], self.n_best_size, self.max_answer_length)
             if span and span[2] > best_score:
                 i, j, best_score = span
                 begin, stop = encoding.offsets[first + i][0], encoding.offsets[first + j][1]
                 probability = float(start_chances[1 + i] * end_chances[1 + j])
                 answer = {"score": probability, "start": begin, "end": stop, "answer": row.text[begin:stop]}
-        return empty if self.no_answer and null_score - best_score > self.null_threshold else answer
+        unanswered = null_score - best_score > self.null_score_diff_threshold
+        return empty if self.version_2_with_negative and unanswered else answer

@@ -268,7 +268,7 @@ def test_features_are_made_again_when_something_that_shapes_them_changes(featuri
     assert not made
 
 
-@pytest.mark.parametrize("changes", [{"metric": "exact_match"}, {"n_best": 5}, {"max_answer_length": 7}])
+@pytest.mark.parametrize("changes", [{"metric": "exact_match"}, {"n_best_size": 5}, {"max_answer_length": 7}])
 def test_what_only_reads_predictions_does_not_make_features_again(featurise, changes):
     featurise()
     _, made = featurise(**changes)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-import sparse_xp.run
 from sparse_xp.config import result_hash
+from sparse_xp.run import write_config
 from sparse_xp.run_directory import claim_run, find_finished, remove_temporary_files
 from tests.in_process import command_of
 from tests.sweep.cells import GRID, HEADER
@@ -48,7 +48,7 @@ def made(monkeypatch):
         calls[Path(directory).name] = config
         calls.commands[Path(directory).name] = command
         claim_run(directory)
-        sparse_xp.run.write_config(config, directory, config_hash)
+        write_config(config, directory, config_hash)
         names = {"task": config.task.name, "model": config.model.name, "recipe": config.recipe.name}
         result = make_result(**names, seed=config.seed, profile="embedded")
         result.provenance.command = command
@@ -56,7 +56,7 @@ def made(monkeypatch):
         remove_temporary_files(directory)
         return result
 
-    monkeypatch.setattr(sparse_xp.run, "run", run)
+    monkeypatch.setattr("sparse_xp.__main__.run", run)
     return calls
 
 

@@ -49,7 +49,7 @@ def test_a_span_and_its_score():
 
 
 def test_the_best_window_wins_and_an_empty_answer_needs_all_of_them():
-    task = qa(no_answer=True)
+    task = qa(version_2_with_negative=True)
     row = question(task, "who?", "the dog sat on the red mat in the hat .")
     assert len(row.encodings) > 1
     starts = [np.zeros(len(encoding), np.float32) for encoding in row.encodings]

@@ -8,7 +8,7 @@ from sparse_xp.tasks import TASKS
 from tests.runs import configure
 
 #: fields that may change without a change of the features: cached features are found again
-AFTER_FEATURES = {"metric", "metrics", "n_best", "max_answer_length", "null_threshold"}
+AFTER_FEATURES = {"metric", "metrics", "n_best_size", "max_answer_length", "null_score_diff_threshold"}
 
 
 @pytest.mark.parametrize("name", ["squad", "sst2", "conll2003", "wikipedia", "wikipedia_mlm"])

@@ -76,5 +76,5 @@ def test_a_tokenizer_without_marks_or_masks_is_refused():
     plain = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel({"a": 0, "b": 1}, unk_token="a")))
     with pytest.raises(UserError, match="mask token"):
         mask_token_of(plain)
-    with pytest.raises(UserError, match="whole_words"):
+    with pytest.raises(UserError, match="whole_word_mask"):
         word_parts(plain)

@@ -87,7 +87,7 @@ def masked_batch(rows, seed, **more):
     width = 6
     tokens = torch.tensor([[2, 5 + row % 10, 6, 7, 3, 0] for row in rows])
     batch = {"input_ids": tokens, "attention_mask": torch.tensor([[1, 1, 1, 1, 1, 0]]).expand(len(rows), width)}
-    return task(Pretraining, masked=0.5, **more).apply_dynamic_masking(batch, rows, seed, TOKENIZER)
+    return task(Pretraining, mlm_probability=0.5, **more).apply_dynamic_masking(batch, rows, seed, TOKENIZER)
 
 
 def test_masks_depend_on_seed_and_row_and_on_nothing_else():
@@ -139,7 +139,7 @@ def test_batches_of_documents_are_of_like_size(tmp_path):
     ("fields", "message"),
     [
         ({"layout": "wikitexts"}, "Did you mean 'wikitext'"),
-        ({"masked": 0}, "task.masked=0"),
+        ({"mlm_probability": 0}, "task.mlm_probability=0"),
         ({"metric": "f1"}, "task.metric='f1': expected accuracy"),
         ({"random_next": 2}, "task.random_next=2"),
     ],

@@ -195,7 +195,7 @@ def test_the_best_of_all_windows_is_the_answer(predictions):
 @pytest.mark.parametrize(("null_logits", "exact_match"), [([9.0, 1.0, 9.0], 100.0), ([9.0, 7.0, 9.0], 0.0)])
 def test_the_null_score_is_the_lowest_of_all_windows(null_logits, exact_match):
     """As in SQuAD v2's reference code: one window that is sure of its span is enough for an answer."""
-    rows, task = make_rows(("who", CONTEXT, "red")), make_task(**WINDOWS, no_answer=True)
+    rows, task = make_rows(("who", CONTEXT, "red")), make_task(**WINDOWS, version_2_with_negative=True)
     features, outputs = peaked(task, rows)
     for logits in outputs.values():
         for values, null in zip(logits, null_logits, strict=True):
@@ -244,7 +244,7 @@ def test_other_names_of_columns():
         ({"doc_stride": 32}, r"task\.doc_stride=32: expected 0 to task\.max_length=32"),
         ({"doc_stride": -1}, r"task\.doc_stride=-1"),
         ({"max_length": 7, "doc_stride": 2}, r"task\.max_length=7: expected at least 8"),
-        ({"n_best": 0}, r"task\.n_best"),
+        ({"n_best_size": 0}, r"task\.n_best_size"),
         ({"max_answer_length": 0}, r"task\.max_answer_length"),
         ({"metric": "accuracy"}, r"task\.metric='accuracy': expected one of f1, exact_match"),
         ({"max_train_samples": 0}, r"task\.max_train_samples=0: expected at least 1, or null"),

@@ -18,7 +18,7 @@ from sparse_xp.functional.schedules import RAMPS, share_due
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.display import Display, LoggedNumber, Span, held_spans
 from sparse_xp.modifiers.gradient_scores import GateScores, all_finite, check_score
-from sparse_xp.modifiers.pruning import updates_window
+from sparse_xp.modifiers.gradual_pruning import updates_window
 from sparse_xp.modifiers.structured.target import COST_METRICS, Target, check_target, cost_target, speedup_target
 
 if TYPE_CHECKING:

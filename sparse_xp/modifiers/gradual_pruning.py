@@ -1,0 +1,260 @@
+"""Pruning along a sparsity schedule: ``GradualPruning``, and ``MagnitudePruning``, its simplest score.
+
+A subclass of ``GradualPruning`` implements ``scores``; ``movement`` and ``obs`` are the others. The curves are in
+``sparse_xp.functional.schedules``, the masks in ``sparse_xp.functional.masks``. torch is imported late, inside the
+hooks: composing a configuration must not load it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from sparse_xp.clock import Clock, TimeSpec, parse_time
+from sparse_xp.errors import did_you_mean
+from sparse_xp.functional.patterns import check_n_m, parse_mask_type
+from sparse_xp.functional.schedules import RAMPS, progress, scheduled_sparsity, update_due
+from sparse_xp.modifiers.display import Span, held_spans
+from sparse_xp.modifiers.pruning import Pruning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparse_xp.modifiers.context import HookContext
+
+#: the value of ``init_sparsity`` that starts from the zeros of the checkpoint; SparseML's spelling
+FROM_PARAM = "__FROM_PARAM__"
+
+
+def updates_window(kind: str, written: TimeSpec, start: float, end: float, clock: Clock) -> tuple[float, float]:
+    """Return the window of a modifier that acts in single steps; its end is the beginning of the last such step.
+
+    A window that ends with the run ends at its last step, so that the last update happens inside the run. ``kind``
+    and ``written``, the start as configured, are for the message. Raises ValueError for a start after that step.
+    """
+    last = clock.epoch(clock.total_steps - 1)
+    if start > last:
+        raise ValueError(
+            f"{kind}: start={written} is after the beginning of the last step "
+            f"(epoch {last:g} of {clock.end:g}): nothing would be pruned."
+        )
+    return start, max(start, min(end, last))
+
+
+@dataclass(kw_only=True)
+class GradualPruning(Pruning):
+    """Base of modifiers that increase the sparsity of their targets from ``start`` to ``end``.
+
+    At every update the weights with the lowest ``scores`` are masked. The sparsity follows ``inter_func`` from
+    ``init_sparsity`` to ``final_sparsity`` (Zhu & Gupta 2017, arXiv:1710.01878, eq. 1), and the last update sets
+    exactly ``final_sparsity``. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
+
+    ``start``, ``end``: the times of the first and of the last update.
+    ``params``, ``exclude``: as in ``Pruning``.
+    ``final_sparsity``: the fraction of zeros at ``end``, strictly between 0 and 1.
+    ``init_sparsity``: the fraction of zeros at ``start``. ``__FROM_PARAM__`` starts from the zeros that each target
+    has then, or that all of them have together with ``global_sparsity``. A target with more zeros than
+    ``final_sparsity`` is held at ``final_sparsity`` from the start.
+    ``inter_func``: the curve: ``cubic``, ``linear`` or ``inverse_cubic``.
+    ``update_frequency``: the time between two updates.
+    ``mask_type``: ``unstructured``, ``block4`` (groups of 4 inputs), ``[1, 4]``, or ``N:M`` (keep N of each M inputs).
+    ``global_sparsity``: compare the scores of all targets, instead of pruning each target to the same sparsity.
+    ``leave_enabled``: hold the masks until the end of the run. If false, the first step after ``end`` drops them, and
+    pruned weights train again.
+    ``refresh_until``: after ``end``, recompute the masks at ``final_sparsity`` every ``update_frequency`` until this
+    time. None (the default): the masks of ``end`` are final.
+    """
+
+    final_sparsity: float
+    init_sparsity: Any = 0.0
+    inter_func: str = "cubic"
+    update_frequency: TimeSpec = 0.05
+    mask_type: Any = "unstructured"
+    global_sparsity: bool = False
+    leave_enabled: bool = True
+    refresh_until: TimeSpec = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        kind = type(self).__name__
+        if not 0 < self.final_sparsity < 1:
+            raise ValueError(
+                f"{kind}.final_sparsity={self.final_sparsity}: expected a fraction strictly between 0 and 1"
+                f"{', such as 0.8 for 80 %' if self.final_sparsity >= 1 else ''} (recipe.sparsity= sets it)."
+            )
+        init = self.init_sparsity
+        number = isinstance(init, int | float) and not isinstance(init, bool)
+        if init != FROM_PARAM and not (number and 0 <= init <= self.final_sparsity):
+            raise ValueError(
+                f"{kind}.init_sparsity={init}: expected a fraction from 0 to final_sparsity={self.final_sparsity}, "
+                f"or {FROM_PARAM} for the zeros of the checkpoint."
+            )
+        if self.inter_func not in RAMPS:
+            raise ValueError(
+                f"{kind}.inter_func={self.inter_func!r}: expected one of {', '.join(RAMPS)}."
+                f"{did_you_mean(self.inter_func, RAMPS)}"
+            )
+        parse_time(self.update_frequency, f"{kind}.update_frequency")
+        if self.refresh_until is not None:
+            parse_time(self.refresh_until, f"{kind}.refresh_until")
+            if not self.leave_enabled:
+                raise ValueError(f"{kind}.refresh_until: with leave_enabled=false there are no masks to recompute.")
+        self.pattern = parse_mask_type(self.mask_type)
+        check_n_m(self.pattern, self.final_sparsity)
+        self.last_update = -1.0  # in epochs; below 0: none yet
+        self.initial_sparsity: dict[str, float] = {}  # measured per target, with __FROM_PARAM__
+
+    def attach(self, context: HookContext) -> None:
+        super().attach(context)
+        self.last_update = -1.0
+        self.initial_sparsity = {}
+        self.check_shapes(self.mask_type, self.pattern)
+
+    def window(self, clock: Clock) -> tuple[float, float]:
+        if self.refresh_until is not None and clock.to_epochs_unrounded(self.refresh_until) < clock.to_epochs_unrounded(
+            self.end
+        ):
+            raise ValueError(f"{type(self).__name__}: refresh_until={self.refresh_until} is before end={self.end}.")
+        return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
+
+    def before_step(self, context: HookContext) -> None:
+        start, end = self.window(context.clock)
+        now = context.clock.epoch(context.step)
+        if self.masks_dropped(now, end, self.last_update):
+            self.masks = {}
+        if self.is_update_due(context.clock, now, self.last_update):
+            self.prune(context, self.levels(progress(now, start, end)))
+            self.last_update = now
+            self.zero_pruned()
+
+    def is_update_due(self, clock: Clock, now: float, last: float) -> bool:
+        """Return whether the step at ``now`` updates the masks, given the ``last`` update; both in epochs."""
+        start, end = self.window(clock)
+        every = clock.to_epochs(self.update_frequency)
+        if update_due(now, last, start, end, every):
+            return True
+        # After the ramp: ``refresh_until`` continues the updates at ``final_sparsity``.
+        until = -1.0 if self.refresh_until is None else clock.to_epochs(self.refresh_until)
+        return end <= last and now <= until + 1e-9 and now >= last + every - 1e-9
+
+    def masks_dropped(self, now: float, end: float, last_update: float) -> bool:
+        """Return whether the masks are removed for the rest of the run (``leave_enabled=false``)."""
+        return not self.leave_enabled and last_update >= end and now > last_update
+
+    def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
+        # The viewer of recipes calls this. It replays ``before_step`` without a model.
+        levels: dict[int, float | None] = {}
+        (start, end), last_update = self.window(clock), -1.0
+        for step in range(clock.total_steps):
+            now = clock.epoch(step)
+            if self.is_update_due(clock, now, last_update):
+                levels[step], last_update = self.level(progress(now, start, end)), now
+            elif self.masks_dropped(now, end, last_update):
+                levels[step] = 0.0
+                break
+        return levels
+
+    def spans(self, clock: Clock) -> list[Span]:
+        return held_spans(self.window(clock), clock, held=self.leave_enabled)
+
+    def level(self, fraction: float) -> float | None:
+        """Return the scheduled sparsity at ``fraction`` of the window; None if it depends on the weights."""
+        if self.init_sparsity == FROM_PARAM:
+            return self.final_sparsity if fraction >= 1 else None
+        return scheduled_sparsity(self.inter_func, self.init_sparsity, self.final_sparsity, fraction)
+
+    def levels(self, fraction: float) -> dict[str, float]:
+        """Return the scheduled sparsity of each target at ``fraction`` of the window.
+
+        With ``global_sparsity`` all have the same value.
+        """
+        if self.init_sparsity == FROM_PARAM and not self.initial_sparsity:
+            self.initial_sparsity = self.measure_initial_sparsity()
+        return {
+            name: scheduled_sparsity(
+                self.inter_func, self.initial_sparsity.get(name, self.init_sparsity), self.final_sparsity, fraction
+            )
+            for name in self.targets
+        }
+
+    def measure_initial_sparsity(self) -> dict[str, float]:
+        """Return the fraction of zeros of each target, at most ``final_sparsity``."""
+        from sparse_xp.functional.sparsity import count_zeros
+
+        counts = {name: (count_zeros(weight), weight.numel()) for name, weight in self.targets.items()}
+        if self.global_sparsity:
+            counts = dict.fromkeys(counts, (sum(z for z, _ in counts.values()), sum(n for _, n in counts.values())))
+        return {name: min(zeros / total, self.final_sparsity) for name, (zeros, total) in counts.items()}
+
+    def prune(self, context: HookContext, levels: dict[str, float]) -> None:
+        """Compute the masks for the sparsity ``levels``, by target."""
+        self.masks = self.select(self.scores(context), levels)
+
+    def scores(self, context: HookContext) -> dict[str, Tensor]:
+        """Return the importance of each weight, float32, shaped like its target. The lowest are pruned first."""
+        raise NotImplementedError
+
+    def select(self, scores: dict[str, Tensor], levels: dict[str, float]) -> dict[str, Tensor]:
+        """Return masks that hide the lowest scores, per target or over all of them (``global_sparsity``)."""
+        from sparse_xp.functional.masks import global_masks, mask_from_scores
+
+        if self.global_sparsity:
+            return global_masks(scores, max(levels.values()), self.pattern)
+        return {name: mask_from_scores(score, levels[name], self.pattern) for name, score in scores.items()}
+
+    def target_reached(self, context: HookContext) -> bool:
+        return self.last_update >= self.window(context.clock)[1]
+
+    def state_dict(self) -> dict[str, Any]:
+        # Checkpoints store ``initial_sparsity`` as "found": earlier runs must still resume.
+        return {"masks": self.masks, "last_update": self.last_update, "found": self.initial_sparsity}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict({{"found": "initial_sparsity"}.get(name, name): value for name, value in state.items()})
+
+
+@dataclass(kw_only=True)
+class MagnitudePruning(GradualPruning):
+    """Gradual magnitude pruning: the weights with the smallest absolute values are pruned.
+
+    Zhu & Gupta 2017 (arXiv:1710.01878); Gale et al. 2019 (arXiv:1902.09574). Options as in ``GradualPruning``, and:
+
+    ``regrow``: remember the value that a weight had when it was pruned, shrunk by weight decay since. A later update
+    can then choose it again, with that value. By default a pruned weight is zero, so later updates prune it again
+    first.
+    """
+
+    regrow: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.values: dict[str, Tensor] = {}  # of the pruned weights, 0 elsewhere
+
+    def attach(self, context: HookContext) -> None:
+        super().attach(context)
+        self.values = {}
+
+    def after_update(self, context: HookContext) -> None:
+        super().after_update(context)
+        if self.values:
+            # The optimizer decays the zeros in the model; the remembered values have to shrink with its rate too.
+            group = next(group for group in context.optimizer.param_groups if group["decays"])
+            if group["weight_decay"]:
+                for value in self.values.values():
+                    value.mul_(1 - group["lr"] * group["weight_decay"])
+
+    def prune(self, context: HookContext, levels: dict[str, float]) -> None:
+        # Scores are computed on the dense weights: pruned weights get their values back before the masks change.
+        for name, value in self.values.items():
+            self.targets[name].data.add_(value)
+        super().prune(context, levels)
+        if self.regrow:
+            self.values = {name: self.targets[name].detach() * ~mask for name, mask in self.masks.items()}
+
+    def scores(self, context: HookContext) -> dict[str, Tensor]:
+        from sparse_xp.functional.masks import magnitude_scores
+
+        return {name: magnitude_scores(weight) for name, weight in self.targets.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "values": self.values}
