@@ -32,12 +32,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_xp.argv_checks import find_malformed_argument, unknown_config_name
 from sparse_xp.choices import check_overrides, config_directories, overrides_in
-from sparse_xp.cli import quote_paths
+from sparse_xp.cli import quote_paths, run_command
 from sparse_xp.command_help import help_text, welcome_text
 from sparse_xp.compose import to_object
 from sparse_xp.config import Config, register, with_teacher
 from sparse_xp.console import say
-from sparse_xp.error_report import report_errors, wants_traceback
 from sparse_xp.errors import UserError
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.ownership import is_own
@@ -55,7 +54,7 @@ register()
 
 
 class Failed(BaseException):
-    """Carries the error of a single run past Hydra, which would print all words of the command with it."""
+    """Carries the error of a single run past Hydra, which would print the whole command with it."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -124,30 +123,33 @@ def keep_composition(cfg: DictConfig, hydra_config: HydraConf | DictConfig, fold
         OmegaConf.save(hydra_config.overrides.task, draft / "overrides.yaml")
 
 
+def compose_and_run(argv: list[str]) -> None:
+    """Check the arguments and hand them to Hydra, which calls ``main``. Raises UserError."""
+    # Hydra would print an error and exit by itself; with this it raises, and ``run_command`` reports every error.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv[1:] = argv = quote_paths(argv)
+    if message := find_malformed_argument(argv) or unknown_config_name(argv):
+        raise UserError(message)
+    folders = config_directories(argv)
+    check_overrides(overrides_in(argv), folders)
+    check_config_files(argv, folders)
+    failure = None
+    try:
+        main()
+    except Failed as carried:
+        failure = carried.error
+    if failure:  # raised here, where no other error becomes its context
+        raise failure
+
+
 def cli() -> None:
-    """Run the command: help for no arguments, one short message for an error that the user can mend."""
+    """Run the command; without arguments and for ``--help`` print what can be chosen."""
     if len(sys.argv) == 1:
         print(welcome_text(CONF))
-        return
-    if sys.argv[1:] in (["--help"], ["-h"]):
+    elif sys.argv[1:] in (["--help"], ["-h"]):
         print(help_text(CONF))
-        return
-    asked = wants_traceback()
-    # Hydra would print and exit by itself; with this it raises, and the lines below print every error.
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    with report_errors(asked, hint=True):
-        sys.argv[1:] = words = quote_paths(sys.argv[1:])
-        if wrong := find_malformed_argument(words) or unknown_config_name(words):
-            raise UserError(wrong)
-        check_overrides(overrides_in(words), config_directories(words))
-        check_config_files(words, config_directories(words))
-        failed = None
-        try:
-            main()
-        except Failed as carried:
-            failed = carried.error
-        if failed:  # raised here, where it gets no other context than its own
-            raise failed
+    else:
+        run_command(compose_and_run, hint=True)
 
 
 if __name__ == "__main__":

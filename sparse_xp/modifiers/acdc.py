@@ -1,4 +1,7 @@
-"""Pruning by turns: phases of dense training and phases of sparse training (Peste et al. 2021)."""
+"""AC/DC pruning: alternating phases of dense and of sparse training (Peste et al. 2021).
+
+The phases are functions of the clock, so a resumed run needs no state but its masks.
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ if TYPE_CHECKING:
 
 
 def is_dense_phase(now: float, start: float, end: float, phase: float) -> bool:
-    """Whether ``now`` lies in a dense phase; all in epochs, ``phase`` > 0 is the length of a phase.
+    """Return whether ``now`` lies in a dense phase. All arguments are epochs; ``phase`` > 0 is the length of a phase.
 
-    Phases alternate from ``start``, dense first. Before ``start`` all is dense; a dense phase that would not be over
-    before ``end`` is a sparse one, so that the last phase is sparse. SparseML's rule (Peste et al. 2021, algorithm 1).
+    Phases alternate from ``start``, the first one dense. Training before ``start`` is dense as well. A dense phase that
+    would last until ``end`` or longer is made sparse, so that the last phase is always sparse. This is SparseML's rule
+    (Peste et al. 2021, algorithm 1).
     """
     if now < start - 1e-9:
         return True
@@ -29,16 +33,21 @@ def is_dense_phase(now: float, start: float, end: float, phase: float) -> bool:
 
 @dataclass(kw_only=True)
 class ACDCPruning(Pruning):
-    """Alternating compressed/decompressed training (Peste et al. 2021, arXiv:2106.12379).
+    """Alternating compressed/decompressed training (AC/DC, Peste et al. 2021, arXiv:2106.12379).
 
-    Phases of ``update_frequency`` take turns from ``start`` to ``end``. In a dense phase nothing is masked, and what
-    was pruned may grow again; at the beginning of a sparse phase the smallest weights are masked to
-    ``compression_sparsity``. The last phase is sparse, and its masks hold to the end of the context, unless
-    ``leave_enabled`` is false: then the first step after ``end`` drops them.
+    From ``start`` to ``end`` dense and sparse phases alternate. In a dense phase nothing is masked, and pruned weights
+    train again. At the beginning of a sparse phase the weights with the smallest absolute values are masked. The last
+    phase is sparse. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
-    ``momentum_buffer_reset``: after the first update of each dense phase SGD's momentum is set to zero. Adam, with
-    which runs train, has none.
-    ``global_sparsity``, ``mask_type``: as of MagnitudePruning.
+    ``params``, ``exclude``: as in ``Pruning``.
+    ``compression_sparsity``: the fraction of zeros in a sparse phase, strictly between 0 and 1.
+    ``update_frequency``: the length of a phase, at least one step.
+    ``mask_type``: ``unstructured``, ``block4`` (groups of 4 inputs), ``[1, 4]``, or ``N:M`` (keep N of each M inputs).
+    ``global_sparsity``: compare the weights of all targets (the default), instead of pruning each target to the same
+    sparsity.
+    ``leave_enabled``: hold the last masks until the end of the run. If false, the first step after ``end`` drops them.
+    ``momentum_buffer_reset``: set SGD's momentum to zero after the first update of each dense phase. It has no effect
+    on AdamW, with which ``sparse_xp`` trains.
     """
 
     compression_sparsity: float
@@ -52,12 +61,12 @@ class ACDCPruning(Pruning):
         super().__post_init__()
         if not 0 < self.compression_sparsity < 1:
             raise ValueError(
-                f"ACDCPruning.compression_sparsity={self.compression_sparsity}: want a fraction strictly between 0 "
+                f"ACDCPruning.compression_sparsity={self.compression_sparsity}: expected a fraction strictly between 0 "
                 f"and 1{', such as 0.8 for 80 %' if self.compression_sparsity >= 1 else ''} (recipe.sparsity= sets it)."
             )
         if not parse_time(self.update_frequency, "ACDCPruning.update_frequency")[0]:
             raise ValueError(
-                f"ACDCPruning.update_frequency={self.update_frequency}: want the length of a phase, a time above 0."
+                f"ACDCPruning.update_frequency={self.update_frequency}: expected the length of a phase, a time above 0."
             )
         self.pattern = parse_mask_type(self.mask_type)
         check_n_m(self.pattern, self.compression_sparsity)
@@ -76,25 +85,26 @@ class ACDCPruning(Pruning):
             )
         return start, end
 
-    def dense(self, clock: Clock, step: int) -> bool:
-        """Whether step number ``step`` belongs to a dense phase, or lies before all phases."""
+    def in_dense_phase(self, clock: Clock, step: int) -> bool:
+        """Return whether step number ``step`` is in a dense phase, or before all phases."""
         start, end = self.window(clock)
-        # A phase is one step at least, and the last dense one is over when the last step begins: no run ends dense.
+        # A phase lasts at least one step. The last dense phase ends before the last step begins, so that no run ends
+        # dense: hence 0.999 of a step before the end of the run.
         phase = max(clock.epoch(1), clock.to_epochs(self.update_frequency, "ACDCPruning.update_frequency"))
         return is_dense_phase(
             clock.epoch(step), start, min(end, clock.epoch(clock.total_steps) - 0.999 * clock.epoch(1)), phase
         )
 
-    def dropped(self, clock: Clock, step: int) -> bool:
-        """Whether the masks are gone for good in step number ``step``."""
+    def masks_dropped(self, clock: Clock, step: int) -> bool:
+        """Return whether the masks are removed for the rest of the run at ``step`` (``leave_enabled=false``)."""
         return not self.leave_enabled and clock.epoch(step) > self.window(clock)[1]
 
     def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
-        found: dict[int, float | None] = {}
+        levels: dict[int, float | None] = {}
         for step in range(clock.total_steps):
-            pruned = not self.dropped(clock, step) and not self.dense(clock, step)
-            found[step] = self.compression_sparsity if pruned else 0.0
-        return found
+            sparse = not self.masks_dropped(clock, step) and not self.in_dense_phase(clock, step)
+            levels[step] = self.compression_sparsity if sparse else 0.0
+        return levels
 
     def spans(self, clock: Clock) -> list[Span]:
         return held_spans(self.window(clock), clock, held=self.leave_enabled, by_steps=False)
@@ -102,9 +112,10 @@ class ACDCPruning(Pruning):
     def before_step(self, context: HookContext) -> None:
         from sparse_xp.functional.masks import global_masks, magnitude_scores, mask_from_scores
 
-        if self.dropped(context.clock, context.step) or self.dense(context.clock, context.step):
+        clock, step = context.clock, context.step
+        if self.masks_dropped(clock, step) or self.in_dense_phase(clock, step):
             self.masks = {}
-        elif not self.masks:
+        elif not self.masks:  # a sparse phase begins; its masks are computed once
             scores = {name: magnitude_scores(weight) for name, weight in self.targets.items()}
             level = self.compression_sparsity
             if self.global_sparsity:
@@ -116,18 +127,21 @@ class ACDCPruning(Pruning):
     def after_update(self, context: HookContext) -> None:
         super().after_update(context)
         if self.momentum_buffer_reset and self.begins_dense_phase(context):
-            # What momentum gathered while weights were held at zero says nothing about where they should go now.
+            # During the sparse phase masked weights had no gradient: their momentum is stale.
             for state in context.optimizer.state.values():
                 if state.get("momentum_buffer") is not None:
                     state["momentum_buffer"].zero_()
 
     def begins_dense_phase(self, context: HookContext) -> bool:
-        """Whether the present step is the first one of a dense phase."""
+        """Return whether the current step is the first one of a dense phase."""
         clock, step = context.clock, context.step
-        begun = clock.epoch(step) >= self.window(clock)[0] - 1e-9
-        before = step > 0 and clock.epoch(step - 1) >= self.window(clock)[0] - 1e-9
-        return begun and self.dense(clock, step) and not (before and self.dense(clock, step - 1))
+        start = self.window(clock)[0] - 1e-9
+        in_window = clock.epoch(step) >= start
+        previous_in_window = step > 0 and clock.epoch(step - 1) >= start
+        previous_dense = previous_in_window and self.in_dense_phase(clock, step - 1)
+        return in_window and self.in_dense_phase(clock, step) and not previous_dense
 
     def target_reached(self, context: HookContext) -> bool:
-        # After the last update of a context, progress.step is its number of steps; any sparse phase gives the sparsity.
-        return bool(self.masks) or self.dropped(context.clock, context.step)
+        # Every sparse phase has the full sparsity. After the last update ``context.step`` is the number of steps, which
+        # is in no phase, so the masks themselves are asked.
+        return bool(self.masks) or self.masks_dropped(context.clock, context.step)

@@ -1,4 +1,8 @@
-"""Knowledge distillation on the logits (Hinton et al. 2015), correct on padding."""
+"""Knowledge distillation on the logits (Hinton et al. 2015), correct on padding.
+
+``Distillation`` weighs the task loss against ``distillation_loss``. The teacher's logits come from ``context.teacher``
+(``training/teacher.py``), which reads them from disk or runs the teacher. Hidden layers: ``per_layer_distillation``.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +28,16 @@ def distillation_loss(
     tokens: Tensor | None = None,
     problem_type: str = "single_label_classification",
 ) -> Tensor:
-    """Return how far the student's logits are from the teacher's, mean over rows (and tokens); both [..., classes].
+    """Return the distillation loss, a mean over rows (and tokens). ``student``, ``teacher``: logits [..., classes].
 
-    ``problem_type`` ``single_label_classification``: T^2 * KL(softmax(teacher/T) || softmax(student/T)) (Hinton et al.
-    2015, section 2); ``multi_label_classification``: the same for each label on its own (sigmoid), mean over labels;
-    ``regression``: the squared error, which has no temperature.
-    ``classes`` [..., classes] bool: classes that exist; the others (padding positions of a start or end head) get no
-    probability on either side, so that the loss of a row does not depend on how far it was padded.
-    ``tokens`` [rows, tokens] bool, for logits [rows, tokens, classes]: tokens that count; the mean is over them.
-    Logits over a vocabulary may be ``LazyLogits``: the same, chunk by chunk.
+    ``temperature``: T, which divides the logits of both.
+    ``classes`` [..., classes] bool: False excludes a class (the padding positions of a start or end head) from both
+    distributions, so that the loss of a row does not depend on how far it was padded.
+    ``tokens`` [rows, tokens] bool, for logits [rows, tokens, classes]: the tokens that the mean is taken over.
+    ``problem_type``: ``single_label_classification``: T^2 * KL(softmax(teacher/T) || softmax(student/T)) (Hinton et al.
+    2015, arXiv:1503.02531, section 2). ``multi_label_classification``: the same with a sigmoid for each label, mean
+    over labels. ``regression``: the squared error; it has no temperature.
+    Logits over a vocabulary may be ``LazyLogits``; the loss is then computed in chunks.
     """
     import torch
     from torch.nn.functional import logsigmoid
@@ -48,12 +53,16 @@ def distillation_loss(
         return (student - teacher).square().mean()
     student, teacher = student / temperature, teacher / temperature
     if problem_type == "multi_label_classification":
-        p, q = teacher.sigmoid(), student
-        terms = p * (logsigmoid(teacher) - logsigmoid(q)) + (1 - p) * (logsigmoid(-teacher) - logsigmoid(-q))
+        # KL of two Bernoulli distributions; logsigmoid(-x) is log(1 - sigmoid(x)) without cancellation.
+        p = teacher.sigmoid()
+        positive = p * (logsigmoid(teacher) - logsigmoid(student))
+        negative = (1 - p) * (logsigmoid(-teacher) - logsigmoid(-student))
+        terms = positive + negative
         return temperature**2 * terms.mean()
     if classes is not None:
-        nothing = torch.finfo(torch.float32).min
-        student, teacher = student.masked_fill(~classes, nothing), teacher.masked_fill(~classes, nothing)
+        # The lowest finite number: its probability is 0, and -inf - (-inf) below would be NaN.
+        lowest = torch.finfo(torch.float32).min
+        student, teacher = student.masked_fill(~classes, lowest), teacher.masked_fill(~classes, lowest)
     log_p, log_q = teacher.log_softmax(-1), student.log_softmax(-1)
     terms = log_p.exp() * (log_p - log_q)
     if classes is not None:
@@ -63,13 +72,21 @@ def distillation_loss(
 
 @dataclass(kw_only=True)
 class Distillation(Modifier):
-    """loss = (1 - hardness) * task loss + hardness * mean over ``outputs`` of the distillation loss.
+    """Train the student on the teacher's logits (Hinton et al. 2015, arXiv:1503.02531).
 
-    Where the task's own loss is a sum over its outputs (pretraining on pairs), so is the distillation loss.
-    ``outputs``: names of model outputs to match; None means every logits output of the task. For outputs with one
-    entry per token, ``tokens``: ``all`` that are no padding, or the ``targets``, which the task's loss is about (masked
-    tokens); ``token_share``: of these, how many are compared, drawn anew in every step: fewer cost less, and the
-    expectation is the same.
+    loss = (1 - hardness) * task loss + hardness * distillation loss. The distillation loss is the mean over
+    ``outputs`` of ``distillation_loss``; it is their sum for tasks whose own loss is a sum over outputs (pretraining on
+    pairs of texts).
+
+    ``start``, ``end``: the time in which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run. The step that begins
+    at ``end`` is included.
+    ``hardness``: the weight of the distillation loss, from 0 to 1.
+    ``temperature``: divides the logits of teacher and student; higher values soften both distributions.
+    ``outputs``: the names of the model outputs to match. None (the default): all logits of the task.
+    ``tokens``: for outputs with one entry per token, which tokens count: ``all`` without padding, or the ``targets``
+    of the task's loss (masked tokens).
+    ``token_share``: the fraction of these tokens that is compared, sampled in every step. A smaller fraction is cheaper
+    and has the same expected loss.
     """
 
     hardness: float = 0.5
@@ -87,21 +104,24 @@ class Distillation(Modifier):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.hardness <= 1:
-            raise ValueError(f"Distillation.hardness={self.hardness}: want a weight in [0, 1].")
+            raise ValueError(f"Distillation.hardness={self.hardness}: expected a weight in [0, 1].")
         if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"Distillation.temperature={self.temperature}: want a number above 0.")
+            raise ValueError(f"Distillation.temperature={self.temperature}: expected a number above 0.")
         if self.tokens not in ("all", "targets"):
-            raise ValueError(f"Distillation.tokens={self.tokens}: want all or targets.")
+            raise ValueError(f"Distillation.tokens={self.tokens}: expected all or targets.")
         if not 0 < self.token_share <= 1:
-            raise ValueError(f"Distillation.token_share={self.token_share}: want a fraction above 0, at most 1.")
-        self.last: dict[str, Tensor] = {}
+            raise ValueError(f"Distillation.token_share={self.token_share}: expected a fraction above 0, at most 1.")
+        self.last_losses: dict[str, Tensor] = {}  # of the latest micro-batch, for the log
 
     @property
     def exclusive_resource(self) -> str:
         return "distillation"
 
     def is_active(self, clock: Clock, step: int) -> bool:
-        """To the step at ``end`` and with it, as in SparseML: there a window that follows mixes with this one."""
+        """Return whether step number ``step`` begins in the window, its end included.
+
+        As in SparseML: where one window follows another without a gap, both act in the step between them.
+        """
         start, end = self.window(clock)
         return start <= clock.epoch(step) <= end
 
@@ -114,7 +134,7 @@ class Distillation(Modifier):
             )
         if context.teacher is None:
             raise UserError(
-                "Distillation compares the student with a teacher, and there is none: write teacher=dense, "
+                "Distillation compares the student with a teacher, and the run has no teacher: write teacher=dense, "
                 "teacher=self, or teacher=checkpoint teacher.path=DIR."
             )
 
@@ -124,30 +144,31 @@ class Distillation(Modifier):
         import torch
 
         if not self.is_active(context.clock, context.step):
-            self.last = {}
+            self.last_losses = {}
             return loss
-        assert context.teacher is not None
-        taught = context.teacher(rows, batch)
-        names = self.outputs or context.task.outputs
+        assert context.teacher is not None  # ``attach`` has checked it
         task = context.task
-        masks = task.class_mask(batch), self.chosen(task.token_mask(batch), batch)
+        teacher_logits = context.teacher(rows, batch)
+        names = self.outputs or task.outputs
+        masks = task.class_mask(batch), self.select_tokens(task.token_mask(batch), batch)
         terms = [
-            distillation_loss(outputs[name], taught[name], self.temperature, *masks, task.problem_type)
+            distillation_loss(outputs[name], teacher_logits[name], self.temperature, *masks, task.problem_type)
             for name in names
         ]
-        distilled = torch.stack(terms).sum() if task.loss_reduction == "sum" else torch.stack(terms).mean()
-        self.last = {"loss_task": loss.detach(), "loss_distillation": distilled.detach()}
-        return (1 - self.hardness) * loss + self.hardness * distilled
+        distillation = torch.stack(terms).sum() if task.loss_reduction == "sum" else torch.stack(terms).mean()
+        self.last_losses = {"loss_task": loss.detach(), "loss_distillation": distillation.detach()}
+        return (1 - self.hardness) * loss + self.hardness * distillation
 
-    def chosen(self, mask: Tensor | None, batch: dict[str, Tensor]) -> Tensor | None:
-        """Of the tokens that have outputs [rows, tokens] bool those that are compared in this step."""
+    def select_tokens(self, mask: Tensor | None, batch: dict[str, Tensor]) -> Tensor | None:
+        """Return which of the tokens in ``mask`` [rows, tokens] are compared in this step; None if all outputs are."""
         import torch
 
         if mask is not None and self.tokens == "targets":
             mask = mask & (batch["labels"] >= 0)
         if mask is not None and self.token_share < 1:
+            # Drawn on the CPU: its generator is part of every checkpoint, and is the same on all devices.
             mask = mask & (torch.rand(mask.shape) < self.token_share).to(mask.device)
         return mask
 
     def logs(self, context: HookContext) -> dict[str, float]:
-        return {name: value.item() for name, value in self.last.items()}
+        return {name: value.item() for name, value in self.last_losses.items()}

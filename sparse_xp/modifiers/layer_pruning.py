@@ -1,4 +1,7 @@
-"""Encoders with fewer layers."""
+"""Layer dropping: encoders with fewer layers.
+
+Layers are bypassed while the run trains, and removed when it ends (``sparse_xp.functional.layers``).
+"""
 
 from __future__ import annotations
 
@@ -16,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class LayerPruning(Modifier):
-    """Train and deliver the model without the encoder layers that ``layers`` names.
+    """Train and deliver the model without some of its encoder layers. It acts for the whole run.
 
-    ``layers``: exact names (``bert.encoder.layer.1``) or ``re:<pattern>``; each must match. During the run the other
-    layers keep their names, which patterns of pruning refer to; in the delivered model they are numbered anew.
+    ``layers``: the layers to remove: exact names (``bert.encoder.layer.1``) or ``re:<pattern>``. An entry that matches
+    nothing is an error. During the run the remaining layers keep their names, so that ``params`` of pruning modifiers
+    still refer to them; in the delivered model they are renumbered.
     """
 
     layers: list[str] = field(default_factory=list)
@@ -53,6 +57,7 @@ class LayerPruning(Modifier):
             raise UserError(
                 f"LayerPruning.layers={self.layers} removes all {len(layers)} layers of the encoder. Name fewer."
             )
+        # Bypassed, not removed: removing renumbers the layers, and other modifiers attach after this one.
         bypass_layers(context.model, names)
 
     def detach(self, context: HookContext) -> None:

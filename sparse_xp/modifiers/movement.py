@@ -1,4 +1,4 @@
-"""Movement pruning: weights go that training moves towards zero (Sanh et al. 2020)."""
+"""Movement pruning: prune the weights that training moves towards zero (Sanh et al. 2020)."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ if TYPE_CHECKING:
 
     from sparse_xp.modifiers.context import HookContext
 
-#: what SparseML multiplies each term by; only the order of the scores matters
-RATE = 0.01
+#: SparseML's factor of each term. Only the order of the scores matters, but equal factors give equal scores.
+SCORE_SCALE = 0.01
 
 
 def movement_step(weight: Tensor, gradient: Tensor) -> Tensor:
-    """What one update adds to the scores: -0.01 * gradient * weight, float32, of the shape of both.
+    """Return the term that one update adds to the scores: -0.01 * gradient * weight, float32, same shape.
 
-    Positive where a step against the gradient moves the weight away from zero. Sanh et al. 2020, arXiv:2005.07683,
-    section 3: the gradient of the loss with respect to a score of weight w is dL/dW * W.
+    It is positive where gradient descent moves the weight away from zero. Sanh et al. 2020, arXiv:2005.07683,
+    section 3: the gradient of the loss with respect to the score of weight W is dL/dW * W.
     """
-    return -RATE * gradient.detach().float() * weight.detach().float()
+    return -SCORE_SCALE * gradient.detach().float() * weight.detach().float()
 
 
 @dataclass(kw_only=True)
 class MovementPruning(GradualPruning):
-    """Gradual pruning by movement (Sanh et al. 2020, arXiv:2005.07683, with the scores of SparseML).
+    """Gradual movement pruning (Sanh et al. 2020, arXiv:2005.07683, with the scores of SparseML).
 
-    Scores gather from the first step of the context, not from ``start``: what is pruned first should have been watched
-    for a while. They are made of the gradients as they are before clipping. Pruned weights stay pruned.
+    The score of a weight is the sum of ``movement_step`` over all steps so far, with gradients as they are before
+    clipping. Scores accumulate from the first step of the run, not from ``start``, so that early pruning decisions rest
+    on enough steps. Pruned weights stay pruned. Options as in ``GradualPruning``.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.moved: dict[str, Tensor] = {}
+        self.moved: dict[str, Tensor] = {}  # accumulated scores by target, float32
 
     def attach(self, context: HookContext) -> None:
         import torch
@@ -48,14 +49,15 @@ class MovementPruning(GradualPruning):
     def before_update(self, context: HookContext) -> None:
         super().before_update(context)
         if self.target_reached(context):
-            return
+            return  # no later update needs scores
         terms = {
             name: movement_step(weight, weight.grad) for name, weight in self.targets.items() if weight.grad is not None
         }
         for name, term in (unscaled(terms, context.accelerator) or {}).items():
-            self.moved[name] = self.moved[name].to(term.device).add_(term)  # attached before the model was moved
+            self.moved[name] = self.moved[name].to(term.device).add_(term)  # ``attach`` runs before the move to GPU
 
     def scores(self, context: HookContext) -> dict[str, Tensor]:
+        # A pruned weight ranks below all others, so that it stays pruned.
         return {
             name: moved.masked_fill(~self.masks[name], -math.inf) if name in self.masks else moved
             for name, moved in self.moved.items()

@@ -1,4 +1,4 @@
-"""Parameters by name: which of them train, and values set by hand."""
+"""Modifiers of single parameters: freeze or unfreeze them (``TrainableParams``), or set them (``SetParam``)."""
 
 from __future__ import annotations
 
@@ -24,10 +24,15 @@ def check_params(name: str, params: list[str]) -> None:
 
 @dataclass(kw_only=True)
 class TrainableParams(Modifier):
-    """Freeze ``params`` (``trainable=False``) or let them train from ``start`` to ``end``, then be as before.
+    """Freeze or unfreeze parameters from ``start`` to ``end``. Afterwards they are as the model had them.
 
-    ``params_strict``: a pattern that matches nothing is an error. Of two at the same time, the one that starts later
-    decides. A frozen parameter has no gradient, so neither momentum nor weight decay move it.
+    A frozen parameter has no gradient, so neither momentum nor weight decay moves it. Where two of these modifiers
+    overlap, the one that starts later decides.
+
+    ``start``, ``end``: the time in which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+    ``params``: the parameters: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``.
+    ``trainable``: False freezes them, True lets them train.
+    ``params_strict``: whether an entry of ``params`` that matches nothing is an error (the default).
     """
 
     params: list[str] = field(default_factory=list)
@@ -50,17 +55,18 @@ class TrainableParams(Modifier):
         from sparse_xp.functional.selection import select_parameters
 
         self.targets = select_parameters(context.model, self.params, self.params_strict)
-        # Every modifier attaches before the first one acts, so these are the model's own, whatever others do later.
+        # All modifiers attach before any of them acts, so these flags are the model's own.
         self.original = {name: parameter.requires_grad for name, parameter in self.targets.items()}
 
-    def active(self, context: HookContext) -> bool:
-        """Whether the step that is being made lies in the window."""
+    def acts_now(self, context: HookContext) -> bool:
+        """Return whether the current step is in the window."""
         start, end = self.window(context.clock)
         return context.clock.first_step(start) <= context.step < context.clock.first_step(end)
 
     def before_step(self, context: HookContext) -> None:
-        # DDP waits for the gradient of every parameter that it was given: there they are computed and dropped.
-        if self.active(context) and (self.trainable or context.accelerator.num_processes == 1):
+        # DDP waits for the gradients of all parameters that it was given. With several processes they are therefore
+        # computed, and dropped in ``before_update``.
+        if self.acts_now(context) and (self.trainable or context.accelerator.num_processes == 1):
             for parameter in self.targets.values():
                 parameter.requires_grad_(self.trainable)
                 if not self.trainable:
@@ -69,29 +75,35 @@ class TrainableParams(Modifier):
     def loss(
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
     ) -> Tensor:
-        if self.active(context) and not loss.requires_grad:
+        if self.acts_now(context) and not loss.requires_grad:
             raise UserError(
-                f"TrainableParams freezes all that could train at step {context.step}. Name fewer parameters than "
+                f"TrainableParams freezes every trainable parameter at step {context.step}. Name fewer parameters than "
                 f"{' '.join(self.params)}."
             )
         return loss
 
     def before_update(self, context: HookContext) -> None:
-        if self.active(context) and not self.trainable and context.accelerator.num_processes > 1:
+        if self.acts_now(context) and not self.trainable and context.accelerator.num_processes > 1:
             for parameter in self.targets.values():
                 parameter.grad = None
 
     def after_update(self, context: HookContext) -> None:
-        # Restored after every step and set anew before the next: then no order of starts and ends leaves a flag wrong,
-        # and there is nothing to remember over an interruption.
-        if self.active(context):
+        # The flags are restored after every step and set again before the next one. Overlapping windows can then end in
+        # any order, and a checkpoint needs no state.
+        if self.acts_now(context):
             for name, parameter in self.targets.items():
                 parameter.requires_grad_(self.original[name])
 
 
 @dataclass(kw_only=True)
 class SetParam(OneTime):
-    """Fill ``params`` with ``val`` once, in the first step at or after ``start``; they go on training from there."""
+    """Set parameters to a value once. They continue to train from there.
+
+    ``start``: the time of the first step in which it may act, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+    ``params``: the parameters: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``.
+    ``val``: the value that all their elements get.
+    ``params_strict``: whether an entry of ``params`` that matches nothing is an error (the default).
+    """
 
     params: list[str] = field(default_factory=list)
     val: float
@@ -103,7 +115,7 @@ class SetParam(OneTime):
         super().__post_init__()
         check_params("SetParam", self.params)
         if not -float("inf") < self.val < float("inf"):
-            raise ValueError(f"SetParam.val={self.val}: want a finite number.")
+            raise ValueError(f"SetParam.val={self.val}: expected a finite number.")
         self.targets: dict[str, Parameter] = {}
 
     def attach(self, context: HookContext) -> None:

@@ -10,28 +10,34 @@ from sparse_xp.modifiers.learning_rate import DrivesRate
 
 
 def rewound(step: int, total: int, warmup: int, begin: int, end: int, every: int) -> float:
-    """The factor of the peak rate in ``step`` of ``total``, with pruning in the steps ``begin`` to ``end``.
+    """Return the factor of the peak rate in ``step`` of ``total``. All arguments are numbers of steps.
 
-    A linear warm-up and decay (Devlin et al. 2019) over ``total`` steps less those of the ramp: during the ramp every
-    ``every`` steps the clock goes back to its beginning, after it the decay goes on. What it is at the peak of the ramp
-    is up to ``1 + warmup / (total - warmup)``: the factor is that of the authors' code.
+    The weights are pruned in the steps ``begin`` to ``end`` (the ramp). Without the ramp this is a linear warm-up over
+    ``warmup`` steps and a linear decay to 0 (Devlin et al. 2019). During the ramp the decay restarts every ``every``
+    steps from its value at ``begin``. After the ramp it continues. As in the authors' code, the factor may exceed 1:
+    it is up to ``1 + warmup / (total - warmup)``.
     """
     if step < warmup:
         return step / max(1, warmup)
-    steps = total - (end - begin)
+    decay_steps = total - (end - begin)  # the steps of the ramp do not count
     if begin <= step < end:
-        left = steps - begin - (step - begin) % every
+        left = decay_steps - begin - (step - begin) % every
     else:
         left = total - step - (end - begin if step < begin else 0)
-    return max(0.0, left / max(1, steps - warmup))
+    return max(0.0, left / max(1, decay_steps - warmup))
 
 
 @dataclass(kw_only=True)
 class RewoundLearningRate(DrivesRate):
-    """Drive the learning rate of every parameter group up to ``peak_lr`` and down to 0, rewound while pruning.
+    """Warm the learning rate up and decay it linearly to 0, and rewind it at every mask update (``rewound``).
 
-    ``warmup``: how long it rises. From ``ramp_start`` to ``ramp_end``, the window of the pruning modifier, it goes back
-    every ``update_frequency`` to where it was at ``ramp_start``, with each new mask.
+    Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
+
+    ``start``, ``end``: the segment in which it sets the learning rate of every parameter group.
+    ``peak_lr``: the learning rate at the end of the warm-up, in (0, 1].
+    ``warmup``: the length of the linear warm-up.
+    ``ramp_start``, ``ramp_end``: the window of the pruning modifier. In it the rate is rewound.
+    ``update_frequency``: the time between two rewinds; that of the pruning modifier, so that they meet its updates.
     """
 
     peak_lr: float
@@ -43,7 +49,7 @@ class RewoundLearningRate(DrivesRate):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 < self.peak_lr <= 1:
-            raise ValueError(f"RewoundLearningRate.peak_lr={self.peak_lr}: want a rate in (0, 1].")
+            raise ValueError(f"RewoundLearningRate.peak_lr={self.peak_lr}: expected a rate in (0, 1].")
         for name in ("warmup", "ramp_start", "ramp_end", "update_frequency"):
             parse_time(getattr(self, name), f"RewoundLearningRate.{name}")
 
@@ -54,7 +60,7 @@ class RewoundLearningRate(DrivesRate):
     def window(self, clock: Clock) -> tuple[float, float]:
         if clock.to_epochs_unrounded(self.ramp_start) > clock.to_epochs_unrounded(self.ramp_end):
             raise ValueError(
-                f"RewoundLearningRate: ramp_start={self.ramp_start} is behind ramp_end={self.ramp_end} in a run of "
+                f"RewoundLearningRate: ramp_start={self.ramp_start} is after ramp_end={self.ramp_end} in a run of "
                 f"{clock.end:g} epochs."
             )
         return super().window(clock)

@@ -1,4 +1,4 @@
-"""Weight decay as a thing with a start, so that a recipe can change it."""
+"""Weight decay as a modifier, so that a recipe can set it and change it during a run."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class WeightDecay(Modifier):
-    """Decoupled weight decay (AdamW) of ``weight_decay`` from ``start`` on.
+    """Set the decoupled weight decay of AdamW from ``start`` on (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    Biases and LayerNorm are left out (Devlin et al. 2019), unless ``all_groups`` says that they decay too, as they
-    did under SparseML's SetWeightDecayModifier.
+    ``start``: the time from which it holds, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+    ``weight_decay``: the factor, in [0, 1). Each update subtracts learning rate * ``weight_decay`` * weight.
+    ``all_groups``: apply it to biases and LayerNorms as well, as SparseML's SetWeightDecayModifier did. By default they
+    do not decay (Devlin et al. 2019).
     """
 
     weight_decay: float = 0.0
@@ -25,7 +27,7 @@ class WeightDecay(Modifier):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.weight_decay < 1:
-            raise ValueError(f"WeightDecay.weight_decay={self.weight_decay}: want a number in [0, 1).")
+            raise ValueError(f"WeightDecay.weight_decay={self.weight_decay}: expected a number in [0, 1).")
 
     @property
     def exclusive_resource(self) -> str:
@@ -33,6 +35,7 @@ class WeightDecay(Modifier):
 
     def before_step(self, context: HookContext) -> None:
         if context.clock.epoch(context.step) >= self.window(context.clock)[0]:
+            # Set in every step: a restored optimizer state may hold an earlier value.
             for group in context.optimizer.param_groups:
                 if group["decays"] or self.all_groups:
                     group["weight_decay"] = self.weight_decay
