@@ -166,7 +166,7 @@ class Distillation(Modifier):
         if mask is not None and self.tokens == "targets":
             mask = mask & (batch["labels"] >= 0)
         if mask is not None and self.token_share < 1:
-            # Drawn on the CPU: its generator is part of every checkpoint, and is the same on all devices.
+            # Drawn on the CPU, so that the sample does not depend on the device.
             mask = mask & (torch.rand(mask.shape) < self.token_share).to(mask.device)
         return mask
 

@@ -1,6 +1,7 @@
-"""Pruning by the Optimal Brain Surgeon on blocks (oBERT, Kurtic et al. 2022).
+"""Second-order pruning: the Optimal Brain Surgeon on blocks of weights (oBERT, Kurtic et al. 2022).
 
-The tensor functions are in ``sparse_xp.functional.fisher``.
+An update gathers gradients, estimates the inverse Fisher information of each target from them, and asks it for scores
+and for corrections of the remaining weights. The tensor functions are in ``sparse_xp.functional.fisher``.
 """
 
 from __future__ import annotations
@@ -18,23 +19,28 @@ if TYPE_CHECKING:
 
     from sparse_xp.modifiers.context import HookContext
 
-#: weights in a group of each mask type
-GROUPS = {"unstructured": 1, "block4": 4}
+#: the number of weights that each mask type prunes together
+GROUP_SIZES = {"unstructured": 1, "block4": 4}
 
 
 @dataclass(kw_only=True)
 class OBSPruning(GradualPruning):
-    """Gradual pruning by what a weight's loss would cost, and by correction of the others (arXiv:2203.07259).
+    """Gradual pruning by the Optimal Brain Surgeon on blocks (oBERT, Kurtic et al. 2022, arXiv:2203.07259).
 
-    At every update ``num_grads`` gradients of the plain task loss, without dropout, each over ``grad_batch_size``
-    training rows (None: ``train.batch_size``), estimate the inverse of the Fisher information in blocks of
-    ``fisher_block_size`` weights, beginning with 1 / ``damp`` on the diagonal. The weights whose absence is expected
-    to cost least go, the rest of their block is corrected, and what is pruned stays pruned. ``num_recomputations``:
-    an update is made in so many equal parts, each with gradients of its own.
+    At every update the inverse of the empirical Fisher information is estimated from gradients of the task loss,
+    without dropout or distillation. The weights whose removal is expected to increase the loss least are pruned, and
+    the remaining weights of their block are corrected for it. Pruned weights stay pruned. Options as in
+    ``GradualPruning``, and:
 
-    The inverse takes d * B floats during an update, for d weights in blocks of B: 85 million weights of BERT-base in
-    blocks of 50 take 17 GB. The default of ``fisher_block_size`` is SparseML's (the diagonal alone); the paper's
-    is 50.
+    ``mask_type``: ``unstructured`` or ``block4`` (groups of 4 inputs).
+    ``global_sparsity``: compare the scores of all targets (the default here).
+    ``num_grads``: the number of gradients per estimate.
+    ``damp``: the damping; the estimate begins with 1 / ``damp`` on the diagonal.
+    ``fisher_block_size``: the number of weights per block, B. The inverse takes d * B floats during an update, for d
+    weights: 17 GB for the 85 million weights of BERT-base in blocks of 50. The default is SparseML's, the diagonal
+    alone; the paper uses 50.
+    ``num_recomputations``: split each update into this many equal parts, each with its own estimate.
+    ``grad_batch_size``: the number of training rows per gradient. None (the default): ``train.batch_size``.
     """
 
     global_sparsity: bool = True
@@ -46,30 +52,30 @@ class OBSPruning(GradualPruning):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.mask_type, str) or self.mask_type not in GROUPS:
-            raise ValueError(f"OBSPruning.mask_type={self.mask_type!r}: want one of {', '.join(GROUPS)}.")
+        if not isinstance(self.mask_type, str) or self.mask_type not in GROUP_SIZES:
+            raise ValueError(f"OBSPruning.mask_type={self.mask_type!r}: expected one of {', '.join(GROUP_SIZES)}.")
         for name in ("num_grads", "fisher_block_size", "num_recomputations", "grad_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise ValueError(f"OBSPruning.{name}={value}: want at least 1.")
+                raise ValueError(f"OBSPruning.{name}={value}: expected at least 1.")
         self.damp = float(self.damp)  # YAML reads 1e-7 as a string
         if not 0 < self.damp < math.inf:
-            raise ValueError(f"OBSPruning.damp={self.damp}: want a small number above 0, such as 1e-7.")
-        self.group = GROUPS[self.mask_type]
-        if self.fisher_block_size % self.group:
+            raise ValueError(f"OBSPruning.damp={self.damp}: expected a small number above 0, such as 1e-7.")
+        self.group_size = GROUP_SIZES[self.mask_type]
+        if self.fisher_block_size % self.group_size:
             raise ValueError(
-                f"OBSPruning.fisher_block_size={self.fisher_block_size}: with mask_type={self.mask_type} want a "
-                f"multiple of {self.group}, such as 48."
+                f"OBSPruning.fisher_block_size={self.fisher_block_size}: mask_type={self.mask_type} needs a "
+                f"multiple of {self.group_size}, such as 48."
             )
 
     def attach(self, context: HookContext) -> None:
         super().attach(context)
         for name, weight in self.targets.items():
-            # Groups are cut from the flat weights: they have to end where a row ends.
-            if weight.shape[-1] % self.group:
+            # Groups are slices of the flattened weight, so a row must be a whole number of groups.
+            if weight.shape[-1] % self.group_size:
                 raise UserError(
-                    f"mask_type={self.mask_type}: '{name}' has {weight.shape[-1]} inputs, and OBSPruning wants a "
-                    f"multiple of {self.group}."
+                    f"mask_type={self.mask_type}: '{name}' has {weight.shape[-1]} inputs, and OBSPruning needs a "
+                    f"multiple of {self.group_size}."
                 )
 
     def prune(self, context: HookContext, levels: dict[str, float]) -> None:
@@ -77,24 +83,26 @@ class OBSPruning(GradualPruning):
 
         from sparse_xp.functional.fisher import prune_and_compensate
 
-        if not any(levels.values()):  # nothing goes: no gradients are needed to find that out
+        if not any(levels.values()):  # nothing is pruned yet: no estimate is needed
             self.masks = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.targets.items()}
             return
-        before = self.pruned()
+        before = self.masked_fractions()
         for part in range(1, self.num_recomputations + 1):
             share = part / self.num_recomputations
-            wanted = {name: before[name] + (level - before[name]) * share for name, level in levels.items()}
+            partial_levels = {name: before[name] + (level - before[name]) * share for name, level in levels.items()}
             inverses = self.inverse_fisher(context, part)
-            masks = self.select(self.scores_from(inverses, context.step), levels if share == 1 else wanted)
+            # The last part uses ``levels`` themselves: rounding must not move the final sparsity.
+            masks = self.select(self.scores_from(inverses, context.step), levels if share == 1 else partial_levels)
             for name, weight in self.targets.items():
-                gone = ~masks[name] & self.masks[name] if name in self.masks else ~masks[name]
-                weight.data.copy_(prune_and_compensate(inverses.pop(name), weight, gone, self.group))
+                newly_pruned = ~masks[name] & self.masks[name] if name in self.masks else ~masks[name]
+                # ``pop`` frees each inverse as soon as it is used: they are the largest tensors of a run.
+                weight.data.copy_(prune_and_compensate(inverses.pop(name), weight, newly_pruned, self.group_size))
             self.masks = masks
-            self.agree(context)
+            self.synchronize(context)
             self.zero_pruned()
 
-    def pruned(self) -> dict[str, float]:
-        """The fraction of each target that is masked; of all of them together with ``global_sparsity``."""
+    def masked_fractions(self) -> dict[str, float]:
+        """Return the masked fraction of each target, or of all of them together with ``global_sparsity``."""
         counts = {name: int((~mask).sum()) for name, mask in self.masks.items()}
         if self.global_sparsity:
             total = sum(weight.numel() for weight in self.targets.values())
@@ -102,16 +110,16 @@ class OBSPruning(GradualPruning):
         return {name: counts.get(name, 0) / weight.numel() for name, weight in self.targets.items()}
 
     def scores_from(self, inverses: dict[str, Tensor], step: int) -> dict[str, Tensor]:
-        """The cost of each weight, or of its group; of pruned ones less than any.
+        """Return the expected increase of the loss if a weight (or its group) is pruned, -inf for pruned weights.
 
-        Raises UserError if rounding has eaten an inverse: in float32 that takes gradients with a norm of some
-        sqrt(num_grads * damp * 1e7) within one block.
+        Raises UserError if an inverse is not finite. In float32 rounding destroys it where the norm of the gradients
+        within one block reaches about sqrt(num_grads * damp * 1e7).
         """
         import torch
 
         from sparse_xp.functional.fisher import obs_scores
 
-        scores = {name: obs_scores(inverses[name], weight, self.group) for name, weight in self.targets.items()}
+        scores = {name: obs_scores(inverses[name], weight, self.group_size) for name, weight in self.targets.items()}
         for name, score in scores.items():
             if not bool(torch.isfinite(score).all()):
                 raise UserError(
@@ -125,23 +133,24 @@ class OBSPruning(GradualPruning):
         }
 
     def inverse_fisher(self, context: HookContext, part: int) -> dict[str, Tensor]:
-        """The inverse of each target's Fisher information at the present weights, [blocks, B, B]."""
+        """Return the inverse of each target's Fisher information at the current weights, [blocks, B, B]."""
         from sparse_xp.functional.fisher import add_gradient, first_inverse
 
         inverses = {
             name: first_inverse(weight.numel(), self.fisher_block_size, self.damp, weight.device)
             for name, weight in self.targets.items()
         }
+        # Each gradient is a rank-one update of the inverse, so the Fisher information itself is never stored.
         for gradients in self.gradients(context, part):
             for name, gradient in gradients.items():
                 add_gradient(inverses[name], gradient, self.num_grads)
         return inverses
 
     def gradients(self, context: HookContext, part: int) -> Iterator[dict[str, Tensor]]:
-        """``num_grads`` gradients of the task loss by the targets, zero where a weight is pruned.
+        """Yield ``num_grads`` gradients of the task loss by target, zero where a weight is pruned.
 
-        Of the plain model in float32, without dropout. Neither ``.grad`` nor any random state is touched, and the
-        rows depend on seed, step and ``part`` alone: a resumed run draws the same.
+        The model runs in float32 and without dropout. Neither ``.grad`` nor any random state changes. The rows depend
+        on seed, step and ``part`` only, so that a resumed run uses the same.
         """
         import torch
 
@@ -152,8 +161,8 @@ class OBSPruning(GradualPruning):
                 batch = context.training_batch(rows)
                 with torch.enable_grad():
                     loss = context.task.forward(context.model, batch).loss
-                found = torch.autograd.grad(loss, list(self.targets.values()), materialize_grads=True)
-                gradients = dict(zip(self.targets, found, strict=True))
+                values = torch.autograd.grad(loss, list(self.targets.values()), materialize_grads=True)
+                gradients = dict(zip(self.targets, values, strict=True))
                 for name, mask in self.masks.items():
                     gradients[name].mul_(mask)
                 yield gradients
@@ -161,20 +170,21 @@ class OBSPruning(GradualPruning):
             context.model.train(training)
 
     def batches(self, context: HookContext, part: int) -> Iterator[list[int]]:
-        """Row numbers of ``num_grads`` batches: as many shuffled epochs as it takes."""
-        made = 0
-        for epoch in range(self.num_grads):  # one batch an epoch at least
+        """Yield the row indices of ``num_grads`` batches, from as many shuffled epochs as that takes."""
+        count = 0
+        for epoch in range(self.num_grads):  # an epoch has at least one batch
+            # A seed of its own for each epoch of each part of each update, without touching a global generator.
             seed = context.seed
             for number in (context.step, part, epoch):
                 seed = (seed * 1_000_003 + number) % 2**63
-            for batch in context.shuffled_batches(self.grad_batch_size, seed)[: self.num_grads - made]:
-                made += 1
+            for batch in context.shuffled_batches(self.grad_batch_size, seed)[: self.num_grads - count]:
+                count += 1
                 yield batch
-            if made == self.num_grads:
+            if count == self.num_grads:
                 return
 
-    def agree(self, context: HookContext) -> None:
-        """Take masks and weights of the first process: on GPUs sums may differ in the last bit between processes."""
+    def synchronize(self, context: HookContext) -> None:
+        """Copy masks and weights from rank 0: on GPUs sums may differ in the last bit between processes."""
         if context.accelerator.num_processes == 1:
             return
         from accelerate.utils import broadcast

@@ -99,7 +99,7 @@ class TrainableParams(Modifier):
 class SetParam(OneTime):
     """Set parameters to a value once. They continue to train from there.
 
-    ``start``: the time of the first step in which it may act, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+    ``start``: it acts in the first step at or after this time, in epochs, ``'N steps'`` or ``'N%'`` of the run.
     ``params``: the parameters: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``.
     ``val``: the value that all their elements get.
     ``params_strict``: whether an entry of ``params`` that matches nothing is an error (the default).

@@ -1,4 +1,8 @@
-"""Distillation of hidden layers (FitNets, Romero et al. 2015, arXiv:1412.6550), correct on padding."""
+"""Distillation of hidden layers (FitNets, Romero et al. 2015, arXiv:1412.6550), correct on padding.
+
+Forward hooks on both models record the outputs of the paired modules; ``PerLayerDistillation.loss`` compares them
+after the student's forward pass. Logits: ``distillation``.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from sparse_xp.modifiers.display import Display, LoggedNumber
 if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.nn import Parameter
+    from torch.utils.hooks import RemovableHandle
 
     from sparse_xp.modifiers.context import HookContext
 
@@ -20,10 +25,10 @@ if TYPE_CHECKING:
 def layer_loss(
     student: Tensor, teacher: Tensor, mask: Tensor | None = None, normalize: bool = True, epsilon: float = 1e-6
 ) -> Tensor:
-    """mean((student - teacher)^2), divided by mean(teacher^2) + ``epsilon`` if ``normalize``; both [..., width].
+    """Return mean((student - teacher)^2), divided by mean(teacher^2) + ``epsilon`` if ``normalize``.
 
-    ``mask`` [rows, tokens] bool: the tokens that count. It is used where the layers are [rows, tokens, width]; both
-    means are then over the tokens that count. Computed in float32.
+    ``student``, ``teacher``: hidden states [..., width]. ``mask`` [rows, tokens] bool: True for tokens that are not
+    padding. For hidden states [rows, tokens, width] both means are over these tokens. Computed in float32.
     """
     student, teacher = student.float(), teacher.float()
     if mask is not None and teacher.dim() == 3 and teacher.shape[:2] == mask.shape:
@@ -32,21 +37,26 @@ def layer_loss(
     return distance / (teacher.square().mean() + epsilon) if normalize else distance
 
 
-def only_tensor(output: Any) -> Any:
-    """What a module says: its output, or the first of several."""
+def first_output(output: Any) -> Any:
+    """Return the output of a module, or the first one if it has several."""
     from sparse_xp.functional.chunked_loss import LazyLogits
 
     output = output[0] if isinstance(output, tuple) else output
     return output.materialize() if isinstance(output, LazyLogits) else output
 
 
-def listen(modules: dict[str, nn.Module], heard: dict[str, Tensor], when: Callable[[nn.Module], bool]) -> list[Any]:
-    """Write what each module says into ``heard``, under its name, ``when`` that is true of it; returns the hooks."""
+def record_outputs(
+    modules: dict[str, nn.Module], outputs: dict[str, Tensor], condition: Callable[[nn.Module], bool]
+) -> list[RemovableHandle]:
+    """Register hooks that write the output of each module into ``outputs`` by name; return their handles.
+
+    ``condition``: a module is recorded only in forward passes for which this returns True.
+    """
 
     def hook_of(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if when(module):
-                heard[name] = only_tensor(output)
+            if condition(module):
+                outputs[name] = first_output(output)
 
         return hook
 
@@ -55,12 +65,18 @@ def listen(modules: dict[str, nn.Module], heard: dict[str, Tensor], when: Callab
 
 @dataclass(kw_only=True)
 class PerLayerDistillation(Modifier):
-    """loss + ``gain`` * sum over layers of the distance between the outputs of student and teacher.
+    """Train hidden layers of the student on those of the teacher (FitNets, Romero et al. 2015, arXiv:1412.6550).
 
-    The distance is ``layer_loss``: the mean squared error, relative to that of silence if ``normalize``.
-    ``student_layer_names``, ``teacher_layer_names``: exact names or ``re:<pattern>`` of modules, paired in this order;
-    None: all Linear modules. ``project_features``: the student's outputs pass a bias-less Linear to the teacher's width
-    first, which trains along (its gradient is not part of the clipped norm) and is thrown away at the end.
+    loss = loss + ``gain`` * sum over pairs of layers of ``layer_loss``, the mean squared error of their outputs.
+
+    ``start``, ``end``: the time in which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+    ``gain``: the weight of the added loss.
+    ``normalize``: divide each error by the mean square of the teacher's output, so that layers count alike.
+    ``student_layer_names``, ``teacher_layer_names``: the modules to compare, as exact names or ``re:<pattern>``. They
+    are paired in this order. None (the default): all Linear modules.
+    ``project_features``: map the student's outputs to the teacher's width by a Linear without bias. The projections
+    train along, their gradients are not part of the clipped norm, and they are discarded after training.
+    ``epsilon``: added to the divisor of ``normalize``.
     """
 
     gain: float = 1.5
@@ -79,17 +95,17 @@ class PerLayerDistillation(Modifier):
         super().__post_init__()
         for name, positive in (("gain", self.gain), ("epsilon", self.epsilon)):
             if not 0 < positive < float("inf"):
-                raise ValueError(f"PerLayerDistillation.{name}={positive}: want a number above 0.")
+                raise ValueError(f"PerLayerDistillation.{name}={positive}: expected a number above 0.")
         for key in ("student_layer_names", "teacher_layer_names"):
             if getattr(self, key) == []:
                 raise ValueError(f"PerLayerDistillation.{key} is empty: name modules, or leave it out for all Linear.")
         self.pairs: list[tuple[str, str]] = []
         self.projections: dict[str, nn.Linear] = {}  # by the name of the student's module
-        self.said: dict[str, Tensor] = {}
-        self.taught: dict[str, Tensor] = {}
-        self.hooks: list[Any] = []
-        self.active = False
-        self.last: dict[str, Tensor] = {}
+        self.student_outputs: dict[str, Tensor] = {}  # of the current micro-batch, by name of the module
+        self.teacher_outputs: dict[str, Tensor] = {}
+        self.hooks: list[RemovableHandle] = []
+        self.active = False  # whether the current step is in the window
+        self.last_losses: dict[str, Tensor] = {}  # of the latest micro-batch, for the log
 
     @property
     def exclusive_resource(self) -> str:
@@ -100,10 +116,10 @@ class PerLayerDistillation(Modifier):
 
         if context.teacher is None:
             raise UserError(
-                "PerLayerDistillation compares the student's layers with a teacher's, and there is none: write "
+                "PerLayerDistillation compares the student's layers with a teacher's, and the run has no teacher: write "
                 "teacher=dense, teacher=self, or teacher=checkpoint teacher.path=DIR."
             )
-        assert context.teacher.model is not None  # ``live_teacher`` asks for one
+        assert context.teacher.model is not None  # ``live_teacher`` requires it
         student = choose_modules(context.model, self.student_layer_names, "the student")
         teacher = choose_modules(context.teacher.model, self.teacher_layer_names, "the teacher")
         if len(student) != len(teacher):
@@ -112,28 +128,30 @@ class PerLayerDistillation(Modifier):
                 "Name as many of each in student_layer_names and teacher_layer_names."
             )
         self.pairs = list(zip(student, teacher, strict=True))
-        ours, theirs = shapes(context, context.model, student), shapes(context, context.teacher.model, teacher)
+        student_shapes = output_shapes(context, context.model, student)
+        teacher_shapes = output_shapes(context, context.teacher.model, teacher)
         self.projections = {}
-        for name, other in self.pairs:
-            if ours[name][:-1] != theirs[other][:-1] or (ours[name] != theirs[other] and not self.project_features):
+        for student_name, teacher_name in self.pairs:
+            ours, theirs = student_shapes[student_name], teacher_shapes[teacher_name]
+            if ours[:-1] != theirs[:-1] or (ours != theirs and not self.project_features):
                 hint = "" if self.project_features else " or write project_features=true"
                 raise UserError(
-                    f"PerLayerDistillation: for a row the student's {name} gives {ours[name]}, the teacher's {other} "
-                    f"{theirs[other]}: they cannot be compared. Name other layers{hint}."
+                    f"PerLayerDistillation: for a row the student's {student_name} gives {ours}, the teacher's "
+                    f"{teacher_name} {theirs}: they cannot be compared. Name other layers{hint}."
                 )
             if self.project_features:
-                widths = ours[name][-1], theirs[other][-1]
-                self.projections[name] = torch.nn.Linear(*widths, bias=False, device=context.accelerator.device)
-        if context.accelerator.num_processes > 1:  # DDP makes the model equal everywhere, and knows nothing of these
+                device = context.accelerator.device
+                self.projections[student_name] = torch.nn.Linear(ours[-1], theirs[-1], bias=False, device=device)
+        if context.accelerator.num_processes > 1:  # DDP synchronizes the model only, and the projections are beside it
             from accelerate.utils import broadcast
 
             for weight in self.parameters(context):
                 weight.data = broadcast(weight.data)
-        self.said, self.taught, self.last, self.active = {}, {}, {}, False
+        self.student_outputs, self.teacher_outputs, self.last_losses, self.active = {}, {}, {}, False
         self.hooks = [
-            # In evaluation nobody would take what was said.
-            *listen(student, self.said, lambda module: self.active and module.training),
-            *listen(teacher, self.taught, lambda module: self.active),
+            # Not in evaluation: no ``loss`` follows that would clear the outputs.
+            *record_outputs(student, self.student_outputs, lambda module: self.active and module.training),
+            *record_outputs(teacher, self.teacher_outputs, lambda module: self.active),
         ]
 
     def parameters(self, context: HookContext) -> list[Parameter]:
@@ -148,26 +166,27 @@ class PerLayerDistillation(Modifier):
         import torch
 
         if not self.active:
-            self.last = {}
+            self.last_losses = {}
             return loss
         assert context.teacher is not None
-        context.teacher(rows, batch)
+        context.teacher(rows, batch)  # fills ``teacher_outputs``; the student's forward pass has filled the other
         mask = batch["attention_mask"].bool()
         terms = []
-        for name, other in self.pairs:
-            said = self.said[name]
-            if name in self.projections:
-                said = self.projections[name](said.float())
-            terms.append(layer_loss(said, self.taught[other], mask, self.normalize, self.epsilon))
-        # The layers of a batch are large, and those of the next must not be taken for them.
-        self.said.clear()
-        self.taught.clear()
-        distance = torch.stack(terms).sum()
-        self.last = {"loss_layers": distance.detach()}
-        return loss + self.gain * distance
+        for student_name, teacher_name in self.pairs:
+            hidden = self.student_outputs[student_name]
+            if student_name in self.projections:
+                hidden = self.projections[student_name](hidden.float())
+            target = self.teacher_outputs[teacher_name]
+            terms.append(layer_loss(hidden, target, mask, self.normalize, self.epsilon))
+        # Clearing frees memory, and a missing output of the next batch becomes a KeyError instead of a stale tensor.
+        self.student_outputs.clear()
+        self.teacher_outputs.clear()
+        layers = torch.stack(terms).sum()
+        self.last_losses = {"loss_layers": layers.detach()}
+        return loss + self.gain * layers
 
     def before_update(self, context: HookContext) -> None:
-        # The projections are no part of what DDP wraps. It takes the mean over processes, and so do they.
+        # DDP averages the gradients of the model over processes; the projections are outside it and are averaged here.
         if context.accelerator.num_processes > 1:
             for weight in self.parameters(context):
                 if weight.grad is not None:
@@ -179,20 +198,21 @@ class PerLayerDistillation(Modifier):
         self.hooks = []
 
     def logs(self, context: HookContext) -> dict[str, float]:
-        return {name: value.item() for name, value in self.last.items()}
+        return {name: value.item() for name, value in self.last_losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"projections": {name: layer.weight.detach() for name, layer in self.projections.items()}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, layer in self.projections.items():  # in place: the optimizer has them already
+        for name, layer in self.projections.items():  # in place: the optimizer already refers to them
             layer.weight.data.copy_(state["projections"][name])
 
 
 def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dict[str, nn.Module]:
-    """The modules of ``model`` by name: all Linear ones if ``names`` is None. Raises UserError.
+    """Return modules of ``model`` by name; if ``names`` is None, all Linear ones.
 
-    But that of factored embeddings, which no other model need have.
+    ``whose``: the student or the teacher, for messages. All Linear ones excludes the projection of factored embeddings,
+    which the other model may lack. Raises UserError for a name that matches nothing.
     """
     from torch import nn
 
@@ -200,17 +220,21 @@ def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dic
     from sparse_xp.functional.selection import select_modules
 
     if names is None:
-        inside = {id(module.projection) for module in model.modules() if isinstance(module, FactoredEmbedding)}
-        return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m) not in inside}
+        excluded = {id(module.projection) for module in model.modules() if isinstance(module, FactoredEmbedding)}
+        return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m) not in excluded}
     return select_modules({n: m for n, m in model.named_modules() if n}, names, f"module of {whose}")
 
 
-def shapes(context: HookContext, model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
-    """What each module gives for the first training row, by name. Raises UserError if that is no tensor of numbers."""
+def output_shapes(context: HookContext, model: nn.Module, modules: dict[str, nn.Module]) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each module's output for the first training row, by name.
+
+    Raises UserError for an output that is not a floating-point tensor of two or more dimensions.
+    """
     import torch
 
-    heard: dict[str, Any] = {}
-    hooks, training = listen(modules, heard, lambda module: True), model.training
+    # Shapes are measured, because a module's attributes do not say them for every kind of module.
+    outputs: dict[str, Any] = {}
+    hooks, training = record_outputs(modules, outputs, lambda module: True), model.training
     device = next(model.parameters()).device
     batch = context.input_batch([0])
     try:
@@ -221,7 +245,7 @@ def shapes(context: HookContext, model: nn.Module, modules: dict[str, nn.Module]
         for hook in hooks:
             hook.remove()
     for name in modules:
-        value = heard.get(name)
+        value = outputs.get(name)
         if not isinstance(value, torch.Tensor) or not value.is_floating_point() or value.dim() < 2:
             raise UserError(f"PerLayerDistillation: {name} gives no hidden states that could be compared.")
-    return {name: tuple(heard[name].shape) for name in modules}
+    return {name: tuple(outputs[name].shape) for name in modules}

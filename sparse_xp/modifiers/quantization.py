@@ -1,4 +1,9 @@
-"""Quantization-aware training: from some time on the model computes as an integer engine will (``fake_quant``)."""
+"""Quantization-aware training and post-training quantization.
+
+``attach`` replaces the classes of Linear and Embedding modules (``functional/quant_modules``), which simulate integer
+arithmetic once ``mode.active`` is set (``functional/fake_quant``). ``detach`` freezes scales and zero points;
+``functional/quant_file`` saves them beside the model, and ``deployment/integer_graph`` writes an integer ONNX file.
+"""
 
 from __future__ import annotations
 
@@ -20,21 +25,25 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Quantization(Modifier):
-    """Weights and activations of Linears, and tables of Embeddings, as integers from ``start`` on (Jacob et al. 2018).
+    """Quantize the Linears and Embeddings of the model from ``start`` on (Jacob et al. 2018, arXiv:1712.05877).
 
-    ``observers_end``: when the ranges of activations and the scales of weights are frozen; None: never.
-    ``calibration_rows``: nothing is trained in integers: after training, so many training rows settle the ranges.
-    ``submodules``: names of modules to stay within, None for the whole model; ``exclude``: classes or names of modules
-    that stay in floating point. ``quantize_embeddings``: their tables too, wherever they are.
-    ``linear_outputs``, ``embedding_outputs``: what comes out is rounded again, not only what goes in.
-    Weights are signed and symmetric in ``weight_bits``, with a scale for each output row (``per_channel``) or one;
-    activations unsigned and asymmetric in ``activation_bits``, with one range from a moving average over batches, or
-    (``dynamic``) that of the batch itself. The step at ``start`` and all after it are float32, whatever
-    ``train.precision`` says.
+    Weights are signed and symmetric. Activations are unsigned and asymmetric, with one scale and zero point per tensor.
+    From the step at ``start`` on, training is in float32, whatever ``train.precision`` is. Times are epochs,
+    ``'N steps'`` or ``'N%'`` of the run.
 
-    ``reduce_range``: matrices that are multiplied use at most 7 bits, -63 to 63. CPUs without VNNI add two products in
-    16 bits, which 8-bit weights overflow and these cannot: such a file computes the same in every session on every CPU
-    (``saturation``).
+    ``observers_end``: the time at which activation ranges and weight scales are frozen. None (the default): never.
+    ``calibration_rows``: post-training quantization: after training, calibrate the activation ranges on this many
+    training rows, spread over the training set. None (the default): quantization-aware training.
+    ``submodules``: quantize only inside these modules, by name. None (the default): the whole model.
+    ``exclude``: classes or names of modules that stay in floating point.
+    ``quantize_embeddings``: quantize embedding tables as well, also those outside ``submodules``.
+    ``linear_outputs``, ``embedding_outputs``: also quantize the outputs of these modules, not only the inputs.
+    ``weight_bits``, ``activation_bits``: from 2 to 8.
+    ``per_channel``: one weight scale per output row (the default) instead of one per matrix.
+    ``dynamic``: compute activation ranges from each batch, instead of a moving average that is frozen later.
+    ``reduce_range``: limit weights of matrix products to 7 bits, -63 to 63. CPUs without VNNI add two products in
+    16 bits, which saturates with 8-bit weights and cannot with 7-bit weights. The file then computes the same on every
+    CPU (``saturation``).
     """
 
     observers_end: TimeSpec = None
@@ -56,23 +65,23 @@ class Quantization(Modifier):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.end != "100%":
-            raise ValueError(f"Quantization.end={self.end}: a model stays quantized once it is. Leave end out.")
+            raise ValueError(f"Quantization.end={self.end}: a quantized model stays quantized. Leave end out.")
         if self.observers_end is not None:
             parse_time(self.observers_end, "Quantization.observers_end")
         for name in ("weight_bits", "activation_bits"):
             if not 2 <= getattr(self, name) <= 8:
-                raise ValueError(f"Quantization.{name}={getattr(self, name)}: want 2 to 8 bits.")
+                raise ValueError(f"Quantization.{name}={getattr(self, name)}: expected 2 to 8 bits.")
         if self.calibration_rows is not None and self.calibration_rows < 1:
-            raise ValueError(f"Quantization.calibration_rows={self.calibration_rows}: want at least 1, or null.")
+            raise ValueError(f"Quantization.calibration_rows={self.calibration_rows}: expected at least 1, or null.")
         if self.calibration_rows is not None and self.dynamic:
             raise ValueError("Quantization: dynamic ranges need no calibration_rows.")
         if self.calibration_rows is not None and (self.start != 0 or self.observers_end is not None):
             raise ValueError(
-                "Quantization: with calibration_rows all happens after training; leave start and observers_end out."
+                "Quantization: with calibration_rows it acts after training only. Leave start and observers_end out."
             )
         if self.dynamic and self.activation_bits != 8:
             raise ValueError(
-                f"Quantization.activation_bits={self.activation_bits}: ONNX finds dynamic ranges in 8 bits only."
+                f"Quantization.activation_bits={self.activation_bits}: ONNX computes dynamic ranges in 8 bits only."
             )
         self.mode = QuantMode()
         self.modules: dict[str, QuantModule] = {}
@@ -83,7 +92,7 @@ class Quantization(Modifier):
 
     @property
     def option(self) -> str:
-        """What ``quantization=`` calls this: int8, int8_sparseml, int8_dynamic, ptq_int8; int4 for fewer bits."""
+        """The option of ``quantization=``: int8, int8_sparseml, int8_dynamic, ptq_int8, or int4 for fewer bits."""
         name = f"{'ptq_' * self.post_training}int{self.weight_bits}"
         return f"{name}_dynamic" if self.dynamic else name if self.per_channel else f"{name}_sparseml"
 
@@ -96,7 +105,7 @@ class Quantization(Modifier):
         if not self.post_training and clock.first_step(start) >= clock.total_steps:
             raise ValueError(f"Quantization: start={self.start} is after the last step: nothing would be quantized.")
         if self.observers_end is not None and clock.to_epochs(self.observers_end) < start:
-            raise ValueError(f"Quantization.observers_end={self.observers_end} lies before start={self.start}.")
+            raise ValueError(f"Quantization.observers_end={self.observers_end} is before start={self.start}.")
         return start, end
 
     def spans(self, clock: Clock) -> list[Span]:
@@ -109,11 +118,11 @@ class Quantization(Modifier):
         return [Span(start, frozen, ACTS), Span(frozen, clock.end, HOLDS)]
 
     def phase(self, clock: Clock, step: int) -> str:
-        """``off``, ``training``, or ``frozen`` (scales and zero points) in step number ``step``."""
+        """Return ``off``, ``training``, or ``frozen`` (scales and zero points) for step number ``step``."""
         if self.post_training or step < clock.first_step(self.window(clock)[0]):
             return "off"
-        over = self.observers_end is not None and step >= clock.first_step(clock.to_epochs(self.observers_end))
-        return "frozen" if over else "training"
+        frozen = self.observers_end is not None and step >= clock.first_step(clock.to_epochs(self.observers_end))
+        return "frozen" if frozen else "training"
 
     def attach(self, context: HookContext) -> None:
         from sparse_xp.functional.quant_modules import prepare
@@ -140,24 +149,25 @@ class Quantization(Modifier):
         self.mode.active = phase != "off"
         if not self.mode.active:
             return
-        context.disable_autocast()  # a difference of one integer step would be lost in the rounding of half precision
+        context.disable_autocast()  # half precision would round away differences of one quantization step
         if phase == "frozen" and self.mode.observing:
             freeze(self.modules)
 
     def after_update(self, context: HookContext) -> None:
-        """With several processes each has seen other rows: all go on with the mean of their ranges, and save that."""
+        """Average the observed ranges over processes: each has seen different rows, and all must save the same."""
         import torch
 
         observed = self.mode.active and self.mode.observing and not self.dynamic
         if context.accelerator.num_processes > 1 and observed:
-            known = [
+            observed_ranges = [
                 (observer, torch.stack([observer.low, observer.high]))
                 for observer in self.observers().values()
                 if observer.low is not None and observer.high is not None
             ]
-            if known:
-                means = context.accelerator.reduce(torch.stack([ends for _, ends in known]), "mean")
-                for (observer, _), (low, high) in zip(known, means, strict=True):
+            if observed_ranges:
+                # One reduction for all observers: a message per layer would dominate the step.
+                means = context.accelerator.reduce(torch.stack([bounds for _, bounds in observed_ranges]), "mean")
+                for (observer, _), (low, high) in zip(observed_ranges, means, strict=True):
                     observer.low, observer.high = low, high
 
     def detach(self, context: HookContext) -> None:
@@ -168,7 +178,7 @@ class Quantization(Modifier):
         freeze(self.modules)
 
     def calibrate(self, context: HookContext) -> None:
-        """Let rows from all over the training set settle the ranges, and compute in integers from now on."""
+        """Observe the activation ranges of ``calibration_rows`` training rows, and quantize from now on."""
         import torch
 
         assert self.calibration_rows is not None
@@ -186,24 +196,27 @@ class Quantization(Modifier):
         return {"quantized": float(self.weight_bits * self.mode.active)}
 
     def observers(self) -> dict[str, MinMaxObserver]:
-        """Each range once, under the name of the first module that it belongs to."""
+        """Return each observer once, under the name of the first module that uses it.
+
+        Modules with the same input share an observer.
+        """
         from sparse_xp.functional.quant_modules import observers_of
 
         return observers_of(self.modules)
 
     def state_dict(self) -> dict[str, Any]:
-        found: dict[str, Tensor] = {}
+        ranges: dict[str, Tensor] = {}
         for name, observer in self.observers().items():
             if observer.low is not None and observer.high is not None:
-                found |= {f"{name}.low": observer.low, f"{name}.high": observer.high}
+                ranges |= {f"{name}.low": observer.low, f"{name}.high": observer.high}
         scales = {name: module.quant.scale for name, module in self.modules.items() if module.quant.scale is not None}
         counts = {name: observer.count for name, observer in self.observers().items()}
         settings = {"active": self.mode.active, "observing": self.mode.observing}
-        return {"ranges": found, "counts": counts, "scales": scales, "settings": settings}
+        return {"ranges": ranges, "counts": counts, "scales": scales, "settings": settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, observer in self.observers().items():
-            observer.low, observer.high = (state["ranges"].get(f"{name}.{which}") for which in ("low", "high"))
+            observer.low, observer.high = (state["ranges"].get(f"{name}.{bound}") for bound in ("low", "high"))
             observer.count = state["counts"][name]
         for name, module in self.modules.items():
             module.quant.scale = state["scales"].get(name)

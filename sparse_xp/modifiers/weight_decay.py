@@ -35,7 +35,7 @@ class WeightDecay(Modifier):
 
     def before_step(self, context: HookContext) -> None:
         if context.clock.epoch(context.step) >= self.window(context.clock)[0]:
-            # Set in every step: a restored optimizer state may hold an earlier value.
+            # Set in every step: then a resumed run needs no state for it.
             for group in context.optimizer.param_groups:
                 if group["decays"] or self.all_groups:
                     group["weight_decay"] = self.weight_decay
