@@ -1,6 +1,10 @@
-"""What a run is made of. Every group of ``conf/`` is values over one of these dataclasses.
+"""The configuration of a run: ``Config`` holds one dataclass for each group of ``conf/``.
 
-Nothing here imports torch: a configuration is composed, checked and refused in the time Hydra takes.
+``register`` gives Hydra the schemas, ``compose.to_object`` makes a ``Config`` from what Hydra composed, and
+``recipe.file.resolve`` reads a recipe file into it. ``run_name`` and ``result_hash`` identify a run: by the name of its
+directory, and by everything that its numbers depend on.
+
+torch is not imported: composing a configuration must not load it.
 """
 
 from __future__ import annotations
@@ -24,30 +28,42 @@ from sparse_xp.modifiers import (
     Modifier,
     WeightDecay,
 )
-from sparse_xp.modifiers.learning_rate import DrivesRate
+from sparse_xp.modifiers.learning_rate import RateModifier
 from sparse_xp.settings import Data, Export, Log, Model, TeacherSource, TinyModel, Train
 from sparse_xp.tasks import TASKS, Task
 
 
 @dataclass(kw_only=True)
 class Teacher(TeacherSource):
-    """Where the teacher comes from, and the distillation that uses it."""
+    """The teacher of a run. Options as in ``TeacherSource``, and:
+
+    ``distillation``: how the student is trained on the teacher's logits. None: not at all.
+    """
 
     distillation: Distillation | None = field(default_factory=Distillation)
 
 
 @dataclass(kw_only=True)
 class RecipeSettings:
-    """The method: a name, its headline numbers, and the modifiers that no other group owns.
+    """The recipe: its numbers, the learning rate and weight decay, and modifiers that no other group has.
 
-    ``sparsity``: the target (or kept) fraction of zeros, which the options of the group ``sparsity`` refer to.
-    ``start_sparsity``: the zeros that the recipe needs in the checkpoint it starts from. ``quantization_start``,
-    ``observers_end``: when training in 8 bits begins and its ranges are frozen, to which ``quantization`` refers.
-    ``learning_rate``: named segments. ``modifiers``: any others, by ``/modifier@recipe.modifiers.NAME``.
+    ``name``: the name in the table of results.
+    ``sparsity``: the fraction of zeros to reach or to keep, in [0, 1). The options of the group ``sparsity`` refer to
+    it.
+    ``start_sparsity``: the fraction of zeros that the starting checkpoint must have, in [0, 1).
+    ``quantization_start``, ``observers_end``: the times at which quantization-aware training begins and at which its
+    ranges are frozen. The options of the group ``quantization`` refer to them.
+    ``learning_rate``: segments of the learning rate, by name.
+    ``weight_decay``: the weight decay. None: 0.
+    ``modifiers``: further modifiers by name, added with ``+modifier@recipe.modifiers.NAME=CLASS``.
 
-    ``path``: a SparseML recipe (.md, .yaml, a zoo: stub), whose modifiers and length take the place of all these;
-    ``args``: values for its variables. ``anchors``: they also reach what it says by ``*name``. ``strict``: an argument
-    that reaches nothing is an error. ``remarks``: what its reading had to tell.
+    A SparseML recipe replaces the modifiers and the length of the run:
+
+    ``path``: a file (.md, .yaml) or a ``zoo:`` stub.
+    ``args``: values for its variables, by name.
+    ``anchors``: arguments also replace values referenced through YAML aliases (``*name``).
+    ``strict``: an argument that has no effect is an error.
+    ``remarks``: warnings from parsing the recipe. They are set by ``recipe.file.resolve``, not by users.
     """
 
     name: str
@@ -69,21 +85,27 @@ class RecipeSettings:
             value = getattr(self, name)
             if not 0 <= value < 1:
                 raise ValueError(
-                    f"recipe.{name}={value}: want a fraction in [0, 1)"
+                    f"recipe.{name}={value}: expected a fraction in [0, 1)"
                     f"{f', such as {value / 100:g} for {value:g} %' if 1 < value < 100 else ''}."
                 )
         if not self.learning_rate and not any(drives_rate(modifier) for modifier in self.modifiers.values()):
-            raise ValueError("recipe.learning_rate is empty: a run needs at least one segment.")
+            raise ValueError("recipe.learning_rate is empty: expected at least one segment.")
 
 
 def drives_rate(modifier: Modifier) -> bool:
-    """Whether a modifier writes the learning rate."""
-    return isinstance(modifier, DrivesRate)
+    """Return whether a modifier sets the learning rate."""
+    return isinstance(modifier, RateModifier)
 
 
 @dataclass(kw_only=True)
 class Config:
-    """One run. ``zoo``: a file with places for stubs of the SparseZoo, beside those of conf/zoo.yaml."""
+    """One run.
+
+    ``sparsity``, ``quantization``: a modifier of weights, and one of numbers. None: dense, and floating point.
+    ``zoo``: a file that maps stubs of the SparseZoo to paths or hub ids, in addition to conf/zoo.yaml.
+    ``profile``: the name of the profile (the size of the run and of its data), for the table of results.
+    ``seed``: the seed of initialization, shuffling and dropout, from 0 to 2^32 - 1.
+    """
 
     task: Task = MISSING
     model: Model = MISSING
@@ -103,7 +125,7 @@ class Config:
         self.export.check(self.task.name, self.task.max_length)
 
     def modifiers(self) -> dict[str, Modifier]:
-        """Every modifier of the run by its name in the configuration."""
+        """Return every modifier of the run by its key in the configuration."""
         named: dict[str, Modifier] = {f"recipe.learning_rate.{k}": v for k, v in self.recipe.learning_rate.items()}
         if self.recipe.weight_decay:
             named["recipe.weight_decay"] = self.recipe.weight_decay
@@ -122,15 +144,15 @@ def with_teacher(config: Config, path: Path) -> Config:
     return replace(config, teacher=replace(config.teacher, source="checkpoint", path=str(path)))
 
 
-#: the keys that change no number of a result, by how they begin
+#: prefixes of keys that affect no number of a result
 HARMLESS = ("export.max_", "export.target_cpu", "data.max_")
 
 
 def result_hash(config: Config) -> str:
-    """Ten hex digits over all that can change a number of the result.
+    """Return ten hex digits over everything that can change a number of the result.
 
-    Not the log, the cache's place, how much a file of rows may hold, the CPU that the exported file is for, and what
-    the gate of the export allows: a run that it stopped may be given more.
+    Excluded are logging, the zoo file, the cache directory, limits of input files, the target CPU and the tolerances
+    of the export. A run that the export gate stopped can therefore continue with larger tolerances.
     """
     fields = asdict(config)
     numbers = (name for name in fields["export"] if name != "target_cpu" and not name.startswith("max_"))
@@ -146,14 +168,14 @@ def result_hash(config: Config) -> str:
 def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
     """Return the directory name of a run: task, model, recipe, what else was overridden, and the seed.
 
-    ``choices``: Hydra's group choices. ``overrides``: the words of the command line. The same for the same command
-    whatever the order of its words; of a path only the last part is taken, of ``recipe.path`` the last two
-    (``config_hash`` tells two runs apart).
+    ``choices``: Hydra's group choices. ``overrides``: those of the command line; their order does not matter. Of a path
+    only the last part is used, of ``recipe.path`` the last two. Two runs can therefore share a name: ``result_hash``
+    tells them apart.
     """
     named = ("task", "model", "recipe", "profile", "seed", "log", "data.cache")
     extra = []
-    for word in overrides:
-        key, _, value = word.lstrip("+").partition("=")
+    for override in overrides:
+        key, _, value = override.lstrip("+").partition("=")
         if key not in named and not key.startswith(("log.", *HARMLESS)):
             value = value.strip("'\"")
             if value.count("/") > 1 or value[:1] in "./":
@@ -166,7 +188,7 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
         str(choices["recipe"]),
         *([profile] if profile != "full" else []),
     ]
-    parts += [re.sub(r"[^\w.=+~%-]+", "_", word) for word in sorted(extra)]
+    parts += [re.sub(r"[^\w.=+~%-]+", "_", part) for part in sorted(extra)]
     name = ",".join(parts)
     if len(name.encode()) > 180:  # file systems stop at 255 bytes
         name = f"{name.encode()[:160].decode(errors='ignore')}~{hashlib.sha256(name.encode()).hexdigest()[:10]}"
@@ -174,7 +196,7 @@ def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
 
 
 def register() -> None:
-    """Store the schemas under the names that ``conf/`` refers to."""
+    """Give Hydra the schemas under the names that ``conf/`` refers to, and the resolvers that it uses."""
     OmegaConf.register_new_resolver("run_name", run_name, replace=True)
     OmegaConf.register_new_resolver("hyperparameters", resolve_hyperparameter, replace=True)
     store = ConfigStore.instance().store

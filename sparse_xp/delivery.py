@@ -1,4 +1,8 @@
-"""What a finished run leaves: a model for PyTorch, a checked file for onnxruntime, a row for the table."""
+"""Deliver a trained run: a model for PyTorch, a checked file for onnxruntime, a row for the table.
+
+``deliver`` is the last step of ``run.execute``. It writes ``model/``, ``trained.json``, ``deployment/``, ``report.md``
+and ``result.json``, in this order.
+"""
 
 from __future__ import annotations
 
@@ -28,15 +32,15 @@ from sparse_xp.run_directory import remove_temporary_files
 from sparse_xp.training.environment import device_name, log_artifacts, precision_name
 from sparse_xp.training.state import Run
 
-#: what to do about the user's own files where a run would write
+#: the remedy where a user's own file is in the way
 MOVE_AWAY = "Move it away, and issue the command again."
 
 
 def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, command: str | None) -> None:
-    """Save the model, export and check it, and write result.json last: a run with that file is finished.
+    """Save the model, export and check it, and write the result. Called by rank 0.
 
-    Called by the main process. ``trained.json`` comes first: if the export gate stops the run, ``sparse_xp.export``
-    can finish it from there.
+    ``result.json`` is written last: it marks the run as finished. ``trained.json`` is written before the export: if the
+    export gate stops the run, ``sparse_xp.export`` can finish it from there.
     """
     metrics = final_metrics(run, config)
     save_model(run)
@@ -56,7 +60,7 @@ def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, comm
 
 
 def final_metrics(run: Run, config: Config) -> dict[str, float]:
-    """Return the metrics of the model that is delivered, evaluating it only if that was not done before."""
+    """Return the metrics of the delivered model. It is evaluated again only if the best metrics are not its own."""
     changed = any(modifier.post_training for modifier in run.recipe.modifiers.values())
     return run.progress.best if config.train.keep_best and not changed else evaluate(run)
 
@@ -64,7 +68,10 @@ def final_metrics(run: Run, config: Config) -> dict[str, float]:
 def make_result(
     config: Config, run: Run, metrics: dict[str, float], recorded: Provenance, totals: tuple[int, int]
 ) -> Result:
-    """Return the row of the table, still without the deployed file. Paths are written so that others can read them."""
+    """Return the row of the table, without the deployed file. Paths in it are portable (``portable``).
+
+    ``totals``: the training and evaluation rows that the data have, of which the run may use fewer.
+    """
     seconds = run.progress.seconds
     teacher = portable_path(config.teacher.path, run.directory) if config.teacher.path else None
     return Result(
@@ -97,10 +104,10 @@ def make_result(
 
 
 def save_model(run: Run) -> None:
-    """Write ``model/`` in floating point, and beside it the scales with which it becomes integers.
+    """Write ``model/``: the weights in floating point, the quantization scales, and the recipe.
 
-    Stock ``from_pretrained`` loads it. A model from which heads, or unlike numbers of neurons, were removed is loaded
-    by ``sparse_xp.structured.load``.
+    Stock ``from_pretrained`` loads it. ``sparse_xp.structured.load`` loads a model with removed heads, or with layers
+    of different numbers of neurons.
     """
     run.recipe.check(run)
     with atomic_directory(run.directory / "model", "model", MOVE_AWAY) as draft:
@@ -121,16 +128,14 @@ def recipe_text(run: Run) -> str:
 
 
 def quantization(run: Run) -> str | None:
-    """Return the option of ``quantization=`` that describes the run's integers, None for floating point."""
+    """Return the option of ``quantization=`` that describes the run, None for floating point."""
     names = [modifier.option for modifier in run.modifiers(Quantization)]
     return " ".join(names) or None
 
 
 def pruned_names(run: Run) -> list[str] | None:
-    """Return the names of the weights that pruning modifiers own, None if there is no such modifier.
-
-    These are the names after training: removing layers renumbers the others.
-    """
+    """Return the names of the weights that pruning modifiers own, None if there is no such modifier."""
+    # By identity, to get the names after training: removing layers renumbers the others.
     owned = {id(weight) for modifier in run.modifiers(Pruning) for weight in modifier.targets.values()}
     names = [name for name, weight in run.model.named_parameters() if id(weight) in owned]
     return names or None

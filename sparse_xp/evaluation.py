@@ -53,7 +53,7 @@ def evaluate(context: EvalContext) -> dict[str, float]:
             outputs = context.model(**to_device(context, {k: torch.from_numpy(v) for k, v in batch.items()}))
         return {name: outputs[name].float().cpu().numpy() for name in context.task.outputs}
 
-    context.model.eval()  # type: ignore[no-untyped-call]
+    context.model.train(False)
     return context.task.score(context.rows, context.eval_features, predict(context, forward))
 
 

@@ -1,4 +1,7 @@
-"""The numbers that published recipes have for each task (``conf/hyperparameters.yaml``)."""
+"""The hyperparameters of published recipes for each task (``conf/hyperparameters.yaml``).
+
+Recipes in ``conf/recipe`` refer to them as ``${hyperparameters:TABLE,KEY}``; ``config.register`` installs the resolver.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +17,15 @@ from sparse_xp.places import CONF
 
 @lru_cache
 def tables() -> dict[str, dict[str, dict[str, Any]]]:
-    """Return the rows of each table, by the name of a task, the kind of a task, or ``default``."""
+    """Return the tables by name. A table's rows are keyed by the name of a task, the kind of a task, or ``default``."""
     loaded: dict[str, dict[str, dict[str, Any]]] = yaml.safe_load((CONF / "hyperparameters.yaml").read_text("utf-8"))
     return loaded
 
 
 def hyperparameter(table: str, key: str, task: str, kind: str) -> Any:
-    """Return the number ``key`` of ``table`` for a task: its own, else that of its kind, else the default.
+    """Return the value of ``key`` in ``table`` for a task: its own, else that of its kind, else the default.
 
-    Raises UserError for a table or a key that does not exist.
+    Raises UserError for an unknown table or key.
     """
     if table not in tables():
         raise UserError(

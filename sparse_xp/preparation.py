@@ -1,6 +1,6 @@
-"""What a run needs before it trains: rows and features, the student, the teacher. ``run.execute`` calls these in order.
+"""Prepare a run: rows and features, the student, the ``Run`` object, the teacher. ``run.execute`` calls these in order.
 
-What the first process puts into the cache, the others read (``main_process_first``).
+Rank 0 fills the cache and the other processes read from it (``main_process_first``).
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class PreparedData:
-    """The rows and features of a run. ``task``: with its labels; ``source``: the checkpoint to start from."""
+    """The rows and features of a run.
+
+    ``task``: the task with the labels of the data. ``source``: the checkpoint that training starts from.
+    """
 
     task: Task
     source: str
@@ -54,7 +57,7 @@ class PreparedData:
 
 
 def prepare_data(config: Config, accelerator: Accelerator) -> PreparedData:
-    """Load the rows, fill in the task's labels, and tokenise. Prints what a person should know about the data."""
+    """Load the rows, fill in the task's labels, and tokenize. Prints warnings about the recipe and the data."""
     with accelerator.main_process_first():
         source = resolve_checkpoint(config.model, Path(config.data.cache) / "models")
     tokenizer = load_tokenizer(config.model.tokenizer or source, config.model.revision)
@@ -78,7 +81,7 @@ def prepare_data(config: Config, accelerator: Accelerator) -> PreparedData:
 
 
 def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, list[str]]:
-    """Return the model to train, and the names of weights that the checkpoint did not have."""
+    """Return the model to train, and the names of its weights that the checkpoint lacks."""
     model, new_weights = load_model(
         data.task,
         data.source,
@@ -99,7 +102,7 @@ def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, l
 def assemble(
     config: Config, directory: Path, data: PreparedData, model: PreTrainedModel, accelerator: Accelerator
 ) -> Run:
-    """Put together the run: its length in steps, its modifiers, its history. Nothing is attached yet."""
+    """Return the ``Run``: its length in steps, its modifiers, its history. No modifier is attached yet."""
     train = config.train
     per_epoch = steps_per_epoch(len(data.train_features), train, accelerator.num_processes)
     clock = Clock(per_epoch, train.steps) if train.steps else Clock.of(train.epochs, per_epoch)
@@ -131,12 +134,12 @@ def load_teacher(config: Config, run: Run) -> TeacherModel | None:
     teacher = config.teacher
     if not teacher.given:
         return None
-    # ``teacher=self``: the checkpoint that the student starts from.
+    # Without a path it is ``teacher=self``: the checkpoint that the student starts from.
     path, revision = (teacher.path, teacher.revision) if teacher.path else (run.source, config.model.revision)
     model = load_teacher_model(run.task, path, run.tokenizer, revision, removed_layers(resolve_model_dir(path)))
     return choose_teacher(run, model, teacher, run.cache / "logits")
 
 
 def with_task(config: Config, data: PreparedData) -> Config:
-    """Return the configuration with the labels that the data have, as config.yaml records it."""
+    """Return the configuration with the task's labels filled in, as config.yaml records it."""
     return replace(config, task=data.task)

@@ -139,7 +139,7 @@ def result_summary(result: Result) -> str:
 
 
 def deployment_summary(deployment: Deployment, sparsity: Sparsity, quantization: str | None = None) -> str:
-    """Return what is to be said of an exported file in one line."""
+    """Return scores, sparsity and sizes of an exported file in one line, for the screen."""
     scores = "  ".join(f"{name} {value:.2f}" for name, value in deployment.metrics.items())
     removed = f"  {sparsity.removed.description}" if sparsity.removed else ""
     return (

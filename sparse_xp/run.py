@@ -1,4 +1,4 @@
-"""One experiment, from a ``Config`` to a row of the table. ``__main__.py`` draws the way of a run through the files."""
+"""One run, from a ``Config`` to a row of the table. ``__main__.py`` lists the files that a run passes."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
 
 
 def run(config: Config, directory: Path, command: str | None = None, show: bool = True) -> Result:
-    """Make the run of ``config`` in ``directory``: begin it, continue it, or return its result if it is finished.
+    """Start the run of ``config`` in ``directory``, continue it, or return its result if it is finished.
 
-    ``command``: recorded as the command of this run, by default that of this process. ``show``: print the whole
-    configuration, or only the directory. Of two processes that are asked for the same run, the second waits and then
-    finds it finished.
+    ``command``: recorded as the command of the run. None: the command of this process. ``show``: whether to print the
+    whole configuration, or only the directory. If two processes start the same run, the second waits and then returns
+    the result of the first.
     """
     # In a run over several devices only rank 0 takes the lock.
     config_hash, first = result_hash(config), is_first_process()
-    finished = find_finished(directory, config_hash)  # without a lock: the directory may be read-only
+    finished = find_finished(directory, config_hash)  # before locking: the directory may be read-only
     if not finished:
         with file_lock(directory, say) if first else nullcontext():
-            finished = find_finished(directory, config_hash)
+            finished = find_finished(directory, config_hash)  # again: another process may have held the lock
             if not finished:
                 return run_alone(config, directory, config_hash, first, command, show)
     if first:
@@ -56,14 +56,14 @@ def run(config: Config, directory: Path, command: str | None = None, show: bool 
 def run_alone(
     config: Config, directory: Path, config_hash: str, first: bool, command: str | None, show: bool
 ) -> Result:
-    """Make the run while no other is at work in ``directory``. ``first``: whether this process is rank 0 and writes."""
+    """Make the run, with ``directory`` locked. ``first``: whether this process is rank 0, the only one that writes."""
     if first:
         claim_run(directory)
         if is_signed(directory / ERROR):  # left by an earlier attempt
             (directory / ERROR).unlink()
     check_paths(config)
     needs_hub = config.data.source == "hub" or any(
-        place and not Path(place).is_dir() for place in (config.model.checkpoint, config.teacher.path)
+        path and not Path(path).is_dir() for path in (config.model.checkpoint, config.teacher.path)
     )
     if needs_hub:
         go_offline_if_unreachable()
@@ -75,7 +75,7 @@ def run_alone(
             return execute(config, directory, accelerator, config_hash, command)
     finally:
         accelerator.end_training()
-        # Accelerate keeps its settings in the process: the next run of a sweep may want others.
+        # Accelerate keeps its settings in the process, and the next run of a sweep may need different ones.
         from accelerate.state import AcceleratorState, GradientState
 
         accelerator.free_memory()
@@ -96,10 +96,10 @@ def check_paths(config: Config) -> None:
 
 
 def execute(config: Config, directory: Path, accelerator: Accelerator, config_hash: str, command: str | None) -> Result:
-    """Make one run, from its data to the row of the table.
+    """Make the run, from its data to the row of the table.
 
-    The steps are in ``preparation.py`` (data and models), here (``start`` and ``finish``), in ``training/loop.py``
-    (``train``) and in ``delivery.py``.
+    The steps are in ``preparation.py`` (data and models), in this file (``start`` and ``finish``), in
+    ``training/loop.py`` (``train``) and in ``delivery.py``.
     """
     # torch is imported late: a configuration is refused, and a finished run recognised, without waiting for it.
     from accelerate.utils import set_seed
@@ -114,7 +114,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     config = with_task(config, data)
     model, new_weights = load_student(config, data)
     with accelerator.main_process_first():
-        # A latency may leave open whether the file has integers; a run that was begun goes on as it began.
+        # A latency target may leave the choice between int8 and fp32 to measurements. A resumed run keeps its choice.
         began_with = made_integers(directory, config_hash)
         config = with_chosen_precision(config, model, directory, Path(config.data.cache) / "latency", began_with)
     this = assemble(config, directory, data, model, accelerator)
@@ -129,9 +129,9 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
 
 
 def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -> None:
-    """Attach the modifiers, make the optimizer, and restore the state of an interrupted run, in this order.
+    """Attach the modifiers, create the optimizer, and restore the state of an interrupted run, in this order.
 
-    Modifiers change the module tree in ``attach`` only, so that the checkpoint finds the same modules.
+    Modifiers change the module tree in ``attach`` only, so the restored checkpoint has the same modules.
     """
     import torch
 
@@ -145,6 +145,7 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -
     this.wrapper = TrainingWrapper(this.model, this.task)
     this.prepared_model, this.optimizer = accelerator.prepare(this.wrapper, optimizer)
     resumed = checkpoint.restore(this)
+    # A killed run may have logged steps after its last checkpoint; they are made again.
     this.history.rewind(this.progress.step, this.progress.lines)
     say(
         f"{this.task.name}: {this.train_rows} rows, {len(this.train_features)} features, {this.clock.total_steps} "
@@ -159,7 +160,7 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -
 
 
 def finish(this: Run, config: Config) -> None:
-    """Go back to the best weights, and let the modifiers leave a plain model behind."""
+    """Load the best weights (``train.keep_best``) and detach the modifiers, which leaves a plain model."""
     from sparse_xp.training import checkpoint
 
     if config.train.keep_best:
@@ -168,7 +169,7 @@ def finish(this: Run, config: Config) -> None:
 
 
 def made_integers(directory: Path, config_hash: str) -> bool | None:
-    """Return whether the run that was begun in ``directory`` delivers integers, None if none was begun."""
+    """Return whether the interrupted run in ``directory`` is quantized; None if there is no such run."""
     recipe_path = directory / "recipe.yaml"  # written after config.yaml
     if not os.path.lexists(recipe_path) or not is_run(directory) or stored_hash(directory) != config_hash:
         return None

@@ -1,6 +1,10 @@
-"""What a run is made of, one dataclass for each group of ``conf/`` that holds plain values.
+"""The options of the groups ``model``, ``teacher``, ``train``, ``data``, ``export`` and ``log`` of ``conf/``.
 
-Nothing here imports torch: a configuration is composed, checked and refused in the time Hydra takes.
+These docstrings are the reference of the options. The other groups: ``tasks/`` (``task``), ``modifiers/``
+(``sparsity``, ``quantization``, ``modifier``) and ``config.RecipeSettings`` (``recipe``). ``config.Config`` puts all of
+them together. A value is checked when its dataclass is made, so that a wrong one is refused before anything is loaded.
+
+torch is not imported: composing a configuration must not load it.
 """
 
 from __future__ import annotations
@@ -16,11 +20,16 @@ from sparse_xp.errors import check_one_of
 
 @dataclass(kw_only=True)
 class Model:
-    """An encoder: ``checkpoint`` is a hub id, a local directory or a run's, ``tokenizer`` the same (default: that).
+    """The encoder that is trained.
 
-    ``dropout`` replaces the checkpoint's hidden and attention dropout where it is given. ``new_head``: where the
-    checkpoint's own trained head does not fit the task, start with a new one instead of refusing. ``dense``: the name
-    of the model that this one was pruned from.
+    ``name``: the name in the table of results.
+    ``checkpoint``: a hub id, a model directory or a run directory.
+    ``revision``: the branch, tag or commit of a checkpoint on the hub. None: its main branch.
+    ``tokenizer``: a hub id or a directory. None: the tokenizer of the checkpoint.
+    ``dropout``: the probability of hidden and attention dropout, in [0, 1). None: that of the checkpoint.
+    ``attn_implementation``: ``sdpa`` (the fused attention of PyTorch) or ``eager``.
+    ``new_head``: start with a new head if the checkpoint's trained head does not fit the task, instead of refusing.
+    ``dense``: the name of the model that this one was pruned from, which results compare it with.
     """
 
     name: str
@@ -34,13 +43,18 @@ class Model:
 
     def __post_init__(self) -> None:
         if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"model.dropout={self.dropout}: want a probability in [0, 1).")
+            raise ValueError(f"model.dropout={self.dropout}: expected a probability in [0, 1).")
         check_one_of("model.attn_implementation", self.attn_implementation, ("sdpa", "eager"))
 
 
 @dataclass(kw_only=True)
 class TinyModel(Model):
-    """A BERT of a few thousand weights, made on the spot from ``init_seed``; ``sparsity`` of its encoder is zero."""
+    """A small BERT with random weights, for tests and for trying out a command. Options as in ``Model``, and:
+
+    ``layers``, ``hidden``, ``heads``, ``intermediate``: the sizes of the encoder, as in Hugging Face's BertConfig.
+    ``sparsity``: the fraction of zeros in the encoder's matrices, in [0, 1).
+    ``init_seed``: the seed of the weights.
+    """
 
     checkpoint: str | None = None
     layers: int = 2
@@ -53,21 +67,24 @@ class TinyModel(Model):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.sparsity < 1:
-            raise ValueError(f"model.sparsity={self.sparsity}: want a fraction in [0, 1).")
+            raise ValueError(f"model.sparsity={self.sparsity}: expected a fraction in [0, 1).")
         if self.hidden % self.heads:
             raise ValueError(f"model.hidden={self.hidden} is not a multiple of model.heads={self.heads}.")
 
 
 @dataclass(kw_only=True)
 class TeacherSource:
-    """Where the teacher comes from, and how its logits are kept.
+    """Where the teacher comes from, and how its logits are cached.
 
-    ``source``: ``none``; ``dense``: the ``recipe=dense`` run of the same task, reused when it exists and trained
-    first when it does not (``model``, ``seed`` and ``overrides`` say which); ``checkpoint``: ``path`` is a run
-    directory, a model directory or a hub id; ``self``: the checkpoint that the student starts from, as it was;
-    ``disable``: none, and a SparseML recipe that distils does not.
-    ``reuse_logits``: compute the teacher's logits once for all epochs; all that are kept take ``max_gigabytes`` of
-    disk at most, the ones used longest ago go first.
+    ``source``: ``none``: no teacher. ``dense``: the ``recipe=dense`` run of the same task; it is trained first unless
+    it is finished already. ``checkpoint``: the model at ``path``. ``self``: the checkpoint that the student starts
+    from, unpruned by this run. ``disable``: no teacher, and a SparseML recipe's distillation is ignored too.
+    ``path``: for ``checkpoint``: a run directory, a model directory or a hub id.
+    ``revision``: the branch, tag or commit of a ``path`` on the hub.
+    ``model``, ``seed``: for ``dense``: the model and the seed of that run. None: those of the student.
+    ``overrides``: for ``dense``: further overrides of that run, such as ``[train.epochs=4]``.
+    ``reuse_logits``: compute the logits of the training rows once and read them from the cache in every epoch.
+    ``max_gigabytes``: the size of the cache of logits on disk. The least recently used ones are evicted first.
     """
 
     source: str = "none"
@@ -81,13 +98,13 @@ class TeacherSource:
 
     @property
     def given(self) -> bool:
-        """Whether there is a teacher."""
+        """Whether the run has a teacher."""
         return self.source not in ("none", "disable")
 
     def __post_init__(self) -> None:
         check_one_of("teacher.source", self.source, ("none", "disable", "dense", "checkpoint", "self"))
         if self.max_gigabytes <= 0:
-            raise ValueError(f"teacher.max_gigabytes={self.max_gigabytes}: want a number above 0.")
+            raise ValueError(f"teacher.max_gigabytes={self.max_gigabytes}: expected a number above 0.")
         if self.source == "checkpoint" and not self.path:
             raise ValueError("teacher=checkpoint needs teacher.path=: a run directory, a model directory or a hub id.")
         if self.source != "checkpoint" and self.path:
@@ -98,13 +115,23 @@ class TeacherSource:
 
 @dataclass(kw_only=True)
 class Train:
-    """Length, batches, numerics and cadence of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
+    """Length, batches, numerics and checkpoints of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
-    ``steps``: the length in optimizer steps, in place of ``epochs``.
-    ``batch_size`` rows go through the model at once on each device, ``gradient_accumulation_steps`` such batches
-    make one optimizer step. ``learning_rate`` (the peak) and ``warmup`` are what recipes refer to.
-    ``group_by_length`` puts rows of like length together. ``keep_best``: end with the best checkpoint among those
-    that satisfy the recipe, instead of with the last.
+    ``epochs``: the length of the run in epochs.
+    ``steps``: the length of the run in optimizer steps. It replaces ``epochs``.
+    ``batch_size``: rows per micro-batch and device.
+    ``eval_batch_size``: rows per batch and device in evaluation.
+    ``gradient_accumulation_steps``: micro-batches per optimizer step.
+    ``group_by_length``: make batches of rows of similar length, which need less padding.
+    ``learning_rate``, ``warmup``: the peak learning rate and the length of the warm-up. Recipes refer to them.
+    ``max_grad_norm``: the gradient norm to clip to. None: no clipping.
+    ``precision``: ``fp32``, ``bf16``, ``fp16``, or ``auto``: fp16 on a GPU, bf16 on a CPU with native bf16, else fp32.
+    ``device``: ``cpu``, or ``auto``: a GPU where there is one.
+    ``threads``: CPU threads of PyTorch. None: its own choice.
+    ``eval_every``, ``save_every``: the times between two evaluations, and between two checkpoints.
+    ``keep_checkpoints``: how many of the latest checkpoints are kept.
+    ``keep_best``: end with the best evaluated model that satisfies the recipe (at its final sparsity, say), instead of
+    the last one.
     """
 
     epochs: float = 3.0
@@ -126,33 +153,36 @@ class Train:
 
     def __post_init__(self) -> None:
         if self.epochs <= 0:
-            raise ValueError(f"train.epochs={self.epochs}: want a number above 0.")
+            raise ValueError(f"train.epochs={self.epochs}: expected a number above 0.")
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"train.steps={self.steps}: want at least 1, or null for train.epochs.")
+            raise ValueError(f"train.steps={self.steps}: expected at least 1, or null for train.epochs.")
         for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
             if getattr(self, name) < 1:
-                raise ValueError(f"train.{name}={getattr(self, name)}: want at least 1.")
+                raise ValueError(f"train.{name}={getattr(self, name)}: expected at least 1.")
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(
-                f"train.max_grad_norm={self.max_grad_norm}: want a number above 0, or null for no clipping."
+                f"train.max_grad_norm={self.max_grad_norm}: expected a number above 0, or null for no clipping."
             )
         check_one_of("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         check_one_of("train.device", self.device, ("auto", "cpu"))
         for name in ("eval_every", "save_every"):
             if not parse_time(getattr(self, name), f"train.{name}")[0]:
-                raise ValueError(f"train.{name}={getattr(self, name)}: want a time above 0.")
+                raise ValueError(f"train.{name}={getattr(self, name)}: expected a time above 0.")
 
 
 @dataclass(kw_only=True)
 class Data:
-    """Where rows come from: the hub, or a local mirror ``root`` of ``<folder>/<split>.parquet``, or ``embedded``.
+    """Where rows come from: the hub by default, or a mirror (``root``), files (``train``), or generated (``embedded``).
 
-    ``train``, ``validation``: files of the user's own (JSON, JSON lines, CSV, TSV, parquet, CoNLL text); without
+    ``root``: a local mirror of the hub's data sets, with files ``<folder>/<split>.parquet``.
+    ``train``, ``validation``: files of your own: JSON, JSON lines, CSV, TSV, parquet or CoNLL text. Without
     ``validation`` a share of the training rows is held out (``task.validation_share``).
-    ``stream``: of a data set on the hub fetch only as many rows as ``task.max_train_samples`` says, and keep them.
-    ``workers``: processes that tokenise.
-    ``max_rows``, ``max_gigabytes``: a file that holds, or unpacks to, more is refused.
-    ``embedded_train_rows``, ``embedded_eval_rows``: how many rows ``profile=embedded`` generates.
+    ``stream``: fetch only ``task.max_train_samples`` rows of a data set on the hub, and cache them.
+    ``embedded``: generate rows instead of reading any (``profile=embedded``).
+    ``embedded_train_rows``, ``embedded_eval_rows``: the number of generated rows.
+    ``workers``: processes that tokenize.
+    ``cache``: the directory for features, teacher logits and latency tables, which runs share.
+    ``max_rows``, ``max_gigabytes``: the limits of a file, the latter after decompression. A larger file is refused.
     """
 
     root: str | None = None
@@ -171,12 +201,12 @@ class Data:
         if self.validation and not self.train:
             raise ValueError(f"data.validation={self.validation} needs data.train=FILE.")
         if self.train and self.root:
-            raise ValueError("data.train and data.root are both given: take the files or the mirror.")
+            raise ValueError("data.train and data.root are both set. Leave one of them out.")
         if self.workers < 1:
-            raise ValueError(f"data.workers={self.workers}: want at least 1.")
+            raise ValueError(f"data.workers={self.workers}: expected at least 1.")
         for name in ("max_rows", "max_gigabytes"):
             if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"data.{name}={getattr(self, name)}: want a number above 0.")
+                raise ValueError(f"data.{name}={getattr(self, name)}: expected a number above 0.")
 
     @property
     def source(self) -> str:
@@ -186,16 +216,21 @@ class Data:
 
 @dataclass(kw_only=True)
 class Export:
-    """The deployment file and its gates, past which the run fails.
+    """The exported ONNX file, and the tolerances of its check. A run fails if its file exceeds one of them.
 
-    ``max_abs_diff``: of any logit between PyTorch and onnxruntime. ``max_metric_diff``: of the task's metric, in
-    per cent, between the two on the whole evaluation set. A value that lies between two integers may be rounded to
-    either side, and what follows from it differs: files of integers have limits of their own, ``max_rms_diff_int8`` for
-    the root mean square of all differences as a share of the logits' standard deviation.
-    ``batch``, ``sequence``: rows and tokens of a file of one shape; by default it takes any number of them.
-    ``openvino``: write ``model.xml`` and ``model.bin`` too, OpenVINO's own format.
-    ``target_cpu``: the kind of CPU that the file is for (``python -m sparse_xp.cpu`` has them), null for this one. It
-    decides what the run says about 8 bits, and that a speed is not measured on a CPU of another kind.
+    PyTorch and onnxruntime are compared on the whole evaluation set. Rounding ties make int8 logits diverge, so
+    quantized files have their own tolerances.
+
+    ``max_abs_diff``: the largest absolute difference of any logit.
+    ``max_metric_diff``: the largest difference of the task's metric, in percentage points.
+    ``max_rms_diff_int8``: for quantized files, the root mean square of the differences of the logits, as a fraction of
+    the logits' standard deviation.
+    ``max_metric_diff_int8``: ``max_metric_diff`` of quantized files.
+    ``opset``: the version of the ONNX operators, 18 to 23.
+    ``batch``, ``sequence``: fix the number of rows, and of tokens, of an input. None: any number.
+    ``openvino``: also write ``model.xml`` and ``model.bin``, OpenVINO's own format.
+    ``target_cpu``: the kind of CPU that the file is for; ``python -m sparse_xp.cpu`` lists them. None: the kind of this
+    CPU. It decides which warnings about int8 are printed; speed is not measured on a CPU of another kind.
     """
 
     max_abs_diff: float = 1e-3
@@ -214,14 +249,14 @@ class Export:
         for name, least in (("batch", 1), ("sequence", 8)):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"export.{name}={value}: want at least {least}, or null for any number.")
+                raise ValueError(f"export.{name}={value}: expected at least {least}, or null for any number.")
         if not 18 <= self.opset <= 23:
-            raise ValueError(f"export.opset={self.opset}: want 18 to 23.")
+            raise ValueError(f"export.opset={self.opset}: expected 18 to 23.")
         if self.openvino and not find_spec("openvino"):
             raise ValueError("export.openvino=true: OpenVINO is not installed: pip install 'sparse-xp[openvino]'")
 
     def check(self, task: str, max_length: int) -> None:
-        """Raise ValueError for a file of one shape that is too short for texts of ``max_length`` tokens."""
+        """Raise ValueError if ``sequence`` is shorter than ``max_length``, the most tokens of a text of ``task``."""
         if self.sequence is not None and self.sequence < max_length:
             raise ValueError(
                 f"export.sequence={self.sequence}: texts of task {task} have up to {max_length} tokens; "
@@ -231,12 +266,15 @@ class Export:
 
 @dataclass(kw_only=True)
 class Log:
-    """What is told to whom. Nothing here changes a number.
+    """Logging. These settings never affect results.
 
-    ``tracker``: wandb, tensorboard, mlflow, trackio or none. ``mode`` (of wandb): offline or online; ``group``: by
-    default the name of the directory that holds the run, which is the sweep. ``artifacts``: give W&B the deployment
-    folder and the report of a finished run, when online. ``every``: optimizer steps between two lines of
-    ``history.jsonl`` and of the tracker.
+    ``tracker``: ``wandb``, ``tensorboard``, ``mlflow``, ``trackio`` or ``none``.
+    ``mode``: of W&B: ``offline`` or ``online``.
+    ``project``: the tracker's project.
+    ``group``: the tracker's group of the run. None: the name of the run's parent directory, which is the sweep's.
+    ``tags``: the tracker's tags of the run.
+    ``artifacts``: upload the deployment folder and the report of a finished run to W&B, if it is online.
+    ``every``: optimizer steps between two lines of ``history.jsonl`` and of the tracker.
     """
 
     tracker: str = "wandb"
@@ -251,4 +289,4 @@ class Log:
         check_one_of("log.tracker", self.tracker, ("wandb", "tensorboard", "mlflow", "trackio", "none"))
         check_one_of("log.mode", self.mode, ("offline", "online"))
         if self.every < 1:
-            raise ValueError(f"log.every={self.every}: want at least 1 step.")
+            raise ValueError(f"log.every={self.every}: expected at least 1 step.")

@@ -306,7 +306,7 @@ def squad(**fields: Any) -> QuestionAnswering:
         (lambda: Train(max_grad_norm=0), "train.max_grad_norm=0"),
         (lambda: Train(device="cpuu"), "train.device=cpuu: expected one of auto, cpu. Did you mean 'cpu'?"),
         (lambda: Train(eval_every="2weeks"), "train.eval_every='2weeks' is not a time"),
-        (lambda: Train(save_every=0), "train.save_every=0: want a time above 0"),
+        (lambda: Train(save_every=0), "train.save_every=0: expected a time above 0"),
         (lambda: RecipeSettings(name="x", start_sparsity=-0.1), "recipe.start_sparsity=-0.1"),
         (lambda: RecipeSettings(name="x"), "recipe.learning_rate is empty"),
         (lambda: Model(name="x", checkpoint="x", dropout=1), "model.dropout=1"),

@@ -148,11 +148,11 @@ def test_a_finished_run(place, tmp_path, monkeypatch, name, reader, damage):
 
 def test_an_interrupted_run_whose_data_are_others_now(place, tmp_path, monkeypatch):
     copy = Path(shutil.copytree(place.interrupted, tmp_path / "run"))
-    real = rows._embedded
-    monkeypatch.setattr(rows, "_embedded", lambda *given: (real(*given)[0], f"another file, {given[2]}"))
+    real = rows.read_source
+    monkeypatch.setattr(rows, "read_source", lambda *given: (real(*given)[0], f"another file, {given[2]}"))
     told = again(place, copy)
     assert told
-    assert told.startswith(f"The rows are others than those that {copy} was begun with.")
+    assert told.startswith(f"The rows differ from those that {copy} was started with.")
     monkeypatch.undo()
     assert again(place, copy) is None
 

@@ -374,7 +374,7 @@ def test_labels_without_names_are_taken_in_their_order(checkpoint, classes, said
     save_checkpoint("other", classifier(*checkpoint))
     monkeypatch.setattr(Modifier, "attach", reach)
     lines: list[str] = []
-    monkeypatch.setattr("sparse_xp.models.loading.say", lines.append)
+    monkeypatch.setattr("sparse_xp.models.heads.say", lines.append)
     with pytest.raises(Reached):
         command(*LOCAL, f"task.classes={classes}", "model.checkpoint=other")
     assert [("checkpoint other" in line, "cannot be compared" in line) for line in lines] == [(True, True)] * said
@@ -474,7 +474,7 @@ def test_teacher_whose_labels_have_no_names(command, monkeypatch):
     save_checkpoint("teacher", classifier("LABEL_0", "LABEL_1"))
     monkeypatch.setattr(Modifier, "attach", reach)
     lines: list[str] = []
-    monkeypatch.setattr("sparse_xp.models.loading.say", lines.append)
+    monkeypatch.setattr("sparse_xp.models.heads.say", lines.append)
     with pytest.raises(Reached):
         command(*LOCAL, *TEACHER)
     [line] = lines

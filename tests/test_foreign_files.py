@@ -12,7 +12,7 @@ import pytest
 from sparse_xp import benchmark, expand, export, latency, predict
 from sparse_xp.errors import UserError
 from sparse_xp.recipe.__main__ import main as recipe
-from sparse_xp.report import run_report as report
+from sparse_xp.report import __main__ as report
 from sparse_xp.run import run
 from sparse_xp.sweep.cells import SweepPlan
 from sparse_xp.sweep.manifest import write_manifest
@@ -52,8 +52,8 @@ def _nothing_is_computed(monkeypatch, deployed):
     deployed("sst2")
     for module, name in (
         (export, "deploy"),
-        (latency, "measure"),
-        (benchmark, "compare"),
+        (latency, "measure_tables"),
+        (benchmark, "measure_all"),
     ):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it began to work"))
     monkeypatch.setattr("sparse_xp.run.execute", lambda *_: pytest.fail("it began to work"))

@@ -66,7 +66,7 @@ def test_a_failed_process_hides_nothing_of_the_one_beside_it():
     assert done.returncode == 1
     assert "1 of 2 cells failed" in done.stderr
     good, bad = sorted(Path("outputs/s").glob("*pruned80*"))
-    assert "80.0% zeros in __ENCODER__, want at least 95%" in (bad / "error.txt").read_text()
+    assert "80.0% zeros in __ENCODER__, expected at least 95%" in (bad / "error.txt").read_text()
     assert "hydra.run.dir" in (bad / "error.txt").read_text().splitlines()[0]
     result = Result.read(good / "result.json")
     assert f"hydra.run.dir=outputs/s/{good.name}" in result.provenance.command

@@ -172,11 +172,12 @@ def test_every_modifier_resumes(tmp_path, monkeypatch, teacher, trained_only, wo
     assert difference(tmp_path / "straight", tmp_path / "broken") == []
 
 
-def test_finished_run_is_skipped(tmp_path, monkeypatch):
+def test_finished_run_is_skipped(tmp_path, trained_only):
     config = configure(*SHORT, "task=sst2", "recipe=dense", f"data.cache={tmp_path}/cache")
     first = run(config, tmp_path / "run")
-    monkeypatch.setattr("sparse_xp.run.execute", lambda *_: pytest.fail("trained again"))
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")}
     assert run(config, tmp_path / "run") == first
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == written
 
 
 def test_half_written_checkpoint_is_not_picked_up(tmp_path):
@@ -192,7 +193,7 @@ def test_a_damaged_checkpoint_makes_room_for_the_one_that_is_written_again(tmp_p
             (draft / "state.pt").write_text("state")
     (tmp_path / "step-00000008" / "checksums.txt").write_text("")
     assert checkpoint.latest(tmp_path) == tmp_path / "step-00000004"
-    assert "step-00000008 is damaged (checksums.txt does not list state.pt): the one before is used" in (
+    assert "step-00000008 is damaged (checksums.txt does not list state.pt): the one before it is used" in (
         capsys.readouterr().out.replace("\n", " ")
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000008.damaged-1"]

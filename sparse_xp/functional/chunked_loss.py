@@ -157,7 +157,8 @@ def _backward_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def chunked_loss(logits: LazyLogits, loss_and_grad: LossAndGrad) -> Tensor:
     """Return the sum of a loss over rows, with gradients for hidden states [rows, width], weight and bias."""
-    total: Tensor = _ChunkedLoss.apply(logits.hidden, logits.weight, logits.bias, logits.dtype, loss_and_grad)
+    arguments = (logits.hidden, logits.weight, logits.bias, logits.dtype, loss_and_grad)
+    total: Tensor = _ChunkedLoss.apply(*arguments)  # type: ignore[no-untyped-call]
     return total
 
 

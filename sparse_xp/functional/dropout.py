@@ -51,7 +51,7 @@ class _Drop(torch.autograd.Function):
 
 def drop(values: Tensor, p: float) -> Tensor:
     """Zero each element of ``values`` with probability ``p`` and scale the others up (Srivastava et al. 2014)."""
-    dropped: Tensor = _Drop.apply(values, p)
+    dropped: Tensor = _Drop.apply(values, p)  # type: ignore[no-untyped-call]
     return dropped
 
 

@@ -106,7 +106,9 @@ def load_teacher_model(
             f"it is a {'/'.join(config.architectures or ['?'])}. Train one with {command}."
         )
     _check_vocabulary(checkpoint, load_tokenizer(checkpoint, revision).get_vocab(), student_tokenizer.get_vocab())
-    return teacher.eval().requires_grad_(False)
+    teacher.eval()
+    teacher.requires_grad_(False)
+    return teacher
 
 
 def _check_vocabulary(checkpoint: str, teacher: dict[str, int], student: dict[str, int]) -> None:

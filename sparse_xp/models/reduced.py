@@ -54,4 +54,5 @@ def load_reduced_model(directory: str | Path, removed_layers: Sequence[str] = ()
             f"{directory}/config.json is damaged: it has no architectures, and the weights have those of a head "
             f"({min(info['unexpected_keys'])}). {CHECKPOINT_ADVICE}"
         )
-    return model.eval()
+    model.eval()
+    return model

@@ -1,8 +1,8 @@
-"""Pruning along a sparsity schedule: ``GradualPruning``, and ``MagnitudePruning``, its simplest score.
+"""Pruning along a sparsity schedule.
 
-A subclass of ``GradualPruning`` implements ``scores``; ``movement`` and ``obs`` are the others. The curves are in
-``sparse_xp.functional.schedules``, the masks in ``sparse_xp.functional.masks``. torch is imported late, inside the
-hooks: composing a configuration must not load it.
+``GradualPruning`` decides when masks change and how sparse they are. Its subclasses score the weights: ``magnitude``,
+``movement`` and ``obs``. The curves are in ``sparse_xp.functional.schedules``, the masks in
+``sparse_xp.functional.masks``. torch is imported late, inside the hooks: composing a configuration must not load it.
 """
 
 from __future__ import annotations
@@ -211,50 +211,3 @@ class GradualPruning(Pruning):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict({{"found": "initial_sparsity"}.get(name, name): value for name, value in state.items()})
-
-
-@dataclass(kw_only=True)
-class MagnitudePruning(GradualPruning):
-    """Gradual magnitude pruning: the weights with the smallest absolute values are pruned.
-
-    Zhu & Gupta 2017 (arXiv:1710.01878); Gale et al. 2019 (arXiv:1902.09574). Options as in ``GradualPruning``, and:
-
-    ``regrow``: remember the value that a weight had when it was pruned, shrunk by weight decay since. A later update
-    can then choose it again, with that value. By default a pruned weight is zero, so later updates prune it again
-    first.
-    """
-
-    regrow: bool = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.values: dict[str, Tensor] = {}  # of the pruned weights, 0 elsewhere
-
-    def attach(self, context: HookContext) -> None:
-        super().attach(context)
-        self.values = {}
-
-    def after_update(self, context: HookContext) -> None:
-        super().after_update(context)
-        if self.values:
-            # The optimizer decays the zeros in the model; the remembered values have to shrink with its rate too.
-            group = next(group for group in context.optimizer.param_groups if group["decays"])
-            if group["weight_decay"]:
-                for value in self.values.values():
-                    value.mul_(1 - group["lr"] * group["weight_decay"])
-
-    def prune(self, context: HookContext, levels: dict[str, float]) -> None:
-        # Scores are computed on the dense weights: pruned weights get their values back before the masks change.
-        for name, value in self.values.items():
-            self.targets[name].data.add_(value)
-        super().prune(context, levels)
-        if self.regrow:
-            self.values = {name: self.targets[name].detach() * ~mask for name, mask in self.masks.items()}
-
-    def scores(self, context: HookContext) -> dict[str, Tensor]:
-        from sparse_xp.functional.masks import magnitude_scores
-
-        return {name: magnitude_scores(weight) for name, weight in self.targets.items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {**super().state_dict(), "values": self.values}

@@ -1,12 +1,13 @@
 """Distillation of hidden layers (FitNets, Romero et al. 2015, arXiv:1412.6550), correct on padding.
 
-Forward hooks on both models record the outputs of the paired modules; ``PerLayerDistillation.loss`` compares them
-after the student's forward pass. Logits: ``distillation``.
+Forward hooks on both models record the outputs of the paired modules (``functional/hidden_states``);
+``PerLayerDistillation.loss`` compares them after the student's forward pass. Logits: ``distillation``.
+
+torch is imported late, inside the hooks: composing a configuration must not load it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,47 +21,6 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from sparse_xp.modifiers.context import HookContext
-
-
-def layer_loss(
-    student: Tensor, teacher: Tensor, mask: Tensor | None = None, normalize: bool = True, epsilon: float = 1e-6
-) -> Tensor:
-    """Return mean((student - teacher)^2), divided by mean(teacher^2) + ``epsilon`` if ``normalize``.
-
-    ``student``, ``teacher``: hidden states [..., width]. ``mask`` [rows, tokens] bool: True for tokens that are not
-    padding. For hidden states [rows, tokens, width] both means are over these tokens. Computed in float32.
-    """
-    student, teacher = student.float(), teacher.float()
-    if mask is not None and teacher.dim() == 3 and teacher.shape[:2] == mask.shape:
-        student, teacher = student[mask], teacher[mask]
-    distance = (student - teacher).square().mean()
-    return distance / (teacher.square().mean() + epsilon) if normalize else distance
-
-
-def first_output(output: Any) -> Any:
-    """Return the output of a module, or the first one if it has several."""
-    from sparse_xp.functional.chunked_loss import LazyLogits
-
-    output = output[0] if isinstance(output, tuple) else output
-    return output.materialize() if isinstance(output, LazyLogits) else output
-
-
-def record_outputs(
-    modules: dict[str, nn.Module], outputs: dict[str, Tensor], condition: Callable[[nn.Module], bool]
-) -> list[RemovableHandle]:
-    """Register hooks that write the output of each module into ``outputs`` by name; return their handles.
-
-    ``condition``: a module is recorded only in forward passes for which this returns True.
-    """
-
-    def hook_of(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if condition(module):
-                outputs[name] = first_output(output)
-
-        return hook
-
-    return [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
 
 
 @dataclass(kw_only=True)
@@ -114,10 +74,12 @@ class PerLayerDistillation(Modifier):
     def attach(self, context: HookContext) -> None:
         import torch
 
+        from sparse_xp.functional.hidden_states import record_outputs
+
         if context.teacher is None:
             raise UserError(
-                "PerLayerDistillation compares the student's layers with a teacher's, and the run has no teacher: write "
-                "teacher=dense, teacher=self, or teacher=checkpoint teacher.path=DIR."
+                "PerLayerDistillation compares the student's layers with a teacher's, and the run has no teacher: "
+                "write teacher=dense, teacher=self, or teacher=checkpoint teacher.path=DIR."
             )
         assert context.teacher.model is not None  # ``live_teacher`` requires it
         student = choose_modules(context.model, self.student_layer_names, "the student")
@@ -164,6 +126,8 @@ class PerLayerDistillation(Modifier):
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
     ) -> Tensor:
         import torch
+
+        from sparse_xp.functional.hidden_states import layer_loss
 
         if not self.active:
             self.last_losses = {}
@@ -231,6 +195,8 @@ def output_shapes(context: HookContext, model: nn.Module, modules: dict[str, nn.
     Raises UserError for an output that is not a floating-point tensor of two or more dimensions.
     """
     import torch
+
+    from sparse_xp.functional.hidden_states import record_outputs
 
     # Shapes are measured, because a module's attributes do not say them for every kind of module.
     outputs: dict[str, Any] = {}

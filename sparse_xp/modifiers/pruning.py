@@ -1,8 +1,8 @@
 """Masks over weights: what every unstructured pruning modifier shares, and ``ConstantPruning``.
 
 ``Pruning`` enforces masks; its subclasses decide when masks change and which weights they hide. ``gradual_pruning``
-follows a sparsity schedule (``movement`` and ``obs`` score weights for it), and ``acdc`` alternates dense and sparse
-phases. The tensor functions are in ``sparse_xp.functional.masks``.
+follows a sparsity schedule, for which ``magnitude``, ``movement`` and ``obs`` score the weights. ``acdc`` alternates
+dense and sparse phases. The tensor functions are in ``sparse_xp.functional.masks``.
 
 torch is imported late, inside the hooks: composing a configuration must not load it.
 """

@@ -165,7 +165,7 @@ class Quantization(Modifier):
                 if observer.low is not None and observer.high is not None
             ]
             if observed_ranges:
-                # One reduction for all observers: a message per layer would dominate the step.
+                # One reduction for all observers instead of one for each.
                 means = context.accelerator.reduce(torch.stack([bounds for _, bounds in observed_ranges]), "mean")
                 for (observer, _), (low, high) in zip(observed_ranges, means, strict=True):
                     observer.low, observer.high = low, high

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from sparse_xp.clock import Clock, TimeSpec, parse_time
-from sparse_xp.modifiers.learning_rate import DrivesRate
+from sparse_xp.modifiers.learning_rate import RateModifier
 
 
 def rewound(step: int, total: int, warmup: int, begin: int, end: int, every: int) -> float:
@@ -28,7 +28,7 @@ def rewound(step: int, total: int, warmup: int, begin: int, end: int, every: int
 
 
 @dataclass(kw_only=True)
-class RewoundLearningRate(DrivesRate):
+class RewoundLearningRate(RateModifier):
     """Warm the learning rate up and decay it linearly to 0, and rewind it at every mask update (``rewound``).
 
     Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
@@ -65,14 +65,16 @@ class RewoundLearningRate(DrivesRate):
             )
         return super().window(clock)
 
-    def writes(self, clock: Clock) -> range:
+    def active_steps(self, clock: Clock) -> range:
         start, end = self.window(clock)
         return range(clock.first_step(start), clock.first_step(end))
 
     def rate_at(self, clock: Clock, step: int) -> float:
-        first = self.writes(clock).start
+        first = self.active_steps(clock).start
         warmup, begin, end = (
             clock.first_step(clock.to_epochs(time)) - first for time in (self.warmup, self.ramp_start, self.ramp_end)
         )
         every = max(1, math.floor(clock.to_epochs(self.update_frequency) * clock.steps_per_epoch + 0.5))
-        return self.peak_lr * rewound(step - first, len(self.writes(clock)), warmup, max(0, begin), max(0, end), every)
+        return self.peak_lr * rewound(
+            step - first, len(self.active_steps(clock)), warmup, max(0, begin), max(0, end), every
+        )

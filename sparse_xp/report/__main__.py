@@ -69,8 +69,7 @@ def write_sweep_tables(directories: list[Path], sweep: str | None, out: Path, cu
         published = read_published(locate_published(sweep))
     else:
         published = [number for plan in plans for number in plan.published]
-    found = find_results(directories)
-    runs, others = split_nested(found, directories, [plan.directory for plan in plans])
+    runs, others = split_nested(find_results(directories), directories, [plan.directory for plan in plans])
     rows = compare(collect(runs, cells), published)
     if not rows:
         sys.exit(NO_RUNS)

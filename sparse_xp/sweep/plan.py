@@ -83,7 +83,7 @@ def make_cell(
     """
     composed = compose_cell(overrides, config, loader)
     try:
-        made = to_config(composed)
+        run_config = to_config(composed)
     except UserError as error:
         raise UserError(f"Cell {name or number} ({' '.join(overrides)}): {error}") from error
     choices, sweep = composed.hydra.runtime.choices, composed.hydra.sweep
@@ -95,14 +95,14 @@ def make_cell(
         task=str(choices.task),
         model=str(choices.model),
         recipe=str(choices.recipe),
-        profile=made.profile,
-        seed=made.seed,
-        epochs=made.train.epochs,
-        max_train_samples=made.task.max_train_samples,
-        config_hash=result_hash(made),
+        profile=run_config.profile,
+        seed=run_config.seed,
+        epochs=run_config.train.epochs,
+        max_train_samples=run_config.task.max_train_samples,
+        config_hash=result_hash(run_config),
         command=run_command_line([*more, *overrides], Path(config.hydra.sweep.dir) / str(sweep.subdir)),
     )
-    return cell, composed, made
+    return cell, composed, run_config
 
 
 def compose_cell(overrides: list[str], config: DictConfig, loader: ConfigLoader) -> DictConfig:

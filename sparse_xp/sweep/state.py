@@ -1,4 +1,4 @@
-"""What is told of the cells of a sweep, before and after it runs, by the files in their directories."""
+"""The state of all cells of a sweep, printed before and after it runs, from the files in their directories."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def _is_text_or_integer(found: DataType) -> bool:
 def _is_integer(found: DataType) -> bool:
     from pyarrow import types
 
-    return types.is_integer(found) or types.is_null(found)
+    return bool(types.is_integer(found) or types.is_null(found))
 
 
 def _is_scalar(found: DataType) -> bool:

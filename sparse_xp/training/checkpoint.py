@@ -1,8 +1,7 @@
-"""Save a run so that it can continue exactly, and continue it.
+"""Save and restore the complete state of a run, so that an interrupted run continues exactly.
 
-A checkpoint is a directory ``checkpoints/step-N`` that is renamed into place once all of it is on the disk. Its
-checksums are compared before it is read. It holds plain tensors and numbers and is read with ``weights_only``: it
-cannot run code.
+A checkpoint is a directory ``checkpoints/step-N``, renamed into place once it is complete on disk. Its checksums are
+verified before it is read. It holds plain tensors and numbers and is read with ``weights_only``, so it cannot run code.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def save(run: Run) -> None:
     # Every process draws its own dropout, so the random state of every process is saved.
     states = gather_random_states(run)
     run.progress.lines = run.history.lines
-    run.history.sync()  # the checkpoint counts its lines
+    run.history.sync()  # the checkpoint records the number of its lines
     if run.accelerator.is_main_process:
         scaler = run.accelerator.scaler
         state = {
@@ -52,8 +51,9 @@ def save(run: Run) -> None:
         }
         with atomic_directory(folder / f"step-{run.progress.step:08d}", "checkpoint") as draft:
             torch.save(state, draft / "state.pt")
-        mine = [path for path in checkpoints(folder) if path.name <= f"step-{run.progress.step:08d}"]
-        for old in [path for path in mine if is_own(path, "checkpoint")][: -run.train.keep_checkpoints]:
+        # Checkpoints of later steps neither count nor are removed.
+        up_to_here = [path for path in checkpoints(folder) if path.name <= f"step-{run.progress.step:08d}"]
+        for old in [path for path in up_to_here if is_own(path, "checkpoint")][: -run.train.keep_checkpoints]:
             remove_own(old, "checkpoint")
     run.accelerator.wait_for_everyone()
 
@@ -66,8 +66,8 @@ def restore(run: Run) -> bool:
     state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     if state.get("data", run.origin) != run.origin:
         raise UserError(
-            f"The rows are others than those that {run.directory} was begun with. Give it the same data, or move it "
-            "away to begin anew."
+            f"The rows differ from those that {run.directory} was started with. Use the same data, or move the "
+            "directory away to start again."
         )
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
@@ -77,27 +77,31 @@ def restore(run: Run) -> bool:
     if run.accelerator.scaler:
         run.accelerator.scaler.load_state_dict(state["scaler"])
     if run.progress.best:
-        best_weights(run)  # check them before hours of training, not after
+        best_weights(run)  # fail now if they are damaged, not after hours of training
+    # A run may resume with more processes than it had; the additional ones share the last state.
     set_random_state(state["random"][min(run.accelerator.process_index, len(state["random"]) - 1)])
     return True
 
 
 def latest(folder: Path) -> Path | None:
-    """Return the latest undamaged checkpoint, None if there is no checkpoint; print which ones are skipped."""
-    wrong: dict[Path, str] = {}
+    """Return the latest undamaged checkpoint, None if there is no checkpoint.
+
+    Damaged ones after it are renamed: the run will write those names again. Raises UserError if all are damaged.
+    """
+    damaged: dict[Path, str] = {}  # with the reason
     for path in reversed(checkpoints(folder)):
-        if found := find_damage(path):
-            wrong[path] = found
+        if reason := find_damage(path):
+            damaged[path] = reason
             continue
-        for each, why in wrong.items():  # where the run is to write again
-            kept = free_name(each, "damaged")
-            os.rename(each, kept)
-            say(f"{each} is damaged ({why}): the one before is used, and what was there is in {kept}")
+        for skipped, reason in damaged.items():
+            renamed = free_name(skipped, "damaged")
+            os.rename(skipped, renamed)
+            say(f"{skipped} is damaged ({reason}): the one before it is used, and the damaged one is now {renamed}")
         return path
-    for path, found in wrong.items():
+    for path, reason in damaged.items():
         raise UserError(
-            f"{path} is damaged ({found}), and no other is whole. Move {folder} away: the same command begins the run "
-            "anew."
+            f"{path} is damaged ({reason}), and so are all others. Move {folder} away: the same command starts the run "
+            "again."
         )
     return None
 
@@ -119,15 +123,17 @@ def load_best(run: Run) -> None:
 
 
 def best_weights(run: Run) -> dict[str, torch.Tensor]:
-    """Return the best weights by name. Raises UserError if they are damaged, or not those of all parameters."""
+    """Return the best weights by name. Raises UserError if they are damaged or those of a different model."""
     path = restore_interrupted((run.directory / BEST).parent)
-    wrong, weights = find_damage(path), {}
-    if not wrong:
+    damage, weights = find_damage(path), {}
+    if not damage:
         weights = load_file(run.directory / BEST)
-        if odd := sorted(weights.keys() ^ unshared(run.model).keys()):
-            wrong = f"{BEST} is of another model, by {odd[0]}"
-    if wrong:
-        raise UserError(f"{path} is damaged ({wrong}). Move {run.directory} away: the same command makes the run anew.")
+        if differing := sorted(weights.keys() ^ unshared(run.model).keys()):
+            damage = f"{BEST} is of a different model: {differing[0]}"
+    if damage:
+        raise UserError(
+            f"{path} is damaged ({damage}). Move {run.directory} away: the same command makes the run again."
+        )
     return weights
 
 
@@ -140,7 +146,8 @@ def gather_random_states(run: Run) -> list[dict[str, Any]]:
     """Return the random state of every process, ordered by rank."""
     from accelerate.utils import gather_object
 
-    return gather_object([random_state()])
+    states: list[dict[str, Any]] = gather_object([random_state()])
+    return states
 
 
 def random_state() -> dict[str, Any]:

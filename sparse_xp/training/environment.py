@@ -36,8 +36,8 @@ def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelera
     console.quiet = not accelerator.is_main_process
     if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM):
         raise UserError(
-            f"{accelerator.distributed_type.value} cuts weights into pieces, which masks, checkpoints and export here "
-            "do not know. An encoder fits every device whole: use DDP (accelerate launch --multi_gpu, or torchrun)."
+            f"{accelerator.distributed_type.value} shards weights, which masks, checkpoints and export do not support. "
+            "An encoder fits on one device: use DDP (accelerate launch --multi_gpu, or torchrun)."
         )
     if tracker != "none" and not accelerator.log_with:
         raise UserError(
@@ -49,8 +49,9 @@ def make_accelerator(settings: Train, tracker: str, directory: Path) -> Accelera
 def choose_precision(wanted: str, cpu: bool) -> str:
     """Return Accelerate's name for ``train.precision``. Raises UserError for fp16 on a CPU.
 
-    ``auto``: fp16 on CUDA. On a CPU bf16 where the processor multiplies it natively, which is both sound (float32
-    master weights, no loss scaling) and faster there (``benchmarks/precision.py``); float32 elsewhere.
+    ``wanted``: ``auto`` is fp16 on CUDA. On a CPU it is bf16 if the processor multiplies bf16 natively, which is
+    faster (``benchmarks/precision.py``) and needs no loss scaling because the weights stay in float32; otherwise
+    float32. ``cpu``: whether the run is on a CPU.
     """
     import torch
 
@@ -65,11 +66,12 @@ def choose_precision(wanted: str, cpu: bool) -> str:
 
 def precision_name(accelerator: Accelerator) -> str:
     """Return fp32, bf16 or fp16."""
-    return {"no": "fp32"}.get(accelerator.mixed_precision, accelerator.mixed_precision)
+    precision = str(accelerator.mixed_precision)
+    return "fp32" if precision == "no" else precision
 
 
 def device_name(accelerator: Accelerator) -> str:
-    """Return the device that the run is on, with the number of processes or threads."""
+    """Return the name of the device, with the number of processes or threads."""
     import torch
 
     if accelerator.device.type == "cuda":
@@ -85,17 +87,17 @@ def start_tracker(accelerator: Accelerator, log: Log, directory: Path, config: d
     group = log.group or directory.parent.name
     if log.tracker == "wandb":
         os.environ.setdefault("WANDB_SILENT", "true")
-        known = directory / "wandb_id"
-        if given := os.environ.get("WANDB_RUN_ID"):  # a W&B agent has named the run
-            write_text(known, given)
-        elif not known.exists():
-            write_text(known, os.urandom(8).hex())
+        id_file = directory / "wandb_id"
+        if agent_id := os.environ.get("WANDB_RUN_ID"):  # a W&B agent has named the run
+            write_text(id_file, agent_id)
+        elif not id_file.exists():
+            write_text(id_file, os.urandom(8).hex())
         options["wandb"] = {
-            "mode": log.mode, "id": known.read_text(), "name": directory.name, "tags": log.tags, "group": group,
+            "mode": log.mode, "id": id_file.read_text(), "name": directory.name, "tags": log.tags, "group": group,
             "dir": str(directory), **({"resume": "allow"} if log.mode == "online" else {}),
         }  # fmt: skip
     elif log.tracker == "mlflow":
-        # One store for all runs of the sweep, beside them, unless a server is named.
+        # By default one store for all runs of the sweep, in its directory.
         os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{directory.parent.resolve()}/mlflow.db")
         options["mlflow"] = {"run_name": directory.name, "tags": {"group": group, **dict.fromkeys(log.tags, "")}}
     elif log.tracker == "trackio":
@@ -116,7 +118,7 @@ def log_artifacts(accelerator: Accelerator, log: Log, directory: Path, line: dic
     run = accelerator.get_tracker("wandb", unwrap=True)
     run.log({"result": wandb.Table(columns=list(line), data=[list(line.values())])})
     if log.artifacts and log.mode == "online":
-        kept = wandb.Artifact(f"deployment-{run.id}", type="model")
-        kept.add_dir(str(directory / "deployment"))
-        kept.add_file(str(directory / "report.md"))
-        run.log_artifact(kept)
+        artifact = wandb.Artifact(f"deployment-{run.id}", type="model")
+        artifact.add_dir(str(directory / "deployment"))
+        artifact.add_file(str(directory / "report.md"))
+        run.log_artifact(artifact)

@@ -1,4 +1,4 @@
-"""The training loop. The hooks of modifiers stand in ``train_step`` as lines (``modifiers/base.py`` draws them)."""
+"""The training loop. ``train_step`` calls the hooks of the modifiers, in the order that ``modifiers/base.py`` lists."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from sparse_xp.training.state import Run
 
 
 def train(run: Run) -> None:
-    """Train from ``run.progress.step`` to the end of the run; log, evaluate and save on the way.
+    """Train from ``run.progress.step`` to the end of the run, with logging, evaluations and checkpoints.
 
-    ``run.clock`` says when; ``checkpoint.save`` writes all that is needed to continue from there exactly.
+    ``run.clock`` decides when; ``checkpoint.save`` writes everything that is needed to continue exactly.
     """
     clock, progress, accelerator = run.clock, run.progress, run.accelerator
     cheap = cheap_dropout(run.model) if run.device.type == "cpu" else nullcontext()
@@ -33,6 +33,7 @@ def train(run: Run) -> None:
     show = accelerator.is_main_process
     with cheap, lazy, TrainingProgress(clock.total_steps, progress.step, describe, show) as bar:
         while progress.step < clock.total_steps:
+            # A resumed run may start in the middle of an epoch: the steps already made are skipped.
             epoch, done = divmod(progress.step, clock.steps_per_epoch)
             for batches in steps_of_epoch(run, epoch)[done : done + clock.total_steps - progress.step]:
                 began = time.perf_counter()
@@ -41,7 +42,7 @@ def train(run: Run) -> None:
                 progress.seconds += time.perf_counter() - began
                 bar.advance(progress.step, clock.epoch(progress.step))
                 if run.history.due(progress.step, clock.total_steps):
-                    loss = accelerator.reduce(loss, "mean")  # each process has only seen its own batches
+                    loss = accelerator.reduce(loss, "mean")  # each process has the loss of its own batches
                     bar.tell(run.history.log(progress.step, clock, loss.item(), norm.item(), run.recipe.logs(run)))
                 if completes_period(run, run.train.eval_every):
                     evaluate_and_save_best(run, bar)
@@ -63,6 +64,7 @@ def train_step(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.
     total = torch.zeros((), device=accelerator.device)
     run.recipe.before_step(run)  # learning rate and masks
     for number, (indices, batch, weight) in enumerate(zip(batches, tensors, weights, strict=True)):
+        # DDP reduces gradients over processes once, in the last micro-batch.
         with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
             outputs = model(**batch)
             loss = weight * run.recipe.loss(run, indices, batch, outputs, outputs.loss)  # distillation, say
@@ -80,15 +82,12 @@ def train_step(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.
 def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
     """Return the micro-batches of this process, for each optimizer step of the epoch."""
     batches = run.shuffled_batches(None, epoch_seed(run.seed, epoch))
-    here = run.accelerator
-    return epoch_steps(batches, run.train.gradient_accumulation_steps, here.process_index, here.num_processes)
+    rank, processes = run.accelerator.process_index, run.accelerator.num_processes
+    return epoch_steps(batches, run.train.gradient_accumulation_steps, rank, processes)
 
 
 def completes_period(run: Run, every: TimeSpec) -> bool:
-    """Return whether the step just made completed another period ``every``, or the run.
-
-    A period is at least one step.
-    """
+    """Return whether the latest step completed a period of length ``every``, at least one step, or the run."""
     step, clock = run.progress.step, run.clock
     period = max(clock.epoch(1), clock.to_epochs(every))
     # A period need not be a whole number of steps: the step that passes each multiple counts. 1e-9 absorbs rounding.

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
 
 
 def parameter_groups(model: nn.Module, others: Sequence[nn.Parameter] = ()) -> list[dict[str, Any]]:
-    """Return two groups for AdamW: matrices, which decay, and biases and LayerNorms, which do not (Devlin et al. 2019).
+    """Return the parameter groups of AdamW, marked by whether weight decay applies to them (``decays``).
 
-    ``others``: matrices that are trained beside the model and decay; they make a third group.
+    Matrices decay; biases and LayerNorms do not (Devlin et al. 2019). ``others``: matrices that train beside the model
+    (``Modifier.parameters``); they decay and form a third group. ``WeightDecay`` sets the decay itself.
     """
     decaying = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
     not_decaying = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]

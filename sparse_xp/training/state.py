@@ -1,4 +1,7 @@
-"""A run while it trains: ``Run`` holds all that the loop needs, and is what modifiers see as ``HookContext``."""
+"""The state of a run: ``Run`` holds everything that the loop needs, and is the ``HookContext`` of its modifiers.
+
+``preparation.assemble`` creates it, ``run.start`` adds the optimizer and the wrapped model.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass
 class Progress:
-    """How far a run is: the part of its state that is not tensors."""
+    """How far a run is: the part of its state that is not tensors. Checkpoints save it.
+
+    ``step``: optimizer steps made. ``seconds``: time spent in them. ``best_step``, ``best``: step and metrics of the
+    best model so far. ``lines``: the number of lines of history.jsonl.
+    """
 
     step: int = 0
     seconds: float = 0.0
     best_step: int = 0
-    lines: int = 0  # of the history
+    lines: int = 0
     best: dict[str, float] = field(default_factory=dict)
 
 
@@ -56,10 +63,11 @@ class TrainingWrapper(torch.nn.Module):
 
 @dataclass(kw_only=True)
 class Run(EvalContext):
-    """A run while it trains: what the loop needs, and the ``HookContext`` that its modifiers see.
+    """A run in training, which its modifiers see as ``HookContext``.
 
-    ``source``: the checkpoint that training starts from. ``cache``: the directory for what several runs can share.
-    ``origin``: a digest of where the rows come from.
+    ``cache``: the directory of what runs share, teacher logits for instance. ``source``: the checkpoint that training
+    starts from. ``origin``: a digest of the source of the rows. ``recipe``: its modifiers. ``train_rows``: how many
+    training rows there are. ``rows`` (of ``EvalContext``): the evaluation rows.
     """
 
     directory: Path

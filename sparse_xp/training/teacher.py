@@ -1,7 +1,7 @@
-"""The logits of the teacher: computed once and read back in every epoch, or computed at every step.
+"""The logits of the teacher: computed once and read from disk in every epoch, or computed at every step.
 
-Rows are the same in every epoch for most tasks, so their logits are too. They are stored as one array per output, and
-used again by every run with the same teacher, features and precision (``fingerprint``).
+Most tasks have the same features in every epoch, and so the same logits. They are cached as one array per output, and
+reused by every run with the same teacher, features and precision (``fingerprint``). ``choose_teacher`` decides.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class LiveTeacher:
-    """A teacher that runs at every step: once for each batch, however many modifiers ask for its logits."""
+    """A teacher that runs at every step, once for each batch, even if several modifiers need its logits.
+
+    ``last``: the latest batch and its logits.
+    """
 
     model: PreTrainedModel
     accelerator: Accelerator
@@ -54,9 +57,10 @@ class LiveTeacher:
 
 @dataclass
 class StoredTeacher:
-    """A teacher whose logits were written by ``store_logits``.
+    """A teacher whose logits ``store_logits`` has written.
 
-    ``starts``: the first entry of each row in the arrays, None where there is one entry per row.
+    ``arrays``: logits by output, memory-mapped. ``starts``: the index of each row's first token in the arrays; None if
+    they have one entry per row.
     """
 
     arrays: dict[str, np.ndarray]
@@ -91,7 +95,8 @@ def choose_teacher(run: Run, model: PreTrainedModel, settings: TeacherSource, ca
     directory = cache / fingerprint(run, model)
     began = time.perf_counter()
     was_cached, too_large = False, None
-    with accelerator.main_process_first():  # every process must leave this block in the same way
+    with accelerator.main_process_first():
+        # Every process must leave this block in the same way, or the others wait for ever: the error is kept for later.
         try:
             was_cached = ensure_cached(directory, lambda draft: store_logits(run, live, draft, settings.max_gigabytes))
         except TooLarge as error:
@@ -145,9 +150,9 @@ class TooLarge(Exception):
 def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes: float) -> None:
     """Write one array per output into ``directory``, rows in order and without padding.
 
-    Each is [all tokens, ...] for a task with outputs per token, [rows, ...] for others. The rows go through the
-    teacher in batches of like length, so a logit differs from the one of another batch by the rounding of another
-    width of padding at most. Raises TooLarge.
+    An array is [all tokens, ...] for a task with outputs per token, [rows, ...] for others. Rows are batched by similar
+    length. Their padding differs from that of training batches, which changes logits by rounding errors only. Raises
+    TooLarge.
     """
     features, task = run.train_features, run.task
     starts = starts_of(run)
@@ -169,8 +174,8 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
             if starts is None:
                 arrays[name][rows] = values
             else:
-                for row, length, kept in zip(rows, lengths, values, strict=True):
-                    arrays[name][starts[row] : starts[row + 1]] = kept[:length]
+                for row, length, padded in zip(rows, lengths, values, strict=True):
+                    arrays[name][starts[row] : starts[row + 1]] = padded[:length]
     for array in arrays.values():
         array.flush()  # type: ignore[attr-defined]
 
@@ -182,18 +187,18 @@ def read_logits(run: Run, directory: Path) -> StoredTeacher:
 
 
 def starts_of(run: Run) -> np.ndarray | None:
-    """Return the offset of each row's tokens among all tokens, then their total; None for one entry per row."""
+    """Return the offset of each row's first token among all tokens, then their total; None for one entry per row."""
     return np.concatenate([[0], np.cumsum(run.lengths)]) if run.task.per_token else None
 
 
 def make_room(cache: Path, size: int, max_gigabytes: float) -> None:
-    """Evict least recently used logits until ``size`` more bytes fit. Raises TooLarge if they never can."""
+    """Evict least recently used logits until ``size`` more bytes fit. Raises TooLarge if they cannot fit at all."""
     limit = max_gigabytes * 1e9
     if size > limit:
         raise TooLarge(f"its logits need {size / 1e9:.1f} GB, and teacher.max_gigabytes={max_gigabytes:g}")
-    kept = [path for path in cache.iterdir() if not path.name.startswith(".") and is_own(path, "cache")]
-    sizes = {path: size_of(path) for path in kept}
-    for path in sorted(kept, key=lambda path: path.stat().st_mtime):
+    entries = [path for path in cache.iterdir() if not path.name.startswith(".") and is_own(path, "cache")]
+    sizes = {path: size_of(path) for path in entries}
+    for path in sorted(entries, key=lambda path: path.stat().st_mtime):
         if sum(sizes.values()) + size <= limit:
             break
         remove_own(path, "cache")  # open memory maps survive this

@@ -423,7 +423,7 @@ def test_the_limits_are_the_users():
     assert Limits.of(Data().max_rows, Data().max_gigabytes) == Limits.of(None, None) == Limits()
     for name in ("max_rows", "max_gigabytes"):
         for value in (0, -1, float("nan")):
-            with pytest.raises(ValueError, match=rf"data\.{name}=.*: want a number above 0"):
+            with pytest.raises(ValueError, match=rf"data\.{name}=.*: expected a number above 0"):
                 Data(**{name: value})
 
 

@@ -37,6 +37,12 @@ def test_multiplications_have_both_products_of_attention():
     assert costs.neurons[3] == 3 * 10 * 2 * 384
 
 
+def test_a_projection_costs_as_much_as_half_as_many_neurons():
+    # The upper half of the table: from 4 neurons, 10, to 8, 30, a neuron costs 5.
+    costs = Costs([0.0, 1.0], [0.0, 1, 2, 3, 10, 15, 20, 25, 30], rest=7.0)
+    assert costs.with_projection(6) == Costs(costs.heads, costs.neurons, rest=7.0 + 3 * 5)
+
+
 def test_total_and_least():
     assert SIMPLE.total([(4, 64), (1, 16)]) == 3 + 40 + 64 + 10 + 16
     assert minimum_sizes([(4, 64), (2, 8)], 16) == [(1, 16), (1, 8)]

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from sparse_xp.functional.schedules import RAMPS, ramp, scheduled_sparsity
+from sparse_xp.functional.schedules import RAMPS, progress, ramp, scheduled_sparsity, share_due, update_due
 
 
 @pytest.mark.parametrize(
@@ -70,3 +70,34 @@ def test_ramps_rise_from_0_to_1_and_are_clamped(inter_func):  # in SparseML inve
 def test_unknown_ramp_lists_the_known_ones():
     with pytest.raises(ValueError, match=r"'quadratic'; expected one of cubic, linear, inverse_cubic"):
         scheduled_sparsity("quadratic", 0.0, 0.8, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("now", "last", "due"),
+    [
+        (0.9, -1.0, False),  # before the window
+        (1.0, -1.0, True),  # the first update is at its start
+        (1.4, 1.0, False),
+        (1.5, 1.0, True),
+        (1.3 + 0.2, 1.3 - 0.3, True),  # 1.5 >= 1.0 + 0.5, up to rounding
+        (2.9, 2.5, False),
+        (3.0, 2.9, True),  # the last is at its end, however short ago another was
+        (3.5, 2.9, True),  # or at the first step behind it
+        (3.5, 3.0, False),
+        (9.0, 3.5, False),
+    ],
+)
+def test_when_an_update_is_due(now, last, due):
+    assert update_due(now, last, start=1.0, end=3.0, every=0.5) is due
+    assert (share_due("linear", now, last, (1.0, 3.0), 0.5) is not None) is due
+
+
+def test_the_share_that_is_due():
+    assert share_due("linear", 1.5, 1.0, (1.0, 3.0), 0.5) == 0.25
+    assert share_due("cubic", 2.0, 1.0, (1.0, 3.0), 0.5) == 0.875
+    assert share_due("cubic", 3.5, 1.0, (1.0, 3.0), 0.5) == 1.0
+
+
+def test_the_progress_of_a_window():
+    assert (progress(1.0, 1.0, 3.0), progress(1.5, 1.0, 3.0), progress(4.0, 1.0, 3.0)) == (0.0, 0.25, 1.5)
+    assert progress(2.0, 2.0, 2.0) == 1.0  # empty

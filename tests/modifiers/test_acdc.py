@@ -160,11 +160,11 @@ def test_an_interrupted_run_continues_identically(stop):
     ("fields", "message"),
     [
         ({"compression_sparsity": 80}, r"ACDCPruning\.compression_sparsity=80: .*such as 0\.8 for 80 %"),
-        ({"compression_sparsity": 0.0}, r"ACDCPruning\.compression_sparsity=0\.0: want a fraction strictly"),
-        ({"update_frequency": 0}, r"ACDCPruning\.update_frequency=0: want the length of a phase"),
+        ({"compression_sparsity": 0.0}, r"ACDCPruning\.compression_sparsity=0\.0: expected a fraction strictly"),
+        ({"update_frequency": 0}, r"ACDCPruning\.update_frequency=0: expected the length of a phase"),
         ({"update_frequency": "often"}, r"ACDCPruning\.update_frequency='often' is not a time"),
         ({"mask_type": "2:4", "compression_sparsity": 0.8}, r"must be 0\.5, not 0\.8"),
-        ({"mask_type": "channel"}, r"mask_type='channel'; want"),
+        ({"mask_type": "channel"}, r"mask_type='channel'; expected"),
         ({"params": []}, r"ACDCPruning\.params is empty"),
     ],
 )

@@ -168,10 +168,10 @@ def test_an_unknown_output_is_refused_with_the_known_ones():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"hardness": -0.1}, r"Distillation\.hardness=-0\.1: want a weight in \[0, 1\]"),
+        ({"hardness": -0.1}, r"Distillation\.hardness=-0\.1: expected a weight in \[0, 1\]"),
         ({"hardness": 1.5}, r"Distillation\.hardness=1\.5"),
         ({"hardness": float("nan")}, r"Distillation\.hardness=nan"),
-        ({"temperature": 0.0}, r"Distillation\.temperature=0\.0: want a number above 0"),
+        ({"temperature": 0.0}, r"Distillation\.temperature=0\.0: expected a number above 0"),
         ({"temperature": -2.0}, r"Distillation\.temperature=-2\.0"),
         ({"temperature": float("nan")}, r"Distillation\.temperature=nan"),
         ({"start": "later"}, r"Distillation\.start='later' is not a time"),
@@ -236,7 +236,7 @@ def test_t41_two_windows_that_meet_are_chained_in_the_step_between_them():
 def test_which_tokens_are_compared(fields, expected):
     batch = {"labels": torch.tensor([[-100, 7, -100, -100]])}
     mask = torch.tensor([[True, True, True, False]])
-    chosen = Distillation(**fields).chosen(mask, batch)
+    chosen = Distillation(**fields).select_tokens(mask, batch)
     assert chosen is not None
     assert chosen.tolist() == expected
 
@@ -246,7 +246,7 @@ def test_a_share_of_the_tokens_is_drawn_anew_and_padding_never():
     mask = torch.ones(4, 1000, dtype=torch.bool)
     mask[:, 900:] = False
     modifier = Distillation(token_share=0.25)
-    one, other = (modifier.chosen(mask, {}) for _ in range(2))
+    one, other = (modifier.select_tokens(mask, {}) for _ in range(2))
     assert one is not None
     assert one.float().mean().item() == pytest.approx(0.225, abs=0.02)
     assert not one[:, 900:].any()

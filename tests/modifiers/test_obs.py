@@ -309,18 +309,18 @@ def test_at_once_it_costs_less_than_by_magnitude(mask_type):
     ("fields", "message"),
     [
         ({"final_sparsity": 80}, r"OBSPruning\.final_sparsity=80: .*such as 0\.8 for 80 %"),
-        ({"mask_type": "2:4"}, r"OBSPruning\.mask_type='2:4': want one of unstructured, block4"),
-        ({"mask_type": [1, 4]}, r"OBSPruning\.mask_type=\[1, 4\]: want one of unstructured, block4"),
-        ({"num_grads": 0}, r"OBSPruning\.num_grads=0: want at least 1"),
-        ({"num_recomputations": 0}, r"OBSPruning\.num_recomputations=0: want at least 1"),
-        ({"grad_batch_size": 0}, r"OBSPruning\.grad_batch_size=0: want at least 1"),
-        ({"fisher_block_size": 0}, r"OBSPruning\.fisher_block_size=0: want at least 1"),
+        ({"mask_type": "2:4"}, r"OBSPruning\.mask_type='2:4': expected one of unstructured, block4"),
+        ({"mask_type": [1, 4]}, r"OBSPruning\.mask_type=\[1, 4\]: expected one of unstructured, block4"),
+        ({"num_grads": 0}, r"OBSPruning\.num_grads=0: expected at least 1"),
+        ({"num_recomputations": 0}, r"OBSPruning\.num_recomputations=0: expected at least 1"),
+        ({"grad_batch_size": 0}, r"OBSPruning\.grad_batch_size=0: expected at least 1"),
+        ({"fisher_block_size": 0}, r"OBSPruning\.fisher_block_size=0: expected at least 1"),
         (
             {"fisher_block_size": 50, "mask_type": "block4"},
             r"fisher_block_size=50: with mask_type=block4 .* such as 48",
         ),
-        ({"damp": 0}, r"OBSPruning\.damp=0\.0: want a small number above 0"),
-        ({"damp": float("nan")}, r"OBSPruning\.damp=nan: want a small number above 0"),
+        ({"damp": 0}, r"OBSPruning\.damp=0\.0: expected a small number above 0"),
+        ({"damp": float("nan")}, r"OBSPruning\.damp=nan: expected a small number above 0"),
     ],
 )
 def test_refusals_name_the_key(fields, message):

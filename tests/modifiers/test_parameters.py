@@ -135,7 +135,9 @@ def test_frozen_runs_resume_exactly(at):
 def test_nothing_left_to_train():
     run = bert_run({"freeze": TrainableParams(params=["__ALL__"], trainable=False, start="1 step")})
     step(run)
-    with pytest.raises(UserError, match=r"freezes all that could train at step 1\. Name fewer parameters than __ALL__"):
+    with pytest.raises(
+        UserError, match=r"freezes every trainable parameter at step 1\. Name fewer parameters than __ALL__"
+    ):
         step(run)
 
 
@@ -177,7 +179,7 @@ def test_patterns_must_match_if_strict(kind):
     [
         (lambda: TrainableParams(trainable=True), r"TrainableParams\.params is empty: name parameters"),
         (lambda: SetParam(val=1.0), r"SetParam\.params is empty"),
-        (lambda: SetParam(params=["x"], val=float("nan")), r"SetParam\.val=nan: want a finite number"),
+        (lambda: SetParam(params=["x"], val=float("nan")), r"SetParam\.val=nan: expected a finite number"),
         (lambda: SetParam(params=["x"], val=0.0, end=2), r"SetParam\.end=2: SetParam acts once, at start=0\.0"),
         (lambda: TrainableParams(params=["x"], trainable=True, start="soon"), r"TrainableParams\.start='soon'"),
     ],

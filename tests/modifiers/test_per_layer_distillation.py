@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from sparse_xp.errors import UserError
+from sparse_xp.functional.hidden_states import layer_loss
 from sparse_xp.modifiers import PerLayerDistillation
-from sparse_xp.modifiers.per_layer_distillation import layer_loss
 from sparse_xp.run import run
 from sparse_xp.training import checkpoint
 from sparse_xp.training.teacher import LiveTeacher
@@ -67,7 +67,7 @@ def test_half_precision_is_compared_in_float32():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"gain": 0.0}, r"PerLayerDistillation\.gain=0\.0: want a number above 0"),
+        ({"gain": 0.0}, r"PerLayerDistillation\.gain=0\.0: expected a number above 0"),
         ({"gain": float("nan")}, r"PerLayerDistillation\.gain=nan"),
         ({"epsilon": 0.0}, r"PerLayerDistillation\.epsilon=0\.0"),
         ({"student_layer_names": []}, r"PerLayerDistillation\.student_layer_names is empty"),
@@ -148,8 +148,8 @@ def test_a_run_that_compares_all_linear_modules(dense, tmp_path, states, capsys)
     assert [bool(names) for names in changed] == [False] + [True] * 6 + [False] * 4
     assert changed[3] == set(linear)
     # Nothing of it is left on the models.
-    assert not modifier.said
-    assert not modifier.taught
+    assert not modifier.student_outputs
+    assert not modifier.teacher_outputs
     assert not any(module._forward_hooks for module in this.teacher.model.modules())
     assert not any(this.model.get_submodule(name)._forward_hooks for name in linear)
 
@@ -181,8 +181,8 @@ def test_the_loss_is_the_sum_of_the_layers(dense, tmp_path, monkeypatch, hardnes
         mask = batch["attention_mask"].bool()
         pairs = [(one[mask], other[mask]) for one, other in zip(student, teacher, strict=True)]
         expected.append(sum(((s - t) ** 2).mean() / ((t**2).mean() + 1e-6) for s, t in pairs).item())
-        self.said.clear()
-        self.taught.clear()
+        self.student_outputs.clear()
+        self.teacher_outputs.clear()
         return result
 
     monkeypatch.setattr(PerLayerDistillation, "loss", loss)
@@ -203,9 +203,9 @@ def test_the_teacher_runs_once_a_batch(dense, tmp_path, monkeypatch):
     real = LiveTeacher.__call__
 
     def counted(self, rows, batch):
-        before = self.last
+        before = self.last_losses
         found = real(self, rows, batch)
-        calls.append(self.last is not before)
+        calls.append(self.last_losses is not before)
         return found
 
     monkeypatch.setattr(LiveTeacher, "__call__", counted)

@@ -406,7 +406,7 @@ def test_constant_pruning_resumes_with_its_masks_and_not_with_the_zeros_of_the_m
 
 def test_constant_pruning_refuses_a_dense_checkpoint_by_its_name():
     run = bert_run(4, 8)
-    with pytest.raises(UserError, match=r"some/checkpoint has 0\.0% zeros in __ENCODER__, want at least 5%"):
+    with pytest.raises(UserError, match=r"some/checkpoint has 0\.0% zeros in __ENCODER__, expected at least 5%"):
         ConstantPruning().attach(run)
 
 
@@ -429,13 +429,17 @@ def test_constant_pruning_wants_the_sparsity_it_was_promised(min_sparsity, fits)
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
-        (MagnitudePruning, {"final_sparsity": 0.0}, r"MagnitudePruning\.final_sparsity=0\.0: want a fraction strictly"),
+        (
+            MagnitudePruning,
+            {"final_sparsity": 0.0},
+            r"MagnitudePruning\.final_sparsity=0\.0: expected a fraction strictly",
+        ),
         (MagnitudePruning, {"final_sparsity": 80}, r"MagnitudePruning\.final_sparsity=80: .*such as 0\.8 for 80 %"),
         (MagnitudePruning, {"final_sparsity": float("nan")}, r"MagnitudePruning\.final_sparsity=nan"),
         (MagnitudePruning, {"init_sparsity": 0.9}, r"MagnitudePruning\.init_sparsity=0\.9: .*final_sparsity=0\.8"),
         (MagnitudePruning, {"init_sparsity": -0.1}, r"MagnitudePruning\.init_sparsity=-0\.1"),
         (MagnitudePruning, {"init_sparsity": "FROM_PARAM"}, r"init_sparsity=FROM_PARAM: .* or __FROM_PARAM__ for"),
-        (MagnitudePruning, {"init_sparsity": True}, r"MagnitudePruning\.init_sparsity=True: want a fraction"),
+        (MagnitudePruning, {"init_sparsity": True}, r"MagnitudePruning\.init_sparsity=True: expected a fraction"),
         (MagnitudePruning, {"inter_func": "cubik"}, r"MagnitudePruning\.inter_func='cubik'.* Did you mean 'cubic'\?"),
         (MagnitudePruning, {"update_frequency": "often"}, r"MagnitudePruning\.update_frequency='often' is not a time"),
         (MagnitudePruning, {"mask_type": "4:2"}, r"mask_type='4:2'; expected 'unstructured'"),
@@ -443,7 +447,11 @@ def test_constant_pruning_wants_the_sparsity_it_was_promised(min_sparsity, fits)
         (MagnitudePruning, {"mask_type": "2:4"}, r"mask_type '2:4' .*final_sparsity must be 0\.5, not 0\.8"),
         (MagnitudePruning, {"params": []}, r"MagnitudePruning\.params is empty"),
         (MagnitudePruning, {"end": -1}, r"MagnitudePruning\.end=-1 is not a time"),
-        (ConstantPruning, {"min_sparsity": 1.5}, r"ConstantPruning\.min_sparsity=1\.5: want a fraction in \[0, 1\]"),
+        (
+            ConstantPruning,
+            {"min_sparsity": 1.5},
+            r"ConstantPruning\.min_sparsity=1\.5: expected a fraction in \[0, 1\]",
+        ),
         (ConstantPruning, {"params": []}, r"ConstantPruning\.params is empty"),
         (ConstantPruning, {"start": "x"}, r"ConstantPruning\.start='x' is not a time"),
     ],

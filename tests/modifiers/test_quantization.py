@@ -160,12 +160,12 @@ def test_several_processes_go_on_with_the_mean_of_their_ranges():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"weight_bits": 9}, "Quantization.weight_bits=9: want 2 to 8 bits."),
-        ({"activation_bits": 1}, "Quantization.activation_bits=1: want 2 to 8 bits."),
-        ({"activation_bits": 4, "dynamic": True}, "ONNX finds dynamic ranges in 8 bits only."),
-        ({"end": 3.0}, "Quantization.end=3.0: a model stays quantized once it is."),
+        ({"weight_bits": 9}, "Quantization.weight_bits=9: expected 2 to 8 bits."),
+        ({"activation_bits": 1}, "Quantization.activation_bits=1: expected 2 to 8 bits."),
+        ({"activation_bits": 4, "dynamic": True}, "ONNX computes dynamic ranges in 8 bits only."),
+        ({"end": 3.0}, "Quantization.end=3.0: a quantized model stays quantized."),
         ({"observers_end": "10%%"}, "Quantization.observers_end='10%%' is not a time."),
-        ({"calibration_rows": 0}, "Quantization.calibration_rows=0: want at least 1, or null."),
+        ({"calibration_rows": 0}, "Quantization.calibration_rows=0: expected at least 1, or null."),
         ({"calibration_rows": 8, "dynamic": True}, "dynamic ranges need no calibration_rows."),
         ({"calibration_rows": 8, "start": 1.0}, "leave start and observers_end out."),
         ({"calibration_rows": 8, "observers_end": 1.0}, "leave start and observers_end out."),
@@ -180,8 +180,8 @@ def test_what_cannot_be_is_refused(words, message):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ({"start": 2.0, "observers_end": 1.5}, "observers_end=1.5 lies before start=2.0."),
-        ({"start": "50%", "observers_end": "25%"}, "observers_end=25% lies before start=50%."),
+        ({"start": 2.0, "observers_end": 1.5}, "observers_end=1.5 is before start=2.0."),
+        ({"start": "50%", "observers_end": "25%"}, "observers_end=25% is before start=50%."),
         ({"start": 2.9}, "start=2.9 is after the last step: nothing would be quantized."),
         ({"start": 3.5}, "start=3.5"),
     ],

@@ -33,7 +33,7 @@ def test_a_ramp_that_starts_later(step, factor):
 def test_the_modifier_reads_it_off_the_clock():
     clock = Clock(10, 100)
     modifier = RewoundLearningRate(peak_lr=0.5, warmup="10%", ramp_start=2, ramp_end="60%", update_frequency="10 steps")
-    assert modifier.writes(clock) == range(100)
+    assert modifier.active_steps(clock) == range(100)
     for step in range(100):
         assert modifier.rate_at(clock, step) == pytest.approx(0.5 * rewound(step, 100, 10, 20, 60, 10))
 
@@ -41,8 +41,8 @@ def test_the_modifier_reads_it_off_the_clock():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"peak_lr": 0}, "want a rate"),
-        ({"peak_lr": 2}, "want a rate"),
+        ({"peak_lr": 0}, "expected a rate"),
+        ({"peak_lr": 2}, "expected a rate"),
         ({"peak_lr": 1e-3, "ramp_end": "x"}, "not a time"),
     ],
 )
@@ -52,5 +52,5 @@ def test_impossible_values_are_refused(fields, message):
 
 
 def test_a_ramp_that_ends_before_it_starts_is_refused():
-    with pytest.raises(ValueError, match="ramp_start=60% is behind ramp_end=50%"):
+    with pytest.raises(ValueError, match="ramp_start=60% is after ramp_end=50%"):
         RewoundLearningRate(peak_lr=1e-3, ramp_start="60%").window(Clock(10, 100))

@@ -53,7 +53,7 @@ def test_adamw_shrinks_the_weight_and_not_the_bias_or_the_layer_norm():
 
 @pytest.mark.parametrize("value", [-0.01, 1.0, 5, float("nan")])
 def test_values_outside_are_refused_by_name(value):
-    with pytest.raises(ValueError, match=r"WeightDecay\.weight_decay=.*want a number in \[0, 1\)"):
+    with pytest.raises(ValueError, match=r"WeightDecay\.weight_decay=.*expected a number in \[0, 1\)"):
         WeightDecay(weight_decay=value)
 
 

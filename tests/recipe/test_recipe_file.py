@@ -201,7 +201,7 @@ def test_a_recipe_that_keeps_zeros_refuses_a_dense_checkpoint(tmp_path):
     dense = tmp_path / "dense"
     build_checkpoint(dense, vocabulary(all_generated_words()))
     config = configure(*SHORT, "recipe=file", TRANSFER, "teacher=disable", f"model.checkpoint={dense}", QUICK)
-    with pytest.raises(UserError, match=r"has 0.0% zeros in __ALL_PRUNABLE__, want at least 5%"):
+    with pytest.raises(UserError, match=r"has 0.0% zeros in __ALL_PRUNABLE__, expected at least 5%"):
         run(config, tmp_path / "run")
     unclaim_run(tmp_path / "run")  # as the command does
     assert not (tmp_path / "run").exists()

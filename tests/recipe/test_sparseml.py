@@ -250,9 +250,9 @@ def test_names_of_equal_tags():
     [
         (
             f"GMPruningModifier {{{GRADUAL.replace('0.8', '1.0')}}}",
-            "final_sparsity=1.0: want a fraction strictly",
+            "final_sparsity=1.0: expected a fraction strictly",
         ),
-        (f"GMPruningModifier {{{GRADUAL.replace('0.8', '0')}}}", "final_sparsity=0.0: want"),
+        (f"GMPruningModifier {{{GRADUAL.replace('0.8', '0')}}}", "final_sparsity=0.0: expected"),
         (f"GMPruningModifier {{{GRADUAL}, phased: True}}", "phased: true has been an error"),
         (f"GMPruningModifier {{{GRADUAL}, mask_type: channel}}", "mask_type: channel has been an error"),
         (f"GMPruningModifier {{{GRADUAL}, score_type: movement}}", "write !MovementPruningModifier"),

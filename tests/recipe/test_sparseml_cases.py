@@ -86,7 +86,7 @@ def test_t29_what_is_distilled_and_from_whom():
             given = [type(each) for each in configure(*words).modifiers().values()]
             assert (Distillation in given) == (teacher == "self")
     run = make_run(1, 1, teacher=None, task=SimpleNamespace(name="toy", outputs=("start_logits", "end_logits")))
-    with pytest.raises(UserError, match="there is none: write teacher=dense"):
+    with pytest.raises(UserError, match="the run has no teacher: write teacher=dense"):
         Distillation().attach(run)
     same = {"start_logits": [[1.0, 0.0]], "end_logits": [[1.0, 0.0]]}
     other = same | {"end_logits": [[0.0, 1.0]]}

@@ -66,6 +66,7 @@ def test_the_loss_of_a_modifier_is_what_is_minimised(tmp_path, monkeypatch):
     @dataclass(kw_only=True)
     class Nothing(Modifier):
         def loss(self, run, rows, batch, outputs, loss):
+            assert len(rows) == len(batch["labels"]) == len(outputs.logits)
             return loss * 0
 
     monkeypatch.setitem(MODIFIERS, "Nothing", Nothing)

@@ -23,7 +23,7 @@ from sparse_xp.console import console
 from sparse_xp.errors import UserError
 from sparse_xp.history import read_history
 from sparse_xp.modifiers.hooks import ModifierList
-from sparse_xp.modifiers.learning_rate import DrivesRate
+from sparse_xp.modifiers.learning_rate import RateModifier
 from sparse_xp.places import CONF
 from sparse_xp.recipe.check import in_order, load_recipe
 from sparse_xp.recipe.file import resolve
@@ -135,7 +135,7 @@ def timeline_of_file(options: argparse.Namespace) -> Timeline:
     remarks = list(parsed.remarks)
     if not parsed.epochs:
         remarks.append(f"{name} sets no length: train.epochs counts, shown here as {Train().epochs:g}")
-    if not any(isinstance(modifier, DrivesRate) for modifier in parsed.modifiers.values()):
+    if not any(isinstance(modifier, RateModifier) for modifier in parsed.modifiers.values()):
         remarks.append(f"{name} drives no learning rate: train.learning_rate and train.warmup count")
     clock = Clock.of(parsed.epochs or Train().epochs, options.steps_per_epoch)
     tags = {modifier_name: tagged.name for modifier_name, tagged in parsed.sources.items()}

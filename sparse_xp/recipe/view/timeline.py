@@ -15,7 +15,7 @@ from typing import Any
 from sparse_xp.clock import Clock
 from sparse_xp.modifiers import Distillation, Modifier, Quantization
 from sparse_xp.modifiers.hooks import ModifierList
-from sparse_xp.modifiers.learning_rate import DrivesRate
+from sparse_xp.modifiers.learning_rate import RateModifier
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ class Timeline:
     def rate_at(self, step: int) -> float | None:
         """Return the learning rate of a step: what was written last, in it or before it. None if nothing was."""
         latest, value = -1, self.rate
-        for modifier in self.of(DrivesRate).values():
-            steps = modifier.writes(self.clock)
+        for modifier in self.of(RateModifier).values():
+            steps = modifier.active_steps(self.clock)
             written = min(step, steps.stop - 1)
             if steps.start <= written and written >= latest:
                 latest, value = written, modifier.rate_at(self.clock, written)

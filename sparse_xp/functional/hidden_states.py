@@ -1,0 +1,53 @@
+"""Hidden states of a model: recorded by forward hooks, and compared with those of a teacher.
+
+``modifiers/per_layer_distillation`` decides when.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from sparse_xp.functional.chunked_loss import LazyLogits
+
+
+def layer_loss(
+    student: Tensor, teacher: Tensor, mask: Tensor | None = None, normalize: bool = True, epsilon: float = 1e-6
+) -> Tensor:
+    """Return mean((student - teacher)^2), divided by mean(teacher^2) + ``epsilon`` if ``normalize``.
+
+    ``student``, ``teacher``: hidden states [..., width]. ``mask`` [rows, tokens] bool: True for tokens that are not
+    padding. For hidden states [rows, tokens, width] both means are over these tokens. Computed in float32.
+    """
+    student, teacher = student.float(), teacher.float()
+    if mask is not None and teacher.dim() == 3 and teacher.shape[:2] == mask.shape:
+        student, teacher = student[mask], teacher[mask]
+    distance = (student - teacher).square().mean()
+    return distance / (teacher.square().mean() + epsilon) if normalize else distance
+
+
+def first_output(output: Any) -> Any:
+    """Return the output of a module, or the first one if it has several."""
+    output = output[0] if isinstance(output, tuple) else output
+    return output.materialize() if isinstance(output, LazyLogits) else output
+
+
+def record_outputs(
+    modules: dict[str, nn.Module], outputs: dict[str, Tensor], condition: Callable[[nn.Module], bool]
+) -> list[RemovableHandle]:
+    """Register hooks that write the output of each module into ``outputs`` by name; return their handles.
+
+    ``condition``: a module is recorded only in forward passes for which this returns True.
+    """
+
+    def hook_of(name: str) -> Any:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if condition(module):
+                outputs[name] = first_output(output)
+
+        return hook
+
+    return [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
