@@ -40,7 +40,11 @@ PROFILES = sorted(path.stem for path in (CONF / "profile").glob("*.yaml"))
 OPTIONS = sorted(f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name != "profile")
 #: What an option asks for beside itself, because it cannot know it.
 FROM_FILE = ["recipe.path=zoo:nlp/question_answering/obert-base/pytorch/huggingface/squad/base-none"]
-COMPANIONS = {"teacher=checkpoint": ["teacher.path=some/model"], "recipe=file": FROM_FILE}
+COMPANIONS = {
+    "teacher=checkpoint": ["teacher.path=some/model"],
+    "recipe=file": FROM_FILE,
+    "schedule=none": ["recipe=obert80"],
+}
 
 
 @pytest.fixture(autouse=True)
@@ -322,8 +326,8 @@ def squad(**fields: Any) -> QuestionAnswering:
         (lambda: Log(mode="on"), "log.mode=on: expected one of offline, online."),
         (lambda: Log(every=0), "log.every=0"),
         (lambda: squad(max_train_samples=0), "task.max_train_samples=0"),
-        (lambda: squad(max_length=128, doc_stride=128), "task.doc_stride=128: want 0 to task.max_length=128"),
-        (lambda: squad(metric="accuracy"), "task.metric='accuracy': want f1 or exact_match."),
+        (lambda: squad(max_length=128, doc_stride=128), "task.doc_stride=128: expected 0 to task.max_length=128"),
+        (lambda: squad(metric="accuracy"), "task.metric='accuracy': expected one of f1, exact_match."),
         (lambda: Distillation(hardness=2), "hardness=2"),
         (lambda: LearningRate(end="200%", final_lr=0.0), "end='200%' is after the end of the run: at most 100%."),
     ],

@@ -38,7 +38,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
         calls.append((config, directory))
         return make_result()
 
-    monkeypatch.setattr(sparse_xp.run, "run", note)
+    monkeypatch.setattr("sparse_xp.__main__.run", note)
     return calls
 
 
@@ -319,7 +319,7 @@ def test_an_interrupted_run_says_where_it_continues(saved, where, command, monke
             (directory / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sparse_xp.run, "run", interrupt)
+    monkeypatch.setattr("sparse_xp.__main__.run", interrupt)
     answer = command("task=sst2", "recipe=dense", "profile=embedded")
     assert answer.code == 130
     assert f"interrupted: the same command continues {where}" in answer.out

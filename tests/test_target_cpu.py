@@ -190,7 +190,7 @@ def test_it_is_said_before_a_teacher_is_trained(monkeypatch, capsys, tmp_path):
         trained.append(config.recipe.name)
         raise UserError("enough")
 
-    monkeypatch.setattr("sparse_xp.run.run", train)
+    monkeypatch.setattr("sparse_xp.__main__.run", train)
     answer = command("task=sst2", "recipe=structured50_quant", "profile=embedded")
     assert trained == ["dense"]
     assert answer.out.startswith("8 bits on AMD EPYC (x86 with AVX2 and no VNNI): a quarter of the size")

@@ -11,7 +11,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 
 @dataclass
@@ -36,11 +36,18 @@ ConfigStore.instance().store(group="hydra/sweeper", name="cells", node=CellSweep
 class CellSweeper(BasicSweeper):
     """Expands the grid, skips finished cells, hands the others to the launcher, and lists failed ones at the end."""
 
-    def __init__(self, max_batch_size: int | None, params: Any, cells: Any, jobs: Any, dry_run: bool):
+    def __init__(
+        self,
+        max_batch_size: int | None,
+        params: DictConfig | None,
+        cells: DictConfig,
+        jobs: ListConfig | None,
+        dry_run: bool,
+    ):
         super().__init__(max_batch_size)
         self.params_of_all: dict[str, Any] = OmegaConf.to_container(params) if params is not None else {}  # type: ignore[assignment]
         self.cells: dict[str, dict[str, Any]] = OmegaConf.to_container(cells)  # type: ignore[assignment]
-        self.jobs = list(jobs) if jobs is not None else None
+        self.jobs: list[int] | None = list(jobs) if jobs is not None else None
         self.dry_run = dry_run
 
     def sweep(self, arguments: list[str]) -> list[Sequence[JobReturn]]:

@@ -3,11 +3,13 @@
 Hydra imports this module for every command: what only a search needs is imported in ``sweep``.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
@@ -40,7 +42,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="search", node=SearchSw
 class SearchSweeper(Sweeper):
     """Asks Optuna for values, hands the runs to the launcher, and reports their objectives to Optuna."""
 
-    def __init__(self, params: Any, **settings: Any):
+    def __init__(self, params: DictConfig | dict[str, Any], **settings: Any):
         self.params: dict[str, Any] = OmegaConf.to_container(params) if OmegaConf.is_config(params) else params  # type: ignore[assignment]
         self.settings = settings
 
@@ -50,7 +52,7 @@ class SearchSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
-    def sweep(self, arguments: list[str]) -> Any:
+    def sweep(self, arguments: list[str]) -> list[JobReturn]:
         from sparse_xp.sweep.grid import to_overrides
         from sparse_xp.sweep.search import SearchSettings, parse_space, run_search
 
@@ -59,7 +61,7 @@ class SearchSweeper(Sweeper):
         assert self.config is not None
         space = parse_space([*to_overrides(self.params), *arguments], self.hydra_context.config_loader)
 
-        def launch(jobs: list[list[str]], first: int) -> Any:
+        def launch(jobs: list[list[str]], first: int) -> Sequence[JobReturn]:
             self.validate_batch_is_legal(jobs)
             assert self.launcher is not None
             return self.launcher.launch(jobs, initial_job_idx=first)

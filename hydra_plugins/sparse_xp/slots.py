@@ -7,11 +7,10 @@ import os
 import queue
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
@@ -37,7 +36,7 @@ ConfigStore.instance().store(group="hydra/launcher", name="slots", node=SlotLaun
 class SlotLauncher(Launcher):
     """Gives the next cell to a free slot. Each cell is a process of its own: if it crashes, the others go on."""
 
-    def __init__(self, devices: Any):
+    def __init__(self, devices: Iterable[str]):
         self.devices = [str(device) for device in devices]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:

@@ -162,19 +162,21 @@ def integer_copy(model: nn.Module) -> nn.Module:
     return result
 
 
-def translations(opset: int) -> dict[Callable[..., Any], Callable[..., Any]]:
+def translations(opset: int) -> dict[Callable[..., object], Callable[..., object]]:
     """Return the ONNX translation of each custom operator, for torch.onnx.export."""
     import onnxscript  # takes a second, and only quantized models need it
 
     op: Any = getattr(onnxscript, f"opset{opset}")
 
-    def to_requantize(values: Any, scale: Any, zero_point: Any) -> Any:
+    # PyTorch reads the annotations of these functions: under `object` it accepts tensors of every type. What they take
+    # and return are values of the graph that it builds.
+    def to_requantize(values: object, scale: object, zero_point: object) -> object:
         return op.DequantizeLinear(op.QuantizeLinear(values, scale, zero_point), scale, zero_point)
 
-    def to_requantize_dynamic(values: Any) -> Any:
+    def to_requantize_dynamic(values: object) -> object:
         return op.DequantizeLinear(*op.DynamicQuantizeLinear(values))
 
-    def to_dequantize(values: Any, scale: Any) -> Any:
+    def to_dequantize(values: object, scale: object) -> object:
         return op.DequantizeLinear(values, scale, axis=1)
 
     operators: Any = torch.ops.sparse_xp

@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
     from onnx import ModelProto, NodeProto, TensorProto
 
 OPSET = 20
@@ -27,15 +28,15 @@ class GraphBuilder:
         self.weights: list[TensorProto] = []
         self.random = np.random.default_rng(0)
 
-    def add(self, kind: str, *inputs: str, **attributes: Any) -> str:
-        """Add a node and return its only output."""
+    def add(self, kind: str, *inputs: str, axis: int | None = None, perm: list[int] | None = None) -> str:
+        """Add a node and return its only output. ``axis``, ``perm``: its attributes, None if it lacks them."""
         from onnx import helper
 
         name = f"v{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, list(inputs), [name], **attributes))
+        self.nodes.append(helper.make_node(kind, list(inputs), [name], axis=axis, perm=perm))
         return name
 
-    def constant(self, values: Any, kind: Any = np.float32) -> str:
+    def constant(self, values: ArrayLike, kind: DTypeLike = np.float32) -> str:
         """Add an initializer."""
         from onnx import numpy_helper
 

@@ -128,7 +128,7 @@ def is_latency_table(path: Path) -> bool:
         return False
 
 
-def table_from_json(value: Any) -> LatencyTable:
+def table_from_json(value: dict[str, Any]) -> LatencyTable:
     """Return a table from its JSON object. Raises ValueError, KeyError or TypeError for anything else."""
     value |= {
         "spec": LatencySpec(**value["spec"]),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from tokenizers import Tokenizer
@@ -73,7 +73,15 @@ class Pipeline:
         self.inputs = [node.name for node in self.session.get_inputs()]
         self.padding = {"input_ids": pad}
 
-    def __call__(self, rows: Sequence[Row] | Row | None = None, *, top: int | None = None, **texts: Any) -> Any:
+    @overload
+    def __call__(self, rows: Row | None = None, *, top: int | None = None, **texts: object) -> Answer: ...
+
+    @overload
+    def __call__(self, rows: Sequence[Row], *, top: int | None = None) -> list[Answer]: ...
+
+    def __call__(
+        self, rows: Sequence[Row] | Row | None = None, *, top: int | None = None, **texts: object
+    ) -> Answer | list[Answer]:
         """Answer one row (``question=..., context=...`` or a dict), or a list of rows with a list of answers.
 
         ``top``: return the N best. Raises UserError for a row that lacks a text of the task, and for unknown names.
@@ -118,7 +126,7 @@ class Pipeline:
         if batch < 1:
             raise UserError(f"batch={batch}: expected at least 1.")
 
-        def failed(number: int, error: UserError) -> dict[str, Any]:
+        def failed(number: int, error: UserError) -> dict[str, str]:
             if errors == "keep":
                 return {"error": f"Row {number}: {error}"}
             raise UserError(f"Row {number}: {error}" if len(rows) > 1 else str(error)) from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 
 @dataclass(frozen=True)
@@ -92,13 +91,13 @@ def same_input(child: str) -> tuple[str, ...]:
     return (child,)
 
 
-def neurons_key(config: Any) -> str:
+def neurons_key(config: object) -> str:
     """Return the name under which a transformers configuration has the width of the feed-forward blocks."""
     # BERT's names are so common that configurations of other families may have them, too: the first row comes last.
     return next(row.neurons_key for row in (*ARCHITECTURES[1:], ARCHITECTURES[0]) if hasattr(config, row.neurons_key))
 
 
-def layer_count(config: Mapping[str, Any]) -> Any:
+def layer_count(config: Mapping[str, object]) -> object:
     """Return the number of layers that a config.json states, unchecked; None if it states none."""
     return next((config[row.layers_key] for row in ARCHITECTURES if row.layers_key in config), None)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -108,12 +108,30 @@ def make_always_lazy(model: PreTrainedModel) -> None:
 LossAndGrad = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
 
 
+class _ChunkedLossContext(Protocol):
+    """What PyTorch hands from the forward to the backward pass."""
+
+    needs_input_grad: tuple[bool, ...]
+    #: our own: ``needs_input_grad`` of the forward pass
+    needs_grad: tuple[bool, ...]
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]: ...
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+
 class _ChunkedLoss(torch.autograd.Function):
     """The sum of a loss over rows. The gradients are computed in the forward pass, while the logits are there."""
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, loss_and_grad: LossAndGrad
+        ctx: _ChunkedLossContext,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        dtype: torch.dtype,
+        loss_and_grad: LossAndGrad,
     ) -> Tensor:
         total = hidden.new_zeros((), dtype=torch.float32)
         needs_grad = ctx.needs_input_grad
@@ -142,7 +160,7 @@ class _ChunkedLoss(torch.autograd.Function):
         return total
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Any:
+    def backward(ctx: _ChunkedLossContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         scaled = [None if saved is None else saved * gradients[0] for saved in ctx.saved_tensors]
         grads = (grad if needed else None for grad, needed in zip(scaled, ctx.needs_grad, strict=False))
         return (*grads, None, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -36,15 +36,26 @@ def keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
     return mask, 2**16 / (2**16 - dropped)
 
 
+class _DropContext(Protocol):
+    """What PyTorch hands from the forward to the backward pass; ``scale`` is our own."""
+
+    scale: float
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, ...]: ...
+
+    def save_for_backward(self, *tensors: Tensor) -> None: ...
+
+
 class _Drop(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
+    def forward(ctx: _DropContext, values: Tensor, p: float) -> Tensor:
         mask, ctx.scale = keep_mask(values.shape, p)
         ctx.save_for_backward(mask)
         return (values * mask).mul_(ctx.scale)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: _DropContext, *gradients: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return (gradients[0] * mask).mul_(ctx.scale), None
 

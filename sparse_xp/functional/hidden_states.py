@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from sparse_xp.functional.chunked_loss import LazyLogits
+
+#: what a module of a transformers model returns: for some (attention) the first of several outputs counts
+ModuleOutput = Tensor | LazyLogits | tuple[Tensor | LazyLogits, ...]
 
 
 def layer_loss(
@@ -29,10 +31,10 @@ def layer_loss(
     return distance / (teacher.square().mean() + epsilon) if normalize else distance
 
 
-def first_output(output: Any) -> Any:
-    """Return the output of a module, or the first one if it has several."""
-    output = output[0] if isinstance(output, tuple) else output
-    return output.materialize() if isinstance(output, LazyLogits) else output
+def first_output(output: ModuleOutput) -> Tensor:
+    """Return the output of a module, or the first one if it has several. Lazy logits are computed."""
+    first = output[0] if isinstance(output, tuple) else output
+    return first.materialize() if isinstance(first, LazyLogits) else first
 
 
 def record_outputs(
@@ -43,8 +45,8 @@ def record_outputs(
     ``condition``: a module is recorded only in forward passes for which this returns True.
     """
 
-    def hook_of(name: str) -> Any:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], ModuleOutput], None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: ModuleOutput) -> None:
             if condition(module):
                 outputs[name] = first_output(output)
 

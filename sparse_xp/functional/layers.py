@@ -8,7 +8,6 @@ model one of fewer layers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from sparse_xp.functional.architectures import LAYER
 class Bypass(nn.Module):
     """Identity in the place of an encoder layer, without parameters."""
 
-    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
         """Return ``hidden_states`` [rows, tokens, hidden]; masks and other arguments are ignored.
 
         The encoder loops of transformers 5 expect a tensor (``hidden_states = layer_module(hidden_states, ...)`` in

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
@@ -23,7 +22,7 @@ STEPS_PER_EPOCH = 5000
 
 
 def load_recipe(
-    source: str, args: Any = None, *, strict: bool = False, anchors: bool = False, zoo: str | None = None
+    source: str, args: object = None, *, strict: bool = False, anchors: bool = False, zoo: str | None = None
 ) -> tuple[str, ParsedRecipe]:
     """Return the file that ``source`` names (a path, a stub, or the text of a recipe), and its modifiers.
 
@@ -40,7 +39,7 @@ def check_zoo(source: str | None, zoo: str | None) -> None:
         read_mapping(Path(zoo))
 
 
-def check_recipes(sources: list[str], args: Any, *, strict: bool, anchors: bool, zoo: str | None) -> None:
+def check_recipes(sources: list[str], args: object, *, strict: bool, anchors: bool, zoo: str | None) -> None:
     """Print a line for each recipe that can be run. The others follow on standard error, and in the UserError.
 
     It is raised after the last recipe, with the message of the last wrong one, and names its file, line and column.

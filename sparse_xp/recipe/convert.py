@@ -21,7 +21,7 @@ from sparse_xp.recipe.text import parse_args
 
 
 def convert_recipe(
-    source: str, args: Any = None, *, anchors: bool = False, zoo: str | None = None, name: str | None = None
+    source: str, args: object = None, *, anchors: bool = False, zoo: str | None = None, name: str | None = None
 ) -> str:
     """Return the text of ``conf/recipe/NAME.yaml``. ``name``: by default that of the file. Raises UserError."""
     path, parsed = load_recipe(source, args, anchors=anchors, zoo=zoo)
@@ -37,7 +37,7 @@ def convert_recipe(
     return f"# @package _global_\n{head_comment(source, args, name, parsed.remarks)}" + "\n".join(sections)
 
 
-def head_comment(source: str, args: Any, name: str, remarks: list[str]) -> str:
+def head_comment(source: str, args: object, name: str, remarks: list[str]) -> str:
     """Return the comment at the top: where the recipe comes from, how to run it, and the remarks on its reading."""
     arguments = parse_args(args)
     values = ", ".join(f"{key}={value}" for key, value in arguments.items())
@@ -80,7 +80,7 @@ def config_groups(parsed: ParsedRecipe, name: str) -> dict[str, Any]:
 class Dumper(yaml.SafeDumper):
     """A writer that indents lists, as in the rest of ``conf/``, and writes a value that is used twice in full."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         """Return True: no aliases."""
         return True
 

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Final, TypeVar
 
 from sparse_xp.errors import did_you_mean
 from sparse_xp.recipe.expressions import as_number
 from sparse_xp.recipe.loader import RecipeError, TaggedMapping
 
+#: what a field is converted to, and the type of its default
 T = TypeVar("T")
+D = TypeVar("D")
+
+
+class Required(Enum):
+    """The type of ``REQUIRED``: an enum of one member, so that type checkers tell it from every default."""
+
+    REQUIRED = "required"
+
+
 #: the default of a field that must be given
-REQUIRED: Any = object()
+REQUIRED: Final = Required.REQUIRED
 
 
 class Fields:
@@ -35,7 +46,7 @@ class Fields:
         positions = self.tagged.positions
         return RecipeError(self.recipe, positions.get(name, positions[""]), message)
 
-    def take(self, name: str, convert: Callable[[Any], T], default: Any = REQUIRED) -> T:
+    def take(self, name: str, convert: Callable[[object], T], default: D | Required = REQUIRED) -> T | D:
         """Return the value of a field. ``convert`` raises ValueError for a value that it does not accept.
 
         Raises RecipeError if the field is required and not given, and if it cannot be converted.
@@ -44,28 +55,28 @@ class Fields:
         if name not in self.untaken:
             if default is REQUIRED:
                 raise self.error("", f"!{self.tagged.name} needs {name}")
-            return cast(T, default)
+            return default
         value = self.untaken.pop(name)
         if value is None and default is not REQUIRED:
-            return cast(T, default)
+            return default
         try:
             return convert(value)
         except ValueError as error:
             raise self.error(name, f"{name}: {error}") from error
 
-    def start(self, default: Any = -1) -> float:
+    def start(self, default: float | Required = -1) -> float:
         """Return ``start_epoch`` in epochs. SparseML's -1 is before the first step: 0."""
         value = self.take("start_epoch", to_epoch, default)
         self.times.append(value)
         return max(value, 0.0)
 
-    def end(self, default: Any = -1) -> float | str:
+    def end(self, default: float | Required = -1) -> float | str:
         """Return ``end_epoch`` in epochs. SparseML's -1 is never: ``100%``."""
         value = self.take("end_epoch", to_epoch, default)
         self.times.append(value)
         return "100%" if value == -1 else value
 
-    def period(self, name: str = "update_frequency", default: Any = REQUIRED) -> float | str:
+    def period(self, name: str = "update_frequency", default: float | Required = REQUIRED) -> float | str:
         """Return a period in epochs. SparseML's -1 is every step: ``1 steps``."""
         value = self.take(name, to_epoch, default)
         return value if value > 0 else "1 steps"
@@ -96,7 +107,7 @@ class Fields:
 # Each of the following checks one value of a recipe and raises ValueError with what was expected.
 
 
-def to_number(value: Any) -> float:
+def to_number(value: object) -> float:
     """Return a finite number, from a number or from text."""
     number = as_number(value)
     if number is None or not math.isfinite(number):
@@ -104,7 +115,7 @@ def to_number(value: Any) -> float:
     return float(number)
 
 
-def to_epoch(value: Any) -> float:
+def to_epoch(value: object) -> float:
     """Return an epoch from 0, or -1."""
     epoch = to_number(value)
     if epoch < 0 and epoch != -1:
@@ -112,7 +123,7 @@ def to_epoch(value: Any) -> float:
     return epoch
 
 
-def to_integer(value: Any) -> int:
+def to_integer(value: object) -> int:
     """Return a whole number."""
     number = to_number(value)
     if number != int(number):
@@ -120,7 +131,7 @@ def to_integer(value: Any) -> int:
     return int(number)
 
 
-def to_boolean(value: Any) -> bool:
+def to_boolean(value: object) -> bool:
     """Return True or False: from YAML's, from 0 and 1, or from text."""
     boolean = {"true": 1, "false": 0}.get(value.lower()) if isinstance(value, str) else value
     if boolean not in (0, 1):
@@ -128,21 +139,21 @@ def to_boolean(value: Any) -> bool:
     return bool(boolean)
 
 
-def to_name(value: Any) -> str:
+def to_name(value: object) -> str:
     """Return a text."""
     if not isinstance(value, str):
         raise ValueError(f"expected a name, not {value!r}")
     return value
 
 
-def to_names(value: Any) -> list[str]:
+def to_names(value: object) -> list[str]:
     """Return a list of texts."""
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"expected a list of names, not {value!r}")
     return list(value)
 
 
-def to_selection(value: Any) -> list[str]:
+def to_selection(value: object) -> list[str]:
     """Return a list of names and ``re:`` patterns, or of one token."""
     if isinstance(value, str):
         if value.upper() not in ("__ALL__", "__ALL_PRUNABLE__"):
@@ -151,7 +162,7 @@ def to_selection(value: Any) -> list[str]:
     return to_names(value)
 
 
-def to_mapping(value: Any) -> dict[str, Any]:
+def to_mapping(value: object) -> dict[str, object]:
     """Return a mapping, its keys as text."""
     if not isinstance(value, dict):
         raise ValueError(f"expected 'name: value' lines, not {value!r}")

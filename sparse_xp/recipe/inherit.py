@@ -82,14 +82,16 @@ def lacks_layers(checkpoint: Path) -> bool:
     path = checkpoint / "config.json"
     config = read_json_object(path)
     layers = layer_count(config)
-    if layers is not None and not is_count(layers):
+    if layers is None:
+        return False
+    if not isinstance(layers, int) or not is_count(layers):
         raise UserError(
             f"{path} is damaged: its number of layers is {json_type(layers)}, expected a whole number. "
             f"{CHECKPOINT_ADVICE}"
         )
     weights = checkpoint / "model.safetensors"
-    if layers is None or not os.path.lexists(weights):
-        return layers is not None  # pytorch_model.bin: a model that SparseML saved
+    if not os.path.lexists(weights):
+        return True  # pytorch_model.bin: a model that SparseML saved
     names = read_safetensors_header(weights)
     numbers = {match["number"] for name in names if (match := IN_LAYER.search(name))}
-    return len(numbers) < int(layers)
+    return len(numbers) < layers

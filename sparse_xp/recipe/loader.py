@@ -42,7 +42,7 @@ class TaggedMapping:
     """
 
     name: str
-    fields: dict[str, Any]
+    fields: dict[str, object]
     positions: dict[str, Position] = field(default_factory=dict)
     variables: dict[str, list[str]] = field(default_factory=dict, compare=False)
     stage: str = ""
@@ -66,7 +66,8 @@ class Loader(yaml.SafeLoader):
         # By the id of a node the key at which it is written in full. An alias (*name) repeats the node at other keys.
         self.anchor_names: dict[int, str] = {}
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    # PyYAML's index is a key (a node), a number or None; its type stubs know only the number.
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """Compose a node within the bounds, and remember the key at which it is written."""
         self.depth += 1
         events: Any = self  # PyYAML's methods for events have no annotations
@@ -80,7 +81,7 @@ class Loader(yaml.SafeLoader):
         self.depth -= 1
         return node
 
-    def spend(self, values: int, mark: Any) -> None:
+    def spend(self, values: int, mark: yaml.Mark | None) -> None:
         """Count ``values`` more. Raises MarkedYAMLError if they are too many."""
         self.values += values
         if self.values > MAX_VALUES:
@@ -96,7 +97,7 @@ class Loader(yaml.SafeLoader):
                         self.spend(len(merged.value), key.start_mark)
         super().flatten_mapping(node)
 
-    def construct_object(self, node: Any, deep: bool = False) -> Any:
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> object:
         """Return the value of a node. Raises MarkedYAMLError for one that cannot be read."""
         kind = node.tag.rpartition(":")[2]
         if kind in ("int", "float") and len(node.value) > MAX_DIGITS:  # parsing them takes quadratic time

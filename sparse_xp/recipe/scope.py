@@ -9,7 +9,6 @@ import re
 import reprlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from sparse_xp.errors import did_you_mean
 from sparse_xp.recipe.expressions import ExpressionError, as_number, evaluate_expression, names_in
@@ -26,7 +25,7 @@ class Section:
     """
 
     modifiers: list[TaggedMapping] = field(default_factory=list)
-    variables: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, object] = field(default_factory=dict)
     positions: dict[str, Position] = field(default_factory=dict)
     name: str = ""
 
@@ -38,10 +37,10 @@ class Scope:
         self.name, self.section, self.outer = name, section, outer
         self.top: Scope = outer.top if outer else self
         self.spent = 0  # values of the whole recipe so far; counted in the top scope
-        self.resolved: dict[str, tuple[Any, int]] = {}  # the value of a variable, and how many values it holds
+        self.resolved: dict[str, tuple[object, int]] = {}  # the value of a variable, and how many values it holds
         self.path: list[str] = []  # variables that are being resolved, to find a cycle
 
-    def variables(self) -> dict[str, Any]:
+    def variables(self) -> dict[str, object]:
         """Return every variable of the section, resolved."""
         return {key: self.variable(key) for key in self.section.variables}
 
@@ -59,13 +58,13 @@ class Scope:
             for tagged in self.section.modifiers
         ]
 
-    def variables_of(self, value: Any, aliased: list[str]) -> list[str]:
+    def variables_of(self, value: object, aliased: list[str]) -> list[str]:
         """Return the variables that a field uses: those of its eval(...), and those it repeats by an alias."""
         match = EVAL.fullmatch(value) if isinstance(value, str) else None
         known = {*self.section.variables, *(self.outer.section.variables if self.outer else ())}
         return sorted(known & {*aliased, *(names_in(match[1]) if match else ())})
 
-    def variable(self, key: str, position: Position | None = None) -> Any:
+    def variable(self, key: str, position: Position | None = None) -> object:
         """Return the value of a variable: the stage's own, or else the recipe's.
 
         A variable of the recipe does not see those of the stage. ``position``: where it is used, for messages. Raises
@@ -98,7 +97,7 @@ class Scope:
         if self.top.spent > MAX_VALUES:
             raise RecipeError(self.name, position, f"more than {MAX_VALUES} values")
 
-    def value(self, value: Any, position: Position | None) -> Any:
+    def value(self, value: object, position: Position | None) -> object:
         """Return ``value`` with each eval(...) in it resolved; keys of mappings are left alone. Raises RecipeError."""
         self.spend(1, position)
         if isinstance(value, dict):
@@ -107,8 +106,7 @@ class Scope:
             return [self.value(child, position) for child in value]
         if isinstance(value, TaggedMapping):
             raise RecipeError(self.name, position, f"!{value.name} in a value; modifiers stand in a list of their own")
-        match = EVAL.fullmatch(value) if isinstance(value, str) else None
-        if not match:
+        if not isinstance(value, str) or not (match := EVAL.fullmatch(value)):
             return value
         expression = match[1]
         if re.fullmatch(r"\w+", expression) and not expression[0].isdigit():

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import reprlib
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 import yaml
 
@@ -22,7 +22,7 @@ Items = dict[str, yaml.Node]
 
 
 def sections_of(
-    name: str, loader: Loader, root: yaml.Node | None, arguments: dict[str, Any], anchors: bool
+    name: str, loader: Loader, root: yaml.Node | None, arguments: dict[str, object], anchors: bool
 ) -> tuple[list[Section], list[str]]:
     """Return the section outside of stages, then the stages that are run, and remarks.
 
@@ -34,7 +34,8 @@ def sections_of(
     if root.tag.startswith("!"):  # one bare modifier
         if arguments:
             raise RecipeError(name, None, f"it has no variables, and recipe.args names {', '.join(arguments)}")
-        return [Section([loader.construct_object(root, deep=True)])], []
+        value = loader.construct_object(root, deep=True)
+        return [Section(_listed_modifiers(name, loader, "modifiers", root, value))], []
     if not _is_mapping(root):
         message = "expected 'name: value' lines at the top, modifiers in named lists"
         raise RecipeError(name, loader.position(root), message)
@@ -69,7 +70,7 @@ def _split_stages(loader: Loader, root: yaml.MappingNode) -> tuple[Items, dict[s
     return {key: node for key, node in items.items() if key not in stages}, stages
 
 
-def _check_arguments(name: str, parts: list[Items], arguments: dict[str, Any]) -> None:
+def _check_arguments(name: str, parts: list[Items], arguments: dict[str, object]) -> None:
     """Raise RecipeError for an argument that is no variable of any section."""
     for key in arguments:
         if not any(key in items and "modifiers" not in key for items in parts):
@@ -78,7 +79,7 @@ def _check_arguments(name: str, parts: list[Items], arguments: dict[str, Any]) -
             raise RecipeError(name, None, f"recipe.args names {key[:80]}, and the recipe has no such variable.{hint}")
 
 
-def _replace_anchors(loader: Loader, parts: list[Items], arguments: dict[str, Any]) -> None:
+def _replace_anchors(loader: Loader, parts: list[Items], arguments: dict[str, object]) -> None:
     """Let the aliases of a variable construct the argument: PyYAML constructs each node once."""
     for key, value in arguments.items():
         for items in parts:
@@ -86,7 +87,7 @@ def _replace_anchors(loader: Loader, parts: list[Items], arguments: dict[str, An
                 loader.constructed_objects[items[key]] = value
 
 
-def _section(name: str, loader: Loader, items: Items, arguments: dict[str, Any]) -> Section:
+def _section(name: str, loader: Loader, items: Items, arguments: dict[str, object]) -> Section:
     """Return the variables and modifiers under these keys. Raises RecipeError for modifiers at a wrong place."""
     section = Section()
     for key, node in items.items():
@@ -104,7 +105,7 @@ def _section(name: str, loader: Loader, items: Items, arguments: dict[str, Any])
     return section
 
 
-def _listed_modifiers(name: str, loader: Loader, key: str, node: yaml.Node, value: Any) -> list[TaggedMapping]:
+def _listed_modifiers(name: str, loader: Loader, key: str, node: yaml.Node, value: object) -> list[TaggedMapping]:
     """Return the modifiers in the list under ``key``. Raises RecipeError for a mapping, and for an untagged entry."""
     if isinstance(value, dict):
         raise RecipeError(
@@ -117,8 +118,10 @@ def _listed_modifiers(name: str, loader: Loader, key: str, node: yaml.Node, valu
         return []
     entries = value if isinstance(value, list) else [value]
     nodes = node.value if isinstance(node, yaml.SequenceNode) else [node]
+    modifiers = []
     for entry, entry_node in zip(entries, nodes, strict=True):
         if not isinstance(entry, TaggedMapping):
             text = f"{reprlib.repr(entry):.60}"
             raise RecipeError(name, loader.position(entry_node), f"{key} holds {text}; expected '- !NameModifier'")
-    return entries
+        modifiers.append(entry)
+    return modifiers

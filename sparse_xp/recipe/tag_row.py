@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from sparse_xp.modifiers import Modifier
-from sparse_xp.recipe.fields import REQUIRED, Fields
+from sparse_xp.recipe.fields import REQUIRED, Fields, Required
 from sparse_xp.recipe.loader import TaggedMapping
+
+#: what an argument is converted to, and the type of its default
+T = TypeVar("T")
+D = TypeVar("D")
 
 
 @dataclass(frozen=True)
@@ -26,18 +30,18 @@ class Argument:
 
     key: str
     name: str
-    read: Callable[[Fields], Any]
-    only_with: tuple[str, Any] | None = None
+    read: Callable[[Fields], object]
+    only_with: tuple[str, object] | None = None
     written: bool = True
 
 
 def argument(
     key: str,
-    convert: Callable[[Any], Any],
-    default: Any = REQUIRED,
+    convert: Callable[[object], T],
+    default: D | Required = REQUIRED,
     *,
     name: str | None = None,
-    only_with: tuple[str, Any] | None = None,
+    only_with: tuple[str, object] | None = None,
 ) -> Argument:
     """Return a row for a value that ``convert`` checks. ``name``: of the modifier's field, by default ``key``."""
     return Argument(key, name or key, lambda fields: fields.take(key, convert, default), only_with)
@@ -71,7 +75,7 @@ class TagRow:
         A tag may have no field for some of a modifier's settings: ``recipe.saved`` reads back what it writes.
         """
         values = vars(modifier)
-        fields: dict[str, Any] = {}
+        fields: dict[str, object] = {}
         for each in self.arguments:
             value = values[each.name]
             if not each.written or value is None or not _counts(each, values):
@@ -88,7 +92,7 @@ def read_arguments(fields: Fields, arguments: Sequence[Argument]) -> dict[str, A
     return {each.name: values[each.name] for each in arguments if _counts(each, values)}
 
 
-def _counts(row: Argument, values: dict[str, Any]) -> bool:
+def _counts(row: Argument, values: dict[str, object]) -> bool:
     return row.only_with is None or values[row.only_with[0]] == row.only_with[1]
 
 
@@ -97,7 +101,7 @@ def plain_tag(
     modifier: type[Modifier],
     *arguments: Argument,
     ignored: Sequence[str] = (),
-    fixed: dict[str, Any] | None = None,
+    fixed: dict[str, bool] | None = None,
     first: Callable[[Fields], None] | None = None,
 ) -> TagRow:
     """Return the row of a tag that is one modifier, field by field.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import fields as dataclass_fields
-from typing import Any
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -37,7 +36,7 @@ def write_own(modifier: Modifier) -> TaggedMapping:
     return TaggedMapping(type(modifier).__name__, changed_fields(modifier))
 
 
-def escaped(value: Any) -> Any:
+def escaped(value: object) -> object:
     """Return ``value`` with ``${`` escaped in each text, which OmegaConf would take for an interpolation."""
     if isinstance(value, dict):
         return {key: escaped(child) for key, child in value.items()}

@@ -29,7 +29,7 @@ from sparse_xp.recipe.tag_row import (
 )
 
 
-def read_mask_type(fields: Fields) -> Any:
+def read_mask_type(fields: Fields) -> object:
     """Return ``mask_type`` as our modifiers have it: ``2:4`` for tensorrt, two numbers for a tile.
 
     SparseML allowed ones behind the two numbers of a tile ([1, 4, 1, 1]). Raises RecipeError for a removed type.
@@ -58,12 +58,12 @@ def read_tile(fields: Fields, value: list[Any]) -> list[Any]:
     return value[:2]
 
 
-def to_initial_sparsity(value: Any) -> Any:
+def to_initial_sparsity(value: object) -> float | str:
     """Return a number, or the token for the zeros that are there. Raises ValueError for anything else."""
-    return value if value == FROM_PARAM else to_number(value)
+    return FROM_PARAM if value == FROM_PARAM else to_number(value)
 
 
-def to_levels(value: Any) -> float | dict[float, list[str]]:
+def to_levels(value: object) -> float | dict[float, list[str]]:
     """Return a number, or the parameters of each level. Raises ValueError for anything else."""
     if isinstance(value, dict):
         return {to_number(level): to_selection(params) for level, params in value.items()}
@@ -167,7 +167,7 @@ def read_fisher_block_size(fields: Fields) -> int:
 
 def read_grad_batch_size(fields: Fields) -> int | None:
     """Return the batch size in ``grad_sampler_kwargs``, None if it is not given. Raises RecipeError for other keys."""
-    sampler = fields.take("grad_sampler_kwargs", to_mapping, {})
+    sampler: dict[str, object] = fields.take("grad_sampler_kwargs", to_mapping, {})
     if set(sampler) - {"batch_size"}:
         raise fields.error("grad_sampler_kwargs", "grad_sampler_kwargs: expected batch_size alone")
     return to_integer(sampler["batch_size"]) if "batch_size" in sampler else None

@@ -76,8 +76,9 @@ def read_scheme(fields: Fields) -> dict[str, Any]:
     scheme = fields.take("scheme", lambda value: value if isinstance(value, str) else to_mapping(value), "default")
     if scheme not in ("default", "deepsparse"):
         raise fields.error("scheme", f"scheme: {scheme!r}; expected default (8-bit inputs and weights)")
-    exclude = fields.take("ignore", to_names, [])
-    for kind, override in fields.take("scheme_overrides", to_mapping, {}).items():
+    exclude: list[str] = fields.take("ignore", to_names, [])
+    overrides: dict[str, object] = fields.take("scheme_overrides", to_mapping, {})
+    for kind, override in overrides.items():
         if kind != "Embedding" or override != {"input_activations": None}:
             raise fields.error(
                 "scheme_overrides",

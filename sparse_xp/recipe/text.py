@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -35,11 +34,11 @@ class Document:
 
     name: str
     modifiers: list[TaggedMapping] = field(default_factory=list)
-    variables: dict[str, Any] = field(default_factory=dict)
+    variables: dict[str, object] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
 
-def read_recipe(source: str, args: Any = None, *, strict: bool = False, anchors: bool = False) -> Document:
+def read_recipe(source: str, args: object = None, *, strict: bool = False, anchors: bool = False) -> Document:
     """Read ``source``: a path ending in .md, .yaml or .yml, or (if it has a line break) the text of a recipe.
 
     ``args``: values for variables of the recipe, as a mapping, JSON text, or ``name=value,name=value``. ``anchors``:
@@ -105,7 +104,7 @@ def _front_matter(name: str, text: str, required: bool) -> tuple[str, int]:
     raise RecipeError(name, position, f"{problem}: expected the recipe between two lines '---'")
 
 
-def parse_args(args: Any) -> dict[str, Any]:
+def parse_args(args: object) -> dict[str, object]:
     """Return ``recipe.args`` as a mapping, from a mapping, JSON text, or ``name=value,name=value``."""
     if args is None or isinstance(args, Mapping):
         return {str(key): value for key, value in (args or {}).items()}
@@ -121,7 +120,7 @@ def parse_args(args: Any) -> dict[str, Any]:
     return arguments
 
 
-def _argument(text: str) -> tuple[str, Any]:
+def _argument(text: str) -> tuple[str, str | float]:
     """Return name and value of ``name=value``; the value as a number if it is one."""
     match = re.fullmatch(r"(\w+)\s*[=:](.*)", text.strip(), re.DOTALL)
     if not match:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from typing import Any
 
 import yaml
 
@@ -23,7 +22,7 @@ def unreached_arguments(
     root: yaml.Node,
     parts: list[dict[str, yaml.Node]],
     sections: list[Section],
-    arguments: dict[str, Any],
+    arguments: dict[str, object],
     anchors: bool,
 ) -> list[str]:
     """Return a remark for each argument that some or all modifiers do not see.
@@ -49,13 +48,13 @@ def unreached_arguments(
 
 def used_variables(sections: list[Section]) -> set[str]:
     """Return the variables to which an eval(...) leads from a modifier, directly or through other variables."""
-    definitions: dict[str, list[Any]] = defaultdict(list)
+    definitions: dict[str, list[object]] = defaultdict(list)
     for section in sections:
         for key, value in section.variables.items():
             definitions[key].append(value)
     used: set[str] = set()
     visited: set[int | str] = set()  # each list, mapping and text once: aliases may repeat them many times
-    pending: list[Any] = [modifier.fields for section in sections for modifier in section.modifiers]
+    pending: list[object] = [modifier.fields for section in sections for modifier in section.modifiers]
     while pending:
         value = pending.pop()
         identity = value if isinstance(value, str) else id(value)

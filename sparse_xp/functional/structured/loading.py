@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from torch import nn
 
@@ -32,7 +32,7 @@ def reduced_class(cls: type[M], config: PreTrainedConfig) -> type[M]:
     if wrong := structure_error(structure):
         raise UserError(f"config.json is damaged: its {STRUCTURE_KEY!r} {wrong}. {CHECKPOINT_ADVICE}")
 
-    def __init__(self: Any, config: PreTrainedConfig, *args: Any, **kwargs: Any) -> None:
+    def __init__(self: M, config: PreTrainedConfig, *args: object, **kwargs: object) -> None:
         cls.__init__(self, config, *args, **kwargs)
         if dimensions:
             resize_embeddings(self, dimensions)

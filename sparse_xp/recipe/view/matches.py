@@ -11,14 +11,15 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparse_xp.console import silence_libraries
 from sparse_xp.data.hub import is_local_checkpoint
 from sparse_xp.errors import UserError
 from sparse_xp.models.config_files import read_config
 from sparse_xp.models.loading import load_model
-from sparse_xp.modifiers import ConstantPruning, LayerPruning, Modifier
+from sparse_xp.modifiers import ACDCPruning, ConstantPruning, LayerPruning, Modifier
+from sparse_xp.modifiers.gradual_pruning import GradualPruning
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.recipe.view.timeline import Timeline
@@ -78,10 +79,10 @@ def match_patterns(line: Timeline, task: Task, checkpoint: str, zoo: str | None 
     model = build_model(task, checkpoint, with_weights=bool(line.of(ConstantPruning)))
     matches = Matches(checkpoint)
     # Layers go first, as in a run: the other patterns match in what is left.
-    for name, modifier in line.of(LayerPruning).items():
+    for name, pruning in line.of(LayerPruning).items():
         layers = encoder_layers(model)
-        matches.patterns += match_modules(name, "layers", modifier.layers, layers)
-        bypass_layers(model, select_modules(layers, modifier.layers, "encoder layer"))
+        matches.patterns += match_modules(name, "layers", pruning.layers, layers)
+        bypass_layers(model, select_modules(layers, pruning.layers, "encoder layer"))
     for name, modifier in line.modifiers.items():
         for key in modifier.display.parameter_fields:
             matches.patterns += match_parameters(name, key, getattr(modifier, key) or [], modifier, model)
@@ -180,18 +181,18 @@ def expected_zeros(line: Timeline, model: nn.Module, matches: Matches) -> dict[i
         total = sum(parameter.numel() for parameter in targets.values())
         in_targets = 0.0
         for parameter in targets.values():
-            if isinstance(modifier, ConstantPruning):
-                count = float(count_zeros(parameter))
-            else:
+            if isinstance(modifier, GradualPruning | ACDCPruning):
                 count = final_level(line, name, modifier) * parameter.numel()
                 count = count if modifier.global_sparsity else float(round(count))
+            else:  # ConstantPruning: the zeros that are there
+                count = float(count_zeros(parameter))
             in_targets += count
             zeros[id(parameter)] = max(count, zeros.get(id(parameter), 0.0))
         matches.sparsity[name] = in_targets / total if total else 0.0
     return zeros
 
 
-def final_level(line: Timeline, name: str, modifier: Any) -> float:
+def final_level(line: Timeline, name: str, modifier: GradualPruning | ACDCPruning) -> float:
     """Return the sparsity of a scheduled pruning modifier in the last step; with an N:M pattern that of the pattern."""
     level = line.level(name, line.clock.total_steps - 1)
     assert level is not None  # where the weights decide the way, the end is a number all the same

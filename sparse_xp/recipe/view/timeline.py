@@ -10,12 +10,14 @@ from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Any
+from typing import TypeVar
 
 from sparse_xp.clock import Clock
 from sparse_xp.modifiers import Distillation, Modifier, Quantization
 from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.modifiers.learning_rate import RateModifier
+
+M = TypeVar("M", bound=Modifier)
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Timeline:
             round(1 - rest, 12) if self.of(Distillation) else None,
         )
 
-    def of(self, kind: type[Any]) -> dict[str, Any]:
+    def of(self, kind: type[M]) -> dict[str, M]:
         """Return the modifiers of a class by name."""
         return {name: modifier for name, modifier in self.modifiers.items() if isinstance(modifier, kind)}
 
