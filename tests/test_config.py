@@ -506,7 +506,8 @@ def test_own_task_and_recipe_live_outside_the_repository(way, own, monkeypatch, 
     place = ["--config-dir", str(own)] if way == "--config-dir" else [f"hydra.searchpath=[file://{own}]"]
     words = ["task=trivia", "recipe=half", "profile=embedded", "recipe.sparsity=0.6"]
     printed = run_command(monkeypatch, capsys, *place, *words)
-    assert (printed["task"]["name"], printed["task"]["max_length"], printed["task"]["n_best_size"]) == ("trivia", 256, 20)
+    task = printed["task"]
+    assert (task["name"], task["max_length"], task["n_best_size"]) == ("trivia", 256, 20)
     assert (printed["recipe"]["name"], printed["recipe"]["sparsity"]) == ("half", 0.6)
     assert printed["sparsity"]["final_sparsity"] == "${recipe.sparsity}"
 

@@ -46,7 +46,7 @@ def save_quantization(model: nn.Module, directory: Path) -> None:
     write_text(directory / QUANTIZATION_FILE, json.dumps(stored))
 
 
-def describe_module(module: QuantModule) -> dict[str, Any]:
+def describe_module(module: QuantModule) -> dict[str, object]:
     """Return the entry of one module."""
     return {
         "kind": "linear" if isinstance(module, QuantLinear) else "embedding",
@@ -117,7 +117,7 @@ def parse_config(stored: object) -> QuantConfig:
     return QuantConfig(**stored)
 
 
-def parse_state(entry: dict[str, Any], module: nn.Module, config: QuantConfig, mode: QuantMode) -> QuantState:
+def parse_state(entry: dict[str, object], module: nn.Module, config: QuantConfig, mode: QuantMode) -> QuantState:
     """Return the state of ``module`` (a Linear or an Embedding). Raises ValueError for impossible values."""
     is_linear = isinstance(module, nn.Linear)
     if unknown := set(entry) - {"kind", "scale", "outputs", *(["inputs"] if is_linear else [])}:
@@ -136,7 +136,7 @@ def parse_state(entry: dict[str, Any], module: nn.Module, config: QuantConfig, m
     return state
 
 
-def parse_observer(entry: dict[str, Any], side: str) -> MinMaxObserver | None:
+def parse_observer(entry: dict[str, object], side: str) -> MinMaxObserver | None:
     """Return the range of ``entry[side]``; None where the activation is not quantized."""
     if side not in entry:
         return None

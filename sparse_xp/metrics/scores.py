@@ -120,7 +120,7 @@ def accuracy(predictions: Sequence[int], references: Sequence[int]) -> dict[str,
     Both are of length [examples]. Raises ``ValueError`` if they differ in length or are empty.
     """
     if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references, want as many")
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references, expected as many")
     if len(references) == 0:
         raise ValueError("no references: the accuracy of nothing is undefined")
     correct = sum(int(label == gold) for label, gold in zip(predictions, references, strict=True))
@@ -136,7 +136,7 @@ def class_f1(predictions: Sequence[int], references: Sequence[int], classes: int
     """
     accuracy(predictions, references)  # for its checks
     if other := {*predictions, *references} - set(range(classes)):
-        raise ValueError(f"class {max(other)}: want numbers from 0 to {classes - 1}")
+        raise ValueError(f"class {max(other)}: expected numbers from 0 to {classes - 1}")
     from sklearn.metrics import f1_score
 
     each = f1_score(references, predictions, labels=list(range(classes)), average=None, zero_division=0)
@@ -150,7 +150,7 @@ def label_set_scores(predictions: Sequence[Sequence[int]], references: Sequence[
     Both are [examples, labels] of 0 and 1. Raises ``ValueError`` if they differ in shape or are empty.
     """
     if [len(row) for row in predictions] != [len(row) for row in references]:
-        raise ValueError(f"{len(predictions)} rows of predictions for {len(references)}, want rows of equal length")
+        raise ValueError(f"{len(predictions)} rows of predictions for {len(references)}, expected rows of equal length")
     if len(references) == 0:
         raise ValueError("no references: the score of nothing is undefined")
     from sklearn.metrics import f1_score
@@ -189,10 +189,12 @@ def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Seq
     Raises ``ValueError`` if rows or words differ in number, or there is no word at all.
     """
     if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} rows of predictions for {len(references)} of references, want as many")
+        raise ValueError(
+            f"{len(predictions)} rows of predictions for {len(references)} of references, expected as many"
+        )
     for row, (tags, golds) in enumerate(zip(predictions, references, strict=True)):
         if len(tags) != len(golds):
-            raise ValueError(f"row {row}: {len(tags)} predicted tags for {len(golds)} words, want as many")
+            raise ValueError(f"row {row}: {len(tags)} predicted tags for {len(golds)} words, expected as many")
     words = sum(map(len, references))
     if words == 0:
         raise ValueError("no references: the score of no words is undefined")
@@ -220,7 +222,7 @@ def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Seq
 
 def _correlation(name: str, predictions: Sequence[float], references: Sequence[float]) -> float:
     if len(predictions) != len(references):
-        raise ValueError(f"{len(predictions)} predictions for {len(references)} references, want as many")
+        raise ValueError(f"{len(predictions)} predictions for {len(references)} references, expected as many")
     if len(references) < 2:
         raise ValueError(f"{len(references)} references: a correlation needs two")
     if min(len(set(predictions)), len(set(references))) < 2:
@@ -232,7 +234,7 @@ def _correlation(name: str, predictions: Sequence[float], references: Sequence[f
 
 def _best(score: Callable[[str, str], float], prediction: str, golds: Sequence[str]) -> float:
     if isinstance(golds, str):
-        raise TypeError(f"golds is the string {golds!r}, want a list of strings")
+        raise TypeError(f"golds is the string {golds!r}, expected a list of strings")
     if len(golds) == 0:
         raise ValueError(f"no gold answer to compare {prediction!r} with")
     return max(score(normalize_answer(prediction), normalize_answer(gold)) for gold in golds)

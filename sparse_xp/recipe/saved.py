@@ -34,7 +34,7 @@ def write_recipe(
     modifiers: Mapping[str, Modifier],
     clock: Clock,
     base: ParsedRecipe | None = None,
-    metadata: dict[str, Any] | None = None,
+    metadata: dict[str, object] | None = None,
 ) -> str:
     """Return the text of a recipe with these modifiers, every time in epochs. It reads back to the same modifiers.
 
@@ -42,7 +42,7 @@ def write_recipe(
     stage behind them. As in SparseML, times of such a composed recipe count from the start of its first stage.
     ``metadata`` is written at the top of a recipe without ``base``.
     """
-    content: dict[str, Any] = {"version": "1.1.0"}
+    content: dict[str, object] = {"version": "1.1.0"}
     if metadata:
         content["__metadata__"] = {"metadata": metadata}
     new = [in_epochs(each, clock) for name, each in modifiers.items() if not is_inherited(name)]
@@ -73,7 +73,7 @@ def stages_of(base: ParsedRecipe) -> dict[str, list[Modifier]]:
     return stages
 
 
-def dump(content: dict[str, Any]) -> str:
+def dump(content: dict[str, object]) -> str:
     """Return ``content`` as YAML, the keys in their order."""
     return yaml.dump(content, Dumper=Dumper, sort_keys=False, width=110, allow_unicode=True)
 

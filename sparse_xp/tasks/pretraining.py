@@ -36,9 +36,11 @@ class Pretraining(Task):
 
     A document becomes rows of whole sentences with a separator between them. The share ``mlm_probability`` of the
     tokens, or of the whole words (``whole_word_mask``), is to be guessed. Training rows are masked anew in each epoch,
-    evaluation rows once, equally for every model with that vocabulary. ``layout``: ``documents``, one a row, or ``wikitext``, one line
-    a row. ``language``: whose rules say where a sentence ends. ``data_seed``: seeds the order of documents, the pairs
-    and the masks of evaluation rows; runs that differ only in ``seed`` share them.
+    evaluation rows once, equally for every model with that vocabulary.
+
+    ``layout``: ``documents`` (one document a row) or ``wikitext`` (one line a row). ``language``: the language whose
+    rules split sentences. ``data_seed``: seeds the order of documents, the pairs and the masks of evaluation rows; runs
+    that differ only in ``seed`` share them.
     """
 
     max_length: int = 512

@@ -242,7 +242,7 @@ def test_the_task_comes_back_with_its_labels(deployed):
     assert told["labels"] == asked.classes
     training_only = {"revision", "train_split", "validation_share", "max_train_samples", "max_eval_samples"}
     assert training_only == task.training_only_fields()
-    assert not {*training_only, *bundle.RETIRED_FIELDS} & set(told["fields"])
+    assert not {*training_only, "quant", "pruneofa", "pruneofa_quant"} & set(told["fields"])
 
 
 def test_a_task_of_an_earlier_version_still_reads(folder):

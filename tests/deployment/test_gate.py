@@ -39,8 +39,13 @@ def test_how_many_answers_rounding_flips(count, rms, flips):
 
 
 def of_rows(rows, counted=0):
-    task = SimpleNamespace(answer_count=lambda metric, rows, features: len(rows) if counted == 0 else counted)
-    return SimpleNamespace(task=task, rows=[None] * rows, eval_features=None)
+    def answer_count(metric, rows, features):
+        assert features == "features"
+        return len(rows) if counted == 0 else counted
+
+    return SimpleNamespace(
+        task=SimpleNamespace(answer_count=answer_count), rows=[None] * rows, eval_features="features"
+    )
 
 
 @pytest.mark.parametrize(

@@ -152,7 +152,7 @@ def test_f1_refuses(results: dict[str, Any]) -> None:
     message = results["f1 with an option it lacks"]
     assert message.startswith("TypeError")
     assert "average" in message
-    assert results["f1 of three classes"] == "ValueError: class 2: want numbers from 0 to 1"
+    assert results["f1 of three classes"] == "ValueError: class 2: expected numbers from 0 to 1"
 
 
 @pytest.mark.parametrize("way", ["seqeval from its class", "seqeval loaded"])
@@ -170,7 +170,7 @@ def test_seqeval_refuses(results: dict[str, Any]) -> None:
     message = results["seqeval with an option it lacks"]
     assert message.startswith("TypeError")
     assert "mode" in message
-    assert results["seqeval with a tag too many"] == "ValueError: row 0: 2 predicted tags for 1 words, want as many"
+    assert results["seqeval with a tag too many"] == "ValueError: row 0: 2 predicted tags for 1 words, expected as many"
 
 
 def test_modules_bear_the_names_of_the_hubs(results: dict[str, Any]) -> None:

@@ -167,7 +167,7 @@ def test_class_f1_refuses_unequal_lengths_and_nothing() -> None:
         class_f1([0, 1], [0, 1, 1], 2)
     with pytest.raises(ValueError, match="no references"):
         class_f1([], [], 2)
-    with pytest.raises(ValueError, match="class 2: want numbers from 0 to 1"):
+    with pytest.raises(ValueError, match="class 2: expected numbers from 0 to 1"):
         class_f1([0, 2], [0, 1], 2)
 
 
@@ -185,7 +185,7 @@ def test_label_set_scores() -> None:
 def test_label_set_scores_refuse_what_does_not_match_and_nothing() -> None:
     with pytest.raises(ValueError, match="1 rows of predictions for 2"):
         label_set_scores([[0, 1]], [[0, 1], [0, 1]])
-    with pytest.raises(ValueError, match="want rows of equal length"):
+    with pytest.raises(ValueError, match="expected rows of equal length"):
         label_set_scores([[0, 1]], [[0, 1, 1]])
     with pytest.raises(ValueError, match="no references"):
         label_set_scores([], [])

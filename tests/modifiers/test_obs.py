@@ -317,7 +317,7 @@ def test_at_once_it_costs_less_than_by_magnitude(mask_type):
         ({"fisher_block_size": 0}, r"OBSPruning\.fisher_block_size=0: expected at least 1"),
         (
             {"fisher_block_size": 50, "mask_type": "block4"},
-            r"fisher_block_size=50: with mask_type=block4 .* such as 48",
+            r"fisher_block_size=50: mask_type=block4 .* such as 48",
         ),
         ({"damp": 0}, r"OBSPruning\.damp=0\.0: expected a small number above 0"),
         ({"damp": float("nan")}, r"OBSPruning\.damp=nan: expected a small number above 0"),

@@ -203,9 +203,9 @@ def test_the_teacher_runs_once_a_batch(dense, tmp_path, monkeypatch):
     real = LiveTeacher.__call__
 
     def counted(self, rows, batch):
-        before = self.last_losses
+        before = self.last
         found = real(self, rows, batch)
-        calls.append(self.last_losses is not before)
+        calls.append(self.last is not before)
         return found
 
     monkeypatch.setattr(LiveTeacher, "__call__", counted)
@@ -230,7 +230,7 @@ def test_hidden_layers_of_a_shorter_student(dense, tmp_path, states):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["teacher=none"], "there is none: write teacher=dense"),
+        (["teacher=none"], "the run has no teacher: write teacher=dense"),
         ([f"{HIDDEN}.student_layer_names=[bert.encoder.layers.0]"], "No module of the student matches 'bert.encoder.l"),
         ([f"{HIDDEN}.teacher_layer_names=[bert.encoder.layers.0]"], "No module of the teacher matches 'bert.encoder.l"),
         ([f"{HIDDEN}.student_layer_names=[classifier]"], "the student has 1 layers to compare, the teacher 14"),

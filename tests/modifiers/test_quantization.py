@@ -167,8 +167,8 @@ def test_several_processes_go_on_with_the_mean_of_their_ranges():
         ({"observers_end": "10%%"}, "Quantization.observers_end='10%%' is not a time."),
         ({"calibration_rows": 0}, "Quantization.calibration_rows=0: expected at least 1, or null."),
         ({"calibration_rows": 8, "dynamic": True}, "dynamic ranges need no calibration_rows."),
-        ({"calibration_rows": 8, "start": 1.0}, "leave start and observers_end out."),
-        ({"calibration_rows": 8, "observers_end": 1.0}, "leave start and observers_end out."),
+        ({"calibration_rows": 8, "start": 1.0}, "Leave start and observers_end out."),
+        ({"calibration_rows": 8, "observers_end": 1.0}, "Leave start and observers_end out."),
     ],
 )
 def test_what_cannot_be_is_refused(words, message):

@@ -214,7 +214,8 @@ def test_the_nested_layout_of_squad(tmp_path):
             }
         ]
     }
-    loaded = load_rows(qa_task(version_2_with_negative=True), write(tmp_path / "dev.json", json.dumps(text)), train=True)
+    task = qa_task(version_2_with_negative=True)
+    loaded = load_rows(task, write(tmp_path / "dev.json", json.dumps(text)), train=True)
     assert loaded.rows["id"] == ["q1", "q2"]
     assert loaded.rows["answers"] == [QUESTION["answers"], {"text": [], "answer_start": []}]
     assert loaded.rows["title"] == ["T", "T"]

@@ -79,10 +79,10 @@ def match_patterns(line: Timeline, task: Task, checkpoint: str, zoo: str | None 
     model = build_model(task, checkpoint, with_weights=bool(line.of(ConstantPruning)))
     matches = Matches(checkpoint)
     # Layers go first, as in a run: the other patterns match in what is left.
-    for name, pruning in line.of(LayerPruning).items():
+    for name, layer_pruning in line.of(LayerPruning).items():
         layers = encoder_layers(model)
-        matches.patterns += match_modules(name, "layers", pruning.layers, layers)
-        bypass_layers(model, select_modules(layers, pruning.layers, "encoder layer"))
+        matches.patterns += match_modules(name, "layers", layer_pruning.layers, layers)
+        bypass_layers(model, select_modules(layers, layer_pruning.layers, "encoder layer"))
     for name, modifier in line.modifiers.items():
         for key in modifier.display.parameter_fields:
             matches.patterns += match_parameters(name, key, getattr(modifier, key) or [], modifier, model)
