@@ -50,7 +50,7 @@ def export(model: Any, path: Path) -> Path:
     task: Any = SimpleNamespace(outputs=OUTPUTS, padding={})
     to_onnx(
         EvalContext(
-            task=task, tokenizer=tokenizer, model=model, rows=features, eval_features=features, eval_batch_size=2,
+            task=task, tokenizer=tokenizer, model=model, eval_rows=features, eval_features=features, eval_batch_size=2,
             device=torch.device("cpu"),
         ),
         path,

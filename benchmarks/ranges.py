@@ -57,8 +57,8 @@ class Examined:
         features = make_features(task, found.rows, found.fingerprint, tokenizer, data, train=False)
         model, _ = load_model(task, str(run / "model"), None, new_head=False)
         load_quantization(model, run / "model")
-        self.subject = EvalContext(
-            task=task, tokenizer=tokenizer, model=model.eval(), rows=found.rows, eval_features=features,
+        self.context = EvalContext(
+            task=task, tokenizer=tokenizer, model=model.eval(), eval_rows=found.rows, eval_features=features,
             eval_batch_size=batch, device=torch.device("cpu"),
         )  # fmt: skip
         self.modules = dict(quantized_modules(model))
@@ -70,14 +70,14 @@ class Examined:
 
     def forward(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.no_grad():
-            outputs = self.subject.model(**{name: torch.from_numpy(value) for name, value in batch.items()})
-        return {name: outputs[name].numpy() for name in self.subject.task.outputs}
+            outputs = self.context.model(**{name: torch.from_numpy(value) for name, value in batch.items()})
+        return {name: outputs[name].numpy() for name in self.context.task.outputs}
 
     def logits(self) -> dict[str, list[np.ndarray]]:
-        return predict(self.subject, self.forward)
+        return predict(self.context, self.forward)
 
     def show(self, name: str, found: dict[str, list[np.ndarray]]) -> None:
-        scores = self.subject.task.score(self.subject.rows, self.subject.eval_features, found)
+        scores = self.context.task.score(self.context.eval_rows, self.context.eval_features, found)
         pairs = [(a, b) for key in found for a, b in zip(found[key], self.plain[key], strict=True)]
         agree = np.mean([np.argmax(a) == np.argmax(b) for a, b in pairs])
         theirs = np.concatenate([np.ravel(b) for _, b in pairs])
@@ -103,12 +103,12 @@ class Examined:
 
             return see
 
-        modules = dict(self.subject.model.named_modules())
+        modules = dict(self.context.model.named_modules())
         hooks = [modules[name.removesuffix(".inputs")].register_forward_pre_hook(hook(name)) for name in ranges]
         rows = [i * len(self.training) // 512 for i in range(512)]
         self.mode.active = False
         for at in range(0, 512, 32):
-            batch = collate(self.training, rows[at : at + 32], self.subject.inputs, self.subject.padding)
+            batch = collate(self.training, rows[at : at + 32], self.context.inputs, self.context.padding)
             self.forward({name: value.numpy() for name, value in batch.items()})
         self.mode.active = True
         for each in hooks:

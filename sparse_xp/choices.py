@@ -98,17 +98,17 @@ def is_group(override: Override, folders: Sequence[Path]) -> bool:
     return key not in SECTIONS and bool(options(key, folders))
 
 
-def _is_text_value(value: Any) -> bool:
+def _is_text_value(value: object) -> bool:
     """Return whether a value of Hydra's grammar is a text."""
     return isinstance(value, str | QuotedString)
 
 
-def _unquoted(value: Any) -> Any:
+def _unquoted(value: object) -> object:
     """Return a text without its quotes, any other value as it is."""
     return value.text if isinstance(value, QuotedString) else value
 
 
-def _describe_value(value: Any) -> str:
+def _describe_value(value: object) -> str:
     """Describe a value that is not an option, for a message."""
     if isinstance(value, list) and value:
         return "a list"
@@ -117,7 +117,7 @@ def _describe_value(value: Any) -> str:
     return "empty" if value is None or not value or (_is_text_value(value) and not _unquoted(value)) else f"{value}"
 
 
-def _advice(key: str, value: Any, folders: Sequence[Path]) -> str:
+def _advice(key: str, value: object, folders: Sequence[Path]) -> str:
     """Return what to write instead of ``value``, as the end of a message."""
     known = [] if key == "hydra" else options(key, folders)
     if known:

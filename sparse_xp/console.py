@@ -35,7 +35,7 @@ def show_config(fields: dict[str, Any]) -> None:
     console.print(Syntax(text, "yaml", background_color="default"))
 
 
-def _without_unset(value: Any) -> Any:
+def _without_unset(value: object) -> object:
     """Return ``value`` without members that are None or empty."""
     if isinstance(value, dict):
         kept = {str(key): _without_unset(child) for key, child in value.items()}

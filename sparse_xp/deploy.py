@@ -63,7 +63,7 @@ def deploy(
         deployment=export(context, out, settings, metrics),
         metrics=metrics,
         task=context.task,
-        rows=(len(context.rows), total),
+        rows=(len(context.eval_rows), total),
         zeros=replace(measure_sparsity(context.model), removed=removal_summary(context.model)),
     )
 
@@ -101,7 +101,7 @@ def load_trained(
         task=task,
         tokenizer=tokenizer,
         model=model,
-        rows=rows,
+        eval_rows=rows,
         eval_features=features,
         eval_batch_size=eval_batch_size,
         device=torch.device("cpu"),

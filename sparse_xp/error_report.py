@@ -136,7 +136,7 @@ def describe_error(error: BaseException) -> str:
     return f"{where}: {told}" + (f". Write {float(percent[1]) / 100:g}." if percent else "")
 
 
-def _describe_field(parent: Any, key: str) -> str:
+def _describe_field(parent: object, key: str) -> str:
     """Return the type and default of a key of the schema, as a sentence."""
     kind = OmegaConf.get_type(parent) if isinstance(parent, DictConfig) else None
     found = {each.name: each for each in fields(kind)} if is_dataclass(kind) else {}

@@ -29,7 +29,7 @@ class EvalContext:
     task: Task
     tokenizer: PreTrainedTokenizerBase
     model: PreTrainedModel
-    rows: Dataset
+    eval_rows: Dataset
     eval_features: Dataset
     eval_batch_size: int
     device: torch.device
@@ -54,7 +54,7 @@ def evaluate(context: EvalContext) -> dict[str, float]:
         return {name: outputs[name].float().cpu().numpy() for name in context.task.outputs}
 
     context.model.train(False)
-    return context.task.score(context.rows, context.eval_features, predict(context, forward))
+    return context.task.score(context.eval_rows, context.eval_features, predict(context, forward))
 
 
 def predict(

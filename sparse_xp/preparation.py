@@ -122,8 +122,8 @@ def assemble(
         clock=clock,
         recipe=ModifierList(config.modifiers(), clock),
         history=History(directory / "history.jsonl", config.log.every, accelerator, accelerator.is_main_process),
-        rows=data.evaluation.rows,
-        train_rows=len(data.train.rows),
+        eval_rows=data.evaluation.rows,
+        num_train_rows=len(data.train.rows),
         train_features=data.train_features,
         eval_features=data.eval_features,
     )

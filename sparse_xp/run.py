@@ -148,7 +148,7 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -
     # A killed run may have logged steps after its last checkpoint; they are made again.
     this.history.rewind(this.progress.step, this.progress.lines)
     say(
-        f"{this.task.name}: {this.train_rows} rows, {len(this.train_features)} features, {this.clock.total_steps} "
+        f"{this.task.name}: {this.num_train_rows} rows, {len(this.train_features)} features, {this.clock.total_steps} "
         f"steps of {this.clock.end:g} epochs from {this.source} on {device_name(accelerator)} in "
         f"{precision_name(accelerator)}"
         + (f"; continuing at step {this.step}" if resumed else "")

@@ -58,23 +58,23 @@ class Distance:
         )
 
 
-def measure_distance(subject: EvalContext, forward: Callable[[Batch], Batch]) -> Distance:
+def measure_distance(context: EvalContext, forward: Callable[[Batch], Batch]) -> Distance:
     """Return the distance of an exported file to PyTorch in real logits, over real batches of several shapes.
 
     ``forward``: computes the file, int64 arrays [rows, tokens] by name to outputs by name.
     """
     # Kept as sums: the logits of a language model fill gigabytes.
     highest, count, squared_differences, total, squares = 0.0, 0, 0.0, 0.0, 0.0
-    rows_available = len(subject.eval_features)
+    rows_available = len(context.eval_features)
     for size in (1, 3, 8, 32):
         rows = list(range(0, rows_available, max(1, rows_available // size)))[:size]
-        batch = collate(subject.eval_features, rows, subject.inputs, subject.padding)
+        batch = collate(context.eval_features, rows, context.inputs, context.padding)
         with torch.no_grad():
-            expected = subject.model(**batch)
+            expected = context.model(**batch)
         computed = forward({name: value.numpy() for name, value in batch.items()})
-        classes, tokens = subject.task.class_mask(batch), subject.task.token_mask(batch)
+        classes, tokens = context.task.class_mask(batch), context.task.token_mask(batch)
         mask = tokens if classes is None else classes
-        for name in subject.task.outputs:
+        for name in context.task.outputs:
             logits = expected[name].numpy()
             # A file of a fixed shape computes more rows and tokens than the batch has.
             difference = logits - computed[name][: logits.shape[0], : logits.shape[1]]

@@ -26,16 +26,16 @@ from sparse_xp.result import Deployment
 from sparse_xp.settings import Export
 
 
-def export(subject: EvalContext, directory: Path, settings: Export, expected: dict[str, float]) -> Deployment:
+def export(context: EvalContext, directory: Path, settings: Export, expected: dict[str, float]) -> Deployment:
     """Write ``model.onnx`` and the files beside it into ``directory``, and check that it computes what the model does.
 
     ``expected``: the metrics of the model in PyTorch, in per cent. Raises UserError, with the cause, if a logit or a
     metric differs by more than ``settings`` allow.
     """
     path = directory / "model.onnx"
-    to_onnx(subject, path, settings.opset, settings.batch, settings.sequence)
-    subject.model.config.save_pretrained(directory)
-    subject.tokenizer.save_pretrained(directory)
+    to_onnx(context, path, settings.opset, settings.batch, settings.sequence)
+    context.model.config.save_pretrained(directory)
+    context.tokenizer.save_pretrained(directory)
     if settings.openvino:
         to_openvino(path)
     session = open_session(path, way_out="Try another export.opset.")
@@ -44,19 +44,19 @@ def export(subject: EvalContext, directory: Path, settings: Export, expected: di
         return infer(session, batch)
 
     # The gate: first the logits, then the metrics.
-    integers, shape = any(quantized_modules(subject.model)), fixed_shape(session)
-    distances = {"exported": measure_distance(subject, forward)}
+    integers, shape = any(quantized_modules(context.model)), fixed_shape(session)
+    distances = {"exported": measure_distance(context, forward)}
     if settings.openvino:
-        distances["OpenVINO"] = measure_distance(subject, openvino_forward(directory / "model.xml", shape))
-    check_distances(path, subject, distances, settings, integers)
-    metrics = subject.task.score(subject.rows, subject.eval_features, predict(subject, forward))
-    check_metrics(subject, metrics, expected, distances["exported"].rms, settings, integers)
+        distances["OpenVINO"] = measure_distance(context, openvino_forward(directory / "model.xml", shape))
+    check_distances(path, context, distances, settings, integers)
+    metrics = context.task.score(context.eval_rows, context.eval_features, predict(context, forward))
+    check_metrics(context, metrics, expected, distances["exported"].rms, settings, integers)
 
     stats = inspect_graph(path)
     farthest = Distance(max(d.highest for d in distances.values()), max(d.rms for d in distances.values()))
     write_deployment(directory, integers, stats.portable, farthest.limits(settings, integers))
-    write_task(directory, subject.task, int(subject.tokenizer.pad_token_id or 0))
-    write_samples(directory / "samples", subject, ordered_inputs(subject), forward, shape)
+    write_task(directory, context.task, int(context.tokenizer.pad_token_id or 0))
+    write_samples(directory / "samples", context, ordered_inputs(context), forward, shape)
     return Deployment(
         metrics=metrics,
         max_abs_diff=distances["exported"].highest,

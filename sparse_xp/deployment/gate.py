@@ -17,7 +17,7 @@ from sparse_xp.settings import Export
 
 
 def check_distances(
-    path: Path, subject: EvalContext, distances: dict[str, Distance], settings: Export, integers: bool
+    path: Path, context: EvalContext, distances: dict[str, Distance], settings: Export, integers: bool
 ) -> None:
     """Raise UserError if the logits of a file are past their limit.
 
@@ -27,14 +27,14 @@ def check_distances(
         if excess := distance.excess(settings, integers):
             raise UserError(
                 f"The {name} file does not compute what the model computes: {excess} "
-                f"{diagnose(path, subject, distance)}{how_to_accept(*distance.criterion(integers))}"
+                f"{diagnose(path, context, distance)}{how_to_accept(*distance.criterion(integers))}"
             )
 
 
-def diagnose(path: Path, subject: EvalContext, distance: Distance) -> str:
+def diagnose(path: Path, context: EvalContext, distance: Distance) -> str:
     """Return who is at fault for a large ``distance``: the graph, or the engine's optimized kernels."""
     session = open_session(path, optimized=False)
-    unoptimized = measure_distance(subject, lambda batch: infer(session, batch)).rms
+    unoptimized = measure_distance(context, lambda batch: infer(session, batch)).rms
     if unoptimized <= distance.rms / 2:
         return (
             f"Computed node by node it is nearer ({unoptimized:.2g} of the logits' spread, not {distance.rms:.2g}): "
@@ -59,7 +59,7 @@ def how_to_accept(key: str, value: float) -> str:
 
 
 def check_metrics(
-    subject: EvalContext,
+    context: EvalContext,
     metrics: dict[str, float],
     expected: dict[str, float],
     rms: float,
@@ -77,7 +77,7 @@ def check_metrics(
         if name.endswith("_threshold"):
             continue  # not a score but the point of the best score, which a tie may move
         difference = abs(value - expected[name]) / max(1.0, abs(value) / 100)  # a perplexity may be in the thousands
-        count = subject.task.answer_count(name, subject.rows, subject.eval_features)
+        count = context.task.answer_count(name, context.eval_rows, context.eval_features)
         flips = 0.0 if count is None else flips_by_rounding(count, rms)
         if difference <= max(limit, 100 * flips / max(1, count or 0)):
             continue

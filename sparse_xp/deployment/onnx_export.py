@@ -37,32 +37,32 @@ class Logits(torch.nn.Module):
 
 
 def to_onnx(
-    subject: EvalContext, path: Path, opset: int, batch: int | None = None, sequence: int | None = None
+    context: EvalContext, path: Path, opset: int, batch: int | None = None, sequence: int | None = None
 ) -> None:
     """Write the model as one ONNX file, with its inputs in the order of the model's signature.
 
     ``batch``, ``sequence``: fixed numbers of rows and tokens, None for any. Raises UserError for more tokens than the
     model has position embeddings for.
     """
-    model = subject.model.cpu()
+    model = context.model.cpu()
     model.train(False)
     most = model.config.max_position_embeddings
     if sequence and sequence > most:
         raise UserError(f"export.sequence={sequence}: the model takes {most} tokens.")
-    sample = {name: torch.zeros((batch or 2, sequence or 8), dtype=torch.int64) for name in ordered_inputs(subject)}
+    sample = {name: torch.zeros((batch or 2, sequence or 8), dtype=torch.int64) for name in ordered_inputs(context)}
     sample["attention_mask"] += 1
     dynamic: dict[int, Any] = {} if batch else {0: torch.export.Dim("batch")}
     dynamic |= {} if sequence else {1: torch.export.Dim("sequence", min=2, max=most)}
     integers = any(quantized_modules(model))
     with quiet_exporter(), eager_attention(model):
         torch.onnx.export(
-            Logits(integer_copy(model) if integers else model, list(sample), subject.task.outputs),
+            Logits(integer_copy(model) if integers else model, list(sample), context.task.outputs),
             tuple(sample.values()),
             path,
             dynamo=True,
             opset_version=opset,
             input_names=list(sample),
-            output_names=list(subject.task.outputs),
+            output_names=list(context.task.outputs),
             dynamic_shapes={"values": tuple(dynamic for _ in sample)},
             external_data=False,
             verbose=False,
@@ -119,9 +119,9 @@ def strip_traces(path: Path) -> None:
     onnx.save(model, path)
 
 
-def ordered_inputs(subject: EvalContext) -> list[str]:
+def ordered_inputs(context: EvalContext) -> list[str]:
     """Return the model's inputs in the order of its ``forward``: input_ids, attention_mask, token_type_ids for BERT."""
-    return [name for name in inspect.signature(subject.model.forward).parameters if name in subject.inputs]
+    return [name for name in inspect.signature(context.model.forward).parameters if name in context.inputs]
 
 
 def to_openvino(path: Path) -> None:

@@ -30,7 +30,7 @@ SAMPLES = 4
 
 def write_samples(
     directory: Path,
-    subject: EvalContext,
+    context: EvalContext,
     inputs: list[str],
     forward: Callable[[Batch], Batch],
     shape: tuple[int | None, int | None],
@@ -45,9 +45,9 @@ def write_samples(
     # torch is imported late: reading samples must not load it
 
     directory.mkdir()
-    total = len(subject.eval_features)
+    total = len(context.eval_features)
     for number, row in enumerate(range(0, total, max(1, -(-total // SAMPLES)))):
-        batch = collate(subject.eval_features, [row], inputs, subject.padding)
+        batch = collate(context.eval_features, [row], inputs, context.padding)
         arrays = pad_to_shape({name: value.numpy() for name, value in batch.items()}, shape)
         write_arrays(directory / f"inp-{number:04d}.npz", arrays)
         write_arrays(directory / f"out-{number:04d}.npz", forward(arrays))

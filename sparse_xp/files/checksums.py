@@ -85,7 +85,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def json_digest(value: Any) -> str:
+def json_digest(value: object) -> str:
     """Return 16 hex digits, the same for equal JSON values on every machine."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -70,7 +70,7 @@ def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
         return found
 
 
-def _tensor_error(entry: Any, size: int) -> str:
+def _tensor_error(entry: object, size: int) -> str:
     """Return what is wrong with the entry of a tensor in a header, or an empty string. ``size``: bytes of all data."""
     if not isinstance(entry, dict) or not {"dtype", "shape", "data_offsets"} <= entry.keys():
         return "has no dtype, shape and data_offsets"

@@ -32,12 +32,12 @@ def _parse_integer(digits: str) -> int:
     return int(digits)
 
 
-def json_type(value: Any) -> str:
+def json_type(value: object) -> str:
     """Return the name of the JSON type of ``value``, with its article, for a message."""
-    names: dict[Any, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    names: dict[type, str] = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
     return names.get(type(value), "null" if value is None else "a number")
 
 
-def is_count(value: Any) -> bool:
+def is_count(value: object) -> bool:
     """Return whether ``value`` is an integer of at least 0 (True and False are not)."""
     return type(value) is int and value >= 0

@@ -122,7 +122,7 @@ class Pruning(Modifier):
         total = sum(weight.numel() for weight in self.targets.values())
         return sum(count_zeros(weight) for weight in self.targets.values()) / total
 
-    def check_shapes(self, mask_type: Any, pattern: Pattern) -> None:
+    def check_shapes(self, mask_type: object, pattern: Pattern) -> None:
         """Raise UserError at start-up if a target's shape is not divisible by the mask pattern."""
         from sparse_xp.functional.masks import global_masks, magnitude_scores
 

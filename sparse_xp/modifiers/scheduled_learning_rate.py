@@ -37,12 +37,12 @@ def warm_restarts(init: float, lowest: float, position: float, cycle: float) -> 
     return max(lowest, lowest + (init - lowest) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: object) -> bool:
     """Return whether ``value`` is a finite number and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def check_scheduler_argument(name: str, value: Any, init_lr: float) -> None:
+def check_scheduler_argument(name: str, value: object, init_lr: float) -> None:
     """Raise ValueError for an impossible ``value`` of the scheduler argument ``name``."""
     key = f"ScheduledLearningRate.lr_kwargs.{name}={value!r}"
     if name == "milestones":

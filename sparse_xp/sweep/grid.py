@@ -72,7 +72,7 @@ def to_overrides(values: dict[str, Any]) -> list[str]:
     return [to_override(key, value) for key, value in values.items()]
 
 
-def to_override(key: str, value: Any) -> str:
+def to_override(key: str, value: object) -> str:
     """Return ``KEY=VALUE`` as the command line takes it; a list is swept over. Raises UserError for a mapping."""
     if isinstance(value, dict):
         raise UserError(f"hydra.sweeper: {key} is a mapping. Write its keys with dots: {key}.{next(iter(value), 'x')}.")
@@ -81,7 +81,7 @@ def to_override(key: str, value: Any) -> str:
     return f"{key}={yaml_text(value)}"
 
 
-def yaml_text(value: Any) -> str:
+def yaml_text(value: object) -> str:
     """Return a YAML scalar as it is written in an override."""
     if value is None:
         return "null"

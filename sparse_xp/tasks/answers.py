@@ -51,7 +51,7 @@ def encode_texts(texts: list[NamedText], tokenizer: Tokenizer, max_length: int) 
     return EncodedRow(first, [encoding], truncated=bool(encoding.overflowing))
 
 
-def checked_text(name: str, value: Any) -> str:
+def checked_text(name: str, value: object) -> str:
     """Return ``value`` if it is a text that a tokenizer takes. Raises UserError for another value."""
     if not isinstance(value, str):
         raise UserError(f"{name}={brief(value)}: expected a text.")
@@ -70,7 +70,7 @@ def check_characters(text: str, where: str) -> None:
         ) from error
 
 
-def brief(value: Any) -> str:
+def brief(value: object) -> str:
     """Return a short form of a wrong value for an error message."""
     if value is None or isinstance(value, bool | float) or (isinstance(value, int) and abs(value) < 1 << 63):
         return repr(value)

@@ -41,6 +41,9 @@ METRICS: dict[str, dict[str, Metric]] = {
         "spearman": lambda predictions, targets, _: scores.spearman(predictions, targets)["spearman"],
     },
 }
+#: a class number, a 0.0 or 1.0 for each class, a number, or the numbers of the labels that hold
+Target = int | float | list[float] | list[int]
+
 #: transformers' names of the problems
 PROBLEM_TYPES = {
     "single_label": "single_label_classification",
@@ -165,7 +168,7 @@ class TextClassification(Task):
         features: Rows = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
         return {**features, "labels": labels}
 
-    def target(self, label: Any, row: int) -> Any:
+    def target(self, label: object, row: int) -> Target:
         """Return the target of a row as the loss takes it: a class number, a 0.0 or 1.0 per class, or a float.
 
         Raises UserError for a label that is none of the problem.
@@ -181,7 +184,7 @@ class TextClassification(Task):
         numbers = {self.class_number(name, row) for name in label}
         return [float(number in numbers) for number in range(len(self.classes))]
 
-    def class_number(self, label: Any, row: int) -> int:
+    def class_number(self, label: object, row: int) -> int:
         """Return the index in ``classes`` of a label, given by its name or number. Raises UserError for an unknown one.
 
         A number that is itself a name (stars from 1 to 5) is taken for the name.
@@ -215,7 +218,7 @@ class TextClassification(Task):
         known = METRICS[self.problem]
         return {name: known[name](predictions, targets, len(self.classes)) for name in self.metrics}
 
-    def prediction(self, logits: np.ndarray) -> Any:
+    def prediction(self, logits: np.ndarray) -> Target:
         """Return what the logits [classes] of a row predict: a class number, a 0 or 1 per class, or a float."""
         if self.problem == "regression":
             return float(logits[0])
@@ -293,7 +296,7 @@ class TextClassification(Task):
             self.label: [as_target[self.problem](label) for label in pairs["label"]],
         }
 
-    def review_label(self, label: int, rating: int) -> Any:
+    def review_label(self, label: int, rating: int) -> Target:
         """Return the label of an invented review in this problem: ``label`` is 0 or 1, ``rating`` is 0 to 5."""
         if self.problem == "regression":
             return float(rating)

@@ -173,8 +173,10 @@ def set_random_state(state: dict[str, Any]) -> None:
     random.setstate((version, tuple(numbers), gauss))
 
 
-def move(value: Any, device: torch.device) -> Any:
-    """Return ``value`` with every tensor inside it on ``device``."""
-    if isinstance(value, torch.Tensor):
-        return value.to(device)
-    return {name: move(item, device) for name, item in value.items()} if isinstance(value, dict) else value
+def move(state: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """Return ``state`` with every tensor in it, and in mappings inside it, on ``device``."""
+
+    def moved(value: object) -> object:
+        return value.to(device) if isinstance(value, torch.Tensor) else value
+
+    return {name: move(item, device) if isinstance(item, dict) else moved(item) for name, item in state.items()}

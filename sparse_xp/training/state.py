@@ -66,7 +66,7 @@ class Run(EvalContext):
     """A run in training, which its modifiers see as ``HookContext``.
 
     ``cache``: the directory of what runs share, teacher logits for instance. ``source``: the checkpoint that training
-    starts from. ``origin``: a digest of the source of the rows. ``recipe``: its modifiers. ``train_rows``: how many
+    starts from. ``origin``: a digest of the source of the rows. ``recipe``: its modifiers. ``num_train_rows``: how many
     training rows there are. ``rows`` (of ``EvalContext``): the evaluation rows.
     """
 
@@ -80,7 +80,7 @@ class Run(EvalContext):
     clock: Clock
     recipe: ModifierList
     history: History
-    train_rows: int
+    num_train_rows: int
     train_features: Dataset
     teacher: TeacherModel | None = None
     optimizer: Any = None

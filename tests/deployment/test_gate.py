@@ -44,7 +44,7 @@ def of_rows(rows, counted=0):
         return len(rows) if counted == 0 else counted
 
     return SimpleNamespace(
-        task=SimpleNamespace(answer_count=answer_count), rows=[None] * rows, eval_features="features"
+        task=SimpleNamespace(answer_count=answer_count), eval_rows=[None] * rows, eval_features="features"
     )
 
 

@@ -93,12 +93,12 @@ def exported(place, architecture, config, quant_config, zero="", **words):
     freeze(modules)
     task = SimpleNamespace(outputs=("logits",), padding={})
     features = Dataset.from_dict({"input_ids": [[2, 5, 3]] * 2, "attention_mask": [[1, 1, 1]] * 2})
-    subject = EvalContext(
-        task=task, tokenizer=make_tokenizer(), model=model, rows=features, eval_features=features,
+    context = EvalContext(
+        task=task, tokenizer=make_tokenizer(), model=model, eval_rows=features, eval_features=features,
         eval_batch_size=2, device=torch.device("cpu"),
     )  # fmt: skip
     path = place / "model.onnx"
-    to_onnx(subject, path, 20)
+    to_onnx(context, path, 20)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath, options.log_severity_level = str(place / "optimized.onnx"), 3
     onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -98,7 +98,7 @@ def test_no_file_of_a_run_that_is_passed_on_says_where_somebodys_home_is(tmp_pat
     run = make_run(
         1, 1, directory=home / "runs/x", model=make_bert(), recipe=ModifierList({}, Clock(1, 1)),
         accelerator=SimpleNamespace(device=torch.device("cpu"), mixed_precision="no"),
-        progress=Progress(seconds=1.0, best_step=1), train_features=[], train_rows=1, rows=[],
+        progress=Progress(seconds=1.0, best_step=1), train_features=[], num_train_rows=1, eval_rows=[],
     )  # fmt: skip
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("os.getcwd", lambda: "/elsewhere")  # not above the home, as no project is

@@ -255,6 +255,7 @@ def test_names_of_equal_tags():
         (f"GMPruningModifier {{{GRADUAL.replace('0.8', '0')}}}", "final_sparsity=0.0: expected"),
         (f"GMPruningModifier {{{GRADUAL}, phased: True}}", "phased: true has been an error"),
         (f"GMPruningModifier {{{GRADUAL}, mask_type: channel}}", "mask_type: channel has been an error"),
+        (f"GMPruningModifier {{{GRADUAL}, mask_type: [a, b]}}", "mask_type: expected [out, in], not ['a', 'b']"),
         (f"GMPruningModifier {{{GRADUAL}, score_type: movement}}", "write !MovementPruningModifier"),
         (f"GMPruningModifier {{{GRADUAL}, score_type: MFAC}}", "write !OBSPruningModifier"),
         (f"GMPruningModifier {{{GRADUAL}, mask_typ: block4}}", "has no mask_typ. Did you mean 'mask_type'?"),
