@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
-from typing import Any
 
 import yaml
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException

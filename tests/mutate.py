@@ -27,6 +27,7 @@ from sparse_xp.errors import UserError
 ROOT = Path(__file__).parent.parent
 COPIED = ("sparse_xp", "tests", "conf", "sweeps", "hydra_plugins", "pyproject.toml", "README.md")
 DEFAULTS = {"mutants": 120, "seed": 1, "processes": 2}
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 #: a test noticed the mutant; ``timeout`` is an endless loop, ``segfault`` and ``suspicious`` are ends that mutmut did
 #: not expect
 KILLED = ("killed", "timeout", "segfault", "suspicious")
@@ -42,7 +43,9 @@ def mutmut(directory: Path, *arguments: str) -> str:
         [program, *arguments], cwd=directory, env=environment, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise UserError(f"mutmut {arguments[0]} failed:\n{(done.stdout + done.stderr)[-4000:]}")
+        # The spinner writes a line for each of its turns.
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip() and line[0] not in SPINNER]
+        raise UserError(f"mutmut {arguments[0]} ended with {done.returncode}:\n" + "\n".join(lines[-40:]))
     return done.stdout
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 from sparse_xp.files.reading import describe_read_error
 from sparse_xp.files.writing import write_text

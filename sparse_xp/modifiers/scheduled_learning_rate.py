@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import did_you_mean
@@ -37,7 +37,7 @@ def warm_restarts(init: float, lowest: float, position: float, cycle: float) -> 
     return max(lowest, lowest + (init - lowest) * (1 + math.cos(math.pi * done)) / 2)
 
 
-def is_number(value: object) -> bool:
+def is_number(value: object) -> TypeGuard[float]:
     """Return whether ``value`` is a finite number and not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
