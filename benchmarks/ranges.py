@@ -55,7 +55,7 @@ class Examined:
         self.training = make_features(task, found.rows, found.fingerprint, tokenizer, data, train=True)
         found = load_rows(task, data, train=False)
         features = make_features(task, found.rows, found.fingerprint, tokenizer, data, train=False)
-        model, _ = load_model(task, str(run / "model"), None, new_head=False)
+        model, _ = load_model(task, str(run / "model"))
         load_quantization(model, run / "model")
         self.context = EvalContext(
             task=task, tokenizer=tokenizer, model=model.eval(), eval_rows=found.rows, eval_features=features,

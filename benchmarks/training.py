@@ -80,7 +80,7 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
             seconds.clear()
             for hook in HOOKS:
                 # Distillation runs a live teacher inside its hook; that is no work of the modifier's own.
-                setattr(run.recipe, hook, timed(getattr(run.recipe, hook), "hooks"))
+                setattr(run.modifier_list, hook, timed(getattr(run.modifier_list, hook), "hooks"))
             if run.teacher is not None:
                 run.teacher = timed(run.teacher, "teacher")
             began = time.perf_counter()

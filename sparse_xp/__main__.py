@@ -1,17 +1,19 @@
 """``python -m sparse_xp``: from the command line to one finished run.
 
-The way of a run, file by file::
+The path of a run through the files::
 
-    __main__.cli                  checks the words of the command, then calls Hydra
+    __main__.cli                  checks argv, then calls Hydra
       __main__.main               the composed configuration (conf/)
         compose.to_object         -> config.Config: typed, every value checked
         recipe/file.resolve       reads recipe.path=FILE and the recipe that the checkpoint carries
         __main__.run_teacher      teacher=dense: this same way once for the teacher
+        target_cpu.start_note     what 8 bits gain on the CPU of the file
         run.run                   finished already? otherwise lock the directory
+          run.run_alone           claim the directory, check paths, make the Accelerator
           run.execute
             preparation.py        tasks/rows, tasks/features, models/loading, training/teacher
             run.start             modifiers attach, optimizer, accelerate, restore a checkpoint
-            training/loop.train   the steps; the hooks of modifiers/ stand in it as lines
+            training/loop.train   the steps; calls the hooks of the modifiers
             run.finish            best weights, modifiers detach
             delivery.deliver      model/, deployment/ (export and its checks), report.md, result.json
 

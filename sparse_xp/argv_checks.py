@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sparse_xp.errors import MAX_LENGTH, did_you_mean
 
+#: the groups that a command may choose from: the folders of conf/. Add a new one here; tests/test_choices.py compares.
 GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "schedule", "recipe", "train", "log", "profile")
 
 

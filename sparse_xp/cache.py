@@ -21,8 +21,8 @@ _UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXI
 def ensure_cached(path: Path, make: Callable[[Path], None]) -> bool:
     """Write the cache entry ``path`` with ``make`` unless it exists undamaged; return whether it did (a cache hit).
 
-    A damaged entry is rewritten, and a line says so. For a hit the cache need not be writable: it may be another
-    user's. Raises UserError for a path that cannot be written.
+    A damaged entry is rewritten, and a line says so. A hit needs read access only: the cache may be another user's.
+    Raises UserError for a path that cannot be written.
     """
     if not (wrong := find_damage(restore_interrupted(path))):
         return True
@@ -31,7 +31,7 @@ def ensure_cached(path: Path, make: Callable[[Path], None]) -> bool:
             if not (wrong := find_damage(path)):
                 return True
             if os.path.lexists(path) and not is_empty(path):
-                _make_room(path, wrong)
+                _move_damaged_aside(path, wrong)
             with atomic_directory(path, "cache") as draft:
                 make(draft)
     except OSError as error:
@@ -48,7 +48,7 @@ def _concerns_cache(name: object, folder: Path) -> bool:
     return path.is_relative_to(folder) or folder.is_relative_to(path)
 
 
-def _make_room(path: Path, wrong: str) -> None:
+def _move_damaged_aside(path: Path, wrong: str) -> None:
     """Move a damaged entry aside, unless it is provably the cache's own and can be overwritten."""
     if is_own(path, "cache"):
         say(f"{path} is damaged ({wrong}): it is made again")

@@ -61,7 +61,10 @@ def config_directories(argv: Sequence[str]) -> list[Path]:
 
 
 def check_overrides(overrides: Iterable[str], folders: Sequence[Path] = ()) -> None:
-    """Raise UserError for an override that leaves a group or a path empty. Hydra reports what it cannot parse."""
+    """Raise UserError for an override that leaves a group or a path empty.
+
+    Overrides that cannot be parsed are skipped; Hydra reports them.
+    """
     parser = OverridesParser.create()
     for text in overrides:
         try:

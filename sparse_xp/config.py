@@ -144,23 +144,36 @@ def with_teacher(config: Config, path: Path) -> Config:
     return replace(config, teacher=replace(config.teacher, source="checkpoint", path=str(path)))
 
 
-#: prefixes of keys that affect no number of a result
-HARMLESS = ("export.max_", "export.target_cpu", "data.max_")
+#: keys (of an option or of a whole group) that affect no number of a result: neither the name nor the hash of a run
+#: depends on them
+NOT_IN_RESULT = (
+    "log",
+    "data.cache",
+    "data.max_rows",
+    "data.max_gigabytes",
+    "export.max_abs_diff",
+    "export.max_metric_diff",
+    "export.max_rms_diff_int8",
+    "export.max_metric_diff_int8",
+    "export.target_cpu",
+)
+
+
+def affects_result(key: str) -> bool:
+    """Return whether the value of this key can change a number of the result."""
+    return not f"{key}.".startswith(tuple(f"{name}." for name in NOT_IN_RESULT))
 
 
 def result_hash(config: Config) -> str:
     """Return ten hex digits over everything that can change a number of the result.
 
-    Excluded are logging, the zoo file, the cache directory, limits of input files, the target CPU and the tolerances
-    of the export. A run that the export gate stopped can therefore continue with larger tolerances.
+    ``NOT_IN_RESULT`` and the zoo file are excluded. As this leaves out the tolerances of the export, a run that the
+    export gate stopped can continue with larger ones.
     """
     fields = asdict(config)
-    numbers = (name for name in fields["export"] if name != "target_cpu" and not name.startswith("max_"))
-    fields["export"] = {name: fields["export"][name] for name in numbers}
-    del fields["log"]
-    del fields["zoo"]
-    for name in ("cache", "max_rows", "max_gigabytes"):
-        del fields["data"][name]
+    for key in (*NOT_IN_RESULT, "zoo"):  # zoo: the name of a run has it, the paths that it leads to are hashed
+        group, _, name = key.rpartition(".")
+        del (fields[group] if group else fields)[name]
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
 
@@ -168,15 +181,14 @@ def result_hash(config: Config) -> str:
 def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
     """Return the directory name of a run: task, model, recipe, what else was overridden, and the seed.
 
-    ``choices``: Hydra's group choices. ``overrides``: those of the command line; their order does not matter. Of a path
-    only the last part is used, of ``recipe.path`` the last two. Two runs can therefore share a name: ``result_hash``
-    tells them apart.
+    ``choices``: Hydra's group choices. ``overrides``: those of the command line; their order does not matter. Paths are
+    shortened to their last part (``recipe.path``: two), so two runs may share a name; their ``result_hash`` differs.
     """
-    named = ("task", "model", "recipe", "profile", "seed", "log", "data.cache")
+    named = ("task", "model", "recipe", "profile", "seed")
     extra = []
     for override in overrides:
         key, _, value = override.lstrip("+").partition("=")
-        if key not in named and not key.startswith(("log.", *HARMLESS)):
+        if key not in named and affects_result(key):
             value = value.strip("'\"")
             if value.count("/") > 1 or value[:1] in "./":
                 last = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml

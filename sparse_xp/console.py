@@ -103,7 +103,7 @@ class TrainingProgress:
         self.epoch = epoch
         self.progress.update(self.task, completed=step, epoch=epoch)
 
-    def tell(self, line: dict[str, Any]) -> None:
+    def show(self, line: dict[str, Any]) -> None:
         """Show a logged line: on the bar, or as text about twenty times a run. Evaluations are always text."""
         if "metrics" in line:
             scores = "  ".join(f"{name} {value:.2f}" for name, value in line["metrics"].items())

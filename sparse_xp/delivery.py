@@ -49,7 +49,7 @@ def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, comm
     trained.write(run.directory / TRAINED)
     with atomic_directory(run.directory / "deployment", "deployment", MOVE_AWAY) as draft:
         result = replace(trained, deployment=export(run, draft, config.export, metrics))
-        bundle.complete(draft, run_card(config.task, config.data, result), run.directory / "recipe.yaml")
+        bundle.write_card_and_recipe(draft, run_card(config.task, config.data, result), run.directory / "recipe.yaml")
     write_report(run.directory, result, run.history.read())
     log_artifacts(run.accelerator, config.log, run.directory, result_row(result))
     result.write(run.directory / RESULT)
@@ -61,7 +61,7 @@ def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, comm
 
 def final_metrics(run: Run, config: Config) -> dict[str, float]:
     """Return the metrics of the delivered model. It is evaluated again only if the best metrics are not its own."""
-    changed = any(modifier.post_training for modifier in run.recipe.modifiers.values())
+    changed = any(modifier.post_training for modifier in run.modifier_list.modifiers.values())
     return run.progress.best if config.train.keep_best and not changed else evaluate(run)
 
 
@@ -70,7 +70,7 @@ def make_result(
 ) -> Result:
     """Return the row of the table, without the deployed file. Paths in it are portable (``portable``).
 
-    ``totals``: the training and evaluation rows that the data have, of which the run may use fewer.
+    ``totals``: numbers of training and evaluation rows in the data, before subsetting.
     """
     seconds = run.progress.seconds
     teacher = portable_path(config.teacher.path, run.directory) if config.teacher.path else None
@@ -99,7 +99,7 @@ def make_result(
         ),
         teacher=teacher or (config.teacher.source if config.teacher.given else None),
         provenance=replace(recorded, command=portable_command(recorded.command, run.directory)),
-        quantization=quantization(run),
+        quantization=quantization_option(run),
     )
 
 
@@ -109,7 +109,7 @@ def save_model(run: Run) -> None:
     Stock ``from_pretrained`` loads it. ``sparse_xp.structured.load`` loads a model with removed heads, or with layers
     of different numbers of neurons.
     """
-    run.recipe.check(run)
+    run.modifier_list.check(run)
     with atomic_directory(run.directory / "model", "model", MOVE_AWAY) as draft:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
@@ -124,10 +124,10 @@ def recipe_text(run: Run) -> str:
         "per_device_eval_batch_size": run.train.eval_batch_size,
         "precision": precision_name(run.accelerator),
     }
-    return write_recipe(run.recipe.modifiers, run.clock, inherit.read_base(run.source)[0], arguments)
+    return write_recipe(run.modifier_list.modifiers, run.clock, inherit.read_base(run.source)[0], arguments)
 
 
-def quantization(run: Run) -> str | None:
+def quantization_option(run: Run) -> str | None:
     """Return the option of ``quantization=`` that describes the run, None for floating point."""
     names = [modifier.option for modifier in run.modifiers(Quantization)]
     return " ".join(names) or None

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 class Deployed:
     """What was exported.
 
-    ``metrics``: of the model in PyTorch, in per cent. ``task``: with its labels. ``rows``: how many were scored, and of
-    how many. ``zeros``: the sparsity of the model.
+    ``metrics``: of the model in PyTorch, in per cent. ``task``: with its labels. ``rows``: the number of scored rows,
+    and of all evaluation rows. ``zeros``: the sparsity of the model.
     """
 
     deployment: Deployment
@@ -88,7 +88,7 @@ def load_trained(
     check_labels(task, read_config(str(checkpoint), revision), f"the model {checkpoint}", "Choose a model of the task.")
     # new_head: a missing head is reported here, as nothing will train a new one.
     model, missing = load_model(
-        task, str(checkpoint), revision, new_head=True, removed_layers=removed_layers(str(checkpoint))
+        task, str(checkpoint), revision=revision, new_head=True, removed_layers=removed_layers(str(checkpoint))
     )
     if missing:
         raise UserError(

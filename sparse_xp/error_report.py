@@ -30,6 +30,8 @@ from sparse_xp.renamed_keys import RETIRED_TASK_FIELDS, new_name
 
 #: the libraries that read and compose what the user has written, before our code sees it
 COMPOSERS = ("hydra", "omegaconf", "yaml", "antlr4")
+#: error numbers of a disk that is full, or full for this user
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
@@ -62,7 +64,7 @@ def is_users_error(error: BaseException) -> bool:
         error
     ):
         return True
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         return True
     return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
 
@@ -71,7 +73,8 @@ def is_composition_error(error: BaseException) -> bool:
     """Return whether an error was raised by Hydra while it composed a configuration of the user's overrides and files.
 
     For most mistakes Hydra has an error of its own; for others (null in place of an option, a list in place of a
-    mapping) it lets through whatever Python raised. An error below ``main`` of ``sparse_xp.__main__`` is one of a run.
+    mapping) it lets through whatever Python raised. Errors raised inside ``main`` of ``sparse_xp.__main__`` belong to
+    the run, not to composition.
     """
     frames = []
     trace = error.__traceback__
@@ -103,10 +106,20 @@ def describe_error(error: BaseException) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1}: {error.problem}."
-    if isinstance(error, OSError) and error.filename is not None:
+    if isinstance(error, OSError) and (error.filename is not None or error.errno in DISK_FULL):
+        return describe_os_error(error)
+    return describe_composition_error(error)
+
+
+def describe_os_error(error: OSError) -> str:
+    """Return the message for an error about a file, or for a full disk."""
+    if error.filename is not None:
         return f"{os.fsdecode(error.filename)}: {(error.strerror or '').lower()}.{_permission_advice(error)}"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "No space left on the disk that this command writes its output to."
+    return "No space left on the disk that this command writes its output to."
+
+
+def describe_composition_error(error: BaseException) -> str:
+    """Return the message for an error raised while the configuration was composed, or the text of any other error."""
     if _overrides_empty_group(error):
         return (
             "A value is given for sparsity or quantization, but that group is none: choose an option of it first "
@@ -117,22 +130,27 @@ def describe_error(error: BaseException) -> str:
     if not isinstance(cause, OmegaConfBaseException):
         if isinstance(error, CompactHydraException | HydraException):
             return str(error)
-        told = str(error).partition("\n")[0] or f"refused by {raising_function(error)}"
-        return f"The configuration cannot be composed of these words and files: {type(error).__name__}: {told}"
-    told = (cause.msg or str(cause)).splitlines()[0]
-    if isinstance(cause, InterpolationKeyError | InterpolationResolutionError | InterpolationToMissingValueError):
-        return f"{cause.full_key or cause.key}: {told.removeprefix('MissingMandatoryValue while resolving ')}"
-    parent, key = cause.parent_node, str(cause.key)
-    where = cause.full_key or key
+        first_line = str(error).partition("\n")[0] or f"refused by {raising_function(error)}"
+        return f"The configuration cannot be composed of these words and files: {type(error).__name__}: {first_line}"
+    return describe_key_error(cause)
+
+
+def describe_key_error(error: OmegaConfBaseException) -> str:
+    """Return the message for a key that OmegaConf does not know, or for a value that it does not accept there."""
+    first_line = (error.msg or str(error)).splitlines()[0]
+    if isinstance(error, InterpolationKeyError | InterpolationResolutionError | InterpolationToMissingValueError):
+        return f"{error.full_key or error.key}: {first_line.removeprefix('MissingMandatoryValue while resolving ')}"
+    parent, key = error.parent_node, str(error.key)
+    where = error.full_key or key
     known = [str(name) for name in parent.keys()] if isinstance(parent, DictConfig) else [key]  # noqa: SIM118
-    if key not in known and cause.key is not None:
+    if key not in known and error.key is not None:
         return unknown_key_message(where, key, known)
-    if told.endswith("is not Optional"):
+    if first_line.endswith("is not Optional"):
         return f"{where} cannot be empty.{_describe_field(parent, key)}"
-    if told.endswith("does not support deletion"):
+    if first_line.endswith("does not support deletion"):
         return f"{where} cannot be left out.{_describe_field(parent, key)}"
-    percent = re.match(r"Value '(\d+(?:\.\d+)?)%'.* could not be converted to Float", told)
-    return f"{where}: {told}" + (f". Write {float(percent[1]) / 100:g}." if percent else "")
+    percent = re.match(r"Value '(\d+(?:\.\d+)?)%'.* could not be converted to Float", first_line)
+    return f"{where}: {first_line}" + (f". Write {float(percent[1]) / 100:g}." if percent else "")
 
 
 def _describe_field(parent: object, key: str) -> str:

@@ -1,7 +1,7 @@
 """Predictions of a model on the evaluation rows, and their metrics.
 
-Training evaluates the PyTorch model here (``evaluate``), the check of an exported file gives onnxruntime's ``forward``
-to ``predict``: both see the same batches, and the same ``Task.score`` reads their outputs.
+Training evaluates the PyTorch model here (``evaluate``). The export gate calls ``predict`` with onnxruntime's
+``forward``. Both see the same batches, and the same ``Task.score`` reads their outputs.
 """
 
 from __future__ import annotations

@@ -4,10 +4,11 @@
     python -m sparse_xp.export run=DIR export.max_metric_diff_int8=1     (a run whose file was refused)
     python -m sparse_xp.export task=squad model.checkpoint=DIR_OR_HUB_ID out=DIR
 
-A run is examined with its own task, data and tolerances, which words such as ``export.opset=18`` or ``data.root=DIR``
-change; its ``deployment/`` and the figures in ``result.json`` are replaced. The same command finishes a run that the
-gate stopped. With ``out=DIR`` the run stays as it is and ``task.max_eval_samples=100`` and the like may be changed too.
-A model takes every word that ``python -m sparse_xp`` takes; nothing is trained.
+A run is exported with its own task, data and tolerances, unless overrides such as ``export.opset=18`` or
+``data.root=DIR`` change them; its ``deployment/`` and the figures in ``result.json`` are replaced. The same command
+finishes a run that the gate stopped. With ``out=DIR`` the run is unchanged, and settings such as
+``task.max_eval_samples=100`` may be overridden too. A model accepts every override of ``python -m sparse_xp``; nothing
+is trained.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from sparse_xp.cli import quote_paths, run_command
 from sparse_xp.compose import to_object
 from sparse_xp.console import say
 from sparse_xp.deploy import deploy
-from sparse_xp.deployment.bundle import complete
+from sparse_xp.deployment.bundle import write_card_and_recipe
 from sparse_xp.deployment.model_card import model_card, run_card
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files.directories import atomic_directory
@@ -111,7 +112,7 @@ def _export_locked_run(directory: Path, overrides: list[str], out: Path | None) 
         say(f"in PyTorch: {result.metric} {score:.2f} (run: {before:.2f})")
         training = replace(result.training, eval_rows=deployed.rows[0], eval_rows_of=deployed.rows[1])
         result = replace(result, deployment=deployed.deployment, training=training)
-        complete(draft, run_card(deployed.task, data, result), directory / "recipe.yaml")
+        write_card_and_recipe(draft, run_card(deployed.task, data, result), directory / "recipe.yaml")
     say(f"{target}\n  {result_summary(result)}")
     if not out:
         write_report(directory, result, history)
@@ -172,7 +173,8 @@ def export_model(overrides: list[str], out: Path | None) -> Deployment:
     with file_lock(out, say), atomic_directory(out, "deployment", ANOTHER) as draft:
         deployed = deploy(config.task, config.data, config.export, batch, checkpoint, revision, draft)
         deployment, zeros = deployed.deployment, deployed.zeros
-        complete(draft, model_card(deployed.task, config.data, checkpoint, deployed.rows, deployment, zeros), None)
+        card = model_card(deployed.task, config.data, checkpoint, deployed.rows, deployment, zeros)
+        write_card_and_recipe(draft, card, None)
     say(f"{out}\n  {deployment_summary(deployment, zeros, 'int8' if deployment.integers else None)}")
     return deployment
 

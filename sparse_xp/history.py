@@ -51,17 +51,19 @@ class History:
         self.path, self.every, self.tracker, self.active = path, every, tracker, active
         self.lines = 0
 
-    def due(self, step: int, total: int) -> bool:
+    def is_due(self, step: int, total: int) -> bool:
         """Return whether to log this step: the first, every n-th and the last of ``total`` are logged."""
         return step == 1 or step % self.every == 0 or step == total
 
-    def log(self, step: int, clock: Clock, loss: float, norm: float, more: dict[str, float]) -> dict[str, Any]:
-        """Log a training step: loss, gradient norm before clipping, and what the modifiers report (``more``)."""
-        line = {"step": step, "epoch": clock.epoch(step), "loss": loss, "grad_norm": norm, **more}
+    def log_step(
+        self, step: int, clock: Clock, loss: float, norm: float, modifier_logs: dict[str, float]
+    ) -> dict[str, Any]:
+        """Log a training step. ``norm``: of the unclipped gradient. ``modifier_logs``: what the modifiers report."""
+        line = {"step": step, "epoch": clock.epoch(step), "loss": loss, "grad_norm": norm, **modifier_logs}
         self._write(line, {name: value for name, value in line.items() if name != "step"})
         return line
 
-    def evaluation(self, step: int, clock: Clock, metrics: dict[str, float], valid: bool) -> dict[str, Any]:
+    def log_evaluation(self, step: int, clock: Clock, metrics: dict[str, float], valid: bool) -> dict[str, Any]:
         """Log an evaluation. ``valid``: whether the model satisfied the recipe at this step."""
         line = {"step": step, "epoch": clock.epoch(step), "metrics": metrics, "valid": valid}
         self._write(line, {f"eval/{name}": value for name, value in metrics.items()})

@@ -79,7 +79,7 @@ def check_options(pipeline: Pipeline, given: dict[str, str], known: list[str]) -
 
 
 def answer_file(pipeline: Pipeline, given: dict[str, str], numbers: dict[str, int]) -> int:
-    """Write a line for each row of ``file=`` as it is answered; return how many could not be."""
+    """Write a line for each row of ``file=`` as it is answered; return the number of rows without an answer."""
     limits = Limits.of(numbers.get("max_rows"), numbers.get("max_gigabytes"), prefix="")
     rows = read_records(Path(given["file"]), limits)
     if "out" not in given:

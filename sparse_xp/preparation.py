@@ -21,7 +21,7 @@ from sparse_xp.models.loading import load_model, load_teacher_model
 from sparse_xp.models.source import resolve_checkpoint
 from sparse_xp.models.tokenizers import load_tokenizer
 from sparse_xp.modifiers.context import TeacherModel
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.tasks import Task
 from sparse_xp.tasks.features import make_features
@@ -57,7 +57,7 @@ class PreparedData:
 
 
 def prepare_data(config: Config, accelerator: Accelerator) -> PreparedData:
-    """Load the rows, fill in the task's labels, and tokenize. Prints warnings about the recipe and the data."""
+    """Load the rows, fill in the task's labels, and tokenize. Prints warnings about the data."""
     with accelerator.main_process_first():
         source = resolve_checkpoint(config.model, Path(config.data.cache) / "models")
     tokenizer = load_tokenizer(config.model.tokenizer or source, config.model.revision)
@@ -73,7 +73,7 @@ def prepare_data(config: Config, accelerator: Accelerator) -> PreparedData:
         eval_features = make_features(
             task, evaluation.rows, evaluation.fingerprint, tokenizer, config.data, train=False
         )
-    warnings = [*config.recipe.remarks, *train.warnings, *evaluation.warnings]
+    warnings = [*train.warnings, *evaluation.warnings]
     warnings += [*task.warnings(train_features, True), *task.warnings(eval_features, False)]
     for warning in warnings:
         say(warning)
@@ -85,11 +85,11 @@ def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, l
     model, new_weights = load_model(
         data.task,
         data.source,
-        config.model.revision,
-        config.model.dropout,
-        config.model.attn_implementation,
-        config.model.new_head,
-        removed_layers(data.source),
+        revision=config.model.revision,
+        dropout=config.model.dropout,
+        attn_implementation=config.model.attn_implementation,
+        new_head=config.model.new_head,
+        removed_layers=removed_layers(data.source),
     )
     if data.task.is_language_model and (heads := describe_new_heads(new_weights)):
         say(
@@ -120,7 +120,7 @@ def assemble(
         model=model,
         accelerator=accelerator,
         clock=clock,
-        recipe=ModifierList(config.modifiers(), clock),
+        modifier_list=ModifierList(config.modifiers(), clock),
         history=History(directory / "history.jsonl", config.log.every, accelerator, accelerator.is_main_process),
         eval_rows=data.evaluation.rows,
         num_train_rows=len(data.train.rows),

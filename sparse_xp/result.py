@@ -26,8 +26,8 @@ RESULT = "result.json"
 class Deployment:
     """The exported file: its metrics (per cent), its distance to PyTorch, its size plain and compressed.
 
-    ``nonzero_bytes``: of the elements of its weights that are not zero; None in results of earlier versions.
-    ``compression``: zstd at level 3; results of earlier versions do not name theirs, which was gzip.
+    ``nonzero_bytes``: bytes of nonzero weight elements; None in results of earlier versions. ``compression``: zstd at
+    level 3. Older results lack this field and used gzip.
     ``integers``: whether its matrices are of int8. ``openvino_max_abs_diff``: the distance of ``model.xml`` beside it,
     None if there is none. ``largest_pair``: the largest |w1| + |w2| of two int8 weights of one output; ``portable``:
     whether 255 times that stays within 16 bits, so that the file computes the same in every session on every CPU.

@@ -110,13 +110,16 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
 
     silence_libraries()
     set_seed(config.seed)
+    for remark in config.recipe.remarks:
+        say(remark)
     data = prepare_data(config, accelerator)
+    # ``config_hash`` stays that of the configuration as it was given: labels and measured precision follow from it.
     config = with_task(config, data)
     model, new_weights = load_student(config, data)
     with accelerator.main_process_first():
         # A latency target may leave the choice between int8 and fp32 to measurements. A resumed run keeps its choice.
-        began_with = made_integers(directory, config_hash)
-        config = with_chosen_precision(config, model, directory, Path(config.data.cache) / "latency", began_with)
+        quantized_before = interrupted_run_quantizes(directory, config_hash)
+        config = with_chosen_precision(config, model, directory, Path(config.data.cache) / "latency", quantized_before)
     this = assemble(config, directory, data, model, accelerator)
     this.teacher = load_teacher(config, this)
     start(this, config, config_hash, new_weights)
@@ -139,8 +142,8 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -
     from sparse_xp.training.state import TrainingWrapper
 
     accelerator = this.accelerator
-    this.recipe.attach(this)
-    groups = parameter_groups(this.model, this.recipe.parameters(this))
+    this.modifier_list.attach(this)
+    groups = parameter_groups(this.model, this.modifier_list.parameters(this))
     optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, fused=True)
     this.wrapper = TrainingWrapper(this.model, this.task)
     this.prepared_model, this.optimizer = accelerator.prepare(this.wrapper, optimizer)
@@ -165,10 +168,10 @@ def finish(this: Run, config: Config) -> None:
 
     if config.train.keep_best:
         checkpoint.load_best(this)
-    this.recipe.detach(this)
+    this.modifier_list.detach(this)
 
 
-def made_integers(directory: Path, config_hash: str) -> bool | None:
+def interrupted_run_quantizes(directory: Path, config_hash: str) -> bool | None:
     """Return whether the interrupted run in ``directory`` is quantized; None if there is no such run."""
     recipe_path = directory / "recipe.yaml"  # written after config.yaml
     if not os.path.lexists(recipe_path) or not is_run(directory) or stored_hash(directory) != config_hash:
@@ -181,7 +184,10 @@ def made_integers(directory: Path, config_hash: str) -> bool | None:
 
 
 def write_config(config: Config, directory: Path, config_hash: str) -> None:
-    """Write config.yaml, with every resolved value, and recipe.yaml, with the modifiers by name and class."""
+    """Write config.yaml, with every resolved value, and recipe.yaml, with the modifiers by name and class.
+
+    ``model/recipe.yaml`` is another file: the recipe in SparseML's format (``delivery.recipe_text``).
+    """
     directory.mkdir(parents=True, exist_ok=True)
     fields = {"config_hash": config_hash, **asdict(config)}
     fields["task"] = {"kind": type(config.task).__name__, **fields["task"]}

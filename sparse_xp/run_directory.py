@@ -50,8 +50,8 @@ def claim_run(directory: Path) -> None:
         )
     if there := foreign_files(directory):
         raise UserError(
-            f"{directory} has {', '.join(there)}, which no run of sparse_xp wrote and which stays as it is. Give this "
-            "run a directory of its own with hydra.run.dir=, or move what is there away."
+            f"{directory} has {', '.join(there)}, not written by a run of sparse_xp. Nothing there was changed. Give "
+            "this run a directory of its own with hydra.run.dir=, or move what is there away."
         )
     if read_marker(directory) is None:
         directory.mkdir(parents=True, exist_ok=True)
@@ -112,7 +112,7 @@ def has_begun(directory: Path) -> bool:
 def run_state(directory: Path, config_hash: str) -> str:
     """Return the state of a run: ``finished``, ``failed``, ``interrupted`` or ``to do``.
 
-    ``foreign_files``: the directory holds a run of another configuration, or files that no run wrote.
+    ``foreign``: the directory holds a run of another configuration, or files that no run wrote.
     """
     if has_begun(directory) and is_run(directory) and stored_hash(directory) == config_hash:
         if (directory / RESULT).exists():

@@ -21,7 +21,7 @@ def fits(value: object, hint: Any, bounded: bool = False) -> bool:
     An int is accepted for a float, and an object for a nested dataclass. A bool is no number.
 
     ``bounded``: also refuse numbers that are not finite, integers beyond 32 bits and strings that are not Unicode. A
-    result may hold them (the NaN of a ratio of nothing, the size of a large file, a path in another encoding).
+    result may hold them (the NaN of an undefined ratio, the size of a large file, a path in another encoding).
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (types.UnionType, Union):

@@ -76,9 +76,9 @@ class TinyModel(Model):
 class TeacherSource:
     """Where the teacher comes from, and how its logits are cached.
 
-    ``source``: ``none``: no teacher. ``dense``: the ``recipe=dense`` run of the same task; it is trained first unless
-    it is finished already. ``checkpoint``: the model at ``path``. ``self``: the checkpoint that the student starts
-    from, unpruned by this run. ``disable``: no teacher, and a SparseML recipe's distillation is ignored too.
+    ``source``: ``none``: no teacher. ``dense``: the ``recipe=dense`` run of the same task; it is trained first if it is
+    not finished. ``checkpoint``: the model at ``path``. ``self``: the checkpoint that the student starts from, unpruned
+    by this run. ``disable``: no teacher, and a SparseML recipe's distillation is ignored too.
     ``path``: for ``checkpoint``: a run directory, a model directory or a hub id.
     ``revision``: the branch, tag or commit of a ``path`` on the hub.
     ``model``, ``seed``: for ``dense``: the model and the seed of that run. None: those of the student.
@@ -230,7 +230,7 @@ class Export:
     ``batch``, ``sequence``: fix the number of rows, and of tokens, of an input. None: any number.
     ``openvino``: also write ``model.xml`` and ``model.bin``, OpenVINO's own format.
     ``target_cpu``: the kind of CPU that the file is for; ``python -m sparse_xp.cpu`` lists them. None: the kind of this
-    CPU. It decides which warnings about int8 are printed; speed is not measured on a CPU of another kind.
+    CPU. It decides which warnings about int8 are printed; if it is not the kind of this CPU, latency is not measured.
     """
 
     max_abs_diff: float = 1e-3

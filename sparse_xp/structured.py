@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def load(directory: str | Path) -> PreTrainedModel:
-    """Return the saved model of ``directory`` in eval mode, whatever was removed from it.
+    """Return the saved model of ``directory`` in eval mode, also if structured pruning made it smaller.
 
     Stock ``from_pretrained`` loads models of full shape only. Raises UserError for a directory without a model, or
     with a damaged one.

@@ -44,7 +44,7 @@ def leaves_precision_open(latency: str) -> bool:
 
 
 def start_note(config: Config, directory: Path) -> str | None:
-    """Return what 8 bits gain on the target CPU, for a run that quantizes; None if there is nothing to advise.
+    """Return a note on the speedup of 8 bits on the target CPU, for a run that quantizes; None without advice.
 
     Raises UserError if the target CPU is of another kind and the run would have to measure its speed here. It does not
     measure again if ``directory`` has tables already.
@@ -74,7 +74,7 @@ def with_chosen_precision(
     ``directory``: of the run, which keeps its latency tables; ``cache``: of tables. ``quantized_before``: whether the
     run, if it is resumed, began with int8; None if it begins now. A resumed run keeps its precision on any CPU.
     """
-    # torch is imported late: __main__ imports this module before it knows that there is a run
+    # torch is imported late: __main__ imports this module for commands without a run too
     from sparse_xp.functional.factored_embeddings import find_factored
     from sparse_xp.functional.structured.blocks import sizes_of
     from sparse_xp.functional.structured.config import full_shape, removed_layer_numbers

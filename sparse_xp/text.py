@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def rows_used(used: int, total: int, some_only: bool = False) -> str:
-    """Return ``3,000 of 11,877``, or ``11,877`` if all rows are used (nothing then with ``some_only``)."""
+    """Return ``3,000 of 11,877``, or ``11,877`` if all rows are used (an empty string with ``some_only``)."""
     if used < total:
         return f"{used:,} of {total:,}"
     return "" if some_only else f"{total:,}"

@@ -52,7 +52,7 @@ def without_export() -> Iterator[None]:
 
     with (
         mock.patch("sparse_xp.delivery.export", skip),
-        mock.patch("sparse_xp.deployment.bundle.complete", return_value=None),
+        mock.patch("sparse_xp.deployment.bundle.write_card_and_recipe", return_value=None),
     ):
         yield
 

@@ -50,6 +50,7 @@ def test_every_default_of_the_command_is_a_group():
     told = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
     groups = {key for each in told if isinstance(each, dict) for key in each if not key.startswith("override ")}
     assert groups == set(GROUPS)
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(GROUPS)
     assert set(GROUPS) - {"schedule"} < set(KEYS)  # schedule fills in keys of the recipe
 
 

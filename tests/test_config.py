@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from sparse_xp.argv_checks import GROUPS
 from sparse_xp.compose import to_object
-from sparse_xp.config import Config, RecipeSettings, Teacher, result_hash, run_name
+from sparse_xp.config import Config, RecipeSettings, Teacher, affects_result, result_hash, run_name
 from sparse_xp.modifiers import (
     ConstantPruning,
     Distillation,
@@ -27,7 +27,7 @@ from sparse_xp.modifiers import (
 )
 from sparse_xp.places import CONF
 from sparse_xp.recipe.file import resolve
-from sparse_xp.settings import Log, Model, TinyModel, Train
+from sparse_xp.settings import Data, Export, Log, Model, TinyModel, Train
 from sparse_xp.sweep.grid import expand_grid, to_override
 from sparse_xp.sweep.published import check_published, read_published
 from sparse_xp.sweep.search import parse_space
@@ -431,6 +431,23 @@ def test_result_hash_ignores_the_log_and_the_place_of_the_cache():
     )
     assert plain != told
     assert result_hash(plain) == result_hash(told)
+
+
+def test_every_limit_is_left_out_of_the_result():
+    for group in (Data, Export):
+        limits = {f"{group.__name__.lower()}.{field.name}" for field in fields(group) if field.name.startswith("max_")}
+        assert limits
+        assert not any(map(affects_result, limits))
+
+
+@pytest.mark.parametrize("key", ["log", "log.every", "data.cache", "export.target_cpu"])
+def test_keys_below_a_group_are_left_out_with_it(key):
+    assert not affects_result(key)
+
+
+@pytest.mark.parametrize("key", ["zoo", "logs", "data", "data.root", "export", "export.opset"])
+def test_other_keys_affect_the_result(key):
+    assert affects_result(key)
 
 
 def test_result_hash_sees_every_other_value():

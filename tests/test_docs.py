@@ -1,10 +1,16 @@
-"""Every command that README, CONTRIBUTING and the headers of recipes, sweeps and tasks show composes."""
+"""Every command that README, CONTRIBUTING and the headers of recipes, sweeps and tasks show composes; Python imports."""
 
 from __future__ import annotations
 
+import ast
+import re
+
+import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 from sparse_xp.places import CONF
+from sparse_xp.synthetic.model import build_checkpoint, vocabulary
 from tests.runs import configure
 from tests.shown_commands import commands, points
 
@@ -20,6 +26,13 @@ SHOWN = [
     for words in dict.fromkeys(commands(path.read_text(encoding="utf-8")))
     # Their directory is the reader's own, or sweeps/; test_config.py composes from such directories.
     if "--config-dir" not in words and "hydra.searchpath" not in words
+]
+
+PYTHON = [
+    pytest.param(block, id=f"{path.name}-{number}")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if path.exists()
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", path.read_text(encoding="utf-8"), re.M | re.S))
 ]
 
 
@@ -53,3 +66,21 @@ def test_every_sweep_shows_its_command():
     for path in sorted((ROOT / "sweeps").glob("*.yaml")):
         shown = commands(path.read_text(encoding="utf-8"))
         assert f"--multirun --config-dir sweeps --config-name {path.stem}" in shown, path
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_shown_python_imports_what_exists(block):
+    tree = ast.parse(block)
+    tree.body = [statement for statement in tree.body if isinstance(statement, ast.Import | ast.ImportFrom)]
+    exec(compile(tree, "docs", "exec"), {})  # noqa: S102
+
+
+def test_the_python_of_sweeps_prunes_a_checkpoint(tmp_path, monkeypatch):
+    (block,) = (param.values[0] for param in PYTHON if param.id == "sweeps.md-0")
+    build_checkpoint(tmp_path / "dense", vocabulary(["good film"]))
+    monkeypatch.setenv("MINILM", str(tmp_path / "dense"))
+    monkeypatch.setenv("MINILM80", str(tmp_path / "pruned"))
+    exec(block, {})  # noqa: S102
+    weights = load_file(tmp_path / "pruned" / "model.safetensors")
+    matrix = next(value for name, value in weights.items() if name.endswith("layer.0.intermediate.dense.weight"))
+    assert np.mean(matrix == 0) == pytest.approx(0.8, abs=1e-3)

@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
 COMPOSE = ["-m", "sparse_xp", "--cfg", "job", "profile=embedded", "recipe=gradual80"]
-WHERE = "import sparse_xp.config as config; print(config.__file__, config.CONF)"
+WHERE = "import sparse_xp.places as places; print(places.__file__, places.CONF)"
 
 
 def run(*command: str | Path, **options: object) -> str:

@@ -41,7 +41,7 @@ real = sparse_xp.training.loop.train
 
 def train(run):
     real(run)
-    [pruner] = [m for name, m in run.recipe.modifiers.items() if name == "sparsity"]
+    [pruner] = [m for name, m in run.modifier_list.modifiers.items() if name == "sparsity"]
     state = {"masks": pruner.masks, "weights": {n: p.detach() for n, p in run.model.named_parameters()}}
     state["steps"] = run.progress.step
     torch.save(state, Path(place) / f"rank{run.accelerator.process_index}.pt")
@@ -66,7 +66,7 @@ STRUCTURED = (
     "recipe.modifiers.embeddings.final_sparsity=0.5",
 )
 KEPT = """
-    [words] = [m for m in run.recipe.modifiers.values() if type(m).__name__ == "EmbeddingPruning"]
+    [words] = [m for m in run.modifier_list.modifiers.values() if type(m).__name__ == "EmbeddingPruning"]
     state["masks"] = {f"{name}.{kind}": each for name, pair in pruner.kept.items() for kind, each in enumerate(pair)}
     state["masks"]["embeddings"] = words.kept
     state["steps"] = run.progress.step

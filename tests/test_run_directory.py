@@ -45,7 +45,7 @@ def test_a_file_of_the_users_where_a_run_would_write_is_refused(tmp_path, name):
         (place / name / "chapter.txt").write_text("mine")
     before = contents(tmp_path)
     for given in (place, Path(f"{place}/"), Path(os.path.relpath(place))):
-        with pytest.raises(UserError, match=f"has {name}, which no run of sparse_xp wrote.* hydra.run.dir="):
+        with pytest.raises(UserError, match=f"has {name}, not written by a run of sparse_xp.* hydra.run.dir="):
             claim_run(given)
     write_error(place, "trace", "command")
     clear_if_claimed(place)

@@ -17,7 +17,7 @@ from sparse_xp.result import Result
 from sparse_xp.run import run
 from tests.runs import HANGS, configure
 
-# Two processes take as long as twenty other tests; tests/test_data.py has what each of them is given.
+# Two processes take as long as twenty other tests; tests/data/test_batches.py checks the batches of each.
 pytestmark = pytest.mark.slow
 
 WORDS = (

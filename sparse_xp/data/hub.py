@@ -15,7 +15,7 @@ from sparse_xp.files.model_directory import CHECKPOINT_ADVICE
 from sparse_xp.files.reading import explain_library_errors, explain_read_errors
 
 TIMEOUT_SECONDS = 5.0
-#: NAME or OWNER/NAME. What starts with a dot or a slash, or has a comma, an equals sign or more slashes, is a path.
+#: NAME or OWNER/NAME. Anything with a leading dot or slash, a comma, an equals sign or more slashes is a path.
 HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 

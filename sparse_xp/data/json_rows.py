@@ -11,7 +11,7 @@ from typing import Any
 from sparse_xp.data.text_files import Record
 from sparse_xp.errors import UserError, first_line
 
-#: lists and objects within each other in a value; Arrow's and datasets' own limits are not far above
+#: nesting depth of lists and objects in a value; the limits of Arrow and datasets are not much higher
 MAX_DEPTH = 30
 
 

@@ -128,7 +128,7 @@ def _unpacked_size(path: Path, chunks: list[Chunk], meter: Meter) -> int | None:
         return size
     try:
         numbered = pyarrow.parquet.ParquetFile(path, read_dictionary=names)
-        for group in range(numbered.num_row_groups):  # each has dictionaries of its own
+        for group in range(numbered.num_row_groups):  # each row group has its own dictionaries
             for batch in numbered.iter_batches(NUMBERED, row_groups=[group], columns=names):
                 size += sum(map(_length_of_texts, batch.columns))
                 meter.foresee(path, 0, size)

@@ -1,6 +1,6 @@
 """What ``python -m sparse_xp.benchmark`` prints and writes: a table, ``benchmark.json`` and a chart.
 
-``report.table`` reads ``benchmark.json`` again, for the latency columns of a sweep.
+``report.rows`` reads ``benchmark.json`` again, for the latency columns of a sweep.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_output(out: Path) -> list[Path]:
 
 
 def draw_conclusions(options: BenchmarkOptions, measurements: list[Measurement], stats: GraphStats) -> list[str]:
-    """Return a sentence for each engine, and what would be faster if one gains nothing."""
+    """Return a sentence for each engine, and advice on a faster alternative if one gains nothing."""
     sentences = [describe_ratios(engine, measurements, stats, options.against) for engine in options.engines]
     return sentences + [REMEDY] * any("gains nothing from" in sentence for sentence in sentences)
 

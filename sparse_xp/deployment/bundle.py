@@ -1,7 +1,8 @@
 """The files beside ``model.onnx``: ``task.json``, ``deployment.json``, ``model_card.md`` and ``recipe.yaml``.
 
-``samples.py`` writes the samples, ``files.directories.whole_directory`` the checksums of all. Predicting and verifying
-read these files again, without torch and transformers; what is read is checked, as a folder may come from anybody.
+``samples.py`` writes the samples, ``files.directories.atomic_directory`` the checksums of all files. Predicting and
+verifying read these files again, without torch and transformers. Everything that is read is validated: folders are
+untrusted.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def _read_size(path: Path, name: str) -> int:
         return int(value)
 
 
-def complete(directory: Path, card: str, recipe: Path | None) -> None:
+def write_card_and_recipe(directory: Path, card: str, recipe: Path | None) -> None:
     """Add the files that need the measured result: ``model_card.md``, and ``recipe.yaml`` if a run has one."""
     write_text(directory / "model_card.md", card)
     if recipe and recipe.is_file():

@@ -46,8 +46,8 @@ def open_session(
     """Return a session on ``threads`` cores of the CPU, None for all of them.
 
     ``exact=False``: use the engine's default kernels, to measure what exactness costs. ``optimized=False``: compute the
-    graph node by node, to find out what an optimization changes. ``way_out``: the end of the message of a UserError,
-    which is raised for a file that is no graph or has external data.
+    graph node by node, to find out what an optimization changes. Raises UserError, whose message ends with ``way_out``,
+    for a file that is not a graph or has external data.
     """
     import onnxruntime
 

@@ -7,6 +7,7 @@ add the model card, which needs the whole result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +44,11 @@ def export(context: EvalContext, directory: Path, settings: Export, expected: di
     def forward(batch: Batch) -> Batch:
         return infer(session, batch)
 
-    # The gate: first the logits, then the metrics.
     integers, shape = any(quantized_modules(context.model)), fixed_shape(session)
-    distances = {"exported": measure_distance(context, forward)}
+    forwards = {"exported": forward}
     if settings.openvino:
-        distances["OpenVINO"] = measure_distance(context, openvino_forward(directory / "model.xml", shape))
-    check_distances(path, context, distances, settings, integers)
-    metrics = context.task.score(context.eval_rows, context.eval_features, predict(context, forward))
-    check_metrics(context, metrics, expected, distances["exported"].rms, settings, integers)
+        forwards["OpenVINO"] = openvino_forward(directory / "model.xml", shape)
+    distances, metrics = compare_with_model(context, path, forwards, settings, expected)
 
     stats = inspect_graph(path)
     farthest = Distance(max(d.highest for d in distances.values()), max(d.rms for d in distances.values()))
@@ -69,6 +67,27 @@ def export(context: EvalContext, directory: Path, settings: Export, expected: di
         largest_pair=stats.largest_pair,
         portable=stats.portable,
     )
+
+
+def compare_with_model(
+    context: EvalContext,
+    path: Path,
+    forwards: dict[str, Callable[[Batch], Batch]],
+    settings: Export,
+    expected: dict[str, float],
+) -> tuple[dict[str, Distance], dict[str, float]]:
+    """Return the distances of each engine's logits from PyTorch's, and the metrics of the ONNX file.
+
+    This is the gate. It raises UserError past the limits of ``settings``: for the logits first, because the metrics
+    need the whole evaluation set.
+    ``forwards``: what computes the file, by engine; ``exported`` computes the ONNX file.
+    """
+    integers = any(quantized_modules(context.model))
+    distances = {engine: measure_distance(context, forward) for engine, forward in forwards.items()}
+    check_distances(path, context, distances, settings, integers)
+    metrics = context.task.score(context.eval_rows, context.eval_features, predict(context, forwards["exported"]))
+    check_metrics(context, metrics, expected, distances["exported"].rms, settings, integers)
+    return distances, metrics
 
 
 def compressed_size(path: Path) -> int:

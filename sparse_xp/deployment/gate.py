@@ -1,7 +1,7 @@
 """The gate of the export: refuse a file whose logits or metrics differ from the model's by more than allowed.
 
-The limits are those of ``settings.Export``. A message says what differs, who is at fault, and how to take the file all
-the same.
+The limits are those of ``settings.Export``. A message says what differs, the likely cause, and how to accept the file
+anyway.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def check_metrics(
     limit: float = getattr(settings, key)
     for name, value in metrics.items():
         if name.endswith("_threshold"):
-            continue  # not a score but the point of the best score, which a tie may move
+            continue  # a threshold, not a score; ties may move it
         difference = abs(value - expected[name]) / max(1.0, abs(value) / 100)  # a perplexity may be in the thousands
         count = context.task.answer_count(name, context.eval_rows, context.eval_features)
         flips = 0.0 if count is None else flips_by_rounding(count, rms)
@@ -95,7 +95,7 @@ def check_metrics(
 
 
 def flips_by_rounding(count: int, rms: float) -> float:
-    """Return how many answers of ``count`` rounding may change in a metric's favour, or against it.
+    """Return the number of answers (of ``count``) by which rounding may raise or lower a metric.
 
     An answer flips where its margin is smaller than the difference between the two models' logits. Margins are spread
     as logits are, and differences are ``rms`` of that spread, so that at most about ``rms`` of the answers flip. They

@@ -41,7 +41,7 @@ class GraphStats:
 
 
 def inspect_graph(path: Path) -> GraphStats:
-    """Return the statistics of a graph. Raises UserError for a file that is no graph."""
+    """Return the statistics of a graph. Raises UserError for a file that is not a graph."""
     import onnx
 
     graph = load_onnx(path).graph
@@ -59,7 +59,7 @@ def inspect_graph(path: Path) -> GraphStats:
 
 
 def load_onnx(path: Path) -> ModelProto:
-    """Return the whole file. Raises UserError for one that is no graph or has external data."""
+    """Return the whole file. Raises UserError if it is not a graph or has external data."""
     import onnx
 
     check_self_contained(path)

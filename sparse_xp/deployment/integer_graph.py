@@ -168,8 +168,8 @@ def translations(opset: int) -> dict[Callable[..., object], Callable[..., object
 
     op: Any = getattr(onnxscript, f"opset{opset}")
 
-    # PyTorch reads the annotations of these functions: under `object` it accepts tensors of every type. What they take
-    # and return are values of the graph that it builds.
+    # PyTorch reads the annotations of these functions: under `object` it accepts tensors of every type. Their arguments
+    # and results are values of the graph that it builds.
     def to_requantize(values: object, scale: object, zero_point: object) -> object:
         return op.DequantizeLinear(op.QuantizeLinear(values, scale, zero_point), scale, zero_point)
 

@@ -71,7 +71,8 @@ class GraphBuilder:
         from onnx import TensorProto, helper
 
         has_ids = self.nodes[0].op_type == "Gather"
-        # Dynamic, as in an exported file: for a fixed shape onnxruntime chooses other kernels, and none of integers.
+        # Dynamic, as in an exported file: for a fixed shape onnxruntime chooses other kernels, none of them for
+        # integers.
         batch: list[str | int | None] = ["rows", "tokens"]
         wide = [*batch, self.hidden]
         entry = (

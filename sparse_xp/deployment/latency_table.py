@@ -1,8 +1,8 @@
 """Latency tables: milliseconds of a layer by its numbers of heads and neurons, on one engine and CPU.
 
-``latency_measurement`` makes them, ``latency_cache`` keeps them and finds those of a run, and
-``modifiers.structured_pruning`` and ``target_cpu`` remove heads and neurons until the sum of these times is reached.
-This module imports no torch: ``StructuredPruning`` checks ``sparsity.latency`` with it while a configuration is
+``latency_measurement`` measures them, ``latency_cache`` stores them and finds those of a run.
+``modifiers.structured.pruning`` and ``target_cpu`` remove heads and neurons until the sum of these times reaches the
+target. This module imports no torch: ``StructuredPruning`` checks ``sparsity.latency`` with it while a configuration is
 composed.
 """
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
 
-#: rows are answered in pools of one batch, two, four and so on, up to so many; a pool is sorted by length
+#: rows are answered in pools of 1, 2, 4, ... batches, at most this many; a pool is sorted by length
 POOL_BATCHES = 50
 
 
@@ -156,8 +156,8 @@ class Pipeline:
             log.warning("%d of %d rows were cut to %d tokens", truncated, len(rows), self.max_length)
 
     def encode(self, row: Row) -> EncodedRow:
-        """Return the tokens of a row. Raises UserError for a text that is missing, or that is none."""
-        if isinstance(row, UserError):  # a line of a file that is no row
+        """Return the tokens of a row. Raises UserError for a missing text, or a value that is not text."""
+        if isinstance(row, UserError):  # a line of a file that could not be read as a row
             raise row
         if not isinstance(row, Mapping):
             raise UserError(f"{brief(row)} is no row: expected an object with {self.expected_texts}.")
@@ -168,7 +168,7 @@ class Pipeline:
             return self.task.encode_row(texts, self.tokenizer, self.max_length)
 
     def find_text(self, row: Row, names: tuple[str, ...]) -> NamedText:
-        """Return the text that the row has under one of these names. Raises UserError if there is none."""
+        """Return the row's text under one of these names. Raises UserError if it has none of them."""
         for name in names:
             if row.get(name) is not None:
                 return NamedText(name, row[name])

@@ -1,7 +1,7 @@
-"""``samples/``: a few inputs of the exported file and the logits it computed from them where it was made.
+"""``samples/``: a few inputs of the exported file and the logits that it computed from them on the exporting machine.
 
 ``export`` writes them. ``verify`` and ``Pipeline(verify=True)`` compute them again with ``check_samples``, to find out
-whether another machine, or another version of an engine, gives the same logits. Needs no torch, but for writing.
+whether another machine, or another version of an engine, gives the same logits. Only writing needs torch.
 """
 
 from __future__ import annotations

@@ -80,7 +80,7 @@ def measure_all(options: BenchmarkOptions, reference: Path) -> list[Measurement]
     shapes = list(product(options.batches, options.lengths))
     for batch, length in track(shapes, "shapes", console=progress, disable=not progress.is_terminal, transient=True):
         arrays = make_batch(batch, length, vocabulary)
-        # Once with library errors explained: whatever is wrong with a file shows in its first call.
+        # One call of each with library errors explained: a faulty file fails in its first call.
         for pair in calls.values():
             for file, call in zip((path, reference), pair, strict=True):
                 with library_errors(file):
@@ -104,7 +104,7 @@ def take_turns(
 ) -> dict[EngineKey, list[Seconds]]:
     """Return the seconds a call of the file and of the reference in each round, by engine.
 
-    A turn is as many calls as take ``TURN_SECONDS`` or longer, the same number for both. The reference goes first in
+    A turn is the number of calls that take at least ``TURN_SECONDS``, the same for both. The reference runs first in
     every other round.
 
     ``pairs``: the calls of the file and of the reference.

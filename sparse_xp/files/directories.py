@@ -65,7 +65,7 @@ def _flush(directory: Path) -> None:
 
 
 def _replace(path: Path, draft: Path, old: Path, kind: str) -> None:
-    """Rename ``draft`` to ``path``. What is there is removed, by way of ``old``, or moved aside if it was edited."""
+    """Rename ``draft`` to ``path``. An existing directory is removed (by way of ``old``), or moved aside if edited."""
     edited = kind in EDITABLE_KINDS and path.exists() and not is_empty(path) and bool(find_damage(path))
     aside = free_name(path, "changed") if edited else old
     # rename() does not replace a directory with files in it, so the old one is renamed first. A process that is killed

@@ -1,7 +1,7 @@
 """Decide what sparse_xp may replace or remove: only what it wrote itself.
 
-A directory of ours has a marker, ``{"sparse_xp": KIND}``, and a list of checksums. A file beside those that the list
-names is somebody else's, and protects the directory."""
+A directory of ours has a marker, ``{"sparse_xp": KIND}``, and a list of checksums. An unlisted file belongs to the
+user; the directory is then never replaced."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from sparse_xp.files.writing import DRAFT, write_text
 def check_replaceable(path: Path, ours: Callable[[Path], bool], way_out: str) -> Path:
     """Return the file or directory behind ``path`` if sparse_xp may write or replace it.
 
-    It may if nothing is there, or if ``ours`` proves that sparse_xp wrote it. Everything that sparse_xp replaces or
-    removes goes through this function or ``is_own``. Raises UserError, with the advice ``way_out``, otherwise.
+    It may if ``path`` does not exist, or if ``ours`` proves that sparse_xp wrote it. Call this function or ``is_own``
+    before anything is replaced or removed. Raises UserError, with the advice ``way_out``, otherwise.
     """
     real = Path(os.path.realpath(path))
     if os.path.lexists(real) and not ours(real):
@@ -66,7 +66,7 @@ def empty_or_own(kind: str) -> Callable[[Path], bool]:
 
 
 def never_replace(path: Path) -> bool:
-    """Return False, as a predicate for ``check_replaceable``: whatever exists is kept."""
+    """Return False, as a predicate for ``check_replaceable``: an existing file is never replaced."""
     return False
 
 

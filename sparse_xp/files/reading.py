@@ -93,6 +93,6 @@ def check_file(path: Path) -> None:
             return
         if path.is_dir():
             raise UserError(f"{path} is a directory, and should be a file. Name one in it.")
-        if path.exists():  # a pipe, say, which nothing may ever be written into
+        if path.exists():  # for example a pipe: reading could block for ever
             raise UserError(f"{path} is no file on a disk. Write its contents into one.")
         raise UserError(f"No file {path}.{did_you_mean(path.name, sibling_names(path))}")

@@ -73,7 +73,7 @@ _LAYERS = "|".join(re.escape(row.layers) for row in ARCHITECTURES)
 IN_LAYER = re.compile(rf"(?:^|\.)(?:{_LAYERS})\.(?P<number>\d+)\.")
 #: matches the name of an encoder layer itself: bert.encoder.layer.3, transformer.layer.3
 LAYER = re.compile(rf"(?:^|\.)(?:{_LAYERS})\.(?P<number>\d+)$")
-#: ``IN_LAYER`` for encoders that the table does not know, too
+#: like ``IN_LAYER``, also for encoders that are not in the table
 IN_ANY_LAYER = re.compile(r"(?:^|\.)layers?\.(?P<number>\d+)\.")
 
 

@@ -75,7 +75,7 @@ class LazyLinear(nn.Linear):
 
 
 def vocabulary_projection(model: PreTrainedModel) -> nn.Linear | None:
-    """Return the Linear from hidden states to the vocabulary, or None if there is no plain one."""
+    """Return the Linear from hidden states to the vocabulary, or None if it is not a plain ``nn.Linear``."""
     module = model.get_output_embeddings()
     return module if type(module) is nn.Linear else None
 
@@ -109,7 +109,7 @@ LossAndGrad = Callable[[slice, Tensor], tuple[Tensor, Tensor]]
 
 
 class _ChunkedLossContext(Protocol):
-    """What PyTorch hands from the forward to the backward pass."""
+    """The autograd context, which PyTorch passes from forward to backward."""
 
     needs_input_grad: tuple[bool, ...]
     #: our own: ``needs_input_grad`` of the forward pass

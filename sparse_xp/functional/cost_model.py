@@ -28,7 +28,7 @@ class LayerShape:
 class Costs:
     """``heads[h]``: cost of an attention block with h heads; ``neurons[n]``: of a feed-forward block with n neurons.
 
-    ``rest``: the fixed cost, whatever the layers have. Both lists are monotone and begin with 0: a layer without heads
+    ``rest``: the fixed cost, independent of the layers. Both lists are monotone and begin with 0: a layer without heads
     and neurons costs nothing, because it is removed.
     """
 
@@ -100,7 +100,7 @@ def check_budget(costs: Costs, sizes: Sequence[Size], budget: float, multiple: i
 def uniform_sizes(costs: Costs, sizes: Sequence[Size], budget: float, multiple: int) -> list[Size]:
     """Return the largest sizes within ``budget`` that keep the same share of heads and of neurons in every layer.
 
-    The number of heads is small, so rounding it wastes budget; the rest of the budget goes into neurons.
+    The number of heads is small, so rounding it leaves budget unused; neurons are added for the remainder.
     Raises ValueError for a budget below the minimum sizes.
     """
     check_budget(costs, sizes, budget, multiple)

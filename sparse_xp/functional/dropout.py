@@ -37,7 +37,7 @@ def keep_mask(shape: torch.Size, p: float) -> tuple[Tensor, float]:
 
 
 class _DropContext(Protocol):
-    """What PyTorch hands from the forward to the backward pass; ``scale`` is our own."""
+    """The autograd context, which PyTorch passes from forward to backward; ``scale`` is our own attribute."""
 
     scale: float
 

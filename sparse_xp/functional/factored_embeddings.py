@@ -101,18 +101,18 @@ def factor_embeddings(model: PreTrainedModel) -> FactoredEmbedding:
 
 
 def zero_dimensions(factored: FactoredEmbedding, kept: Tensor) -> None:
-    """Zero the columns of both factors that ``kept`` [dimensions], bool, does not keep."""
+    """Zero the columns of both factors where ``kept`` (bool, [dimensions]) is False."""
     for module in factored.factors:
         module.weight.data.mul_(kept)
 
 
 def count_nonzero_dimensions(factored: FactoredEmbedding, kept: Tensor) -> int:
-    """Return how many weights of both factors differ from zero in columns that ``kept`` does not keep."""
+    """Return the number of nonzero weights of both factors in columns where ``kept`` is False."""
     return sum(int(module.weight.detach()[:, ~kept].count_nonzero()) for module in factored.factors)
 
 
 def select_dimensions(model: PreTrainedModel, kept: Tensor) -> None:
-    """Cut the columns that are not ``kept`` out of both factors, and record it in the configuration.
+    """Remove the columns where ``kept`` is False from both factors, and record it in the configuration.
 
     The parameters stay the same objects, and lose their gradients.
     """

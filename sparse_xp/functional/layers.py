@@ -1,8 +1,8 @@
 """Switching encoder layers off and removing them.
 
-A layer that shall be missing for a whole run is replaced by a ``Bypass``. A layer that may be switched off during a run
-gets a ``LayerGate``, which also tells by its gradient what the layer is worth. At the end ``remove_bypassed`` makes the
-model one of fewer layers.
+A layer that is absent for a whole run is replaced by a ``Bypass``. A layer that may be switched off during a run gets a
+``LayerGate``, whose gradient gives the layer's score. At the end ``remove_bypassed`` makes the model one of fewer
+layers.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class LayerGate:
         self.value = torch.full((), float(is_open), device=self.value.device, requires_grad=self.tracks_gradient)
 
     def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        """Return the gated output of the layer; None leaves it as it is (a forward hook of PyTorch)."""
+        """Return the gated output of the layer; None leaves it unchanged (a forward hook of PyTorch)."""
         if not torch.is_grad_enabled():
             return None if self.is_open else inputs[0]
         if self.is_open and not self.tracks_gradient:

@@ -19,10 +19,10 @@ def magnitude_scores(weight: Tensor) -> Tensor:
 def mask_from_scores(scores: Tensor, sparsity: float, pattern: Pattern) -> Tensor:
     """Return a bool mask that prunes the ``round(n * sparsity)`` lowest of n scores, or of n blocks; True keeps.
 
-    Python's ``round`` is meant: halves go to the even count, as in SparseML. The score of a block is the mean of its
+    ``round`` is Python's: halves round to the even count, as in SparseML. The score of a block is the mean of its
     elements; ``block4`` makes the remainder of a row one shorter block. Of equal scores the first flat indices are
-    kept, without random numbers. SparseML does the same, unless the threshold is the lowest score of all: it then
-    draws with ``random.Random(42)``.
+    kept, without random numbers. SparseML does the same, with one exception: if the threshold is the lowest score of
+    all, it draws with ``random.Random(42)``.
 
     N:M ignores the level: for any ``sparsity`` above 0, every run of M inputs keeps its N highest scores, of equal
     scores the *last* ones, again as in SparseML.

@@ -9,10 +9,10 @@ from sparse_xp.text import abbreviate_counts
 
 @dataclass
 class Removed:
-    """What structured pruning removed from a model, and what is left of it.
+    """The parts of a model that structured pruning removed, and the remaining sizes.
 
-    ``share``: the removed fraction of the weights of the encoder's matrices. ``heads``, ``neurons``: how many each
-    remaining layer has. ``layers``: the layers removed as a whole, by their numbers in the full model, from 0.
+    ``share``: the removed fraction of the weights of the encoder's matrices. ``heads``, ``neurons``: their number in
+    each remaining layer. ``layers``: the layers removed as a whole, by their numbers in the full model, from 0.
     ``embeddings``: the remaining dimensions of factored word embeddings, None if they are one table.
     """
 
@@ -36,8 +36,8 @@ class Sparsity:
     """Fractions of exact zeros among the weights that a model still has.
 
     ``prunable``: of the weights that the recipe may prune. ``encoder``: of all encoder layers. ``model``: of the whole
-    model. ``layers``: of each prunable matrix, by its name. ``removed``: the weights that structured pruning took out
-    and that count in none of these; None if it took none.
+    model. ``layers``: of each prunable matrix, by its name. ``removed``: the weights that structured pruning removed,
+    which these fractions do not count; None if it removed none.
     """
 
     prunable: float

@@ -8,13 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class QuantConfig:
     """Bits and granularity of quantization, the same for all modules of a model.
 
-    ``per_channel``: one scale for each output row of a matrix instead of one for all. ``dynamic``: the range of an
-    activation is that of its own batch, in training as in the engine. ``reduce_range``: matrices that are multiplied
-    use at most 7 bits, -63 to 63 (see ``saturation``); tables that are looked up keep ``weight_bits``.
+    ``per_channel``: one scale for each output row of a matrix instead of one for all. ``dynamic``: activation ranges
+    are computed per batch, in training and in the engine. ``reduce_range``: matrices that are multiplied use at most 7
+    bits, -63 to 63 (see ``saturation``); tables that are looked up keep ``weight_bits``.
     """
 
     weight_bits: int = 8

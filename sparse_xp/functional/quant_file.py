@@ -1,4 +1,4 @@
-"""``quantization.json``: scales and ranges beside a saved floating-point model, from which it is quantized again.
+"""``quantization.json``: scales and ranges from which a saved floating-point model is quantized again.
 
 The file is an object of ``settings`` (fields of ``QuantConfig``) and ``modules``: by name the ``kind`` (linear or
 embedding), the ``scale`` (a number, or one for each output row), and ``inputs`` and ``outputs``: [low, high] of an

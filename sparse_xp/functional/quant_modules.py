@@ -70,13 +70,11 @@ class QuantState:
             return self.scale.to(weight.device)
         return weight_scale(weight, self.bits, self.per_channel)
 
-    def freeze(self, weight: Tensor) -> None:
-        """Fix the scale at the one that fits ``weight`` now, and the ranges of all modules of the model."""
-        self.scale = self.scale_of(weight)
-        self.mode.observing = False
-
     def round_weight(self, weight: Tensor, scaled_by: Tensor | None = None) -> Tensor:
-        """Fake-quantize ``weight`` by the scale of ``scaled_by`` (rows of a table: by that of the table)."""
+        """Fake-quantize ``weight``.
+
+        ``scaled_by``: the tensor whose scale is used, ``weight`` by default; for rows of a table, the whole table.
+        """
         return fake_quantize_weight(weight, self.scale_of(weight if scaled_by is None else scaled_by), self.bits)
 
     def round_inputs(self, values: Tensor, training: bool) -> Tensor:
@@ -159,6 +157,7 @@ def prepare(
     model: nn.Module,
     config: QuantConfig,
     mode: QuantMode,
+    *,
     submodules: list[str] | None = None,
     exclude: list[str] | None = None,
     embeddings: bool = True,
@@ -215,6 +214,8 @@ def quantized_modules(model: nn.Module) -> Iterator[tuple[str, QuantModule]]:
 
 
 def freeze(modules: dict[str, QuantModule]) -> None:
-    """Freeze the ranges and scales of all ``modules``."""
+    """Freeze the scales of all ``modules`` of a model at those that fit their weights now, and the observed ranges."""
     for module in modules.values():
-        module.quant.freeze(module.weight)
+        module.quant.scale = module.quant.scale_of(module.weight)
+    if modules:  # all share one mode
+        next(iter(modules.values())).quant.mode.observing = False

@@ -36,7 +36,7 @@ def scheduled_sparsity(inter_func: str, init: float, final: float, x: float) -> 
 def update_due(now: float, last: float, start: float, end: float, every: float) -> bool:
     """Return whether the step at ``now`` updates masks, given the ``last`` update (below 0: none yet).
 
-    The first update is at ``start``, the last at ``end``; between them there is one ``every`` so often, up to rounding.
+    The first update is at ``start``, the last at ``end``; between them there is one per ``every``, up to rounding.
     """
     if now < start or last >= end:
         return False

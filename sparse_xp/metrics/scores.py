@@ -20,8 +20,8 @@ ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 def normalize_answer(text: str) -> str:
     """Lower ``text``, drop ASCII punctuation, then the articles a, an, the, and join the words by one space.
 
-    Punctuation goes without leaving a space ("well-known" becomes "wellknown") and before the articles do
-    ("a.m." becomes "am", but "A." disappears). Punctuation outside ASCII, such as an en dash, stays.
+    Punctuation is deleted without a space in its place ("well-known" becomes "wellknown"), and before the articles
+    ("a.m." becomes "am", "A." becomes empty). Punctuation outside ASCII, such as an en dash, stays.
     """
     bare = text.lower().translate(ASCII_PUNCTUATION)
     return " ".join(ARTICLES.sub(" ", bare).split())
@@ -65,10 +65,11 @@ def squad_v2_scores(
 ) -> dict[str, float]:
     """Return the scores of SQuAD v2's official script (Rajpurkar et al. 2018), in percent, the mean over all questions.
 
-    ``answers``: the best span of each question. ``margins``: how much more the model believes that there is no answer
-    than in that span; above ``threshold`` the answer is empty. ``references``: gold answers, none for a question
-    without. ``exact_match`` and ``f1`` of all questions, ``HasAns_*`` and ``NoAns_*`` of those with and without an
-    answer; ``best_exact`` and ``best_f1`` with the threshold at its best, ``best_f1_threshold``, which is a margin.
+    ``answers``: the best span of each question. ``margins``: the score of "no answer" minus the score of that span;
+    above ``threshold`` the answer is empty. ``references``: gold answers, an empty list for an unanswerable question.
+    ``exact_match`` and ``f1`` of all questions, ``HasAns_*`` and ``NoAns_*`` of those with and without an answer;
+    ``best_exact`` and ``best_f1`` with the best threshold of each; ``best_f1_threshold``: that of ``best_f1``, a
+    margin.
 
     An answer to a question without one scores 0, no answer scores 1, for both. Raises ``ValueError`` if the three
     differ in length or are empty.
@@ -105,7 +106,7 @@ _V2 = ("exact_match", "f1")
 
 
 def _score_v2(answer: str, golds: Sequence[str]) -> tuple[float, float]:
-    """Exact match and F1 of one answer, 0 to 1; a gold answer of nothing but articles and punctuation is none."""
+    """Exact match and F1 of one answer, 0 to 1. Gold answers of articles and punctuation alone do not count."""
     given = normalize_answer(answer)
     kept = [gold for gold in map(normalize_answer, golds) if gold] or [""]
     if not given or kept == [""]:
@@ -182,9 +183,9 @@ def entity_scores(predictions: Sequence[Sequence[str]], references: Sequence[Seq
     """Return ``f1``, ``precision`` and ``recall`` of the entities, and ``accuracy`` of the words' tags, in percent.
 
     Both hold one sequence of BIO tags per row, one tag per word. An entity is right if its type, its first and its
-    last word are: the CoNLL-2000 script's rules (Tjong Kim Sang and Buchholz, 2000) by the library seqeval. An
-    ``I-X`` that does not go on from an X begins one, as it does there. All entities of all rows count alike (micro
-    average). A share of nothing is 0: precision without a predicted entity, F1 without any.
+    last word are: the CoNLL-2000 script's rules (Tjong Kim Sang and Buchholz, 2000) by the library seqeval. An ``I-X``
+    that does not continue an X begins an entity, as in that script. All entities of all rows count alike (micro
+    average). Undefined ratios are 0: precision without a predicted entity, F1 without any entity.
 
     Raises ``ValueError`` if rows or words differ in number, or there is no word at all.
     """
@@ -226,7 +227,7 @@ def _correlation(name: str, predictions: Sequence[float], references: Sequence[f
     if len(references) < 2:
         raise ValueError(f"{len(references)} references: a correlation needs two")
     if min(len(set(predictions)), len(set(references))) < 2:
-        return 0.0  # undefined; a model that says the same of everything knows nothing
+        return 0.0  # undefined; a constant prediction gets no credit
     import scipy.stats
 
     return 100.0 * float(getattr(scipy.stats, name)(predictions, references).statistic)

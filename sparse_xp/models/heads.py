@@ -63,8 +63,8 @@ def check_head(task: Task, checkpoint: str, config: PreTrainedConfig) -> None:
 def check_labels(task: Task, config: PreTrainedConfig, whose: str, way_out: str) -> None:
     """Compare the label map of a trained head with that of ``task``, by name.
 
-    Raises UserError, showing both sides, if names or order differ. Numbers cannot be compared with names: the head is
-    accepted then, and a line says so. A head of another kind of task is not compared.
+    Raises UserError, showing both sides, if names or order differ. If one side has only numbers, the head is accepted
+    with a warning. A head of another kind of task is not compared.
 
     ``whose``: the owner of the head, ``way_out``: advice; both for the message.
     """

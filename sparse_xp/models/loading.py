@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 def load_model(
     task: Task,
     checkpoint: str,
+    *,
     revision: str | None = None,
     dropout: float | None = None,
     attn_implementation: str = "sdpa",
@@ -97,8 +98,8 @@ def load_teacher_model(
     is_local_checkpoint(checkpoint)
     config = read_config(checkpoint, revision, "teacher")
     check_labels(task, config, f"the teacher {checkpoint}", "Train a teacher with teacher=dense.")
-    # ``new_head``: a head that does not fit is among the missing weights, which this function reports in its own words.
-    teacher, missing = load_model(task, checkpoint, revision, new_head=True, removed_layers=removed_layers)
+    # ``new_head``: a head that does not fit is among the missing weights, reported below with a clearer message.
+    teacher, missing = load_model(task, checkpoint, revision=revision, new_head=True, removed_layers=removed_layers)
     if missing:
         command = "recipe=teacher_preparation" if task.is_language_model else "teacher=dense"
         raise UserError(

@@ -55,7 +55,7 @@ class Modifier:
     additive_loss: ClassVar[bool] = False
     #: the reason why cached teacher logits cannot be used, None if they can
     live_teacher: ClassVar[str | None] = None
-    #: how the viewer of recipes draws it, and which numbers of ``logs`` a person sees
+    #: how the recipe viewer draws it, and which values of ``logs`` are displayed
     display: ClassVar[Display] = Display()
     logged: ClassVar[tuple[LoggedNumber, ...]] = ()
 
@@ -71,7 +71,7 @@ class Modifier:
 
     @property
     def exclusive_resource(self) -> str | None:
-        """The resource that one modifier at a time may drive (``"learning rate"``), None if it shares."""
+        """The resource that one modifier at a time may drive (``"learning rate"``), None if several may act at once."""
         return None
 
     def window(self, clock: Clock) -> tuple[float, float]:
@@ -100,11 +100,11 @@ class Modifier:
         return start <= clock.epoch(step) < end
 
     def spans(self, clock: Clock) -> list[Span]:
-        """Return the stretches of its bar on the time line: where it acts, and where what it did is held."""
+        """Return the spans of its bar on the time line: active, and holding its result."""
         return [Span(*self.window(clock))]
 
     def levels_by_step(self, clock: Clock) -> dict[int, float | None] | None:
-        """Return the scheduled sparsity from each step on that may change it; None for what does not prune.
+        """Return the scheduled sparsity by the step at which it changes; None if the modifier does not prune.
 
         A level of None: the weights decide it. Before the first of these steps, and at 0, nothing is pruned.
         """

@@ -1,7 +1,7 @@
-"""What a modifier sees of a run.
+"""The part of a run that modifiers see.
 
-The hooks of ``modifiers/base.py`` get a ``HookContext``. ``training/state.py`` has the object behind it; a training
-loop of your own needs an object with these members and nothing else.
+The hooks of ``modifiers/base.py`` get a ``HookContext``. ``training/state.py`` has the object behind it; your own
+training loop needs an object with just these members.
 """
 
 from __future__ import annotations

@@ -17,12 +17,12 @@ from sparse_xp.clock import Clock
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-#: how a stretch of a bar is drawn: the modifier acts, or what it did is held
+#: how a span is drawn: the modifier acts, or its result is held
 ACTS, HOLDS = "=", "-"
 
 
 class Span(NamedTuple):
-    """A stretch of a modifier's bar, in epochs. ``mark``: ``ACTS`` or ``HOLDS``."""
+    """A part of a modifier's bar, in epochs. ``mark``: ``ACTS`` or ``HOLDS``."""
 
     start: float
     end: float
@@ -33,7 +33,7 @@ def held_spans(window: tuple[float, float], clock: Clock, *, held: bool = True, 
     """Return a span for the ``window``, and behind it one in which the result is ``held`` to the end of the run.
 
     ``by_steps``: for a modifier that acts in single steps (``updates_window``). Its window ends where its last update
-    begins; if that is the last step of the run, the bar goes to the end.
+    begins; if that is the last step of the run, the bar extends to the end.
     """
     start, end = window
     if by_steps and clock.end - end <= clock.epoch(1):

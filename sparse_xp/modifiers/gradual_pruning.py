@@ -52,9 +52,9 @@ class GradualPruning(Pruning):
     ``start``, ``end``: the times of the first and of the last update.
     ``params``, ``exclude``: as in ``Pruning``.
     ``final_sparsity``: the fraction of zeros at ``end``, strictly between 0 and 1.
-    ``init_sparsity``: the fraction of zeros at ``start``. ``__FROM_PARAM__`` starts from the zeros that each target
-    has then, or that all of them have together with ``global_sparsity``. A target with more zeros than
-    ``final_sparsity`` is held at ``final_sparsity`` from the start.
+    ``init_sparsity``: the fraction of zeros at ``start``. ``__FROM_PARAM__``: each target's fraction of zeros at
+    ``start`` (with ``global_sparsity``: that of all targets). A target with more zeros than ``final_sparsity`` is held
+    at ``final_sparsity`` from the start.
     ``inter_func``: the curve: ``cubic``, ``linear`` or ``inverse_cubic``.
     ``update_frequency``: the time between two updates.
     ``mask_type``: ``unstructured``, ``block4`` (groups of 4 inputs), ``[1, 4]``, or ``N:M`` (keep N of each M inputs).

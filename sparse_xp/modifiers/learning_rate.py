@@ -38,7 +38,7 @@ def constant(x: float) -> float:
 
 #: shapes of a segment by name, each from 0 at its start to 1 at its end
 SHAPES: dict[str, Callable[[float], float]] = {"linear": linear, "cosine": cosine, "constant": constant}
-#: a shape that counts whole steps, and so is no function of the fraction
+#: a shape that depends on the number of steps, not only on the fraction of the segment
 CYCLIC = "cyclic_linear"
 
 

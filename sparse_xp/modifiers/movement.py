@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from sparse_xp.modifiers.context import HookContext
 
-#: SparseML's factor of each term, kept so that scores are comparable with its own; only their order matters
+#: SparseML's factor of each term, used so that scores are comparable with SparseML's; only their order matters
 SCORE_SCALE = 0.01
 
 

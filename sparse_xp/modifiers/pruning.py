@@ -59,7 +59,7 @@ class Pruning(Modifier):
         return "masks of " + " ".join(sorted(self.params)) + " except ".join(["", *sorted(self.exclude)])
 
     def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
-        """Return the scheduled sparsity from each step on that may change it; None: the weights decide it.
+        """Return the scheduled sparsity by the step at which it changes; None if the weights decide it.
 
         Before the first of these steps, and where it is 0, nothing is masked.
         """

@@ -128,16 +128,22 @@ class Quantization(Modifier):
         from sparse_xp.functional.quant_modules import prepare
 
         self.mode = QuantMode()
-        config = QuantConfig(self.weight_bits, self.activation_bits, self.per_channel, self.dynamic, self.reduce_range)
+        config = QuantConfig(
+            weight_bits=self.weight_bits,
+            activation_bits=self.activation_bits,
+            per_channel=self.per_channel,
+            dynamic=self.dynamic,
+            reduce_range=self.reduce_range,
+        )
         self.modules = prepare(
             context.model,
             config,
             self.mode,
-            self.submodules,
-            self.exclude,
-            self.quantize_embeddings,
-            self.linear_outputs,
-            self.embedding_outputs,
+            submodules=self.submodules,
+            exclude=self.exclude,
+            embeddings=self.quantize_embeddings,
+            linear_outputs=self.linear_outputs,
+            embedding_outputs=self.embedding_outputs,
         )
 
     def before_step(self, context: HookContext) -> None:

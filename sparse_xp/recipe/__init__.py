@@ -12,7 +12,7 @@ type                 what it is                                                 
 ``Fields``           the fields of one tag while they are read and checked             ``fields``
 ``TagRow``           the row of the table that says what a tag means                   ``tag_row``, ``tags*``
 ``ParsedRecipe``     the modifiers by name, the length of the run, remarks             ``parsed``
-``ModifierList``     the modifiers on the clock of a run                               ``sparse_xp.modifiers.hooks``
+``ModifierList``     the modifiers on the clock of a run (``modifiers/``)              ``modifier_list``
 ===================  ================================================================  ===========================
 
 ``check.load_recipe`` goes through all of them up to ``ParsedRecipe``, and ``check.in_order`` makes the last step. Who

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers.hooks import ModifierList, WindowError
+from sparse_xp.modifiers.modifier_list import ModifierList, WindowError
 from sparse_xp.recipe.loader import RecipeError, read_mapping
 from sparse_xp.recipe.parsed import ParsedRecipe, parse_modifiers
 from sparse_xp.recipe.text import read_recipe

@@ -28,11 +28,11 @@ REQUIRED: Final = Required.REQUIRED
 
 
 class Fields:
-    """The fields of one tag. ``tag_row`` and the functions of the tags take them; none may be left over.
+    """The fields of one tag. ``tag_row`` and the functions of the tags take them; every field must be taken.
 
-    ``untaken``: the fields that nothing has read yet. ``known``: the names that the tag has, for messages.
-    ``times``: the epochs among the values, from which ``parsed`` finds the length of the run. ``remarks``: what the
-    user is told of this tag.
+    ``untaken``: the fields that were not taken yet. ``known``: the names that the tag has, for messages.
+    ``times``: the epochs among the values, from which ``parsed`` finds the length of the run. ``remarks``: warnings
+    about this tag.
     """
 
     def __init__(self, recipe: str, tagged: TaggedMapping):
@@ -97,7 +97,7 @@ class Fields:
         self.remarks.append(f"{Path(self.recipe).name}: {self.tagged.name}: {text}")
 
     def check_all_taken(self) -> None:
-        """Raise RecipeError for a field that nothing has read: the tag does not have it."""
+        """Raise RecipeError for a field that was not taken: the tag does not have it."""
         self.ignore("log_types")
         for name in self.untaken:
             hint = did_you_mean(name, self.known)

@@ -93,7 +93,7 @@ def with_recipe(config: Config, parsed: ParsedRecipe, name: str) -> Config:
 def match_teacher(
     teacher: Teacher, modifiers: dict[str, Modifier], name: str, remarks: list[str]
 ) -> tuple[dict[str, Modifier], Teacher]:
-    """Return modifiers and teacher that fit each other, adding to ``remarks`` what was left out.
+    """Return modifiers and teacher that fit each other, and add what was left out to ``remarks``.
 
     Without a teacher (teacher=disable) no modifier distils; a recipe that does not distil needs no teacher. Raises
     UserError for a recipe that distils and no choice of a teacher.

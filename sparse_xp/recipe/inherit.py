@@ -69,7 +69,7 @@ def inherit(checkpoint: str | None, own: Iterable[Modifier]) -> tuple[dict[str, 
         if isinstance(each, LayerPruning) and lacks_layers(Path(checkpoint)):
             inherited[INHERITED + name] = each
             remarks.append(
-                f"{checkpoint}/{FILE}: without the layers that the checkpoint lacks ({', '.join(each.layers)})"
+                f"{checkpoint}/{FILE}: layers {', '.join(each.layers)} are missing from the checkpoint and are removed"
             )
     return inherited, remarks
 

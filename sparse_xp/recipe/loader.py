@@ -119,7 +119,7 @@ class Loader(yaml.SafeLoader):
         items = self.items(node)
         fields = {key: self.construct_object(value, deep=True) for key, value in items.items()}
         positions = {"": self.position(node)} | {key: self.position(value) for key, value in items.items()}
-        # A value that is written before the tag came by an alias: the variable there is what the field repeats.
+        # A value whose position is before the tag was referenced through an alias: the field uses the variable there.
         aliased = [key for key, value in items.items() if value.start_mark.index < node.start_mark.index]
         variables = {key: [self.anchor_names.get(id(items[key]), "")] for key in aliased}
         return TaggedMapping(name, fields, positions, variables)

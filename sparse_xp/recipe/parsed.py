@@ -84,15 +84,15 @@ def set_length(parsed: ParsedRecipe, name: str, times: list[tuple[float, TaggedM
 
 
 def expect_zeros_in_checkpoint(parsed: ParsedRecipe) -> None:
-    """Let only those ConstantPruning modifiers refuse a dense checkpoint whose zeros must come from it.
+    """Set ``min_sparsity=0`` where another modifier creates the zeros, or where pruning starts later.
 
-    Zeros that are kept from the first step on, and that no other modifier of the recipe makes, have to be in the
-    checkpoint. The others may find none.
+    If a recipe holds zeros from the first step on and creates none, they must be in the checkpoint. Its ConstantPruning
+    modifiers keep their ``min_sparsity`` and refuse a dense checkpoint.
     """
     pruning = [each for each in parsed.modifiers.values() if isinstance(each, Pruning)]
     makes_zeros = any(not isinstance(each, ConstantPruning) for each in pruning)
     for name, modifier in parsed.modifiers.items():
-        sparseml = parsed.sources[name].name == "ConstantPruningModifier"  # under its own name it says min_sparsity
+        sparseml = parsed.sources[name].name == "ConstantPruningModifier"  # under its own name it has a min_sparsity
         if isinstance(modifier, ConstantPruning) and sparseml and (makes_zeros or modifier.start != 0):
             parsed.modifiers[name] = replace(modifier, min_sparsity=0.0)
 

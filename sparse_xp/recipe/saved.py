@@ -1,7 +1,7 @@
 """``model/recipe.yaml``: the recipe that ran, beside the weights, in the dialect of SparseML.
 
 A modifier is written under its SparseML tag if that tag can express it, else under its own name (``!WeightDecay``).
-Which is the case is found by reading back what was written.
+The written text is parsed again to decide which.
 """
 
 from __future__ import annotations
@@ -81,19 +81,21 @@ def dump(content: dict[str, object]) -> str:
 def in_epochs(modifier: Modifier, clock: Clock) -> Modifier:
     """Return a copy with its times in epochs.
 
-    Two stay as they are, for which the dialect has -1: an end that is the end of the run, and a period of one step.
+    Two times stay unchanged, because the dialect writes them as -1: an end that is the end of the run, and a period of
+    one step.
     """
     changes: dict[str, Any] = {}
     for name in TIMES:
         value = getattr(modifier, name, None)
-        open_end = name == "end" and not isinstance(modifier, GradualPruning)  # which must say when it is done
+        # GradualPruning needs an explicit end epoch (SparseML has no default for it).
+        open_end = name == "end" and not isinstance(modifier, GradualPruning)
         if isinstance(value, str) and not (open_end and clock.to_epochs(value) >= clock.end) and value != "1 steps":
             changes[name] = clock.to_epochs(value)
     return replace(modifier, **changes) if changes else modifier
 
 
 def never_ends(modifier: Modifier) -> bool:
-    """Return whether a modifier has no end of its own: what it does stays, or happens once."""
+    """Return whether a modifier has no end of its own: its effect is permanent, or it acts once."""
     return isinstance(modifier, LayerPruning | Quantization | OneTime)
 
 

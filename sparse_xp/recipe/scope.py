@@ -65,13 +65,14 @@ class Scope:
         return sorted(known & {*aliased, *(names_in(match[1]) if match else ())})
 
     def variable(self, key: str, position: Position | None = None) -> object:
-        """Return the value of a variable: the stage's own, or else the recipe's.
+        """Return the value of a variable: of the stage if it defines one, else of the recipe.
 
         A variable of the recipe does not see those of the stage. ``position``: where it is used, for messages. Raises
         RecipeError for an unknown variable, a cycle, and a chain that is too long.
         """
         raw = self.section.variables
-        if self.outer and (key not in raw or self.path[-1:] == [key]):  # num_epochs: eval(num_epochs) in a stage
+        # A stage variable may refer to the outer one of the same name: num_epochs: eval(num_epochs).
+        if self.outer and (key not in raw or self.path[-1:] == [key]):
             return self.outer.variable(key, position)
         if key in self.resolved:
             value, cost = self.resolved[key]

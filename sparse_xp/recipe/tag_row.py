@@ -72,7 +72,7 @@ class TagRow:
     def write(self, modifier: Modifier) -> TaggedMapping:
         """Return the tag with the fields that it has for ``modifier``. Fields that are None are left out.
 
-        A tag may have no field for some of a modifier's settings: ``recipe.saved`` reads back what it writes.
+        A tag may lack a field for some setting of a modifier. ``recipe.saved`` therefore parses the written tag again.
         """
         values = vars(modifier)
         fields: dict[str, object] = {}

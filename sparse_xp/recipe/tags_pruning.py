@@ -47,7 +47,7 @@ def read_mask_type(fields: Fields) -> object:
 
 
 def read_tile(fields: Fields, value: list[Any]) -> list[Any]:
-    """Return [outputs, inputs] of a tile. Raises RecipeError unless it has two sizes, with nothing but ones after."""
+    """Return [outputs, inputs] of a tile. Raises RecipeError unless it has two sizes; further sizes must be 1."""
     if len(value) < 2 or any(size != 1 for size in value[2:]) or not all(type(size) is int for size in value[:2]):
         raise fields.error("mask_type", f"mask_type: expected [out, in], not {value}")
     if value[0] != 1 and value[1] != 1:

@@ -1,4 +1,4 @@
-"""``!QuantizationModifier``: two classes of SparseML had this name, and their fields tell which one is meant.
+"""``!QuantizationModifier``: two SparseML classes share this name; the fields decide which one is meant.
 
 The older class had a field for each choice (``weight_bits``, ``quantize_embeddings``). The newer one has a ``scheme``,
 of which only the default exists here. A modifier is always written with the fields of the older class.

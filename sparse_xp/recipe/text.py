@@ -42,7 +42,7 @@ def read_recipe(source: str, args: object = None, *, strict: bool = False, ancho
     """Read ``source``: a path ending in .md, .yaml or .yml, or (if it has a line break) the text of a recipe.
 
     ``args``: values for variables of the recipe, as a mapping, JSON text, or ``name=value,name=value``. ``anchors``:
-    they also replace values that modifiers repeat by an alias (``*name``); SparseML did not do that. ``strict``: each
+    ``args`` also replace values referenced through an alias (``*name``); SparseML did not do that. ``strict``: each
     remark is an error. Raises RecipeError, or UserError if there is no such file.
     """
     arguments = parse_args(args)

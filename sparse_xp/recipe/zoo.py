@@ -1,6 +1,6 @@
 """Stubs of the SparseZoo (``zoo:nlp/.../pruned90-none?recipe_type=...``), and where their models and recipes are now.
 
-``conf/zoo.yaml`` is the table; the user's own (``zoo=FILE``) goes before it.
+``conf/zoo.yaml`` is the table; the user's own table (``zoo=FILE``) takes precedence.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def read_stubs(kind: str, own: str | None) -> dict[str, str]:
 
 
 def _find(kind: str, stub: str, key: str, own: str | None) -> str:
-    """Return what ``key`` stands for. Raises UserError, naming the ``stub`` as it was written, if there is nothing."""
+    """Return the target of ``key``. Raises UserError, which quotes the ``stub`` as written, if it has none."""
     stubs = read_stubs(kind, own)
     target = stubs.get(key.removeprefix(STUB), "")
     if target and not target.startswith(NEAREST):

@@ -10,16 +10,16 @@ from sparse_xp.report.rows import Row
 from sparse_xp.sweep.cells import Published
 from sparse_xp.text import rows_used
 
-#: the caveat of a run that trained on nothing real
+#: the caveat of a run on generated data
 EMBEDDED = "embedded profile: generated data, a tiny model"
 
 
 @dataclass(frozen=True)
 class ComparedRow(Row):
-    """A row with what it is compared to.
+    """A row, and the numbers to compare it with.
 
-    ``caveats``: why it must not be taken for the cell whose number was published. ``dense``: the mean score of its
-    dense reference, None if the table has none.
+    ``caveats``: how it differs from the cell whose number was published. ``dense``: the mean score of its dense
+    reference, None if the table has none.
     """
 
     caveats: tuple[str, ...] = ()
@@ -54,7 +54,7 @@ def compare(rows: Sequence[Row], published: Sequence[Published]) -> list[Compare
 def compare_row(row: Row, dense: float | None, published: Sequence[Published]) -> list[ComparedRow]:
     """Return the row beside the number of its own metric, then once more for each number of another metric.
 
-    A row without results has no metric yet: it takes that of its first published number.
+    A row without results has no metric yet and gets that of its first published number.
     """
     numbers = numbers_of(row, published)
     metric = row.metric or (numbers[0].metric if numbers else "")
@@ -100,8 +100,8 @@ def is_dense(row: Row) -> bool:
 def numbers_of(row: Row, published: Sequence[Published]) -> list[Published]:
     """Return the published numbers that may stand beside a row.
 
-    These are the numbers of its own model. Failing that, of the one model that has numbers, if it is only one: the row
-    gets a caveat then. Between several other models nothing can be chosen.
+    These are the numbers of its own model. If its model has none and exactly one other model has numbers, these are
+    that model's, and the row gets a caveat. If several other models have numbers, only those without a model remain.
     """
     numbers = [number for number in published if (number.task, number.cell) == (row.task, row.cell)]
     models = {number.model for number in numbers}

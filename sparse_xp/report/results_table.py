@@ -11,7 +11,7 @@ from sparse_xp.text import markdown
 
 #: columns that move into the line above the table if all rows agree
 SHARED_COLUMNS = ("task", "model", "quantization", "seed", "train rows", "epochs")
-#: the value that goes without saying in that line
+#: the value that is left out of that line
 NOT_QUANTIZED = ("quantization", "none")
 
 

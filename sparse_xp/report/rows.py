@@ -18,7 +18,7 @@ from sparse_xp.run_directory import ERROR, run_state
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.state import last_line
 
-#: what the seeds of one row have in common: the parent directory, and the name of the run's own without its seed
+#: identifies the seeds of one row: the parent directory, and the name of the run directory without its seed
 Key = tuple[str, str]
 
 
@@ -27,8 +27,8 @@ class Row:
     """The seeds of one cell on one task, in one metric. Scores are per cent, of the exported file.
 
     ``metric``: empty while no seed is finished. ``directories``, ``results``: one for each finished seed. ``missing``:
-    for each other seed of the cell its state (``failed``, ``interrupted``, ``to do``) and its error. ``commands``: how
-    each seed was made, finished or not. ``changed``: see ``Cell.changed``.
+    for each other seed of the cell its state (``failed``, ``interrupted``, ``to do``) and its error. ``commands``: the
+    command of each seed, finished or not. ``changed``: see ``Cell.changed``.
     """
 
     key: Key
@@ -151,7 +151,10 @@ def merge_seeds(seeds: Sequence[Row]) -> list[Row]:
 
 
 def merge(seeds: Sequence[Row]) -> Row:
-    """Return the seeds of one cell as one row. A latency is measured rarely: the first one there is stands for all."""
+    """Return the seeds of one cell as one row.
+
+    It has the first latency found, since few seeds have one.
+    """
     directories = [directory for row in seeds for directory in row.directories]
     return replace(
         seeds[0],

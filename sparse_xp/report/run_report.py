@@ -1,4 +1,4 @@
-"""``report.md`` of one run: what it reached, its curves, its evaluations, and how to make it again."""
+"""``report.md`` of one run: its results, curves and evaluations, and the command to reproduce it."""
 
 from __future__ import annotations
 

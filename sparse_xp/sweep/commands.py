@@ -1,4 +1,4 @@
-"""The command of one cell: it makes this one run, continues it, or finds it finished."""
+"""The command that starts, resumes or skips one cell."""
 
 from __future__ import annotations
 
@@ -53,7 +53,10 @@ def in_sweep(hydra_config: HydraConf | DictConfig) -> bool:
 
 
 def command_of(cfg: DictConfig, hydra_config: HydraConf | DictConfig, directory: Path) -> str:
-    """Return the command that makes one run alone: as typed, or, for a cell and for a teacher, one of its own."""
+    """Return the command that starts this one run alone.
+
+    For a single run it is the command as typed. For cells and teachers it is composed from their overrides.
+    """
     current = HydraConfig.get()
     if not in_sweep(current) and directory == Path(current.runtime.output_dir):
         return shlex.join(["python", "-m", "sparse_xp", *sys.argv[1:]])

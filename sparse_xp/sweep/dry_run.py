@@ -1,4 +1,4 @@
-"""The dry run: what a sweep would do, and what that would take, estimated from finished runs."""
+"""The dry run: the cells that a sweep would run, and their time and disk space, estimated from finished runs."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def sweep_file(hydra_config: HydraConf | DictConfig) -> Path | None:
 
 
 def is_grid_only(path: Path) -> bool:
-    """Return whether the file of a sweep sets nothing but Hydra's options: its cells can be run without it then."""
+    """Return whether the file of a sweep sets only Hydra's options, so that its cells can run without the file."""
     raw = read_mapping(path)
     defaults = [entry for entry in raw.get("defaults", []) if entry not in ("config", "_self_")]
     # A single run uses neither sweeper nor launcher.

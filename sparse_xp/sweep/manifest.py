@@ -37,7 +37,7 @@ def with_earlier(directory: Path, cells: list[Cell]) -> list[Cell]:
 
 
 def read_manifest(directory: Path) -> SweepPlan:
-    """Return the plan that ``write_manifest`` wrote, without states; one without cells if there is no file.
+    """Return the plan that ``write_manifest`` wrote, without states. Without a file it has no cells.
 
     Raises UserError for a damaged file, or one of another version.
     """

@@ -66,7 +66,7 @@ def make_plan(
 
 
 def check_jobs(jobs: list[int] | None, count: int) -> list[int]:
-    """Return the numbers of the cells that are to run. Raises UserError for a number that none of ``count`` has."""
+    """Return the numbers of the cells to run. Raises UserError for a number outside the ``count`` cells."""
     numbers = list(range(count)) if jobs is None else jobs
     if unknown := [number for number in numbers if not 0 <= number < count]:
         raise UserError(f"hydra.sweeper.jobs={jobs}: unknown job {unknown[0]}, the sweep has jobs 0 to {count - 1}.")

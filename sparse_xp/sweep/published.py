@@ -101,7 +101,7 @@ def locate_published(sweep: str) -> Path:
 
 
 def find_published(sweep: Path | None) -> list[Published]:
-    """Return the numbers beside the file of a sweep, none if there is no such CSV."""
+    """Return the published numbers in the CSV beside the file of a sweep; an empty list without one."""
     path = sweep.with_suffix(".csv") if sweep else None
     return read_published(path) if path and path.exists() else []
 
@@ -109,7 +109,7 @@ def find_published(sweep: Path | None) -> list[Published]:
 def check_published(
     published: list[Published], path: Path, runs: list[tuple[str, list[str]]], choices: Mapping[str, str]
 ) -> None:
-    """Raise UserError for a number whose task and cell no run of the sweep has.
+    """Raise UserError for a number that matches the task and cell of no run of the sweep.
 
     ``path``: of the CSV. ``runs``: (name, overrides) of each; ``choices``: the groups where a run has no override.
     """

@@ -1,4 +1,4 @@
-"""Search over values by Optuna, in a study on disk: a search that was killed goes on, and its runs continue.
+"""Search over values by Optuna, in a study on disk: a killed search resumes, and so do its runs.
 
 ``hydra/sweeper=search`` (``hydra_plugins/sparse_xp/search.py``) parses the space and calls ``run_search``. Optuna is an
 extra and is imported late: without it this module can still be imported and its settings checked.
@@ -146,7 +146,7 @@ def run_search(settings: SearchSettings, space: Space, directory: str, launch: L
 
 
 def open_study(settings: SearchSettings, directory: Path) -> optuna.Study:
-    """Return the study in ``directory``, or in ``settings.storage``, made if there is none.
+    """Return the study in ``directory`` or ``settings.storage``. It is created if it does not exist.
 
     Raises UserError if Optuna is missing, the storage cannot be used, or the study has other objectives.
     """
@@ -166,7 +166,7 @@ def open_study(settings: SearchSettings, directory: Path) -> optuna.Study:
             load_if_exists=True,
         )
     samplers = {"tpe": optuna.samplers.TPESampler, "random": optuna.samplers.RandomSampler}
-    # The seed moves with the trials: a search that goes on must not draw the values of its first trials again.
+    # The number of trials is part of the seed: a resumed search must not sample the values of its first trials again.
     study.sampler = samplers[settings.sampler](seed=settings.seed + len(study.trials))
     objectives = list(settings.objectives)
     if list(study.metric_names or objectives) != objectives:
@@ -178,7 +178,7 @@ def open_study(settings: SearchSettings, directory: Path) -> optuna.Study:
 
 
 def default_storage(directory: Path) -> str:
-    """Return the address of ``study.db``. Raises UserError for a file of that name that is no study."""
+    """Return the address of ``study.db``. Raises UserError if a file of that name is not a study."""
     remedy = "Give hydra.sweep.dir= another place."
     return f"sqlite:///{check_replaceable(directory / 'study.db', is_study, remedy)}"
 

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from sparse_xp.choices import check_overrides
-from sparse_xp.config import HARMLESS, Config, result_hash, with_teacher
+from sparse_xp.config import Config, affects_result, result_hash, with_teacher
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.commands import in_sweep, with_teacher_path
 from sparse_xp.sweep.manifest import read_manifest
@@ -103,7 +103,7 @@ def dense_overrides(config: Config, hydra_config: HydraConf | DictConfig, model:
     overrides = [
         override
         for override in hydra_config.overrides.task
-        if override.lstrip("+~").split("=")[0].split(".")[0] in groups or override.startswith(HARMLESS)
+        if override.lstrip("+~").split("=")[0].split(".")[0] in groups or not affects_result(override.split("=")[0])
     ]
     overrides = [override for override in overrides if not override.startswith("model=")]
     check_overrides(config.teacher.overrides)

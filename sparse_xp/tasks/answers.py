@@ -1,4 +1,4 @@
-"""What all kinds of task share in answering a row with a deployed model: neither torch nor transformers is installed.
+"""Types shared by all kinds of task for answering rows with a deployed model, without torch and transformers.
 
 ``Pipeline`` looks up the texts of a row (``NamedText``), the kind makes the model's input of them (``encode_row``, an
 ``EncodedRow``), onnxruntime computes ``Outputs``, and the kind makes an ``Answer`` of these (``decode``). The tokens

@@ -2,13 +2,23 @@
 
 All that is particular to a *kind* of task stands in one subclass of ``Task``. The rest of the package asks it for:
 
-    tasks/rows.py        columns, column_types, check_rows, add_missing_columns, holdout_groups, clean, generated_rows
-    tasks/features.py    features, feature_fields
-    run.py               with_labels_from, check_labels, warnings
-    models/loading.py    model_class, label_names, model_options
-    training/loop.py     batch_columns, apply_dynamic_masking, forward, loss_weight
-    evaluation.py        outputs, unpad, score
-    deployment/          text_names, encode_row, accepts_logits, decode, purpose, example, training_only_fields
+    tasks/rows.py              columns, column_types, check_rows, add_missing_columns, holdout_groups, clean
+    tasks/sources.py           read, generated_rows
+    tasks/features.py          features, feature_fields
+    preparation.py             with_labels_from, check_labels, warnings
+    models/heads.py            model_class, label_names
+    models/loading.py          label_names, model_options
+    training/state.py          batch_columns, apply_dynamic_masking, forward
+    training/loop.py           loss_weight
+    training/teacher.py        outputs, fixed_features, per_token
+    modifiers/distillation.py  outputs, class_mask, token_mask, problem_type, loss_reduction
+    evaluation.py              outputs, padding, unpad, score
+    deployment/distance.py     class_mask, token_mask
+    deployment/gate.py         answer_count
+    deployment/pipeline.py     text_names, encode_row, accepts_logits, decode
+    deployment/bundle.py       training_only_fields
+    deployment/model_card.py   purpose, example, metric_units
+    predict.py                 ranks_answers
 
 A configuration is composed of these classes, and composing must be fast: torch, datasets, transformers, pyarrow and
 numpy are imported inside the methods that need them.
@@ -133,7 +143,7 @@ class Task(ABC):
 
     @property
     def problem_type(self) -> str:
-        """What the logits of a row or token mean, in transformers' words; distillation compares them accordingly.
+        """The problem type of the logits, in transformers' terms; it decides how distillation compares them.
 
         ``single_label_classification``, ``multi_label_classification`` or ``regression``.
         """
@@ -253,7 +263,7 @@ class Task(ABC):
         """Return the metrics, in per cent, of ``outputs``: for each output name one array per feature."""
 
     def answer_count(self, metric: str, rows: Dataset, features: Dataset) -> int | None:
-        """Return about how many answers ``metric`` averages; None for a metric that is no share of answers.
+        """Return about how many answers ``metric`` averages; None if the metric is not an average over answers.
 
         One answer more or less moves the metric by 100 / count: the check of an exported file allows for that.
         """

@@ -35,8 +35,8 @@ def check_classes(classes: list[str], where: str) -> None:
 def classes_of(tags: set[Any], column: str, task: str) -> list[str]:
     """Return ``O``, then ``B-X`` and ``I-X`` for each type X among the tags of a column, in alphabetical order.
 
-    Both are there for every type, since evaluation rows may have the one that no training row has. Raises UserError for
-    tags that are numbers, or none of the BIO scheme.
+    Every type has both tags, since evaluation rows may have one that is absent from the training rows. Raises UserError
+    for tags that are numbers or do not follow the BIO scheme.
     """
     if numbers := sorted(tag for tag in tags if not isinstance(tag, str)):
         raise UserError(

@@ -1,6 +1,7 @@
 """The rows of a task's splits: read from their source, checked, split, cleaned and cut to a subset.
 
-``run.py`` calls ``load_rows`` once for training and once for evaluation; ``features.py`` tokenizes what it returns.
+``preparation.prepare_data`` calls ``load_rows`` once for training and once for evaluation; ``features.py`` tokenizes
+what it returns.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def load_rows(task: Task, data: Data, train: bool) -> LoadedSplit:
     names = (task.train_split if train else task.eval_split).split("+")
     parts = [_load_split(task, data, name, train) for name in names]
     total, warnings = sum(part.total for part in parts), [warning for part in parts for warning in part.warnings]
-    fingerprint = json_digest([(part.fingerprint, len(part.rows)) for part in parts])
+    fingerprint = json_digest([(part.source, len(part.rows)) for part in parts])
     if len(parts) == 1:
         return LoadedSplit(parts[0].rows, fingerprint, total, warnings)
     from datasets import concatenate_datasets
@@ -52,7 +53,18 @@ def load_rows(task: Task, data: Data, train: bool) -> LoadedSplit:
     return LoadedSplit(concatenate_datasets(named), fingerprint, total, warnings)
 
 
-def _load_split(task: Task, data: Data, split: str, train: bool) -> LoadedSplit:
+@dataclass
+class _SourceRows:
+    """The rows of one split of a source; ``source`` describes it, the other fields are as in ``LoadedSplit``."""
+
+    rows: Dataset
+    source: str
+    total: int
+    warnings: list[str]
+
+
+def _load_split(task: Task, data: Data, split: str, train: bool) -> _SourceRows:
+    """Return the rows of one split: read, checked, cleaned, without those held out, cut to a subset."""
     rows, source = read_source(task, data, split, train)
     if not len(rows):
         raise UserError(f"task {task.name}: {source} has no rows.")
@@ -69,7 +81,7 @@ def _load_split(task: Task, data: Data, split: str, train: bool) -> LoadedSplit:
     limit = task.max_train_samples if train else task.max_eval_samples
     if limit is not None and limit < total:
         rows = rows.select(sorted(permutation(total)[:limit]))
-    return LoadedSplit(rows, source, total, warnings)
+    return _SourceRows(rows, source, total, warnings)
 
 
 def check_column_types(task: Task, rows: Dataset, source: str) -> None:

@@ -82,7 +82,7 @@ def _hub(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]
 
 
 def _streamed(task: Task, data: Data, split: str) -> Dataset:
-    """As many rows as the task wants, without the rest of the data set: fetched once, kept in the cache.
+    """As many rows as the task uses, without the rest of the data set; fetched once and cached.
 
     Where evaluation rows are held out of the training rows, they are among them. Raises UserError for no limit.
     """

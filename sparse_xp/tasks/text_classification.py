@@ -171,7 +171,7 @@ class TextClassification(Task):
     def target(self, label: object, row: int) -> Target:
         """Return the target of a row as the loss takes it: a class number, a 0.0 or 1.0 per class, or a float.
 
-        Raises UserError for a label that is none of the problem.
+        Raises UserError for a label that is invalid for this problem.
         """
         if self.problem == "regression":
             if isinstance(label, bool) or not isinstance(label, (int, float)) or label != label:
@@ -276,9 +276,9 @@ class TextClassification(Task):
         """Return invented reviews, or pairs of which the second sentence follows from the first or not.
 
         A review has one of six ratings, from emphatic blame to emphatic praise: a number for regression, and divided
-        evenly among the classes. With several labels the first says that it blames, the second that it praises, the
-        third that it does so emphatically. Pairs have the three relations of MNLI if the task has three classes, else
-        two: the second follows (class 1) or does not.
+        evenly among the classes. With several labels the first marks blame, the second praise, the third emphasis.
+        Pairs have the three relations of MNLI if the task has three classes, else two: the second follows (class 1) or
+        does not.
         """
         if self.text_pair is None:
             reviews = text_classification_rows(split, rows)

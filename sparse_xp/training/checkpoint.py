@@ -31,9 +31,9 @@ BEST = "best/model.safetensors"
 
 def save(run: Run) -> None:
     """Write ``checkpoints/step-N``, and remove the oldest beyond ``train.keep_checkpoints``."""
-    run.recipe.check(run)
+    run.modifier_list.check(run)
     run.accelerator.wait_for_everyone()
-    folder = run.directory / "checkpoints"
+    folder = run.directory / CHECKPOINTS
     # Every process draws its own dropout, so the random state of every process is saved.
     states = gather_random_states(run)
     run.progress.lines = run.history.lines
@@ -43,7 +43,7 @@ def save(run: Run) -> None:
         state = {
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
-            "recipe": run.recipe.state_dict(),
+            "recipe": run.modifier_list.state_dict(),
             "progress": asdict(run.progress),
             "scaler": scaler.state_dict() if scaler else {},
             "random": states,
@@ -71,7 +71,7 @@ def restore(run: Run) -> bool:
         )
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.recipe.load_state_dict(move(state["recipe"], run.accelerator.device))
+    run.modifier_list.load_state_dict(move(state["recipe"], run.accelerator.device))
     for name, value in state["progress"].items():
         setattr(run.progress, name, value)
     if run.accelerator.scaler:
@@ -86,7 +86,8 @@ def restore(run: Run) -> bool:
 def latest(folder: Path) -> Path | None:
     """Return the latest undamaged checkpoint, None if there is no checkpoint.
 
-    Damaged ones after it are renamed: the run will write those names again. Raises UserError if all are damaged.
+    Damaged checkpoints after it are renamed, because the run will write their names again. Raises UserError if all are
+    damaged.
     """
     damaged: dict[Path, str] = {}  # with the reason
     for path in reversed(checkpoints(folder)):
@@ -108,10 +109,10 @@ def latest(folder: Path) -> Path | None:
 
 def save_best(run: Run) -> None:
     """Save the weights and the state of the modifiers as the best so far."""
-    run.recipe.check(run)
+    run.modifier_list.check(run)
     with atomic_directory((run.directory / BEST).parent, "best") as draft:
         save_file({k: v.contiguous() for k, v in unshared(run.model).items()}, draft / Path(BEST).name)
-        torch.save(run.recipe.state_dict(), draft / "recipe.pt")
+        torch.save(run.modifier_list.state_dict(), draft / "recipe.pt")
 
 
 def load_best(run: Run) -> None:
@@ -119,7 +120,7 @@ def load_best(run: Run) -> None:
     weights = best_weights(run)
     run.model.load_state_dict(weights, strict=False)  # tied weights are stored once
     state = torch.load((run.directory / BEST).parent / "recipe.pt", map_location="cpu", weights_only=True)
-    run.recipe.load_state_dict(move(state, run.device))
+    run.modifier_list.load_state_dict(move(state, run.device))
 
 
 def best_weights(run: Run) -> dict[str, torch.Tensor]:

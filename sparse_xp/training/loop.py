@@ -28,7 +28,7 @@ def train(run: Run) -> None:
     clock, progress, accelerator = run.clock, run.progress, run.accelerator
     cheap = cheap_dropout(run.model) if run.device.type == "cpu" else nullcontext()
     lazy = lazy_projection(run.model) if run.task.is_language_model else nullcontext()
-    numbers = logged_numbers(modifier.logged for modifier in run.recipe.modifiers.values())
+    numbers = logged_numbers(modifier.logged for modifier in run.modifier_list.modifiers.values())
     describe = partial(progress_text, numbers=numbers)
     show = accelerator.is_main_process
     with cheap, lazy, TrainingProgress(clock.total_steps, progress.step, describe, show) as bar:
@@ -41,9 +41,10 @@ def train(run: Run) -> None:
                 progress.step += 1
                 progress.seconds += time.perf_counter() - began
                 bar.advance(progress.step, clock.epoch(progress.step))
-                if run.history.due(progress.step, clock.total_steps):
+                if run.history.is_due(progress.step, clock.total_steps):
                     loss = accelerator.reduce(loss, "mean")  # each process has the loss of its own batches
-                    bar.tell(run.history.log(progress.step, clock, loss.item(), norm.item(), run.recipe.logs(run)))
+                    logs = run.modifier_list.logs(run)
+                    bar.show(run.history.log_step(progress.step, clock, loss.item(), norm.item(), logs))
                 if completes_period(run, run.train.eval_every):
                     evaluate_and_save_best(run, bar)
                 if completes_period(run, run.train.save_every):
@@ -62,20 +63,20 @@ def train_step(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.
     weights = torch.tensor([float(run.task.loss_weight(batch)) for batch in tensors], device=accelerator.device)
     weights = weights * accelerator.num_processes / accelerator.reduce(weights.sum())
     total = torch.zeros((), device=accelerator.device)
-    run.recipe.before_step(run)  # learning rate and masks
+    run.modifier_list.before_step(run)  # learning rate and masks
     for number, (indices, batch, weight) in enumerate(zip(batches, tensors, weights, strict=True)):
         # DDP reduces gradients over processes once, in the last micro-batch.
         with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
             outputs = model(**batch)
-            loss = weight * run.recipe.loss(run, indices, batch, outputs, outputs.loss)  # distillation, say
+            loss = weight * run.modifier_list.loss(run, indices, batch, outputs, outputs.loss)  # distillation, say
             accelerator.backward(loss)
         total += loss.detach()
-    run.recipe.before_update(run)  # zeros in the gradients of pruned weights
+    run.modifier_list.before_update(run)  # zeros in the gradients of pruned weights
     limit = run.train.max_grad_norm
     norm = accelerator.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    run.recipe.after_update(run)  # zeros in pruned weights again
+    run.modifier_list.after_update(run)  # zeros in pruned weights again
     return total, norm
 
 
@@ -100,8 +101,8 @@ def evaluate_and_save_best(run: Run, bar: TrainingProgress) -> None:
     run.accelerator.wait_for_everyone()
     if run.accelerator.is_main_process:
         metrics = evaluate(run)
-        valid = run.recipe.target_reached(run)
-        bar.tell(run.history.evaluation(run.progress.step, run.clock, metrics, valid))
+        valid = run.modifier_list.target_reached(run)
+        bar.show(run.history.log_evaluation(run.progress.step, run.clock, metrics, valid))
         name = run.task.metric
         if valid and (not run.progress.best or metrics[name] > run.progress.best[name]):
             run.progress.best, run.progress.best_step = metrics, run.progress.step

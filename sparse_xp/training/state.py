@@ -19,7 +19,7 @@ from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, evaluatio
 from sparse_xp.evaluation import EvalContext, to_device
 from sparse_xp.history import History
 from sparse_xp.modifiers.context import Cuts, M, TeacherModel
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.settings import Train
 from sparse_xp.tasks import Task
 
@@ -66,8 +66,8 @@ class Run(EvalContext):
     """A run in training, which its modifiers see as ``HookContext``.
 
     ``cache``: the directory of what runs share, teacher logits for instance. ``source``: the checkpoint that training
-    starts from. ``origin``: a digest of the source of the rows. ``recipe``: its modifiers. ``num_train_rows``: how many
-    training rows there are. ``rows`` (of ``EvalContext``): the evaluation rows.
+    starts from. ``origin``: a digest of the source of the rows. ``modifier_list``: its modifiers.
+    ``num_train_rows``: the number of training rows; the evaluation rows are ``eval_rows`` (of ``EvalContext``).
     """
 
     directory: Path
@@ -78,7 +78,7 @@ class Run(EvalContext):
     train: Train
     accelerator: Accelerator
     clock: Clock
-    recipe: ModifierList
+    modifier_list: ModifierList
     history: History
     num_train_rows: int
     train_features: Dataset
@@ -122,11 +122,11 @@ class Run(EvalContext):
 
     def modifiers(self, kind: type[M]) -> list[M]:
         """Return the modifiers of this run that are a ``kind``."""
-        return [modifier for modifier in self.recipe.modifiers.values() if isinstance(modifier, kind)]
+        return [modifier for modifier in self.modifier_list.modifiers.values() if isinstance(modifier, kind)]
 
     def resized(self, cuts: Cuts) -> None:
         """Tell every modifier that parameters changed shape."""
-        self.recipe.resized(self, cuts)
+        self.modifier_list.resized(self, cuts)
 
     def disable_autocast(self) -> None:
         """Train in float32 from now on, whatever ``train.precision`` says."""

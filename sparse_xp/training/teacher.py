@@ -83,7 +83,10 @@ class StoredTeacher:
 
 
 def choose_teacher(run: Run, model: PreTrainedModel, settings: TeacherSource, cache: Path) -> TeacherModel:
-    """Return stored logits where they are valid and save time, otherwise the live model; print which, and why."""
+    """Return stored logits if they are valid and the run reads them more than once, otherwise the live model.
+
+    Print which of the two it is, and why.
+    """
     accelerator = run.accelerator
     live = LiveTeacher(model, accelerator, run.inputs, run.task.outputs)
     if run.task.is_language_model:
@@ -96,7 +99,7 @@ def choose_teacher(run: Run, model: PreTrainedModel, settings: TeacherSource, ca
     began = time.perf_counter()
     was_cached, too_large = False, None
     with accelerator.main_process_first():
-        # Every process must leave this block in the same way, or the others wait for ever: the error is kept for later.
+        # Every process must leave this block normally, or the others wait for ever. So the error is handled after it.
         try:
             was_cached = ensure_cached(directory, lambda draft: store_logits(run, live, draft, settings.max_gigabytes))
         except TooLarge as error:
@@ -118,12 +121,12 @@ def choose_teacher(run: Run, model: PreTrainedModel, settings: TeacherSource, ca
 
 
 def why_live(run: Run, settings: TeacherSource) -> str | None:
-    """Return the reason why stored logits are not valid or save no time, None if they are and do."""
+    """Return the reason why stored logits are invalid or save no time; None if the run should use them."""
     if not settings.reuse_logits:
         return "teacher.reuse_logits=false"
     if not run.task.fixed_features:
         return f"the features of task {run.task.name} change from epoch to epoch"
-    for modifier in run.recipe.modifiers.values():
+    for modifier in run.modifier_list.modifiers.values():
         if modifier.live_teacher:
             return modifier.live_teacher
     if run.clock.end <= 1:
@@ -167,7 +170,7 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
             values = value.cpu().numpy()
             if name not in arrays:
                 shape = (entries, *values.shape[1 if starts is None else 2 :])
-                make_room(directory.parent, int(np.prod(shape)) * 4 * len(task.outputs), max_gigabytes)
+                evict(directory.parent, int(np.prod(shape)) * 4 * len(task.outputs), max_gigabytes)
                 path = directory / f"{name}.npy"
                 arrays[name] = np.lib.format.open_memmap(path, "w+", np.float32, shape)
                 reserve_space(path, path.stat().st_size)
@@ -191,7 +194,7 @@ def starts_of(run: Run) -> np.ndarray | None:
     return np.concatenate([[0], np.cumsum(run.lengths)]) if run.task.per_token else None
 
 
-def make_room(cache: Path, size: int, max_gigabytes: float) -> None:
+def evict(cache: Path, size: int, max_gigabytes: float) -> None:
     """Evict least recently used logits until ``size`` more bytes fit. Raises TooLarge if they cannot fit at all."""
     limit = max_gigabytes * 1e9
     if size > limit:

@@ -11,7 +11,7 @@ import torch
 from sparse_xp.clock import Clock
 from sparse_xp.deployment.model_card import model_card, run_card
 from sparse_xp.functional.measured import Sparsity
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.result import Deployment
 from sparse_xp.settings import Data
 from sparse_xp.training.state import Progress
@@ -96,7 +96,7 @@ def test_no_file_of_a_run_that_is_passed_on_says_where_somebodys_home_is(tmp_pat
     words = [f"data.train={home}/data/rows.csv", f"teacher.path='{home}/runs/dense'", f"hydra.run.dir={home}/runs/x"]
     command = shlex.join(["python", "-m", "sparse_xp", *words])
     run = make_run(
-        1, 1, directory=home / "runs/x", model=make_bert(), recipe=ModifierList({}, Clock(1, 1)),
+        1, 1, directory=home / "runs/x", model=make_bert(), modifier_list=ModifierList({}, Clock(1, 1)),
         accelerator=SimpleNamespace(device=torch.device("cpu"), mixed_precision="no"),
         progress=Progress(seconds=1.0, best_step=1), train_features=[], num_train_rows=1, eval_rows=[],
     )  # fmt: skip

@@ -135,7 +135,7 @@ def test_a_linear_of_7_bits_by_hand():
 
 def test_a_submodule_that_is_not_there():
     with pytest.raises(UserError, match=r"No module matches 'clasifier'\. Did you mean 'classifier'"):
-        prepare(make_bert(), QuantConfig(), QuantMode(), ["bert.encoder", "clasifier"])
+        prepare(make_bert(), QuantConfig(), QuantMode(), submodules=["bert.encoder", "clasifier"])
 
 
 @pytest.mark.filterwarnings("ignore:Initializing zero-element")

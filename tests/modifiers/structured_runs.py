@@ -12,7 +12,7 @@ import torch
 
 from sparse_xp.clock import Clock
 from sparse_xp.modifiers import Modifier, StructuredPruning
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from tests.encoders import BATCH, make_encoder
 from tests.tiny import FakeContext, make_run
 
@@ -26,9 +26,9 @@ def attach_pruning(
     """Return a run of 10 steps and its modifier, attached to a model with 4 layers of 2 heads and 16 neurons."""
     clock = Clock(5, 10)
     modifier = StructuredPruning(**{"final_sparsity": 0.5, "multiple": 4, "start": 0, "update_frequency": 0.0} | fields)
-    recipe = ModifierList({"sparsity": modifier, **(others or {})}, clock)
-    directory = Path(f"run{next(NUMBERS)}")
-    this = make_run(5, 10, model=model or make_encoder("Bert"), recipe=recipe, cache=Path("cache"), directory=directory)
+    modifiers = ModifierList({"sparsity": modifier, **(others or {})}, clock)
+    paths = {"cache": Path("cache"), "directory": Path(f"run{next(NUMBERS)}")}
+    this = make_run(5, 10, model=model or make_encoder("Bert"), modifier_list=modifiers, **paths)
     this.accelerator = SimpleNamespace(scaler=None, num_processes=1, main_process_first=nullcontext)
     modifier.attach(this)
     return this, modifier

@@ -12,7 +12,7 @@ from torch import nn
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ACDCPruning, ConstantPruning
 from sparse_xp.modifiers.acdc import is_dense_phase
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from tests.simulation import bert_run, matrix_run, num_zeros, simulate, through_a_file
 from tests.tiny import make_run
 

@@ -7,7 +7,7 @@ import pytest
 from sparse_xp.clock import Clock
 from sparse_xp.modifiers import MODIFIERS, Distillation, LearningRate, MagnitudePruning, Quantization, WeightDecay
 from sparse_xp.modifiers.display import HOLDS, Display, Span, held_spans, logged_numbers, progress_text
-from sparse_xp.modifiers.hooks import ModifierList, WindowError
+from sparse_xp.modifiers.modifier_list import ModifierList, WindowError
 
 CLOCK = Clock(steps_per_epoch=10, total_steps=60)
 EVERY = logged_numbers(kind.logged for kind in MODIFIERS.values())

@@ -11,7 +11,7 @@ import torch
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import Distillation
 from sparse_xp.modifiers.distillation import distillation_loss
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from tests.tiny import make_run
 
 # Teacher (3/4, 1/4) against student (1/2, 1/2): 0.75 ln 1.5 + 0.25 ln 0.5.

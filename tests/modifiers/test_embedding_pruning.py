@@ -14,7 +14,7 @@ from sparse_xp.functional.structured.config import removal_summary
 from sparse_xp.models.reduced import load_reduced_model
 from sparse_xp.modifiers import EmbeddingPruning, MagnitudePruning, Quantization
 from sparse_xp.modifiers.embedding_pruning import GATES
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.modifiers.per_layer_distillation import choose_modules
 from sparse_xp.result import Result
 from sparse_xp.run import run
@@ -30,7 +30,7 @@ def attached(model=None, others=None, **fields):
     clock = Clock(5, 10)
     modifier = EmbeddingPruning(**{"final_sparsity": 0.5, "multiple": 2, "start": 0, "update_frequency": 0.0} | fields)
     recipe = ModifierList({"embeddings": modifier, **(others or {})}, clock)
-    this = make_run(5, 10, model=model or make_encoder("Bert"), recipe=recipe)
+    this = make_run(5, 10, model=model or make_encoder("Bert"), modifier_list=recipe)
     modifier.attach(this)
     return this, modifier
 
@@ -90,13 +90,13 @@ def test_masks_of_other_pruning_are_cut_too():
     this, _ = attached(others={"prune": other}, score="magnitude")
     other.attach(this)
     for _ in range(10):
-        this.recipe.before_step(this)
+        this.modifier_list.before_step(this)
         this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
-        this.recipe.before_update(this)
-        this.recipe.after_update(this)
+        this.modifier_list.before_update(this)
+        this.modifier_list.after_update(this)
         this.progress.step += 1
-    this.recipe.detach(this)
-    this.recipe.check(this)
+    this.modifier_list.detach(this)
+    this.modifier_list.check(this)
     name = "bert.embeddings.word_embeddings.map.weight"
     assert other.masks[name].shape == other.targets[name].shape == (8, 4)
 

@@ -15,7 +15,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.delivery import pruned_names
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import LayerPruning, MagnitudePruning
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.run import run
 from tests.encoders import BATCH, make_encoder
 from tests.runs import SHORT, configure
@@ -41,7 +41,7 @@ def attached(*layers: str, **more):
         "layers": LayerPruning(layers=names),
     }
     recipe = ModifierList(modifiers, Clock(1, 4))
-    this = make_run(1, 4, model=model, recipe=recipe)
+    this = make_run(1, 4, model=model, modifier_list=recipe)
     recipe.attach(this)
     return this, modifiers["sparsity"]
 
@@ -49,7 +49,7 @@ def attached(*layers: str, **more):
 @pytest.mark.parametrize(("gone", "tensors"), [("1 3 5 7 9 10", 36), ("1 2 3 4 5 7 8 9 10", 18)])
 def test_pruning_finds_the_survivors_whatever_starts_first(gone, tensors):
     this, pruning = attached(*gone.split())
-    assert list(this.recipe.modifiers) == ["sparsity", "layers"]
+    assert list(this.modifier_list.modifiers) == ["sparsity", "layers"]
     assert len(pruning.targets) == tensors
     assert not any(f"layer.{number}." in name for name in pruning.targets for number in gone.split())
 
@@ -58,7 +58,7 @@ def test_pruned_names_are_those_of_the_delivered_model():
     this, _ = attached("1", "2", params=["re:.*layer.11.*query.weight", "re:.*layer.0.*query.weight"])
     before = [this.model.get_parameter(name) for name in pruned_names(this)]
     assert pruned_names(this) == [f"bert.encoder.layer.{n}.attention.self.query.weight" for n in (0, 11)]
-    this.recipe.detach(this)
+    this.modifier_list.detach(this)
     assert pruned_names(this) == [f"bert.encoder.layer.{n}.attention.self.query.weight" for n in (0, 9)]
     assert all(
         self is other for self, other in zip(before, map(this.model.get_parameter, pruned_names(this)), strict=True)

@@ -8,8 +8,8 @@ import pytest
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import LearningRate, ScheduledLearningRate, SetLearningRate
-from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.modifiers.learning_rate import SHAPES, cyclic_rate, rate
+from sparse_xp.modifiers.modifier_list import ModifierList
 from tests.tiny import make_run
 
 BEFORE = 0.7  # what the optimizer was made with

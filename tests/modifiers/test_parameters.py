@@ -11,7 +11,7 @@ import torch
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import Modifier, SetParam, TrainableParams
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.training.optimizer import parameter_groups
 from tests.tiny import make_bert, make_run
 
@@ -23,23 +23,23 @@ def bert_run(modifiers: dict[str, Modifier], total_steps: int = 6, processes: in
     optimizer = torch.optim.AdamW(parameter_groups(model), lr=0.01, weight_decay=0.1, fused=True)
     accelerator = SimpleNamespace(num_processes=processes)
     run = make_run(2, total_steps, model=model, optimizer=optimizer, accelerator=accelerator)
-    run.recipe = ModifierList(modifiers, run.clock)
-    run.recipe.attach(run)
+    run.modifier_list = ModifierList(modifiers, run.clock)
+    run.modifier_list.attach(run)
     return run
 
 
 def step(run: Any) -> dict[str, torch.Tensor]:
     """Make one step as the loop does. Returns the weights."""
     number = run.progress.step
-    run.recipe.before_step(run)
+    run.modifier_list.before_step(run)
     rows = torch.randint(5, 20, (4, 6), generator=torch.Generator().manual_seed(number))
     outputs = run.model(input_ids=rows, labels=rows[:, 0] % 2)
-    run.recipe.loss(run, [], {}, outputs, outputs.loss).backward()
-    run.recipe.before_update(run)
+    run.modifier_list.loss(run, [], {}, outputs, outputs.loss).backward()
+    run.modifier_list.before_update(run)
     torch.nn.utils.clip_grad_norm_(run.model.parameters(), 1.0)
     run.optimizer.step()
     run.optimizer.zero_grad()
-    run.recipe.after_update(run)
+    run.modifier_list.after_update(run)
     run.progress.step = number + 1
     return {name: weight.detach().clone() for name, weight in run.model.named_parameters()}
 
@@ -70,10 +70,10 @@ def test_a_frozen_parameter_loses_its_gradient(processes):
     run = bert_run({"freeze": TrainableParams(params=HEAD, trainable=False)}, processes=processes)
     for name in HEAD:
         run.model.get_parameter(name).grad = torch.ones_like(run.model.get_parameter(name))
-    run.recipe.before_step(run)
+    run.modifier_list.before_step(run)
     # DDP needs the flag and the gradient: there the gradient is dropped before it is clipped and used.
     assert {run.model.get_parameter(name).requires_grad for name in HEAD} == {processes == 2}
-    run.recipe.before_update(run)
+    run.modifier_list.before_update(run)
     assert [run.model.get_parameter(name).grad for name in HEAD] == [None, None]
 
 
@@ -102,8 +102,8 @@ def test_one_window_inside_another():
 def test_original_flags_are_restored():
     run = bert_run({})
     run.model.classifier.bias.requires_grad_(False)
-    run.recipe = ModifierList({"freeze": TrainableParams(params=HEAD, trainable=False)}, run.clock)
-    run.recipe.attach(run)
+    run.modifier_list = ModifierList({"freeze": TrainableParams(params=HEAD, trainable=False)}, run.clock)
+    run.modifier_list.attach(run)
     for _ in range(6):
         step(run)
     assert (run.model.classifier.weight.requires_grad, run.model.classifier.bias.requires_grad) == (True, False)
@@ -125,7 +125,7 @@ def test_frozen_runs_resume_exactly(at):
     resumed = bert_run(modifiers())
     resumed.model.load_state_dict(copy.deepcopy(broken.model.state_dict()))
     resumed.optimizer.load_state_dict(copy.deepcopy(broken.optimizer.state_dict()))
-    resumed.recipe.load_state_dict(broken.recipe.state_dict())
+    resumed.modifier_list.load_state_dict(broken.modifier_list.state_dict())
     resumed.progress.step = at
     for _ in range(6 - at):
         found = step(resumed)
@@ -145,7 +145,7 @@ def test_set_param_fills_once():
     run = bert_run({"fill": SetParam(params=HEAD, val=0.5, start=0.7)})  # 1.4 steps
     seen = []
     for number in range(5):
-        run.recipe.before_step(run)
+        run.modifier_list.before_step(run)
         seen.append({run.model.classifier.weight.unique().numel() == 1, run.model.classifier.bias[0].item() == 0.5})
         if number == 2:
             assert run.model.classifier.weight.eq(0.5).all()

@@ -122,7 +122,7 @@ def states(monkeypatch):
 
     def save(this):
         found.append(
-            (this, {k: v.clone() for k, v in this.recipe.modifiers[HIDDEN].state_dict()["projections"].items()})
+            (this, {k: v.clone() for k, v in this.modifier_list.modifiers[HIDDEN].state_dict()["projections"].items()})
         )
         real(this)
 
@@ -137,7 +137,7 @@ def test_a_run_that_compares_all_linear_modules(dense, tmp_path, states, capsys)
     assert [line["step"] for line in lines if "loss_layers" in line] == [3, 4, 5, 6, 7, 8]
     assert all("loss_distillation" in line for line in lines)
     this, first = states[0]
-    modifier = this.recipe.modifiers[HIDDEN]
+    modifier = this.modifier_list.modifiers[HIDDEN]
     linear = [name for name, module in this.model.named_modules() if isinstance(module, torch.nn.Linear)]
     assert list(first) == linear
     assert len(linear) == 2 * 6 + 2  # the encoder, the pooler, the classifier

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, MagnitudePruning
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.modifiers.pruning import Pruning
 from tests.simulation import bert_run, matrix_run, num_zeros, simulate, through_a_file, updates
 from tests.tiny import make_run

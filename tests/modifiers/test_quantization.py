@@ -20,7 +20,7 @@ from sparse_xp.export import main
 from sparse_xp.functional.quant_file import load_quantization
 from sparse_xp.functional.quant_modules import QuantLinear, quantized_modules
 from sparse_xp.modifiers import MagnitudePruning, Quantization
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.run import run
 from sparse_xp.training import checkpoint
 from sparse_xp.training.state import TrainingWrapper
@@ -34,8 +34,8 @@ from tests.tiny import plain_task
 def quant_run(recipe, total_steps=12):
     """A run with a real model, shell and optimizer; its recipe attached."""
     this = bert_run(4, total_steps)
-    this.wrapper, this.recipe = TrainingWrapper(this.model, plain_task()), ModifierList(recipe, this.clock)
-    this.recipe.attach(this)
+    this.wrapper, this.modifier_list = TrainingWrapper(this.model, plain_task()), ModifierList(recipe, this.clock)
+    this.modifier_list.attach(this)
     return this
 
 
@@ -44,14 +44,14 @@ def train(this, first=0, last=None):
     for step in range(first, this.clock.total_steps if last is None else last):
         this.progress.step = step
         this.model.train()
-        this.recipe.before_step(this)
+        this.modifier_list.before_step(this)
         for part in range(2):
             rows = torch.randint(5, 20, (4, 6), generator=torch.Generator().manual_seed(10 * step + part))
             this.wrapper(input_ids=rows, labels=rows[:, 0] % 2).loss.backward()
-        this.recipe.before_update(this)
+        this.modifier_list.before_update(this)
         this.optimizer.step()
         this.optimizer.zero_grad()
-        this.recipe.after_update(this)
+        this.modifier_list.after_update(this)
         yield step
 
 
@@ -61,7 +61,7 @@ def classifier(this):
 
 def test_training_in_8_bits_begins_and_ranges_freeze_when_they_should():
     this = quant_run({"quantization": Quantization(start=1.0, observers_end="8 steps")})
-    modifier, active, counts, scales = this.recipe.modifiers["quantization"], [], [], []
+    modifier, active, counts, scales = this.modifier_list.modifiers["quantization"], [], [], []
     for _ in train(this):
         active.append(modifier.logs(this)["quantized"])
         assert modifier.target_reached(this) == bool(active[-1])
@@ -78,7 +78,7 @@ def test_without_an_end_ranges_freeze_after_training():
     list(train(this))
     assert classifier(this).scale is None
     assert classifier(this).input_observer.count == 8
-    this.recipe.detach(this)
+    this.modifier_list.detach(this)
     assert classifier(this).scale is not None
     assert not classifier(this).mode.observing
 
@@ -108,15 +108,15 @@ def test_a_restored_run_goes_on_to_the_last_bit(stop):
     straight, first, second = make(), make(), make()
     list(train(straight))
     list(train(first, 0, stop))
-    states = (first.model.state_dict(), first.optimizer.state_dict(), first.recipe.state_dict())
+    states = (first.model.state_dict(), first.optimizer.state_dict(), first.modifier_list.state_dict())
     model, optimizer, recipe = through_a_file(states)
     second.model.load_state_dict(model)
     second.optimizer.load_state_dict(optimizer)
-    second.recipe.load_state_dict(recipe)
+    second.modifier_list.load_state_dict(recipe)
     list(train(second, stop))
     ours, theirs = straight.model.state_dict(), second.model.state_dict()
     assert all(ours[name].equal(theirs[name]) for name in ours)
-    one, other = (each.recipe.state_dict()["quantization"] for each in (straight, second))
+    one, other = (each.modifier_list.state_dict()["quantization"] for each in (straight, second))
     assert (one["counts"], one["settings"]) == (other["counts"], other["settings"])
     for kind in ("ranges", "scales"):
         assert one[kind].keys() == other[kind].keys()
@@ -136,7 +136,7 @@ def test_the_best_model_keeps_the_ranges_of_its_step(tmp_path):
     assert classifier(this).scale is None  # it was not frozen yet
     assert classifier(this).input_observer.count == count == 12
     assert this.model.eval()(rows).logits.equal(before)
-    this.recipe.detach(this)
+    this.modifier_list.detach(this)
     assert this.model.eval()(rows).logits.equal(before)
 
 

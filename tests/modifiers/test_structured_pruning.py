@@ -15,7 +15,7 @@ from sparse_xp.functional.structured.blocks import encoder_blocks, linear_at, si
 from sparse_xp.functional.structured.config import removal_summary
 from sparse_xp.models.reduced import load_reduced_model
 from sparse_xp.modifiers import MagnitudePruning, Quantization, StructuredPruning
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.predict import main as predict
 from sparse_xp.recipe.view.timeline import Timeline
 from sparse_xp.result import Result
@@ -102,13 +102,13 @@ def test_masks_of_other_pruning_are_cut_too():
     this, _ = attach_pruning(others={"prune": other})
     other.attach(this)
     for _ in range(10):
-        this.recipe.before_step(this)
+        this.modifier_list.before_step(this)
         this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
-        this.recipe.before_update(this)
-        this.recipe.after_update(this)
+        this.modifier_list.before_update(this)
+        this.modifier_list.after_update(this)
         this.progress.step += 1
-    this.recipe.detach(this)
-    this.recipe.check(this)
+    this.modifier_list.detach(this)
+    this.modifier_list.check(this)
     name = "bert.encoder.layer.0.output.dense.weight"
     assert other.masks[name].shape == other.targets[name].shape == (8, 8)
     assert (other.targets[name] == 0).float().mean() >= 0.5
@@ -182,15 +182,15 @@ def test_masks_of_layers_that_went_go_too():
     this, modifier = attach_pruning(others={"prune": other}, **fields)
     other.attach(this)
     for _ in range(10):
-        this.recipe.before_step(this)
+        this.modifier_list.before_step(this)
         this.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
-        this.recipe.before_update(this)
-        this.recipe.after_update(this)
+        this.modifier_list.before_update(this)
+        this.modifier_list.after_update(this)
         this.progress.step += 1
     gone = sum(not any(size) for size in modifier.current_sizes())
     assert (len(other.targets), gone > 0) == (24, True)
-    this.recipe.detach(this)
-    this.recipe.check(this)
+    this.modifier_list.detach(this)
+    this.modifier_list.check(this)
     assert len(other.targets) == len(other.masks) == 24 - 6 * gone
 
 
@@ -203,7 +203,7 @@ def test_a_layer_of_a_table_by_speed(tmp_path):
     [size] = [size for size in modifier.current_sizes() if any(size)]
     assert modifier.logs(this) == {"speedup": 32 / modifier.target.costs.total([size]), "layers": 1.0}
     modifier.detach(this)
-    this.recipe = ModifierList({"sparsity": modifier, "q": Quantization(start="90%")}, this.clock)
+    this.modifier_list = ModifierList({"sparsity": modifier, "q": Quantization(start="90%")}, this.clock)
     with pytest.raises(UserError, match=r"is reached with nothing removed: some/checkpoint has 21\.33 times"):
         modifier.attach(this)  # of the four layers that the full model has
 

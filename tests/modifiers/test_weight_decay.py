@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sparse_xp.modifiers import WeightDecay
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.training.optimizer import parameter_groups
 from tests.tiny import make_run
 

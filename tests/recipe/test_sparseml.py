@@ -25,7 +25,7 @@ from sparse_xp.modifiers import (
     TrainableParams,
     WeightDecay,
 )
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.recipe.parsed import ParsedRecipe, parse_modifiers
 from sparse_xp.recipe.tags import TAGS
 from sparse_xp.recipe.text import read_recipe

@@ -10,7 +10,7 @@ import yaml
 
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import ConstantPruning, Distillation, MagnitudePruning, Quantization
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.places import CONF
 from sparse_xp.recipe.parsed import parse_modifiers
 from sparse_xp.recipe.text import read_recipe

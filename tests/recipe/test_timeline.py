@@ -20,7 +20,7 @@ from sparse_xp.modifiers import (
     WeightDecay,
 )
 from sparse_xp.modifiers.display import changed_fields
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.recipe.view.timeline import Timeline
 from tests.tiny import make_bert, make_run
 

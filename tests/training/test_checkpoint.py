@@ -12,7 +12,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.files.checksums import write_checksums
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.modifiers import MagnitudePruning
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.training import checkpoint
 from sparse_xp.training.state import Progress
 from tests.tiny import make_bert, make_run
@@ -31,7 +31,7 @@ def this(tmp_path):
     recipe = ModifierList(
         {"sparsity": MagnitudePruning(final_sparsity=0.5, start=0, update_frequency=0.0)}, Clock(5, 10)
     )
-    fields = {"model": make_bert(), "recipe": recipe, "directory": tmp_path, "device": torch.device("cpu")}
+    fields = {"model": make_bert(), "modifier_list": recipe, "directory": tmp_path, "device": torch.device("cpu")}
     context = make_run(5, 10, **fields, origin="rows", progress=Progress(step=5))
     recipe.attach(context)
     recipe.before_step(context)
@@ -56,7 +56,7 @@ def test_the_best_model_cannot_run_code(this, tmp_path):
 
 
 def test_the_best_model_comes_back_with_the_state_of_its_modifiers(this):
-    pruning = this.recipe.modifiers["sparsity"]
+    pruning = this.modifier_list.modifiers["sparsity"]
     weights = {name: weight.clone() for name, weight in this.model.state_dict().items()}
     masks = {name: mask.clone() for name, mask in pruning.masks.items()}
     checkpoint.save_best(this)
@@ -64,9 +64,9 @@ def test_the_best_model_comes_back_with_the_state_of_its_modifiers(this):
     with torch.no_grad():
         for parameter in this.model.parameters():
             parameter.mul_(torch.randn_like(parameter))
-    this.recipe.before_step(this)  # other weights are the smallest now, and more of them
+    this.modifier_list.before_step(this)  # other weights are the smallest now, and more of them
     assert any(not torch.equal(mask, masks[name]) for name, mask in pruning.masks.items())
     checkpoint.load_best(this)
     assert all(torch.equal(weight, weights[name]) for name, weight in this.model.state_dict().items())
     assert all(torch.equal(mask, masks[name]) for name, mask in pruning.masks.items())
-    this.recipe.check(this)
+    this.modifier_list.check(this)

@@ -40,7 +40,7 @@ class Recorder(Modifier):
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_hooks_in_order(tmp_path, monkeypatch, accumulation):
+def test_modifier_list_in_order(tmp_path, monkeypatch, accumulation):
     config = configure(
         *SHORT, "task=sst2", "recipe=dense", "data.embedded_train_rows=64", "train.epochs=1",
         f"train.gradient_accumulation_steps={accumulation}", "train.save_every=100%",

@@ -18,7 +18,7 @@ from sparse_xp.files.directories import atomic_directory
 from sparse_xp.run import run
 from sparse_xp.settings import Train
 from sparse_xp.training import teacher as module
-from sparse_xp.training.teacher import LiveTeacher, StoredTeacher, TooLarge, fingerprint, make_room, store_logits
+from sparse_xp.training.teacher import LiveTeacher, StoredTeacher, TooLarge, evict, fingerprint, store_logits
 from tests.runs import SHORT, configure
 from tests.tiny import make_bert, make_run
 
@@ -137,24 +137,24 @@ def test_logits_of_other_numerics_are_stored_beside(other):
     assert name_of(**other) != name_of()
 
 
-def test_the_oldest_logits_make_room(tmp_path):
+def test_the_oldest_logits_are_evicted(tmp_path):
     for age, name in enumerate(("newest", "older", "oldest")):
         with atomic_directory(tmp_path / name, "cache") as draft:
             np.save(draft / "logits.npy", np.zeros(1000, np.float32))
         os.utime(tmp_path / name, (10**9 - age, 10**9 - age))
-    make_room(tmp_path, 4000, 1.3e-5)  # 4 kB more into 13 kB that hold 3 * 4128 bytes, and the lists of them
+    evict(tmp_path, 4000, 1.3e-5)  # 4 kB more into 13 kB that hold 3 * 4128 bytes, and the lists of them
     assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "older"]
-    make_room(tmp_path, 4000, 1.3e-5)
+    evict(tmp_path, 4000, 1.3e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "older"]
     with pytest.raises(TooLarge, match="its logits need"):
-        make_room(tmp_path, 14_000, 1.3e-5)
+        evict(tmp_path, 14_000, 1.3e-5)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["newest", "older"]
 
 
 def test_what_is_not_the_caches_own_makes_no_room(tmp_path):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.npy").write_bytes(bytes(20_000))
-    make_room(tmp_path, 4000, 1.3e-5)
+    evict(tmp_path, 4000, 1.3e-5)
     assert (tmp_path / "thesis" / "chapter.npy").stat().st_size == 20_000
 
 

@@ -1,7 +1,7 @@
-"""What config.json records about removed heads, neurons and layers.
+"""The record of removed heads, neurons and layers in config.json.
 
-``structure``: {"heads": [...], "neurons": [...]} of the layers that are left, "full": [heads, neurons] of a layer of
-the full model, and "gone": the numbers of removed layers in the full model, if there are any.
+``structure``: {"heads": [...], "neurons": [...]} of the remaining layers, "full": [heads, neurons] of a layer of the
+full model, and "gone": the numbers of removed layers in the full model, if there are any.
 """
 
 from __future__ import annotations

@@ -57,14 +57,14 @@ def shrink(module: nn.Linear, mask: LinearMask) -> None:
 
 
 def is_removed(mask: LayerMask) -> bool:
-    """Return whether nothing of a layer is left."""
+    """Return whether a layer has no head and no neuron left."""
     return not any(bool(groups.any()) for groups in mask)
 
 
 def remove_groups(model: PreTrainedModel, kept: Mapping[str, LayerMask]) -> None:
     """Remove the heads and neurons that are not ``kept`` (masks by layer), and record it in the configuration.
 
-    A layer that keeps nothing is removed whole; the layers behind it are renumbered.
+    A layer without remaining heads and neurons is removed as a whole; the layers after it are renumbered.
     """
     shape, removed, blocks = full_shape(model), removed_layer_numbers(model), encoder_blocks(model)
     # The numbers that the layers of this model have in the full model.

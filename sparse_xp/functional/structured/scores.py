@@ -1,4 +1,4 @@
-"""What a group of weights is worth: derivatives by a gate, or sums of squares."""
+"""Importance scores of groups of weights: derivatives by a gate, or sums of squares."""
 
 from __future__ import annotations
 

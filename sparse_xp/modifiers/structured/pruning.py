@@ -107,7 +107,7 @@ class StructuredPruning(Modifier):
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
     def share_due(self, clock: Clock, step: int, last_update: float) -> float | None:
-        """Return the share of the removal to reach in ``step``, None if it updates nothing."""
+        """Return the share of the removal to reach in ``step``; None if the step makes no update."""
         every = clock.to_epochs(self.update_frequency)
         return share_due(self.inter_func, clock.epoch(step), last_update, self.window(clock), every)
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PatternMatch:
-    """What one pattern of a modifier matches: how many tensors, their weights in all, and their abbreviated names."""
+    """The matches of one pattern: the number of tensors, their weights in all, and their abbreviated names."""
 
     modifier: str
     field: str
@@ -44,7 +44,7 @@ class PatternMatch:
 
 @dataclass
 class Matches:
-    """What all patterns of a recipe match in ``checkpoint``, and the fractions of zeros at the end of a run.
+    """The matches of all patterns of a recipe in ``checkpoint``, and the fractions of zeros at the end of a run.
 
     ``sparsity``: of the targets of each pruning modifier; ``encoder``, ``model``: of all their weights.
     """

@@ -22,8 +22,8 @@ from sparse_xp.config import Config, register
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
 from sparse_xp.history import read_history
-from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.modifiers.learning_rate import RateModifier
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.places import CONF
 from sparse_xp.recipe.check import in_order, load_recipe
 from sparse_xp.recipe.file import resolve

@@ -1,4 +1,4 @@
-"""What holds in which step of a run of a recipe, without running it.
+"""The settings in force at each step of a recipe's run, computed without running it.
 
 Rates, sparsities and phases come from the same functions of clock and step that the hooks call in training. ``show``
 composes a ``Timeline``, ``render`` writes it as text, ``picture`` draws it. No torch is imported.
@@ -14,15 +14,15 @@ from typing import TypeVar
 
 from sparse_xp.clock import Clock
 from sparse_xp.modifiers import Distillation, Modifier, Quantization
-from sparse_xp.modifiers.hooks import ModifierList
 from sparse_xp.modifiers.learning_rate import RateModifier
+from sparse_xp.modifiers.modifier_list import ModifierList
 
 M = TypeVar("M", bound=Modifier)
 
 
 @dataclass(frozen=True)
 class Moment:
-    """What holds in one optimizer step.
+    """The settings in force in one optimizer step.
 
     ``rate``: the learning rate, None if no modifier has written it yet. ``sparsity``: by pruning modifier, None where
     the weights decide it. ``quantization``: its phase, None for a recipe without. ``hardness``: the share of the
@@ -88,7 +88,7 @@ class Timeline:
         return {name: modifier for name, modifier in self.modifiers.items() if isinstance(modifier, kind)}
 
     def rate_at(self, step: int) -> float | None:
-        """Return the learning rate of a step: what was written last, in it or before it. None if nothing was."""
+        """Return the learning rate of a step: the last one set, in this step or before. None if there is none yet."""
         latest, value = -1, self.rate
         for modifier in self.of(RateModifier).values():
             steps = modifier.active_steps(self.clock)

@@ -17,7 +17,7 @@ from sparse_xp.modifiers import (
     Modifier,
     WeightDecay,
 )
-from sparse_xp.modifiers.hooks import ModifierList
+from sparse_xp.modifiers.modifier_list import ModifierList
 
 CLOCK = Clock(steps_per_epoch=10, total_steps=30)
 
