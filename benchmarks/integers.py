@@ -60,7 +60,7 @@ def export(model: Any, path: Path) -> Path:
 
 
 def integers(model: Any, reduce_range: bool = True, dynamic: bool = False) -> Any:
-    """A copy that computes with integers; its ranges are those of a few random rows."""
+    """Return a copy that computes with integers, calibrated on a few random rows."""
     found = copy.deepcopy(model)
     mode = QuantMode(active=True, calibrating=True)
     modules = prepare(found, QuantConfig(dynamic=dynamic, reduce_range=reduce_range), mode)
@@ -72,7 +72,7 @@ def integers(model: Any, reduce_range: bool = True, dynamic: bool = False) -> An
 
 
 def off(call: Call, model: Any, batch: Batch) -> float:
-    """The root mean square of the differences to PyTorch, as a share of the logits' standard deviation."""
+    """Return the root mean square of the differences to PyTorch, as a share of the logits' standard deviation."""
     found = call(batch)
     theirs = next(iter(found.values() if hasattr(found, "values") else found))
     with torch.no_grad():

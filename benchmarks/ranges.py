@@ -39,7 +39,7 @@ SHARES = [step / 16 for step in range(4, 17)]  # of the extremes, tried for the 
 
 
 def kind_of(name: str) -> str:
-    """The kind of the Linear ``name``; the longest ending wins."""
+    """Return the kind of the Linear ``name``; the longest ending wins."""
     ends = [(len(end), kind) for kind, ends in KINDS.items() for end in ends if name.endswith(end)]
     return max(ends)[1] if ends else "pooler and head"
 
@@ -117,7 +117,7 @@ class Examined:
 
 
 def least_squares(values: torch.Tensor, extremes: tuple[float, float]) -> tuple[float, float]:
-    """The range within ``extremes`` that rounds ``values`` with the least squared error."""
+    """Return the range within ``extremes`` that rounds ``values`` with the least squared error."""
 
     def error(low: float, high: float) -> float:
         rounded = fake_quantize_activation(values, *activation_scale(torch.tensor(low), torch.tensor(high)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
@@ -40,6 +40,13 @@ def check_line(line: dict[str, Any]) -> None:
         raise TypeError(f"the line of step {line['step']!r:.20} has a value that is no number")
 
 
+class Tracker(Protocol):
+    """What ``History`` needs of an Accelerator."""
+
+    def log(self, values: dict[str, Any], step: int | None) -> None:
+        """Log numbers of a step."""
+
+
 class History:
     """Appends to ``path``, and gives the same numbers to ``tracker`` (an Accelerator, or None).
 
@@ -47,7 +54,7 @@ class History:
     nothing. ``lines``: how many have been written.
     """
 
-    def __init__(self, path: Path, every: int, tracker: Any = None, active: bool = True):
+    def __init__(self, path: Path, every: int, tracker: Tracker | None = None, active: bool = True):
         self.path, self.every, self.tracker, self.active = path, every, tracker, active
         self.lines = 0
 

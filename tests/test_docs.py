@@ -1,4 +1,4 @@
-"""Every command that README, CONTRIBUTING and the headers of recipes, sweeps and tasks show composes; Python imports."""
+"""Commands that README, CONTRIBUTING, recipes, sweeps and tasks show compose; the Python of the docs imports."""
 
 from __future__ import annotations
 

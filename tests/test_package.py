@@ -60,7 +60,7 @@ def test_the_installed_package_composes_from_another_directory(wheel, tmp_path):
     elsewhere.mkdir()
     options = {"cwd": elsewhere, "env": {"PYTHONPATH": str(site), "PATH": ""}}
     module, conf = run(sys.executable, "-c", WHERE, **options).split()
-    assert Path(module) == site / "sparse_xp" / "config.py"
+    assert Path(module) == site / "sparse_xp" / "places.py"
     assert Path(conf) == site / "sparse_xp" / "conf"
     composed = yaml.safe_load(run(sys.executable, *COMPOSE, **options))
     assert (composed["model"]["name"], composed["recipe"]["name"], composed["profile"]) == (

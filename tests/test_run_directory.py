@@ -89,7 +89,7 @@ def test_a_directory_of_the_users_in_a_run_is_refused_before_it_trains_again(tmp
     whole(tmp_path / "model", "model")
     claim_run(tmp_path)
     (tmp_path / "model" / "mine.txt").write_text("mine")
-    with pytest.raises(UserError, match="has model, which"):
+    with pytest.raises(UserError, match="has model, not written by a run"):
         claim_run(tmp_path)
 
 
@@ -135,7 +135,7 @@ def test_a_run_of_an_earlier_version_is_known_by_its_configuration(tmp_path):
     assert read_marker(tmp_path) == "run"
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "config.yaml").write_text("config_hash: mine\n")
-    with pytest.raises(UserError, match=r"other has config\.yaml, which"):
+    with pytest.raises(UserError, match=r"other has config\.yaml, not written by a run"):
         claim_run(tmp_path / "other")
 
 

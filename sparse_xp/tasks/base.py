@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from tokenizers import Tokenizer
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
     from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs
@@ -236,7 +236,7 @@ class Task(ABC):
         """Return the training batch with this epoch's random masks: a function of ``rows`` and ``seed`` alone."""
         return batch
 
-    def forward(self, model: Any, batch: dict[str, Tensor]) -> Any:
+    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
         """Return the model's outputs for a training batch, the loss among them."""
         return model(**batch)
 

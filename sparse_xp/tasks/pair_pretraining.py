@@ -15,7 +15,7 @@ from sparse_xp.tasks.segments import Document, segment_pairs
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
 #: with fewer documents in a batch, the second segments of pairs come from too few sources
@@ -73,7 +73,7 @@ class PairPretraining(Pretraining):
             features["token_type_ids"].append([0] * (len(first_segment) + 2) + [1] * (len(second_segment) + 1))
             yield [begin, *first_segment, end, *second_segment, end]
 
-    def forward(self, model: Any, batch: dict[str, Tensor]) -> Any:
+    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
         from torch.nn.functional import cross_entropy
 
         outputs = super().forward(model, batch)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from tokenizers import Tokenizer
-    from torch import Tensor
+    from torch import Tensor, nn
     from transformers import PreTrainedTokenizerBase
 
     #: masks the tokens of a row, given a seed: what the model sees, and the labels
@@ -174,7 +174,7 @@ class Pretraining(Task):
             input_ids[i, :length], labels[i, :length] = torch.from_numpy(visible), torch.from_numpy(targets)
         return {**batch, "input_ids": input_ids, "labels": labels}
 
-    def forward(self, model: Any, batch: dict[str, Tensor]) -> Any:
+    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
         from sparse_xp.functional.chunked_loss import cross_entropy
 
         outputs = model(**{name: value for name, value in batch.items() if name not in self.targets})
