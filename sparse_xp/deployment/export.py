@@ -45,7 +45,7 @@ def export(context: EvalContext, directory: Path, settings: Export, expected: di
         return infer(session, batch)
 
     integers, shape = any(quantized_modules(context.model)), fixed_shape(session)
-    forwards = {"exported": forward}
+    forwards: dict[str, Callable[[Batch], Batch]] = {"exported": forward}
     if settings.openvino:
         forwards["OpenVINO"] = openvino_forward(directory / "model.xml", shape)
     distances, metrics = compare_with_model(context, path, forwards, settings, expected)

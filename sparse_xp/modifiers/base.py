@@ -2,7 +2,7 @@
 
 The hooks around a run, in the order in which they are called::
 
-    attach                      run.start: before the optimizer exists; the only hook that may change modules
+    attach                      run.start: on the CPU, before the optimizer exists; only here may modules change
     parameters                  what trains beside the model
     for each optimizer step:    training/loop.train_step
         before_step             set rates, recompute masks
@@ -16,7 +16,7 @@ The hooks around a run, in the order in which they are called::
         logs                    when a line is logged
         target_reached          when the model is evaluated: may it be the best?
         check, state_dict       when a checkpoint is saved
-    detach                      run.finish: leave a plain model behind
+    detach                      run.finish, after the best weights and their state are loaded: leave a plain model
         resized                 another modifier removed or cut parameters
     check                       delivery.save_model
 """
