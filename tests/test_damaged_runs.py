@@ -65,13 +65,16 @@ def place(tmp_path_factory):
     return SimpleNamespace(config=config, finished=place / "finished", interrupted=place / "interrupted")
 
 
-def again(place, copy):
-    """The same command again: nothing if the run ends as one that was never touched, else the message."""
+def again(place, copy, *aside):
+    """The same command again: nothing if the run ends as one that was never touched, else the message.
+
+    ``aside``: files that may have been moved aside, because they were no longer as they had been written.
+    """
     try:
         run(place.config, copy)
     except UserError as error:
         return str(error)
-    assert difference(place.finished, copy) == []
+    assert set(difference(place.finished, copy)) <= set(aside)
     return None
 
 
@@ -87,7 +90,7 @@ INTERRUPTED = {
 }
 
 
-#: may be whole as far as it goes
+#: half of this file may be valid YAML with the hash that counts; it is moved aside then
 HALF = ("config.yaml", "cut")
 
 
@@ -96,7 +99,7 @@ HALF = ("config.yaml", "cut")
 def test_an_interrupted_run(place, tmp_path, name, damage):
     copy = Path(shutil.copytree(place.interrupted, tmp_path / "run"))
     DAMAGES[damage](copy / name)
-    told = again(place, copy)
+    told = again(place, copy, *(["config.yaml.changed-1"] if (name, damage) == HALF else []))
     if (name, damage) == HALF and told is None:
         return
     if name == ".sparse_xp" and damage != "a directory":  # config.yaml proves it too

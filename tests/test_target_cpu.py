@@ -14,7 +14,7 @@ from sparse_xp.deployment.latency_table import LatencySpec, LatencyTable, read_l
 from sparse_xp.errors import UserError
 from sparse_xp.functional.cost_model import LayerShape
 from sparse_xp.result import Result
-from sparse_xp.run import made_integers, run
+from sparse_xp.run import interrupted_run_quantizes, run
 from sparse_xp.target_cpu import faster_precision, leaves_precision_open, start_note, with_chosen_precision
 from tests.in_process import command_of
 from tests.runs import SHORT, configure, without_export
@@ -107,10 +107,10 @@ def test_a_run_keeps_its_tables_on_another_cpu(tmp_path, monkeypatch):
 
 def test_a_run_that_was_killed_while_it_wrote_its_configuration_was_not_begun(tmp_path):
     (tmp_path / "config.yaml").write_text("config_hash: 0123456789\n")
-    assert made_integers(tmp_path, "0123456789") is None
+    assert interrupted_run_quantizes(tmp_path, "0123456789") is None
     (tmp_path / "recipe.yaml").write_text("modifiers: {quantization: {kind: Quantization}}\n")
-    assert made_integers(tmp_path, "0123456789") is True
-    assert made_integers(tmp_path, "other") is None
+    assert interrupted_run_quantizes(tmp_path, "0123456789") is True
+    assert interrupted_run_quantizes(tmp_path, "other") is None
 
 
 def test_the_tables_of_a_run_that_never_began_are_not_taken(tmp_path):
