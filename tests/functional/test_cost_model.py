@@ -11,6 +11,7 @@ from sparse_xp.functional.cost_model import (
     LayerShape,
     greedy_sizes,
     interpolate_size,
+    layer_moves,
     minimum_cost,
     minimum_sizes,
     multiplication_costs,
@@ -148,3 +149,8 @@ def test_a_layer_goes_for_want_of_anything_else():
         SIMPLE, [(1, 16), (1, 16)], [[9.0], [9.0]], [[9.0] * 16, [9.0] * 16], 3 + 45, 16, [7.0, 6.0], 3 + 45
     )
     assert found == [(1, 16), (0, 0)]
+
+
+def test_the_last_layer_is_never_removed():
+    assert [move.layer for move in layer_moves(SIMPLE, [(4, 64), (0, 0), (1, 16)], [2.0, 0.0, 1.0])] == [0, 2]
+    assert not list(layer_moves(SIMPLE, [(4, 64), (0, 0)], [2.0, 0.0]))

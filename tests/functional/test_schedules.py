@@ -92,6 +92,11 @@ def test_when_an_update_is_due(now, last, due):
     assert (share_due("linear", now, last, (1.0, 3.0), 0.5) is not None) is due
 
 
+def test_an_update_at_the_very_beginning_was_one():
+    assert not update_due(0.1, 0.0, start=0.0, end=3.0, every=0.5)
+    assert update_due(0.5, 0.0, start=0.0, end=3.0, every=0.5)
+
+
 def test_the_share_that_is_due():
     assert share_due("linear", 1.5, 1.0, (1.0, 3.0), 0.5) == 0.25
     assert share_due("cubic", 2.0, 1.0, (1.0, 3.0), 0.5) == 0.875
