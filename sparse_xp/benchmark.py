@@ -25,7 +25,7 @@ from sparse_xp.deployment.timing import BenchmarkOptions, measure_all
 from sparse_xp.errors import UserError
 
 KEYS = ("run", "model", "against", "lengths", "batch", "threads", "engine", "rounds", "out")
-#: the default lengths, of which a model takes those up to its own
+#: default sequence lengths; lengths above the maximum of the model are skipped
 LENGTHS = (32, 128, 384)
 
 

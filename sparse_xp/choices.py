@@ -107,7 +107,7 @@ def _is_text_value(value: object) -> bool:
 
 
 def _unquoted(value: object) -> object:
-    """Return a text without its quotes, any other value as it is."""
+    """Remove the quotes of a text; return any other value unchanged."""
     return value.text if isinstance(value, QuotedString) else value
 
 

@@ -68,13 +68,13 @@ def place(tmp_path_factory):
 def again(place, copy, *aside):
     """The same command again: nothing if the run ends as one that was never touched, else the message.
 
-    ``aside``: files that may have been moved aside, because they were no longer as they had been written.
+    ``aside``: files that have been moved aside, because they were no longer as they had been written.
     """
     try:
         run(place.config, copy)
     except UserError as error:
         return str(error)
-    assert set(difference(place.finished, copy)) <= set(aside)
+    assert difference(place.finished, copy) == list(aside)
     return None
 
 

@@ -19,7 +19,7 @@ from sparse_xp.functional.cost_model import LayerShape
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-#: calls of each graph, of which the fastest counts
+#: calls of each graph; the fastest counts
 ROUNDS = 15
 #: blocks in one graph, so that the constant cost of a call counts little
 COPIES = 2
