@@ -26,7 +26,7 @@ from omegaconf.errors import (
 )
 
 from sparse_xp.errors import did_you_mean, shortened
-from sparse_xp.renamed_keys import RETIRED_TASK_FIELDS, new_name
+from sparse_xp.renamed_keys import NEW_NAMES, RETIRED_TASK_FIELDS, new_name
 
 #: the libraries that read and compose what the user has written, before our code sees it
 COMPOSERS = ("hydra", "omegaconf", "yaml", "antlr4")
@@ -139,7 +139,10 @@ def describe_key_error(error: OmegaConfBaseException) -> str:
     """Return the message for a key that OmegaConf does not know, or for a value that it does not accept there."""
     first_line = (error.msg or str(error)).splitlines()[0]
     if isinstance(error, InterpolationKeyError | InterpolationResolutionError | InterpolationToMissingValueError):
-        return f"{error.full_key or error.key}: {first_line.removeprefix('MissingMandatoryValue while resolving ')}"
+        return (
+            f"{error.full_key or error.key}: {first_line.removeprefix('MissingMandatoryValue while resolving ')}"
+            + _renamed_advice(first_line)
+        )
     parent, key = error.parent_node, str(error.key)
     where = error.full_key or key
     known = [str(name) for name in parent.keys()] if isinstance(parent, DictConfig) else [key]  # noqa: SIM118
@@ -172,6 +175,15 @@ def _permission_advice(error: OSError) -> str:
             "data.cache= of the cache, out= otherwise."
         )
     return ""
+
+
+def _renamed_advice(message: str) -> str:
+    """Return the new name of a key that a failed interpolation names, as a sentence; an empty string for others."""
+    match = re.search(r"Interpolation key '([\w.]+)'", message)
+    parts = match[1].split(".") if match else []
+    if parts[:1] == ["task"] and set(parts) & set(RETIRED_TASK_FIELDS):
+        return f". Write ${{hyperparameters:{','.join(parts[1:])}}} (conf/hyperparameters.yaml)."
+    return f". It is called {NEW_NAMES[parts[-1]]} now." if parts and parts[-1] in NEW_NAMES else ""
 
 
 def unknown_key_message(where: str, key: str, known: list[str]) -> str:

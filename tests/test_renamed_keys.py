@@ -6,6 +6,8 @@ import dataclasses
 
 import pytest
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import InterpolationKeyError
 
 from sparse_xp.error_report import describe_error, unknown_key_message
 from sparse_xp.modifiers import MODIFIERS
@@ -60,6 +62,20 @@ def test_a_command_with_an_old_key_is_refused():
     with pytest.raises(HydraException) as caught:
         configure("profile=embedded", "model.attention=eager")
     assert "it is called 'model.attn_implementation' now" in describe_error(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "expected"),
+    [
+        ("task.transfer.batch_size", "Write ${hyperparameters:transfer,batch_size} (conf/hyperparameters.yaml)."),
+        ("task.n_best", "It is called n_best_size now."),
+    ],
+)
+def test_an_interpolation_of_an_old_key(old, expected):
+    cfg = OmegaConf.create({"task": {"name": "x"}, "train": {"batch_size": f"${{{old}}}"}})
+    with pytest.raises(InterpolationKeyError) as caught:
+        OmegaConf.to_container(cfg, resolve=True)
+    assert expected in describe_error(caught.value)
 
 
 def test_task_fields_of_earlier_versions():
