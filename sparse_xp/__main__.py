@@ -6,12 +6,13 @@ The path of a run through the files::
       __main__.main               the composed configuration (conf/)
         compose.to_object         -> config.Config: typed, every value checked
         recipe/file.resolve       reads recipe.path=FILE and the recipe that the checkpoint carries
+        run.load_data             reads and checks the files of rows (tasks/rows.py)
         __main__.run_teacher      teacher=dense: this same way once for the teacher
         target_cpu.start_note     what 8 bits gain on the CPU of the file
-        run.run                   finished already? otherwise lock the directory
+        run.run                   finished already? its inputs unchanged? otherwise lock the directory
           run.run_alone           claim the directory, check paths, make the Accelerator
           run.execute
-            preparation.py        tasks/rows, tasks/features, models/loading, training/teacher
+            preparation.py        tasks/features, models/loading, training/teacher
             run.start             modifiers attach, optimizer, accelerate, restore a checkpoint
             training/loop.train   the steps; calls the hooks of the modifiers
             run.finish            best weights, modifiers detach
@@ -37,7 +38,7 @@ from sparse_xp.choices import check_overrides, config_directories, overrides_in
 from sparse_xp.cli import quote_paths, run_command
 from sparse_xp.command_help import help_text, welcome_text
 from sparse_xp.compose import to_object
-from sparse_xp.config import Config, register, with_teacher
+from sparse_xp.config import Config, register, result_hash, with_teacher
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
 from sparse_xp.files.directories import atomic_directory
@@ -45,11 +46,12 @@ from sparse_xp.files.ownership import is_own
 from sparse_xp.places import CONF
 from sparse_xp.processes import is_first_process
 from sparse_xp.recipe.file import resolve
-from sparse_xp.run import run
-from sparse_xp.run_directory import CHECKPOINTS, checkpoints, unclaim_run, write_error
+from sparse_xp.run import check_student, load_data, run
+from sparse_xp.run_directory import CHECKPOINTS, checkpoints, find_finished, unclaim_run, write_error
 from sparse_xp.sweep.commands import command_of, in_sweep, with_teacher_path
 from sparse_xp.sweep.teachers import dense_run
 from sparse_xp.target_cpu import start_note
+from sparse_xp.tasks.rows import Splits
 from sparse_xp.user_config import check_config_files
 
 register()
@@ -72,13 +74,14 @@ def main(cfg: DictConfig) -> float:
     swept = in_sweep(hydra_config)
     try:
         config = resolve(to_object(cfg))  # typed and checked; recipe files and the checkpoint's recipe read
+        splits = load_data(config, directory)
         if note := start_note(config, directory):
             say(note)
         if config.teacher.source == "dense":
-            teacher = run_teacher(config, show=not swept)
+            teacher = run_teacher(config, splits, show=not swept)
             config = with_teacher(config, teacher)
             command = with_teacher_path(command, teacher) if swept else command
-        result = run(config, directory, command, show=not swept)
+        result = run(config, directory, command, show=not swept, splits=splits)
         keep_composition(cfg, hydra_config, directory / ".hydra")
         return result.metrics[result.metric]
     except KeyboardInterrupt:
@@ -94,10 +97,15 @@ def main(cfg: DictConfig) -> float:
         raise Failed(error) from None
 
 
-def run_teacher(config: Config, show: bool) -> Path:
-    """Make the dense run that teaches this one, or find it finished, and return its directory."""
+def run_teacher(config: Config, splits: Splits | None, show: bool) -> Path:
+    """Make the dense run that teaches this one, or find it finished, and return its directory.
+
+    ``splits``: the rows of this run, if they were read before.
+    """
     cfg, hydra_config, directory = dense_run(config)
     teacher = resolve(to_object(cfg))
+    if not find_finished(directory, result_hash(teacher)):
+        check_student(config, splits)  # a teacher may train for hours
     say(
         f"teacher: the dense run of {teacher.task.name} in {directory} ({teacher.train.epochs:g} epochs, seed "
         f"{teacher.seed}), made first if it is not there"

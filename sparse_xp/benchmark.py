@@ -54,6 +54,11 @@ def main(argv: list[str]) -> None:
     write_report_files(options, stats, measurements)
 
 
+def default_lengths(most: int | None) -> list[int]:
+    """Return those of ``LENGTHS`` that a model of at most so many tokens can read; ``most`` itself if none is."""
+    return list(LENGTHS) if most is None else [length for length in LENGTHS if length <= most] or [most]
+
+
 def read_options(values: dict[str, str]) -> BenchmarkOptions:
     """Return the options of the command. Raises UserError for values that are invalid, or do not fit the files."""
     lists = ("lengths", "batch", "threads")
@@ -64,17 +69,19 @@ def read_options(values: dict[str, str]) -> BenchmarkOptions:
     folders = [directory, *([against] if against else [])]
     for folder in folders:
         check_bundle_files(folder)
-    most = min(map(max_tokens, folders))
+    most = min((tokens for folder in folders if (tokens := max_tokens(folder))), default=None)
     for folder in folders:
         use_fixed_shape(folder, numbers, values)
     for length in numbers.get("lengths", []):
-        if not 2 <= length <= most:
-            raise UserError(f"lengths={length}: the model takes 2 to {most} tokens.")
+        if length < 2 or (most is not None and length > most):
+            raise UserError(
+                f"lengths={length}: the model takes 2 {'or more' if most is None else f'to {most}'} tokens."
+            )
     return BenchmarkOptions(
         directory=directory,
         against=against,
         engines=engines,
-        lengths=numbers.get("lengths") or [length for length in LENGTHS if length <= most] or [most],
+        lengths=numbers.get("lengths") or default_lengths(most),
         batches=numbers.get("batch") or [1, 32],
         threads=numbers.get("threads") or [1],
         rounds=positive_integer("rounds", values.get("rounds", "20")),

@@ -90,16 +90,34 @@ def quote_paths(argv: list[str]) -> list[str]:
     """Quote the values that are paths with characters of Hydra's grammar, such as ``,`` and ``=``.
 
     Run directories have such names (``squad,tiny,seed=42``) and are passed to ``teacher.path=`` and the like. Hydra
-    would read them as a sweep, or not at all.
+    would read them as a sweep, or not at all. Neither does it read a ``~/``, which shells expand only where a word
+    begins; it is expanded here. Separators of columns are quoted too, and names of classes that Hydra would write in
+    another way (``1_1`` as 11, ``true`` as True).
     """
     return [_quote_path(argument) for argument in argv]
 
 
 def _quote_path(argument: str) -> str:
     key, equals, value = argument.partition("=")
+    if key == "task.classes" and (items := re.fullmatch(r"\[([^\[\]'\"\\(){}]*)\]", value)):
+        return f"{key}=[{','.join(map(_quote_class, items[1].split(',')))}]"
+    if key == "data.separator" and value in (",", ";", "\t", ":", "=", "~", "#"):
+        return f"{key}='{value}'"
+    if value.startswith("~/"):
+        value = os.path.expanduser(value)
+        argument = f"{key}={value}"
     plain = re.fullmatch(r"[\w./~+%:-]*", value)
     # hydra.run.dir= may name a directory that is still to be made.
     if not equals or plain or not (os.path.exists(value) or (key == "hydra.run.dir" and value[:1] not in "'\"")):
         return argument
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
+
+
+def _quote_class(item: str) -> str:
+    """Quote the name of a class that Hydra would read as a number or a truth value, and write in another way."""
+    name = item.strip()
+    odd = name.lower() in ("true", "false", "null", "nan", "inf") or re.fullmatch(
+        r"[+-]?[\d_.]*\d[\d_.]*(e[+-]?\d+)?", name, re.I
+    )
+    return f"'{name}'" if odd and not re.fullmatch(r"0|-?[1-9]\d*", name) else item

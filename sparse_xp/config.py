@@ -56,6 +56,8 @@ class RecipeSettings:
     ``learning_rate``: segments of the learning rate, by name.
     ``weight_decay``: the weight decay. None: 0.
     ``modifiers``: further modifiers by name, added with ``+modifier@recipe.modifiers.NAME=CLASS``.
+    ``inherit``: go on with the 8 bits and without the layers that ``recipe.yaml`` beside the checkpoint's weights says.
+    False: that file is not read.
 
     A SparseML recipe replaces the modifiers and the length of the run:
 
@@ -74,6 +76,7 @@ class RecipeSettings:
     learning_rate: dict[str, LearningRate] = field(default_factory=dict)
     weight_decay: WeightDecay | None = field(default_factory=WeightDecay)
     modifiers: dict[str, Modifier] = field(default_factory=dict)
+    inherit: bool = True
     path: str | None = None
     args: Any = None
     anchors: bool = False

@@ -43,7 +43,7 @@ def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, comm
     export gate stops the run, ``sparse_xp.export`` can finish it from there.
     """
     metrics = final_metrics(run, config)
-    save_model(run)
+    save_model(run, config.recipe.inherit)
     recorded = record_provenance(config_hash, run.origin, command)
     trained = make_result(config, run, metrics, recorded, (data.train.total, data.evaluation.total))
     trained.write(run.directory / TRAINED)
@@ -103,28 +103,29 @@ def make_result(
     )
 
 
-def save_model(run: Run) -> None:
+def save_model(run: Run, inherits: bool = True) -> None:
     """Write ``model/``: the weights in floating point, the quantization scales, and the recipe.
 
     Stock ``from_pretrained`` loads it. ``sparse_xp.structured.load`` loads a model with removed heads, or with layers
-    of different numbers of neurons.
+    of different numbers of neurons. ``inherits``: the recipe comes behind that of the checkpoint (``recipe.inherit``).
     """
     run.modifier_list.check(run)
     with atomic_directory(run.directory / "model", "model", MOVE_AWAY) as draft:
         run.model.save_pretrained(draft)
         run.tokenizer.save_pretrained(draft)
         save_quantization(run.model, draft)
-        write_text(draft / inherit.FILE, recipe_text(run))
+        write_text(draft / inherit.FILE, recipe_text(run, inherits))
 
 
-def recipe_text(run: Run) -> str:
-    """Return the recipe of the run in SparseML's format, appended to the recipe of the checkpoint it started from."""
+def recipe_text(run: Run, inherits: bool) -> str:
+    """Return the recipe of the run in SparseML's format, behind that of the checkpoint where the run ``inherits``."""
     arguments = {
         "per_device_train_batch_size": run.train.batch_size,
         "per_device_eval_batch_size": run.train.eval_batch_size,
         "precision": precision_name(run.accelerator),
     }
-    return write_recipe(run.modifier_list.modifiers, run.clock, inherit.read_base(run.source)[0], arguments)
+    base = inherit.read_base(run.source) if inherits else None
+    return write_recipe(run.modifier_list.modifiers, run.clock, base, arguments)
 
 
 def quantization_option(run: Run) -> str | None:

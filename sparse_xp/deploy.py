@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_xp.console import silence_libraries
+from sparse_xp.data.table import to_dataset
 from sparse_xp.errors import UserError
 from sparse_xp.functional.measured import Sparsity
 from sparse_xp.models.config_files import read_config
@@ -83,8 +84,9 @@ def load_trained(
     silence_libraries()
     tokenizer = load_tokenizer(str(checkpoint), revision)
     loaded = load_rows(task, data, train=False)
-    rows, task = loaded.rows, task.with_labels_from(loaded.rows)
-    task.check_labels(rows)
+    task = task.with_labels_from(loaded.rows)
+    task.check_labels(loaded.rows)
+    rows = to_dataset(loaded.rows)
     check_labels(task, read_config(str(checkpoint), revision), f"the model {checkpoint}", "Choose a model of the task.")
     # new_head: a missing head is reported here, as nothing will train a new one.
     model, missing = load_model(

@@ -25,6 +25,7 @@ from omegaconf import OmegaConf
 
 from sparse_xp.cli import quote_paths, run_command
 from sparse_xp.compose import to_object
+from sparse_xp.config import register
 from sparse_xp.console import say
 from sparse_xp.deploy import deploy
 from sparse_xp.deployment.bundle import write_card_and_recipe
@@ -165,6 +166,7 @@ def export_model(overrides: list[str], out: Path | None) -> Deployment:
     if not out:
         raise UserError("out=DIR is needed: where the deployment folder of the model is to be.")
     check_outside_runs(out)
+    register()
     with hydra.initialize_config_dir(str(CONF), version_base="1.3", job_name="export"):
         config = resolve(to_object(hydra.compose("config", overrides=quote_paths(overrides))))
     if not config.model.checkpoint:

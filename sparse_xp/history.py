@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
+from sparse_xp.files.json_text import restore_numbers, to_json
 from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.files.writing import write_text
 
@@ -23,7 +24,7 @@ def read_history(path: Path, least: int = 1) -> list[dict[str, Any]]:
     """
     with explain_read_errors(path, f"Restore it, or move {path.parent} away: the same command makes the run anew."):
         texts = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        lines = [json.loads(text) for text in texts if text.endswith("\n")]
+        lines = [restore_numbers(json.loads(text)) for text in texts if text.endswith("\n")]
         for line in lines:
             check_line(line)
         if len(lines) < least:
@@ -89,7 +90,7 @@ class History:
                 f"{self.path} is damaged (it has {len(earlier)} of the {lines} lines up to step {step}). Restore it, "
                 f"or move {self.path.parent} away: the same command makes the run anew."
             )
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in earlier))
+        write_text(self.path, "".join(to_json(line) + "\n" for line in earlier))
         self.lines = len(earlier)
 
     def read(self) -> list[dict[str, Any]]:
@@ -107,7 +108,7 @@ class History:
         if not self.active:
             return
         with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(to_json(line) + "\n")
         self.lines += 1
         if self.tracker is not None:
             self.tracker.log(tracked, step=line["step"])

@@ -4,22 +4,25 @@
     python -m sparse_xp.predict model=DEPLOYMENT text="What a film." [second="It was good."] [top=3]
     python -m sparse_xp.predict model=DEPLOYMENT tokens="John lives in Paris"    (words; text= for running text)
     python -m sparse_xp.predict run=RUN file=ROWS.jsonl [out=PREDICTIONS.jsonl] [batch=32]
-        [max_rows=100000000] [max_gigabytes=16]
+        [max_rows=100000000] [max_gigabytes=16] [separator=semicolon] [quoting=none] [encoding=latin-1]
 
 The texts go by these names or by the task's columns. A file (any that training takes) is answered row by row, a line
-each, to a new file ``out=`` or the screen, as the answers come. A row that cannot be answered has a line with the
-reason, ``{"error": "Row 900: ..."}``; the last line on the screen counts them, and the exit code is 1 if there are any.
+of JSON each, to a new file ``out=`` or the screen, as the answers come. A line has the columns of its row (its id, and
+all others), then the answer: ``label`` and ``score``; ``value``; ``score``, ``start``, ``end`` and ``answer``; or a
+list, as ``labels`` (several labels, or ``top=``), ``entities`` or ``masks``. A column that has the name of a part of
+the answer is called ``input_NAME``. A row that cannot be answered has the reason, ``"error": "Row 900: ..."``; the last
+line on the screen counts them, and the exit code is 1 if there are any.
+``separator=``, ``quoting=`` and ``encoding=`` of the file are as ``data.separator=`` and so on in training.
 ``threads=``: of onnxruntime, by default all; ``max_length=``: tokens, by default the task's.
 """
 
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
@@ -31,14 +34,18 @@ from rich.progress import track
 from sparse_xp.cli import parse_key_values, positive_integer, run_command
 from sparse_xp.data.limits import Limits
 from sparse_xp.data.readers import read_records
+from sparse_xp.deployment.bundle import read_task
 from sparse_xp.deployment.folder import bundle_from_options
-from sparse_xp.deployment.pipeline import Pipeline
+from sparse_xp.deployment.pipeline import Pipeline, expected_texts
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files.json_text import to_json
 from sparse_xp.files.ownership import check_replaceable, never_replace
+from sparse_xp.files.text_format import TextFormat
 from sparse_xp.tasks.answers import Answer
+from sparse_xp.tasks.base import Task
 
 #: options that go with ``file=`` only, all options, and those that are numbers; the texts of the task come besides
-FILE_OPTIONS = ("out", "batch", "max_rows", "max_gigabytes")
+FILE_OPTIONS = ("out", "batch", "max_rows", "max_gigabytes", "separator", "quoting", "encoding")
 OPTIONS = ("run", "model", "file", *FILE_OPTIONS, "top", "threads", "max_length")
 NUMBERS = ("batch", "max_rows", "max_gigabytes", "top", "threads", "max_length")
 
@@ -49,39 +56,58 @@ def main(argv: list[str]) -> None:
     numbers = {key: positive_integer(key, given[key]) for key in NUMBERS if key in given}
     if "out" in given:
         new_file(given["out"])  # before the model is loaded
-    pipeline = Pipeline(
-        bundle_from_options(given), threads=numbers.get("threads"), max_length=numbers.get("max_length")
-    )
-    names = list(dict.fromkeys(name for alternatives in pipeline.text_names for name in alternatives))
-    check_options(pipeline, given, [*names, *OPTIONS])
+    directory = bundle_from_options(given)
+    task, _ = read_task(directory)
+    names = list(dict.fromkeys(name for alternatives in task.text_names() for name in alternatives))
+    check_options(task, given, [*names, *OPTIONS])
     texts: dict[str, Any] = {name: given[name] for name in names if name in given}
-    if "file" not in given:
-        if option := next((key for key in FILE_OPTIONS if key in given), None):
-            raise UserError(f"{option}= goes with file=ROWS.")
-        to_screen(as_json(pipeline(texts, top=numbers.get("top")), on_screen=True))
-        return
-    if texts:
+    if "file" not in given and (option := next((key for key in FILE_OPTIONS if key in given), None)):
+        raise UserError(f"{option}= goes with file=ROWS.")
+    if "file" in given and texts:
         raise UserError(f"{next(iter(texts))}= beside file=: say one of them.")
-    if answer_file(pipeline, given, numbers):
+    rows = read_rows_of(task, given, numbers) if "file" in given else None  # before the model is loaded
+    pipeline = Pipeline(directory, threads=numbers.get("threads"), max_length=numbers.get("max_length"))
+    if rows is None:
+        to_screen(as_json(pipeline(texts, top=numbers.get("top")), on_screen=True))
+    elif answer_file(pipeline, rows, given, numbers):
         sys.exit(1)
 
 
-def check_options(pipeline: Pipeline, given: dict[str, str], known: list[str]) -> None:
+def check_options(task: Task, given: dict[str, str], known: list[str]) -> None:
     """Raise UserError for an unknown option, or for ``top=`` if the task's answers have no order."""
     for key in given:
         if key not in known:
             raise UserError(
-                f"unknown option '{key}='.{did_you_mean(key, known)} The task {pipeline.task.name} takes "
-                f"{pipeline.expected_texts}; the options are {', '.join(known)}."
+                f"unknown option '{key}='.{did_you_mean(key, known)} The task {task.name} takes "
+                f"{expected_texts(task)}; the options are {', '.join(known)}."
             )
-    if "top" in given and not pipeline.task.ranks_answers:
-        raise UserError(f"top=: the task {pipeline.task.name} has no classes of a text.")
+    if "top" in given and not task.ranks_answers:
+        raise UserError(f"top=: the task {task.name} has no classes of a text.")
 
 
-def answer_file(pipeline: Pipeline, given: dict[str, str], numbers: dict[str, int]) -> int:
+def read_rows_of(task: Task, given: dict[str, str], numbers: dict[str, int]) -> list[Any]:
+    """Return the rows of ``file=``. Raises UserError for a file that cannot be read, or that lacks a column of texts.
+
+    A row that cannot be read is a UserError in the list.
+    """
+    path, limits = Path(given["file"]), Limits.of(numbers.get("max_rows"), numbers.get("max_gigabytes"), prefix="")
+    try:
+        text_format = TextFormat(given.get("separator"), given.get("quoting"), given.get("encoding"), prefix="")
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    rows = read_records(path, limits, text_format=text_format)
+    columns = list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
+    for names in map(list, map(dict.fromkeys, task.text_names())):
+        if columns and not any(name in columns for name in names):
+            raise UserError(
+                f"{path} has no column {' or '.join(names)}, which the task {task.name} needs."
+                f"{did_you_mean(names[0], columns)} It has {', '.join(map(str, columns))}."
+            )
+    return rows
+
+
+def answer_file(pipeline: Pipeline, rows: list[Any], given: dict[str, str], numbers: dict[str, int]) -> int:
     """Write a line for each row of ``file=`` as it is answered; return the number of rows without an answer."""
-    limits = Limits.of(numbers.get("max_rows"), numbers.get("max_gigabytes"), prefix="")
-    rows = read_records(Path(given["file"]), limits)
     if "out" not in given:
         return answer_rows(pipeline, rows, numbers, lambda answer: to_screen(as_json(answer, on_screen=True)))
     path = new_file(given["out"])
@@ -90,18 +116,31 @@ def answer_file(pipeline: Pipeline, given: dict[str, str], numbers: dict[str, in
 
 
 def answer_rows(
-    pipeline: Pipeline, rows: list[dict[str, Any]], numbers: dict[str, int], write: Callable[[Answer], None]
+    pipeline: Pipeline, rows: list[Any], numbers: dict[str, int], write: Callable[[dict[str, Any]], None]
 ) -> int:
     """Give the answer to each row to ``write``, print how many there were and how fast; return the number of errors."""
     bar = Console(stderr=True)
     start, errors = time.perf_counter(), 0
     answers = pipeline.stream(rows, batch=numbers.get("batch", 32), top=numbers.get("top"), errors="keep")
-    for answer in track(answers, "rows", len(rows), console=bar, disable=not bar.is_terminal, transient=True):
-        write(answer)
+    shown = track(answers, "rows", len(rows), console=bar, disable=not bar.is_terminal, transient=True)
+    for row, answer in zip(rows, shown, strict=True):
+        write(with_columns(row, answer if isinstance(answer, dict) else {pipeline.task.list_name: answer}))
         errors += isinstance(answer, dict) and "error" in answer
     seconds = time.perf_counter() - start
     print(f"{len(rows)} rows in {seconds:.1f} s, {len(rows) / seconds:.1f} rows/s, errors={errors}", file=sys.stderr)
     return errors
+
+
+def with_columns(row: object, answer: dict[str, Any]) -> dict[str, Any]:
+    """Return the columns of a row and then its answer; a column that has the name of a part of it is ``input_NAME``."""
+    line: dict[str, Any] = {}
+    columns = {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else {}
+    for column, value in columns.items():
+        name = column
+        while name in answer or (name != column and name in columns):
+            name = f"input_{name}"
+        line[name] = value
+    return {**line, **answer}
 
 
 def new_file(name: str) -> Path:
@@ -147,9 +186,19 @@ def cause(error: OSError) -> str:
 
 
 def as_json(answer: Answer, on_screen: bool = False) -> str:
-    """Return the answer as a line of JSON, in ASCII for a screen that cannot show all characters."""
+    """Return the answer as a line of JSON, in ASCII where its characters cannot be shown, or are no UTF-8."""
     plain = on_screen and (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    return json.dumps(answer, ensure_ascii=plain)
+    line = to_json(answer, ensure_ascii=plain, default=as_text)
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half of a character, in a column that no task reads
+        return to_json(answer, ensure_ascii=True, default=as_text)
+    return line
+
+
+def as_text(value: object) -> str:
+    """Return a value that JSON lacks, such as a date of a parquet file, as a text."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 
 if __name__ == "__main__":

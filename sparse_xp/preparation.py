@@ -13,19 +13,21 @@ from sparse_xp.clock import Clock
 from sparse_xp.config import Config
 from sparse_xp.console import say
 from sparse_xp.data.batches import steps_per_epoch
+from sparse_xp.data.table import to_dataset
 from sparse_xp.files.checksums import json_digest
 from sparse_xp.files.reading import resolve_model_dir
 from sparse_xp.history import History
+from sparse_xp.models.config_files import read_config
 from sparse_xp.models.heads import describe_new_heads
 from sparse_xp.models.loading import load_model, load_teacher_model
 from sparse_xp.models.source import resolve_checkpoint
-from sparse_xp.models.tokenizers import load_tokenizer
+from sparse_xp.models.tokenizers import check_vocabulary, load_tokenizer, padding_remark
 from sparse_xp.modifiers.context import TeacherModel
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.tasks import Task
 from sparse_xp.tasks.features import make_features
-from sparse_xp.tasks.rows import LoadedSplit, load_rows
+from sparse_xp.tasks.rows import LoadedSplit, Splits, load_splits
 from sparse_xp.training.state import Run
 from sparse_xp.training.teacher import choose_teacher
 
@@ -56,18 +58,14 @@ class PreparedData:
         return json_digest([self.train.fingerprint, self.evaluation.fingerprint])
 
 
-def prepare_data(config: Config, accelerator: Accelerator) -> PreparedData:
-    """Load the rows, fill in the task's labels, and tokenize. Prints warnings about the data."""
+def prepare_data(config: Config, accelerator: Accelerator, splits: Splits | None) -> PreparedData:
+    """Tokenize the rows. Prints warnings about the data. ``splits``: None to fetch them from the hub."""
     with accelerator.main_process_first():
-        source = resolve_checkpoint(config.model, Path(config.data.cache) / "models")
-    tokenizer = load_tokenizer(config.model.tokenizer or source, config.model.revision)
+        source, tokenizer = resolve_student(config)
     with accelerator.main_process_first():
-        train = load_rows(config.task, config.data, train=True)
-        evaluation = load_rows(config.task, config.data, train=False)
-    # Labels come from the training rows; the evaluation rows are compared with them.
-    task = config.task.with_labels_from(train.rows)
-    for split in (train, evaluation):
-        task.check_labels(split.rows)
+        splits = splits or load_splits(config.task, config.data)
+    task = splits.task
+    train, evaluation = (replace(part, rows=to_dataset(part.rows)) for part in (splits.train, splits.evaluation))
     with accelerator.main_process_first():
         train_features = make_features(task, train.rows, train.fingerprint, tokenizer, config.data, train=True)
         eval_features = make_features(
@@ -80,17 +78,34 @@ def prepare_data(config: Config, accelerator: Accelerator) -> PreparedData:
     return PreparedData(task, source, tokenizer, train, evaluation, train_features, eval_features)
 
 
-def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, list[str]]:
-    """Return the model to train, and the names of its weights that the checkpoint lacks."""
-    model, new_weights = load_model(
-        data.task,
-        data.source,
+def resolve_student(config: Config) -> tuple[str, PreTrainedTokenizerBase]:
+    """Return the checkpoint that training starts from, and its tokenizer. Raises UserError if they do not fit."""
+    source = resolve_checkpoint(config.model, Path(config.data.cache) / "models")
+    where = resolve_model_dir(config.model.tokenizer) if config.model.tokenizer else source
+    tokenizer = load_tokenizer(where, None if config.model.tokenizer else config.model.revision)
+    rows = getattr(read_config(source, config.model.revision), "vocab_size", None)
+    check_vocabulary(tokenizer, f"The tokenizer of {where}", rows, f"the model {source}")
+    return source, tokenizer
+
+
+def read_student(config: Config, task: Task, source: str) -> tuple[PreTrainedModel, list[str]]:
+    """Return the model in the checkpoint ``source``, and the names of its weights that the checkpoint lacks."""
+    return load_model(
+        task,
+        source,
         revision=config.model.revision,
         dropout=config.model.dropout,
         attn_implementation=config.model.attn_implementation,
         new_head=config.model.new_head,
-        removed_layers=removed_layers(data.source),
+        removed_layers=removed_layers(source),
     )
+
+
+def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, list[str]]:
+    """Return the model to train, and the names of its weights that the checkpoint lacks."""
+    model, new_weights = read_student(config, data.task, data.source)
+    if remark := padding_remark(data.tokenizer, model):
+        say(remark)
     if data.task.is_language_model and (heads := describe_new_heads(new_weights)):
         say(
             f"{data.source} has no head for {', '.join(heads)}: a new one is trained (its matrix over the vocabulary "

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from sparse_xp.files.json_text import restore_numbers, to_json
 from sparse_xp.files.reading import explain_read_errors, read_regular_file
 from sparse_xp.files.writing import write_text
 from sparse_xp.functional.measured import Removed, Sparsity
@@ -104,7 +105,7 @@ class Result:
 
     def write(self, path: Path) -> None:
         """Write the result atomically: the file is there as a whole or not at all."""
-        write_text(path, json.dumps(asdict(self), indent=2) + "\n")
+        write_text(path, to_json(asdict(self), indent=2) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Result:
@@ -113,6 +114,8 @@ class Result:
             raw: dict[str, Any] = json.loads(read_regular_file(path))
             if removed := raw["sparsity"].get("removed"):
                 raw["sparsity"]["removed"] = Removed(**removed)
+            # Ratios of nothing are not finite; only these parts have numbers that may be so.
+            raw |= {name: restore_numbers(raw[name]) for name in ("metrics", "deployment", "sparsity")}
             parts = {"deployment": Deployment, "sparsity": Sparsity, "training": Training, "provenance": Provenance}
             result = cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
             check_types(result)

@@ -12,17 +12,20 @@ import yaml
 
 from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config, silence_libraries
-from sparse_xp.data.hub import go_offline_if_unreachable, is_local_checkpoint
+from sparse_xp.data.hub import check_available, check_hub_id, go_offline_if_unreachable, is_local_checkpoint
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files.locks import file_lock
 from sparse_xp.files.reading import explain_read_errors, resolve_model_dir, sibling_names
 from sparse_xp.files.signed import is_signed, replace_signed
 from sparse_xp.files.writing import explain_full_disk
+from sparse_xp.inputs import check_inputs, record_inputs
+from sparse_xp.models.positions import check_local_text_length
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.processes import is_first_process
-from sparse_xp.result import Result
+from sparse_xp.result import RESULT, Result
 from sparse_xp.run_directory import ERROR, claim_run, find_finished, is_run, remove_temporary_files, stored_hash
 from sparse_xp.target_cpu import with_chosen_precision
+from sparse_xp.tasks.rows import Splits, load_splits
 from sparse_xp.training.environment import device_name, make_accelerator, precision_name, start_tracker
 from sparse_xp.training.optimizer import parameter_groups
 
@@ -32,21 +35,24 @@ if TYPE_CHECKING:
     from sparse_xp.training.state import Run
 
 
-def run(config: Config, directory: Path, command: str | None = None, show: bool = True) -> Result:
+def run(
+    config: Config, directory: Path, command: str | None = None, show: bool = True, splits: Splits | None = None
+) -> Result:
     """Start the run of ``config`` in ``directory``, continue it, or return its result if it is finished.
 
     ``command``: recorded as the command of the run. None: the command of this process. ``show``: whether to print the
-    whole configuration, or only the directory. If two processes start the same run, the second waits and then returns
-    the result of the first.
+    whole configuration, or only the directory. ``splits``: the rows, if they were read before. If two processes start
+    the same run, the second waits and then returns the result of the first.
     """
     # In a run over several devices only rank 0 takes the lock.
     config_hash, first = result_hash(config), is_first_process()
     finished = find_finished(directory, config_hash)  # before locking: the directory may be read-only
+    check_inputs(directory, config.task, config.data)
     if not finished:
         with file_lock(directory, say) if first else nullcontext():
             finished = find_finished(directory, config_hash)  # again: another process may have held the lock
             if not finished:
-                return run_alone(config, directory, config_hash, first, command, show)
+                return run_alone(config, directory, config_hash, first, command, show, splits)
     if first:
         remove_temporary_files(directory)  # left by a process that was killed after it wrote result.json
     say(f"{directory}: finished already, {finished.metric} {finished.metrics[finished.metric]:.2f}")
@@ -54,25 +60,28 @@ def run(config: Config, directory: Path, command: str | None = None, show: bool 
 
 
 def run_alone(
-    config: Config, directory: Path, config_hash: str, first: bool, command: str | None, show: bool
+    config: Config,
+    directory: Path,
+    config_hash: str,
+    first: bool,
+    command: str | None,
+    show: bool,
+    splits: Splits | None,
 ) -> Result:
     """Make the run, with ``directory`` locked. ``first``: whether this process is rank 0, the only one that writes."""
+    splits = splits or load_data(config, directory)
     if first:
         claim_run(directory)
         if is_signed(directory / ERROR):  # left by an earlier attempt
             (directory / ERROR).unlink()
     check_paths(config)
-    needs_hub = config.data.source == "hub" or any(
-        path and not Path(path).is_dir() for path in (config.model.checkpoint, config.teacher.path)
-    )
-    if needs_hub:
-        go_offline_if_unreachable()
+    check_hub(config)
     if first:
         show_config(asdict(config)) if show else say(f"\n{directory}")
     accelerator = make_accelerator(config.train, config.log.tracker, directory)
     try:
         with explain_full_disk(directory, "run"):
-            return execute(config, directory, accelerator, config_hash, command)
+            return execute(config, directory, accelerator, config_hash, command, splits)
     finally:
         accelerator.end_training()
         # Accelerate keeps its settings in the process, and the next run of a sweep may need different ones.
@@ -83,6 +92,17 @@ def run_alone(
         GradientState._reset_state()
 
 
+def load_data(config: Config, directory: Path) -> Splits | None:
+    """Return the rows of a run that is not finished, read from files or generated; None for those of the hub.
+
+    It comes before everything that takes time or prints: what is wrong with a file is told at once.
+    """
+    if os.path.lexists(directory / RESULT) or config.data.source == "hub":
+        return None
+    check_paths(config)
+    return load_splits(config.task, config.data)
+
+
 def check_paths(config: Config) -> None:
     """Raise UserError for a file or directory that does not exist, before torch is loaded."""
     for name in ("root", "train", "validation"):
@@ -90,12 +110,57 @@ def check_paths(config: Config) -> None:
         if path and not Path(path).exists():
             near = did_you_mean(Path(path).name, sibling_names(Path(path)))
             raise UserError(f"data.{name}={path}: there is no such {'directory' if name == 'root' else 'file'}.{near}")
+    if config.model.tokenizer and not Path(config.model.tokenizer).is_dir():
+        check_hub_id(config.model.tokenizer)
     for checkpoint in (config.model.checkpoint, config.teacher.path):
         if checkpoint:
             is_local_checkpoint(resolve_model_dir(checkpoint))
+            check_local_text_length(resolve_model_dir(checkpoint), config.task, config.export.sequence)
 
 
-def execute(config: Config, directory: Path, accelerator: Accelerator, config_hash: str, command: str | None) -> Result:
+def check_hub(config: Config) -> None:
+    """Raise UserError unless the hub, or its local cache, has the checkpoints that are no directories.
+
+    If the hub does not answer, only the cache is read from here on.
+    """
+    named = (
+        ("model", config.model.checkpoint, config.model.revision),
+        ("teacher", config.teacher.path, config.teacher.revision),
+    )
+    on_hub = [(what, name, revision) for what, name, revision in named if name and not Path(name).is_dir()]
+    if on_hub or config.data.source == "hub":
+        go_offline_if_unreachable()
+    for what, name, revision in on_hub:
+        check_available(what, name, revision)
+
+
+def check_student(config: Config, splits: Splits | None) -> None:
+    """Raise UserError unless the student can be had and the recipe fits it, before a teacher is trained for it.
+
+    ``splits``: the rows, if they were read before; their labels are compared with those of the checkpoint.
+    """
+    if not config.model.checkpoint:
+        return
+    check_paths(config)
+    check_hub(config)
+    # torch is imported late, as in ``execute``
+    from sparse_xp.preparation import read_student, resolve_student
+
+    silence_libraries()
+    source, _ = resolve_student(config)
+    model, _ = read_student(config, splits.task if splits else config.task, source)
+    for modifier in config.modifiers().values():
+        modifier.check_model(model)
+
+
+def execute(
+    config: Config,
+    directory: Path,
+    accelerator: Accelerator,
+    config_hash: str,
+    command: str | None,
+    splits: Splits | None,
+) -> Result:
     """Make the run, from its data to the row of the table.
 
     The steps are in ``preparation.py`` (data and models), in this file (``start`` and ``finish``), in
@@ -112,7 +177,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     set_seed(config.seed)
     for remark in config.recipe.remarks:
         say(remark)
-    data = prepare_data(config, accelerator)
+    data = prepare_data(config, accelerator, splits)
     # ``config_hash`` stays that of the configuration as it was given: labels and measured precision follow from it.
     config = with_task(config, data)
     model, new_weights = load_student(config, data)
@@ -122,7 +187,7 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
         config = with_chosen_precision(config, model, directory, Path(config.data.cache) / "latency", quantized_before)
     this = assemble(config, directory, data, model, accelerator)
     this.teacher = load_teacher(config, this)
-    start(this, config, config_hash, new_weights)
+    start(this, config, config_hash, new_weights, splits.in_files if splits else {})
     train(this)
     finish(this, config)
     if accelerator.is_main_process:
@@ -131,10 +196,11 @@ def execute(config: Config, directory: Path, accelerator: Accelerator, config_ha
     return Result.read(directory / "result.json")
 
 
-def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -> None:
+def start(this: Run, config: Config, config_hash: str, new_weights: list[str], in_files: dict[str, int]) -> None:
     """Attach the modifiers, create the optimizer, and restore the state of an interrupted run, in this order.
 
-    Modifiers change the module tree in ``attach`` only, so the restored checkpoint has the same modules.
+    Modifiers change the module tree in ``attach`` only, so the restored checkpoint has the same modules. ``in_files``:
+    the number of rows in each file of rows.
     """
     import torch
 
@@ -158,6 +224,7 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str]) -
         + (f"; new weights: {', '.join(new_weights)}" if new_weights else "")
     )
     if accelerator.is_main_process:
+        record_inputs(config.task, config.data, config.model, config.teacher, in_files, this.directory)
         write_config(config, this.directory, config_hash)
     start_tracker(accelerator, config.log, this.directory, asdict(config))
 

@@ -28,9 +28,22 @@ from sparse_xp.files.writing import DRAFT, write_text
 from sparse_xp.result import RESULT, TRAINED, Result
 
 ERROR = "error.txt"
+#: the files and directories that the run is made from (``inputs.py``)
+INPUTS = "inputs.json"
 #: the files that a run writes into its directory; trackers write others
 FILES = (
-    *("config.yaml", "recipe.yaml", "history.jsonl", "latency.json", "wandb_id", TRAINED, RESULT, "report.md", ERROR),
+    *(
+        "config.yaml",
+        "recipe.yaml",
+        INPUTS,
+        "history.jsonl",
+        "latency.json",
+        "wandb_id",
+        TRAINED,
+        RESULT,
+        "report.md",
+        ERROR,
+    ),
     "log.txt",
 )
 #: the directories in it that are written atomically; the kind of each is its name

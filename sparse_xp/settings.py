@@ -16,6 +16,7 @@ from importlib.util import find_spec
 from sparse_xp.clock import TimeSpec, parse_time
 from sparse_xp.cpu import CPU_KINDS
 from sparse_xp.errors import check_one_of
+from sparse_xp.files.text_format import TextFormat
 
 
 @dataclass(kw_only=True)
@@ -183,6 +184,11 @@ class Data:
     ``workers``: processes that tokenize.
     ``cache``: the directory for features, teacher logits and latency tables, which runs share.
     ``max_rows``, ``max_gigabytes``: the limits of a file, the latter after decompression. A larger file is refused.
+    ``separator``: between the columns of CSV and TSV: ``comma``, ``semicolon``, ``tab``, ``pipe``, or another sign; of
+    CoNLL text ``tab`` or ``space``. None: recognised.
+    ``quoting``: ``minimal`` (or ``all``): a text of CSV or TSV may stand in quotes; ``none``: quotes are signs like
+    others. None: recognised.
+    ``encoding``: of text files, as Python names it (``latin-1``, ``cp1252``). None: by the byte order mark, else UTF-8.
     """
 
     root: str | None = None
@@ -196,8 +202,14 @@ class Data:
     cache: str = "outputs/.cache"
     max_rows: int = 100_000_000
     max_gigabytes: float = 16.0
+    separator: str | None = None
+    quoting: str | None = None
+    encoding: str | None = None
 
     def __post_init__(self) -> None:
+        if self.text_format.given and not self.train:
+            name, value = next(iter(self.text_format.given.items()))
+            raise ValueError(f"data.{name}={value!r} is for files of your own: it needs data.train=FILE.")
         if self.validation and not self.train:
             raise ValueError(f"data.validation={self.validation} needs data.train=FILE.")
         if self.train and self.root:
@@ -207,6 +219,11 @@ class Data:
         for name in ("max_rows", "max_gigabytes"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"data.{name}={getattr(self, name)}: expected a number above 0.")
+
+    @property
+    def text_format(self) -> TextFormat:
+        """How text files are to be read."""
+        return TextFormat(self.separator, self.quoting, self.encoding)
 
     @property
     def source(self) -> str:
@@ -229,6 +246,8 @@ class Export:
     ``opset``: the version of the ONNX operators, 18 to 23.
     ``batch``, ``sequence``: fix the number of rows, and of tokens, of an input. None: any number.
     ``openvino``: also write ``model.xml`` and ``model.bin``, OpenVINO's own format.
+    ``external_data``: write the weights into ``model.onnx.data``, beside the graph. A model of more than 1.5 GiB is
+    written so in any case: no ONNX file can have 2 GiB.
     ``target_cpu``: the kind of CPU that the file is for; ``python -m sparse_xp.cpu`` lists them. None: the kind of this
     CPU. It decides which warnings about int8 are printed; if it is not the kind of this CPU, latency is not measured.
     """
@@ -241,6 +260,7 @@ class Export:
     batch: int | None = None
     sequence: int | None = None
     openvino: bool = False
+    external_data: bool = False
     target_cpu: str | None = None
 
     def __post_init__(self) -> None:

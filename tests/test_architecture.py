@@ -141,10 +141,11 @@ def test_modules_say_what_they_are(module):
     assert ast.get_docstring(TREES[module]) or not TREES[module].body
 
 
-#: libraries that take seconds to load, or are extras: only these are reasons for an import inside a function
+#: libraries that take seconds to load, or are extras: only these are reasons for an import inside a function.
+#: huggingface_hub reads once, when it is loaded, whether it is offline.
 HEAVY = frozenset(
-    "accelerate datasets matplotlib numpy onnx onnxruntime onnxscript openvino optuna pyarrow scipy seqeval sentencex "
-    "sklearn sqlalchemy tokenizers torch transformers wandb".split()
+    "accelerate datasets huggingface_hub matplotlib numpy onnx onnxruntime onnxscript openvino optuna pyarrow scipy "
+    "seqeval sentencex sklearn sqlalchemy tokenizers torch transformers wandb".split()
 )
 
 

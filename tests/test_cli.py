@@ -9,6 +9,7 @@ import pytest
 
 from sparse_xp.cli import parse_key_values, parse_list, positive_integer, quote_paths, require_keys, run_command
 from sparse_xp.errors import UserError
+from tests.runs import configure
 
 
 def test_values_may_hold_anything():
@@ -88,3 +89,42 @@ def test_an_error_of_the_user_is_one_short_message(monkeypatch, hint):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     with pytest.raises(UserError):
         run_command(fail)
+
+
+def test_a_home_directory_in_a_value_is_expanded(monkeypatch):
+    """Shells expand ``~`` where a word begins, and Hydra cannot read it."""
+    monkeypatch.setenv("HOME", "/home/somebody")
+    words = ["model.checkpoint=~/models/x", "~data", "task=sst2"]
+    assert quote_paths(words) == ["model.checkpoint=/home/somebody/models/x", "~data", "task=sst2"]
+
+
+def test_quote_paths_keeps_names_of_classes_and_separators_as_they_are_written():
+    words = [
+        "task.classes=[01, 1_1,true,1.50,a b]",
+        "task.classes=[0,-1,no]",
+        "task.classes=['1',b]",
+        "data.separator=;",
+    ]
+    assert quote_paths(words) == ["task.classes=['01','1_1','true','1.50',a b]", *words[1:3], "data.separator=';'"]
+    options = [
+        configure("data.train=t.csv", *quote_paths([word])).data.separator
+        for word in ("data.separator=,", "data.separator=tab")
+    ]
+    assert options == [",", "tab"]
+    task = configure("task=custom_classification", *quote_paths(["task.classes=[007,1_1,true,1e3,null]"])).task
+    assert task.label_names == ["007", "1_1", "true", "1e3", "null"]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("data.separator=ab", r"data\.separator='ab': expected comma, semicolon, tab"),
+        ("data.quoting=maybe", r"data\.quoting=maybe: expected one of minimal, all, none"),
+        ("data.encoding=rot13", r"data\.encoding=rot13: expected an encoding of texts"),
+        ("data.encoding=utf-16", r"data\.encoding='utf-16' is for files of your own: it needs data\.train=FILE"),
+    ],
+)
+def test_options_of_text_files_are_checked(word, message):
+    words = [word] if "utf" in word else ["data.train=t.csv", word]
+    with pytest.raises(UserError, match=message):
+        configure(*words)

@@ -28,7 +28,7 @@ from sparse_xp.recipe.inherit import inherit, lacks_layers, read_base, removed_l
 from sparse_xp.tasks import TextClassification
 from tests.tiny import WORDS, make_bert, make_tokenizer
 
-TASK = TextClassification(name="sst2", dataset=None, folder="sst2", classes=["negative", "positive"])
+TASK = TextClassification(name="sst2", dataset=None, folder="sst2", classes=["negative", "positive"], max_length=8)
 ROWS = torch.tensor([[2, 5, 6, 7, 3]])
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "a", "b", "c", "ab", "abc", "Ġ", "Ġa", "!", "A"]
 RECIPE = "modifiers:\n  - !QuantizationModifier {start_epoch: 0.0, submodules: [classifier]}\n"
@@ -267,13 +267,16 @@ def test_files_behind_others_are_not_read(kinds, copied, how):
 
 
 @pytest.mark.parametrize("how", DAMAGES)
-def test_a_damaged_recipe_is_told_in_a_remark(kinds, copied, how):
+def test_a_damaged_recipe_stops_a_run(kinds, copied, how):
     place = copied("single")
     damage(place / "recipe.yaml", how)
-    found, remarks = inherit(str(place), [])
-    assert not found
-    assert len(remarks) == (how != "missing")
-    assert all("recipe.yaml" in remark and len(remark) < 700 and "\n" not in remark for remark in remarks)
+    if how == "missing":
+        assert inherit(str(place), []) == ({}, [])
+    else:
+        with pytest.raises(UserError, match="cannot be read") as error:
+            inherit(str(place), [])
+        assert "recipe.yaml" in str(error.value)
+        assert len(str(error.value)) < 900
 
 
 # Values
@@ -614,16 +617,23 @@ RECIPES = [
 ]
 
 
+def why_refused(place: Path) -> str:
+    """The error about the recipe of a checkpoint, or ``""``."""
+    try:
+        read_base(str(place))
+    except UserError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("text", RECIPES, ids=[str(text[:60]) for text in RECIPES])
-def test_what_is_no_recipe_is_told_in_a_remark(copied, text):
+def test_what_is_no_recipe_stops_a_run(copied, text):
     place = copied("single")
     (place / "recipe.yaml").write_bytes(text)
-    plan, remarks = read_base(str(place))
-    assert plan is not None or remarks
-    for remark in remarks:
-        assert "recipe.yaml" in remark
-        assert len(remark) < 1000
-        assert len(remark.splitlines()) <= 4
+    message = why_refused(place)
+    assert "recipe.yaml" in message or not message
+    assert len(message) < 1000
+    assert len(message.splitlines()) <= 4
     load_model(TASK, str(place))
     assert not list(Path().rglob("ran"))
 

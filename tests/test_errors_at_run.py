@@ -281,6 +281,21 @@ def test_checkpoint_directory_without_a_model(command, tmp_path):
     assert "unreachable" not in answer.message
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "message"),
+    [("nobody/nothing", "the hub is unreachable"), ("encoder", "holds NaN"), ("three", "model.new_head=true")],
+)
+def test_a_student_that_cannot_be_loaded_is_found_before_its_teacher_is_trained(checkpoint, message, command):
+    save_checkpoint("three", classifier("bad", "good", "neither"))
+    broken = BertModel(make_bert().config)
+    torch.nn.init.constant_(broken.embeddings.word_embeddings.weight, float("nan"))
+    save_checkpoint("encoder", broken)
+    words = ("task=sst2", "task.max_length=16", "recipe=gradual80", *EMBEDDED, f"model.checkpoint={checkpoint}")
+    answer = command(*words, "teacher=dense", "teacher.model=tiny")
+    assert_refused(answer, checkpoint, message)
+    assert not list(Path("outputs").rglob("config.yaml"))  # no run has begun
+
+
 def test_checkpoint_with_another_head(command):
     save_checkpoint("three", classifier("bad", "good", "neither"))
     answer = command(*LOCAL, "model.checkpoint=three")

@@ -241,6 +241,15 @@ def test_a_run_of_another_version(copy):
         main([f"run={copy}"])
 
 
+def test_a_model_in_a_process_of_its_own(finished, tmp_path):
+    """No other command has registered the configuration before."""
+    words = ["task=squad", "profile=embedded", f"model.checkpoint={finished}/model", "data.embedded_eval_rows=8"]
+    command = [sys.executable, "-m", "sparse_xp.export", *words, f"out={tmp_path}/out"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    check_bundle_files(tmp_path / "out")
+
+
 def test_the_command_without_words_says_how():
     shown = subprocess.run([sys.executable, "-m", "sparse_xp.export"], capture_output=True, text=True, check=True)
     assert "run=outputs/" in shown.stdout

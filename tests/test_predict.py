@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import re
@@ -9,10 +10,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from sparse_xp import Pipeline, predict
 from sparse_xp.cli import run_command
+from sparse_xp.data.readers import read_records
 from sparse_xp.errors import UserError
 
 
@@ -42,7 +46,78 @@ def test_a_file_is_answered_row_by_row(deployed, tmp_path, capsys):
     assert shown.out == ""
     assert re.fullmatch(r"5 rows in [\d.]+ s, [\d.]+ rows/s, errors=0\n", shown.err)
     predict.main([*words, "top=2"])
-    assert [len(json.loads(line)) for line in capsys.readouterr().out.splitlines()] == [2] * 5
+    assert [len(json.loads(line)["labels"]) for line in capsys.readouterr().out.splitlines()] == [2] * 5
+
+
+CONTEXT = "Vance fed a goat."
+QUESTIONS = {"data": [{"title": "T", "paragraphs": [{"context": CONTEXT, "qas": [{"id": "q1", "question": "Who?"}]}]}]}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text", "kept"),
+    [
+        (
+            "sst2",
+            "t.csv",
+            'id,sentence,label,source\n007,a film,1,"a, b"\n',
+            {"id": "007", "sentence": "a film", "input_label": "1", "source": "a, b"},
+        ),
+        (
+            "sst2",
+            "t.tsv",
+            "sentence\tscore\tinput_score\na film\tx\ty\n",
+            {"sentence": "a film", "input_input_score": "x", "input_score": "y"},
+        ),
+        (
+            "sst2",
+            "t.jsonl",
+            '{"id": 1, "text": "a", "more": {"deep": [null, 1.5, "\\ud800"]}}\n',
+            {"id": 1, "text": "a", "more": {"deep": [None, 1.5, "\ud800"]}},
+        ),
+        ("squad", "t.json", json.dumps(QUESTIONS), {"id": "q1", "title": "T", "question": "Who?", "context": CONTEXT}),
+        ("conll2003", "t.conll", "Ada B-PER\n", {"tokens": ["Ada"], "tags": ["B-PER"]}),
+        ("several", "t.jsonl", '{"text": "a", "labels": [1]}\n', {"text": "a", "input_labels": [1]}),
+    ],
+)
+def test_a_line_has_the_columns_of_its_row(deployed, kind, name, text, kept):
+    Path(name).write_text(text)
+    predict.main([f"model={deployed(kind)}", f"file={name}", "out=out.jsonl"])
+    [line] = lines_of("out.jsonl")
+    [answer] = Pipeline(deployed(kind))(read_records(Path(name)))
+    parts = list(answer) if isinstance(answer, dict) else [{"conll2003": "entities", "several": "labels"}[kind]]
+    assert {column: value for column, value in line.items() if column not in parts} == kept
+    assert list(line)[-len(parts) :] == parts
+
+
+def test_the_columns_of_a_parquet_file_and_values_that_json_lacks(deployed):
+    columns = {"id": [7], "text": ["a"], "day": [datetime.date(2024, 2, 29)], "share": [float("nan")], "raw": [b"\xff"]}
+    pyarrow.parquet.write_table(pyarrow.table(columns), "t.parquet")
+    predict.main([f"model={deployed('sst2')}", "file=t.parquet", "out=out.jsonl"])
+    [line] = lines_of("out.jsonl")
+    assert line["id"] == 7
+    assert [line["day"], line["share"], line["raw"]] == ["2024-02-29", "NaN", "\\xff"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "t.csv",
+            "id,sentense\n1,a\n",
+            "t.csv has no column sentence or text, which the task sst2 needs. Did you mean",
+        ),
+        ("t.csv", "", "t.csv has no rows."),
+        ("t.jsonl", "{", "t.jsonl, line 1"),
+        ("t.jsonl", '{"text": "a"}', "encoding='latin-2x': "),
+    ],
+)
+def test_a_wrong_file_is_told_before_the_model_is_loaded(deployed, monkeypatch, name, text, message):
+    monkeypatch.setattr(predict, "Pipeline", None)
+    Path(name).write_text(text)
+    words = ["encoding=latin-2x"] if "latin" in message else []
+    with pytest.raises(UserError, match=re.escape(message.replace("='latin-2x'", "=latin-2x"))):
+        predict.main([f"model={deployed('sst2')}", f"file={name}", "out=out.jsonl", *words])
+    assert not Path("out.jsonl").exists()
 
 
 def asked_of(deployed, rows):
@@ -58,12 +133,13 @@ def lines_of(name):
 def test_a_bad_row_is_named_in_its_place_and_the_rest_goes_on(deployed, capsys, monkeypatch):
     rows = [{"sentence": "a"}, {"text": None}, {"text": "b \ud800"}, {"text": ["c"]}, {"text": "d"}]
     words = asked_of(deployed, rows)
-    monkeypatch.setattr(predict, "read_records", lambda path, limits: rows)
+    monkeypatch.setattr(predict, "read_records", lambda path, limits, text_format: rows)
     with pytest.raises(SystemExit) as stopped:
         predict.main(words)
     assert stopped.value.code == 1
     told = lines_of("out.jsonl")
-    assert [list(each) for each in told] == [["label", "score"], *[["error"]] * 3, ["label", "score"]]
+    answer = ["label", "score"]
+    assert [list(each) for each in told] == [["sentence", *answer], *[["text", "error"]] * 3, ["text", *answer]]
     assert [each["error"] for each in told[1:4]] == [
         "Row 1: No sentence or text: the task sst2 needs sentence or text; there is text.",
         "Row 2: text: character 2 is U+D800, half of a UTF-16 pair and not a character. Write the pair as the one "
@@ -88,7 +164,7 @@ def test_a_lone_surrogate_in_row_900_of_a_file(deployed):
 def test_a_file_of_one_bad_row(deployed):
     with pytest.raises(SystemExit):
         predict.main(asked_of(deployed, [{"text": ""}, {"text": 1}][1:]))
-    assert lines_of("out.jsonl") == [{"error": "Row 0: text=1: expected a text."}]
+    assert lines_of("out.jsonl") == [{"text": 1, "error": "Row 0: text=1: expected a text."}]
 
 
 def test_answers_are_in_the_file_as_they_come(deployed, monkeypatch):
@@ -106,7 +182,7 @@ def test_answers_are_in_the_file_as_they_come(deployed, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         predict.main([*words, "batch=2"])
     assert found == [0, 1, 2, 3, 4, 5]
-    assert [list(each) for each in lines_of("out.jsonl")] == [["label", "score"]] * 5
+    assert [list(each) for each in lines_of("out.jsonl")] == [["text", "label", "score"]] * 5
 
 
 @pytest.mark.parametrize(

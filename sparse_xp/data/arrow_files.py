@@ -41,13 +41,14 @@ def write_rows(rows: Iterable[dict[str, Any]], path: Path, what: str, features: 
 
     ``what``: the name of their source, for messages. ``features``: their types, None to infer them.
     """
-    from datasets.arrow_writer import ArrowWriter
 
     def make(draft: Path) -> None:
         source = iter(rows)
-        first = next(source, None)
+        first = next(source, None)  # before the import, which takes longer than finding an error here
         if first is None:
             raise UserError(f"{what} has no rows.")
+        from datasets.arrow_writer import ArrowWriter
+
         with ArrowWriter(path=str(draft / "rows.arrow"), features=features, writer_batch_size=BATCH) as writer:
             for row in progress_counter(chain([first], source), f"read {what}"):
                 writer.write(row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,14 +13,18 @@ from sparse_xp.data.limits import DEFAULT_LIMITS, Limits, Meter
 from sparse_xp.data.parquet import batches_of, parquet_schema
 from sparse_xp.data.text_files import read_lines_lazily
 from sparse_xp.errors import UserError
+from sparse_xp.files.checksums import file_sha256, files_stamp
 from sparse_xp.files.ownership import read_marker
 from sparse_xp.files.reading import check_file, explain_read_errors
+from sparse_xp.files.text_format import RECOGNISED, TextFormat
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def read_corpus(path: Path, column: str, cache: Path, limits: Limits = DEFAULT_LIMITS) -> Dataset:
+def read_corpus(
+    path: Path, column: str, cache: Path, limits: Limits = DEFAULT_LIMITS, text_format: TextFormat = RECOGNISED
+) -> Dataset:
     """Return the documents of a .txt or .parquet file, or of all such files below a directory, in order of their names.
 
     In a .txt file a blank line ends a document; in a .parquet file each row is a document, in ``column``. They are
@@ -28,9 +33,14 @@ def read_corpus(path: Path, column: str, cache: Path, limits: Limits = DEFAULT_L
     Raises UserError for damage, and past the limits.
     """
     paths = corpus_files(path)
-    digest = hashlib.sha256("".join([column, *map(files_fingerprint, paths)]).encode()).hexdigest()[:16]
+    if unused := sorted(text_format.given.keys() - {"encoding"}):
+        raise UserError(
+            f"{text_format.prefix}{unused[0]}= means nothing for {path}, which has no columns. Leave it out."
+        )
+    key = [column, *text_format.given.values(), *map(files_fingerprint, paths)]
+    digest = hashlib.sha256("".join(key).encode()).hexdigest()[:16]
     meter = Meter(limits)
-    documents = (document for file in paths for document in _documents(file, column, meter))
+    documents = (document for file in paths for document in _documents(file, column, meter, text_format))
     return write_rows(({column: text} for text in documents), cache / "corpora" / f"{path.stem}-{digest}", path.name)
 
 
@@ -55,7 +65,7 @@ def _is_output(path: Path) -> bool:
     return path.name in ("log.txt", "error.txt") if kind == "run" else kind is not None
 
 
-def _documents(path: Path, column: str, meter: Meter) -> Iterator[str]:
+def _documents(path: Path, column: str, meter: Meter, text_format: TextFormat = RECOGNISED) -> Iterator[str]:
     """Yield the texts of one file, a few in memory at a time. Raises UserError for damage, and past the limits."""
     if path.suffix.lower() == ".parquet":
         yield from _texts(path, column, meter)
@@ -64,7 +74,7 @@ def _documents(path: Path, column: str, meter: Meter) -> Iterator[str]:
     with explain_read_errors(path):
         meter.foresee(path, 0, path.stat().st_size)
     lines: list[str] = []
-    for line in read_lines_lazily(path):
+    for line in read_lines_lazily(path, text_format):
         if line.strip():
             lines.append(line.strip())
         elif lines:
@@ -103,5 +113,11 @@ def files_fingerprint(path: Path) -> str:
     if path.is_dir():
         whole = hashlib.sha256("".join(map(files_fingerprint, corpus_files(path))).encode())
         return f"sha256:{whole.hexdigest()}"
-    with explain_read_errors(path), path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
+    with explain_read_errors(path):
+        return _fingerprint(path, files_stamp([path]))
+
+
+@cache
+def _fingerprint(path: Path, stamp: str) -> str:
+    """Return the fingerprint of a file, computed again only if its ``stamp`` is another."""
+    return f"sha256:{file_sha256(path)}"

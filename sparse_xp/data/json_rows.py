@@ -8,14 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sparse_xp.data.text_files import Record
+from sparse_xp.data.text_files import NumberedRecord, Record
 from sparse_xp.errors import UserError, first_line
+from sparse_xp.files.text_format import TextFormat
 
 #: nesting depth of lists and objects in a value; the limits of Arrow and datasets are not much higher
 MAX_DEPTH = 30
 
 
-def read_json(path: Path, text: str, arrow: bool) -> list[Any]:
+def read_json(path: Path, text: str, arrow: bool, text_format: TextFormat) -> list[NumberedRecord]:
     """Return the rows of a JSON text: a list, ``{"data": [rows]}``, the nested layout of SQuAD, or JSON lines.
 
     ``arrow``: see ``readers.read_records``.
@@ -25,7 +26,7 @@ def read_json(path: Path, text: str, arrow: bool) -> list[Any]:
     except json.JSONDecodeError as error:
         first = text.lstrip().partition("\n")[0]
         if error.msg == "Extra data" and first.rstrip().endswith("}"):
-            return read_json_lines(path, text, arrow)
+            return read_json_lines(path, text, arrow, text_format)
         raise UserError(f"{path}, line {error.lineno}, column {error.colno}: no JSON ({error.msg}).") from error
     if isinstance(rows, dict) and isinstance(rows.get("data"), list):
         rows = rows["data"]
@@ -44,12 +45,12 @@ def read_json(path: Path, text: str, arrow: bool) -> list[Any]:
     surrogates = bool(ESCAPED_SURROGATE.search(text))
     for number, record in enumerate(rows if arrow else ()):
         _check_record(record, f"{path}, row {number}", surrogates)
-    return rows
+    return [([], row) for row in rows]
 
 
-def read_json_lines(path: Path, text: str, arrow: bool) -> list[Any]:
+def read_json_lines(path: Path, text: str, arrow: bool, text_format: TextFormat) -> list[NumberedRecord]:
     """Return the rows of JSON lines. ``arrow``: see ``readers.read_records``."""
-    records: list[Any] = []
+    records: list[NumberedRecord] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -62,7 +63,7 @@ def read_json_lines(path: Path, text: str, arrow: bool) -> list[Any]:
             record = error
         if arrow:
             _check_record(record, where, bool(ESCAPED_SURROGATE.search(line)))
-        records.append(record)
+        records.append(([number], record))
     return records
 
 
@@ -132,22 +133,19 @@ def _check_record(record: Record, where: str, surrogates: bool) -> None:
 
 
 def _squad_rows(path: Path, articles: list[Record]) -> Iterator[Record]:
-    """Yield the questions in ``data -> paragraphs -> qas``, the layout of the official SQuAD files, v1.1 and v2."""
+    """Yield the questions in ``data -> paragraphs -> qas``, the layout of the official SQuAD files, v1.1 and v2.
+
+    Each has the fields of its article and of its paragraph too. A task reads the answers as they are.
+    """
     for number, article in enumerate(articles):
         try:
+            of_article = {name: value for name, value in article.items() if name != "paragraphs"}
             for paragraph in article["paragraphs"]:
+                of_paragraph = {"context": paragraph["context"], **paragraph}
+                del of_paragraph["qas"]
                 for question in paragraph["qas"]:
-                    answers = [] if question.get("is_impossible") else question["answers"]
-                    yield {
-                        "id": question["id"],
-                        "title": article.get("title", ""),
-                        "context": paragraph["context"],
-                        "question": question["question"],
-                        "answers": {
-                            "text": [answer["text"] for answer in answers],
-                            "answer_start": [answer["answer_start"] for answer in answers],
-                        },
-                    }
+                    _ = question["question"]
+                    yield {**of_article, **question, **of_paragraph}
         except KeyError as error:
             raise UserError(f"{path}: article {number} has a part without {error}; SQuAD's layout has it.") from error
         except (TypeError, AttributeError) as error:

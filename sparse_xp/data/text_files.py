@@ -6,61 +6,55 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sparse_xp.data.encodings import decode, encoding_error, encoding_of, nul_error
 from sparse_xp.data.limits import DEFAULT_LIMITS, Limits
 from sparse_xp.errors import UserError
 from sparse_xp.files.reading import check_file, explain_read_errors
+from sparse_xp.files.text_format import RECOGNISED, TextFormat
 
 #: a row by the names of its columns
 Record = dict[str, Any]
+#: a row, or the UserError of one that is none, and the lines where it begins: of a sentence those of its words; none
+#: where the format has no lines
+NumberedRecord = tuple[list[int], Any]
 
 
-def read_text(path: Path, limits: Limits = DEFAULT_LIMITS) -> str:
-    """Return a UTF-8 text with line ends ``\\n``. Raises UserError, with the line, for a file that is not text."""
+def read_text(path: Path, limits: Limits = DEFAULT_LIMITS, text_format: TextFormat = RECOGNISED) -> str:
+    """Return a text with line ends ``\\n``. Raises UserError, with the line, for a file that is not text.
+
+    A carriage return ends a line only before a line feed, or in a file without line feeds.
+    """
     check_file(path)
     with explain_read_errors(path):
         limits.check(path, 0, path.stat().st_size)
         data = path.read_bytes()
-    nul = data.find(b"\0")
-    if nul >= 0:
-        raise _nul_error(path, data[:nul].count(b"\n") + 1)
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise _encoding_error(path, error.object[: error.start].count(b"\n") + 1, error) from error
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    text = decode(path, data, text_format).replace("\r\n", "\n")
+    return text if "\n" in text else text.replace("\r", "\n")
 
 
-def read_lines_lazily(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 text without reading it whole. Raises UserError as ``read_text`` does."""
+def read_lines_lazily(path: Path, text_format: TextFormat = RECOGNISED) -> Iterator[str]:
+    """Yield the lines of a text without reading it whole. Raises UserError as ``read_text`` does."""
+    number = 0
     with explain_read_errors(path):
+        with path.open("rb") as file:
+            encoding = encoding_of(file.read(4), text_format)
         try:
-            with path.open(encoding="utf-8-sig") as file:
+            with path.open(encoding=encoding) as file:
                 for number, line in enumerate(file, 1):
                     if "\0" in line:
-                        raise _nul_error(path, number)
-                    yield line
-        except UnicodeDecodeError as error:
-            raise _encoding_error(path, _first_bad_line(path), error) from error
+                        raise nul_error(path, number, line.encode(), text_format)
+                    yield line.removeprefix("\ufeff") if number == 1 else line
+        except UnicodeError as error:
+            raise _bad_line(path, number, encoding, error, text_format) from error
 
 
-def _nul_error(path: Path, line: int) -> UserError:
-    return UserError(f"{path}, line {line}: a NUL byte; it is damaged, or not UTF-8. Save it as UTF-8.")
-
-
-def _encoding_error(path: Path, line: int, error: UnicodeDecodeError) -> UserError:
-    return UserError(f"{path}, line {line}: not UTF-8 ({error.reason}). Save it as UTF-8.")
-
-
-def _first_bad_line(path: Path) -> int:
-    """Return the number of the first line that is not UTF-8; Python decodes blocks of a file, not lines."""
-    with path.open("rb") as file:
-        return next(number for number, line in enumerate(file, 1) if not _is_utf8(line))
-
-
-def _is_utf8(data: bytes) -> bool:
-    """Return whether ``data`` is UTF-8."""
-    try:
-        data.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+def _bad_line(path: Path, number: int, encoding: str, error: UnicodeError, text_format: TextFormat) -> UserError:
+    """Return the error for the first line that is not text; Python decodes blocks of a file, not lines."""
+    if encoding.startswith("utf-8"):
+        with path.open("rb") as file:
+            for at, line in enumerate(file, 1):
+                try:
+                    line.decode("utf-8")
+                except UnicodeDecodeError as exact:
+                    return encoding_error(path, at, exact, line[exact.start :], text_format)
+    return encoding_error(path, number + 1, error, b"", text_format)

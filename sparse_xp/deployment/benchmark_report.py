@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +15,7 @@ from sparse_xp.cpu import this_cpu
 from sparse_xp.deployment.engines import engine_versions
 from sparse_xp.deployment.graph import GraphStats
 from sparse_xp.deployment.timing import BenchmarkOptions, Measurement
+from sparse_xp.files.json_text import to_json
 from sparse_xp.files.ownership import check_replaceable
 from sparse_xp.files.signed import SIGNATURE, is_signed
 from sparse_xp.files.writing import write_text
@@ -76,7 +76,7 @@ def write_report_files(options: BenchmarkOptions, stats: GraphStats, measurement
     }
     options.out.mkdir(parents=True, exist_ok=True)
     report, chart = check_output(options.out)  # again: the measurement may have taken minutes
-    write_text(report, json.dumps(content, indent=2) + "\n")
+    write_text(report, to_json(content, indent=2) + "\n")
     write_text(chart, draw_chart(options, stats, measurements))
     say(f"{file} against {against}, {this_cpu()}, {options.rounds} rounds\n")
     say(markdown([table_row(measurement) for measurement in measurements]))

@@ -8,7 +8,6 @@ untrusted.
 from __future__ import annotations
 
 import dataclasses
-import json
 import shutil
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -16,9 +15,11 @@ from pathlib import Path
 
 from sparse_xp.cpu import this_cpu
 from sparse_xp.deployment.onnx_file import EXPORT_AGAIN
+from sparse_xp.files.json_text import to_json
 from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.files.untrusted_json import parse_json_object
 from sparse_xp.files.writing import write_text
+from sparse_xp.functional.architectures import longest_text
 from sparse_xp.renamed_keys import current_task_fields
 from sparse_xp.schema import fits, from_json
 from sparse_xp.tasks import TASKS
@@ -36,7 +37,7 @@ def write_task(directory: Path, task: Task, pad_token_id: int) -> None:
         "outputs": list(task.outputs),
         "pad_token_id": pad_token_id,
     }
-    write_text(directory / "task.json", json.dumps(content, indent=2) + "\n")
+    write_text(directory / "task.json", to_json(content, indent=2) + "\n")
 
 
 def read_task(directory: Path) -> tuple[Task, int]:
@@ -85,7 +86,7 @@ class Origin:
 def write_deployment(directory: Path, integers: bool, portable: bool, limits: LogitLimits) -> None:
     """Write ``deployment.json``, for this CPU."""
     origin = Origin(str(this_cpu()), version("onnxruntime"), integers, portable, limits)
-    write_text(directory / "deployment.json", json.dumps(asdict(origin), indent=2) + "\n")
+    write_text(directory / "deployment.json", to_json(asdict(origin), indent=2) + "\n")
 
 
 def read_deployment(directory: Path) -> Origin:
@@ -96,21 +97,25 @@ def read_deployment(directory: Path) -> Origin:
         return from_json(Origin, {**stored, "limits": from_json(LogitLimits, stored["limits"])})
 
 
-def max_tokens(directory: Path) -> int:
-    """Return the number of position embeddings of the model. Raises UserError if ``config.json`` has none."""
-    return _read_size(directory / "config.json", "max_position_embeddings")
+def max_tokens(directory: Path) -> int | None:
+    """Return the number of tokens of the longest text that the model can read; None for any number.
+
+    Raises UserError if ``config.json`` does not state it.
+    """
+    with explain_read_errors(directory / "config.json", EXPORT_AGAIN):
+        config = parse_json_object((directory / "config.json").read_bytes())
+        if not fits(config["max_position_embeddings"], int, bounded=True):
+            raise ValueError("max_position_embeddings: expected a whole number")
+        return longest_text(config)
 
 
 def vocabulary_size(directory: Path) -> int:
     """Return the number of tokens of the model. Raises UserError if ``config.json`` has none."""
-    return _read_size(directory / "config.json", "vocab_size")
-
-
-def _read_size(path: Path, name: str) -> int:
+    path = directory / "config.json"
     with explain_read_errors(path, EXPORT_AGAIN):
-        value = parse_json_object(path.read_bytes())[name]
+        value = parse_json_object(path.read_bytes())["vocab_size"]
         if not fits(value, int, bounded=True) or value < 1:
-            raise ValueError(f"{name}: expected a whole number of at least 1")
+            raise ValueError("vocab_size: expected a whole number of at least 1")
         return int(value)
 
 

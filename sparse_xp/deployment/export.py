@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 from backports import zstd
 
 from sparse_xp.deployment.bundle import write_deployment, write_task
 from sparse_xp.deployment.distance import Distance, measure_distance
 from sparse_xp.deployment.engines import Batch, fixed_shape, infer, open_session, openvino_forward
 from sparse_xp.deployment.gate import check_distances, check_metrics
-from sparse_xp.deployment.graph import inspect_graph
+from sparse_xp.deployment.graph import inspect_graph, load_onnx, read_weight
 from sparse_xp.deployment.onnx_export import ordered_inputs, to_onnx, to_openvino
+from sparse_xp.deployment.onnx_file import files_of
 from sparse_xp.deployment.samples import write_samples
 from sparse_xp.evaluation import EvalContext, predict
 from sparse_xp.functional.quant_modules import quantized_modules
@@ -34,7 +34,7 @@ def export(context: EvalContext, directory: Path, settings: Export, expected: di
     metric differs by more than ``settings`` allow.
     """
     path = directory / "model.onnx"
-    to_onnx(context, path, settings.opset, settings.batch, settings.sequence)
+    to_onnx(context, path, settings.opset, settings.batch, settings.sequence, settings.external_data)
     context.model.config.save_pretrained(directory)
     context.tokenizer.save_pretrained(directory)
     if settings.openvino:
@@ -58,7 +58,7 @@ def export(context: EvalContext, directory: Path, settings: Export, expected: di
     return Deployment(
         metrics=metrics,
         max_abs_diff=distances["exported"].highest,
-        bytes=path.stat().st_size,
+        bytes=sum(file.stat().st_size for file in files_of(path)),
         compressed_bytes=compressed_size(path),
         nonzero_bytes=nonzero_size(path),
         compression="zstd",
@@ -91,14 +91,18 @@ def compare_with_model(
 
 
 def compressed_size(path: Path) -> int:
-    """Return the bytes of the file under zstd at its default level, 3: zeros cost no space once compressed."""
-    compressor = zstd.ZstdCompressor(level=3)
-    with path.open("rb") as file:
-        size = sum(len(compressor.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
+    """Return the bytes of an ONNX file, and of that of its weights, under zstd at its default level, 3.
+
+    Zeros cost no space once compressed.
+    """
+    size, compressor = 0, zstd.ZstdCompressor(level=3)
+    for name in files_of(path):
+        with name.open("rb") as file:
+            size += sum(len(compressor.compress(chunk)) for chunk in iter(lambda: file.read(1 << 20), b""))
     return size + len(compressor.flush())
 
 
 def nonzero_size(path: Path) -> int:
     """Return the bytes of the nonzero elements of the graph's initializers."""
-    weights = (onnx.numpy_helper.to_array(weight) for weight in onnx.load(path).graph.initializer)
+    weights = (read_weight(path, weight) for weight in load_onnx(path).graph.initializer)
     return sum(int(np.count_nonzero(weight)) * weight.itemsize for weight in weights)

@@ -19,7 +19,7 @@ REQUIRED = (
     *("model_card.md", "samples/inp-0000.npz", "samples/out-0000.npz"),
 )
 #: the files that it may have besides
-OPTIONAL = re.compile(r"samples/(inp|out)-\d{4}\.npz|model\.(xml|bin)|recipe\.yaml")
+OPTIONAL = re.compile(r"samples/(inp|out)-\d{4}\.npz|model\.(xml|bin|onnx\.data)|recipe\.yaml")
 
 
 def check_bundle_files(directory: Path) -> None:

@@ -5,13 +5,14 @@ onnx is imported late: the commands that never look into a graph must not load i
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from sparse_xp.deployment.onnx_file import check_self_contained, library_errors
+from sparse_xp.deployment.onnx_file import check_self_contained, data_file, library_errors
 from sparse_xp.functional.saturation import ACTIVATION, can_saturate, largest_pair
 
 if TYPE_CHECKING:
@@ -42,11 +43,9 @@ class GraphStats:
 
 def inspect_graph(path: Path) -> GraphStats:
     """Return the statistics of a graph. Raises UserError for a file that is not a graph."""
-    import onnx
-
     graph = load_onnx(path).graph
     with library_errors(path):
-        weights = [onnx.numpy_helper.to_array(weight) for weight in matrix_weights(graph)]
+        weights = [read_weight(path, weight) for weight in matrix_weights(graph)]
     total = sum(weight.size for weight in weights)
     nonzero = sum(int(np.count_nonzero(weight)) for weight in weights)
     pairs = [largest_pair(weight) for weight in weights if weight.dtype == np.int8]
@@ -59,12 +58,42 @@ def inspect_graph(path: Path) -> GraphStats:
 
 
 def load_onnx(path: Path) -> ModelProto:
-    """Return the whole file. Raises UserError if it is not a graph or has external data."""
+    """Return the graph, without the weights that stand in the file beside it (``read_weight``).
+
+    Raises UserError if it is not a graph, or has weights elsewhere.
+    """
     import onnx
 
     check_self_contained(path)
     with library_errors(path):
-        return onnx.load(path)
+        return onnx.load(path, load_external_data=False)
+
+
+def read_weight(path: Path, weight: TensorProto) -> np.ndarray:
+    """Return the values of an initializer of the graph ``path``. Those in the file beside it are mapped, not read."""
+    import onnx
+
+    if not is_external(weight):
+        return onnx.numpy_helper.to_array(weight)
+    return map_weight(path, weight, "r")
+
+
+def is_external(weight: TensorProto) -> bool:
+    """Return whether the values of an initializer stand in the file beside the graph."""
+    import onnx
+
+    return bool(weight.data_location == onnx.TensorProto.EXTERNAL)
+
+
+def map_weight(path: Path, weight: TensorProto, mode: Literal["r", "r+"]) -> np.ndarray:
+    """Return the values of an initializer in the file beside the graph ``path``; with ``r+``, they can be changed."""
+    import onnx
+
+    kind = onnx.helper.tensor_dtype_to_np_dtype(weight.data_type)
+    if not all(weight.dims):
+        return np.zeros(tuple(weight.dims), kind)
+    offset = next((int(entry.value) for entry in weight.external_data if entry.key == "offset"), 0)
+    return np.memmap(data_file(path), kind, mode, offset, tuple(weight.dims))
 
 
 def matrix_weights(graph: GraphProto) -> list[TensorProto]:
@@ -103,11 +132,18 @@ def densify(path: Path, dense: Path) -> None:
 
     model = load_onnx(path)
     generator = np.random.default_rng(0)
+    external = [weight for weight in model.graph.initializer if is_external(weight)]
+    if external:
+        shutil.copyfile(data_file(path), data_file(dense))
     for weight in matrix_weights(model.graph):
-        values = onnx.numpy_helper.to_array(weight).copy()
+        values = map_weight(dense, weight, "r+") if is_external(weight) else onnx.numpy_helper.to_array(weight).copy()
         zeros = values == 0
         if values.dtype.kind == "f" and zeros.any():
             size = float(values[~zeros].std()) if not zeros.all() else 0.02
             values[zeros] = generator.normal(0, size or 0.02, int(zeros.sum())).astype(values.dtype)
-            weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+            if not is_external(weight):
+                weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    for weight in external:
+        for entry in weight.external_data:
+            entry.value = data_file(dense).name if entry.key == "location" else entry.value
     onnx.save(model, dense)

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sparse_xp.functional.cost_model import LayerShape
+
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
     from onnx import ModelProto, NodeProto, TensorProto
@@ -85,11 +87,13 @@ class GraphBuilder:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=9)
 
 
-def attention_block(hidden: int, heads: int, size: int, tokens: int, copies: int, int8: bool) -> ModelProto:
-    """Return self-attention with ``heads`` of ``size``, its residual and LayerNorm, ``copies`` times.
+def attention_block(shape: LayerShape, heads: int, tokens: int, copies: int, int8: bool) -> ModelProto:
+    """Return self-attention of a layer of this ``shape`` with ``heads``, its residual and LayerNorm, ``copies`` times.
 
-    It has the mask, and the guard against rows that are masked altogether, that the exporter writes.
+    It has the mask, and the guard against rows that are masked altogether, that the exporter writes. With relative
+    positions, it has their keys and queries as well (DeBERTa).
     """
+    hidden, size = shape.hidden, shape.head_size
     graph = GraphBuilder(hidden, int8)
     mask, zero = graph.constant(np.zeros((1, 1, tokens, tokens))), graph.constant(0.0)
     states, width = "states", heads * size
@@ -101,7 +105,10 @@ def attention_block(hidden: int, heads: int, size: int, tokens: int, copies: int
         )
         query, value = (graph.add("Transpose", values, perm=[0, 2, 1, 3]) for values in (query, value))
         key = graph.add("Transpose", key, perm=[0, 2, 3, 1])
-        products = graph.add("Mul", graph.add("MatMul", query, key), graph.constant(size**-0.5))
+        products = graph.add("MatMul", query, key)
+        if shape.relative_positions:
+            products = graph.add("Add", products, relative_products(graph, query, key, shape, heads, tokens))
+        products = graph.add("Mul", products, graph.constant(size**-0.5))
         shares = graph.add("Softmax", graph.add("Add", products, mask), axis=-1)
         shares = graph.add("Where", graph.add("IsNaN", shares), zero, shares)
         mixed = graph.add("MatMul", shares, value)
@@ -110,12 +117,39 @@ def attention_block(hidden: int, heads: int, size: int, tokens: int, copies: int
     return graph.model(states)
 
 
-def feed_forward_block(hidden: int, neurons: int, copies: int, int8: bool) -> ModelProto:
-    """Return two Linears with a GELU between them, the residual and LayerNorm, ``copies`` times."""
+def relative_products(graph: GraphBuilder, query: str, key: str, shape: LayerShape, heads: int, tokens: int) -> str:
+    """Return the products of tokens and relative positions, [rows, heads, tokens, tokens].
+
+    ``query`` [rows, heads, tokens, head_size], ``key`` [rows, heads, head_size, tokens].
+    """
+    positions, width = shape.relative_positions, heads * shape.head_size
+    table = graph.quantize(graph.constant(np.ones((1, positions, shape.hidden))))
+    split = graph.constant([1, positions, heads, shape.head_size], np.int64)
+    of_keys, of_queries = (
+        graph.add("Reshape", graph.linear(table, shape.hidden, width), split) for _ in ("keys", "queries")
+    )
+    by_query = graph.add("MatMul", query, graph.add("Transpose", of_keys, perm=[0, 2, 3, 1]))
+    by_key = graph.add("MatMul", graph.add("Transpose", of_queries, perm=[0, 2, 1, 3]), key)
+    # Keys and queries of positions follow from constants: an engine computes them when it loads the file.
+    # From their products it reads the entry of each pair's distance; here the first ones, which takes as long.
+    distances = graph.constant(np.arange(tokens) % positions, np.int64)
+    by_key = graph.add("Gather", by_key, distances, axis=2)
+    return graph.add("Add", graph.add("Gather", by_query, distances, axis=3), by_key)
+
+
+def feed_forward_block(shape: LayerShape, neurons: int, copies: int, int8: bool) -> ModelProto:
+    """Return two Linears with a GELU between them, the residual and LayerNorm, ``copies`` times.
+
+    Gated layers multiply the activations by the result of a third Linear.
+    """
+    hidden = shape.hidden
     graph = GraphBuilder(hidden, int8)
     states = "states"
     for _ in range(copies):
-        activations = graph.add("Gelu", graph.linear(graph.quantize(states), hidden, neurons))
+        inputs = graph.quantize(states)
+        activations = graph.add("Gelu", graph.linear(inputs, hidden, neurons))
+        if shape.gated:
+            activations = graph.add("Mul", activations, graph.linear(inputs, hidden, neurons))
         states = graph.norm(graph.add("Add", graph.linear(graph.quantize(activations), neurons, hidden), states))
     return graph.model(states)
 

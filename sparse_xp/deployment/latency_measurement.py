@@ -85,9 +85,9 @@ def time_blocks(blocks: list[TimedBlock], spec: LatencySpec, shape: LayerShape) 
 def make_block(block: TimedBlock, tokens: int, shape: LayerShape) -> ModelProto:
     """Return the graph of a block."""
     if block.kind == "attention":
-        return latency_graph.attention_block(shape.hidden, block.size, shape.head_size, tokens, COPIES, block.int8)
+        return latency_graph.attention_block(shape, block.size, tokens, COPIES, block.int8)
     if block.kind == "feed_forward":
-        return latency_graph.feed_forward_block(shape.hidden, block.size, COPIES, block.int8)
+        return latency_graph.feed_forward_block(shape, block.size, COPIES, block.int8)
     return latency_graph.embeddings_block(shape.hidden, tokens, block.int8)
 
 

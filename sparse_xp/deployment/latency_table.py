@@ -19,6 +19,7 @@ import numpy as np
 
 from sparse_xp.deployment.engines import ENGINES
 from sparse_xp.errors import UserError
+from sparse_xp.files.json_text import to_json
 from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.files.writing import write_text
 from sparse_xp.functional.cost_model import Costs, LayerShape
@@ -67,7 +68,9 @@ class LatencyTable:
 
     def costs_with_projection(self, dimensions: int | None) -> Costs:
         """Return the costs of a model with factored embeddings of ``dimensions``; None: its embeddings are not."""
-        return self.costs() if dimensions is None else self.costs().with_projection(dimensions)
+        return (
+            self.costs() if dimensions is None else self.costs().with_projection(dimensions, self.shape.rows_per_neuron)
+        )
 
     def dense_ms(self, layers: int) -> float:
         """Return the milliseconds of the whole dense model in fp32."""
@@ -105,7 +108,7 @@ def interpolate(points: list[Point], most: int) -> list[float]:
 def write_latency_tables(tables: list[LatencyTable], path: Path) -> None:
     """Write JSON: the table, or a list of several."""
     content = [asdict(table) for table in tables]
-    write_text(path, json.dumps(content[0] if len(content) == 1 else content, indent=1) + "\n")
+    write_text(path, to_json(content[0] if len(content) == 1 else content, indent=1) + "\n")
 
 
 def read_latency_tables(path: Path) -> list[LatencyTable]:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 from sparse_xp.deployment.integer_graph import integer_copy, translations
 from sparse_xp.errors import UserError
 from sparse_xp.evaluation import EvalContext
+from sparse_xp.functional.architectures import longest_text
 from sparse_xp.functional.quant_modules import quantized_modules
 
 
@@ -37,17 +38,23 @@ class Logits(torch.nn.Module):
 
 
 def to_onnx(
-    context: EvalContext, path: Path, opset: int, batch: int | None = None, sequence: int | None = None
+    context: EvalContext,
+    path: Path,
+    opset: int,
+    batch: int | None = None,
+    sequence: int | None = None,
+    external_data: bool = False,
 ) -> None:
-    """Write the model as one ONNX file, with its inputs in the order of the model's signature.
+    """Write the model as an ONNX file, with its inputs in the order of the model's signature.
 
-    ``batch``, ``sequence``: fixed numbers of rows and tokens, None for any. Raises UserError for more tokens than the
-    model has position embeddings for.
+    ``batch``, ``sequence``: fixed numbers of rows and tokens, None for any. ``external_data``: write the weights into a
+    file beside it (``onnx_file.data_file``). PyTorch does so anyway for more than 1.5 GiB of weights, as no ONNX file
+    can have 2 GiB. Raises UserError for more tokens than the model can read.
     """
     model = context.model.cpu()
     model.train(False)
-    most = model.config.max_position_embeddings
-    if sequence and sequence > most:
+    most = longest_text(model.config.to_dict())
+    if sequence and most is not None and sequence > most:
         raise UserError(f"export.sequence={sequence}: the model takes {most} tokens.")
     sample = {name: torch.zeros((batch or 2, sequence or 8), dtype=torch.int64) for name in ordered_inputs(context)}
     sample["attention_mask"] += 1
@@ -64,7 +71,7 @@ def to_onnx(
             input_names=list(sample),
             output_names=list(context.task.outputs),
             dynamic_shapes={"values": tuple(dynamic for _ in sample)},
-            external_data=False,
+            external_data=external_data,
             verbose=False,
             custom_translation_table=translations(opset) if integers else None,
         )
@@ -104,7 +111,7 @@ def eager_attention(model: PreTrainedModel) -> Iterator[None]:
 
 def strip_traces(path: Path) -> None:
     """Remove the metadata of the exporter: stack traces with the paths of this machine, half of a tiny file."""
-    model = onnx.load(path)
+    model = onnx.load(path, load_external_data=False)
     for item in (
         model,
         model.graph,

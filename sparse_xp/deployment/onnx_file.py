@@ -1,12 +1,14 @@
-"""Untrusted ONNX files: library errors become messages, and weights must stand inside the file.
+"""Untrusted ONNX files: library errors become messages, and weights must stand in the file or in one beside it.
 
-Whatever opens ``model.onnx`` (``engines``, ``graph``) calls ``check_self_contained`` first. The check scans the
-protobuf itself, without the ``onnx`` package: prediction does not load it.
+A message of protobuf has less than 2 GiB: the weights of large models stand in ``model.onnx.data``. Whatever opens
+``model.onnx`` (``engines``, ``graph``) calls ``check_self_contained`` first. The check scans the protobuf itself,
+without the ``onnx`` package: prediction does not load it.
 """
 
 from __future__ import annotations
 
 import mmap
+import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -46,33 +48,68 @@ MESSAGES: dict[str, dict[int, str]] = {
 }
 
 
-#: the fields of a tensor with external data: external_data and data_location
-EXTERNAL_DATA = (13, 14)
+#: the fields of a tensor with external data
+EXTERNAL_DATA, DATA_LOCATION = 13, 14
+
+
+def data_file(path: Path) -> Path:
+    """Return the file in which weights of the ONNX file ``path`` may stand."""
+    return path.with_name(f"{path.name}.data")
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return an ONNX file and, if it has one, its file of weights."""
+    return [path, *([data_file(path)] if data_file(path).is_file() else [])]
 
 
 def check_self_contained(path: Path) -> None:
-    """Raise UserError for an ONNX file with external data, i.e. tensors whose values are in other files.
+    """Raise UserError for an ONNX file with weights in another file than ``data_file(path)``, or beyond its end.
 
-    sparse_xp never writes such files. onnxruntime 1.23 reads external data from any path of the machine, also from
-    absolute ones and those with ``..``.
+    onnxruntime 1.23 reads external data from any path of the machine, also from absolute ones and those with ``..``.
     """
     with explain_read_errors(path, EXPORT_AGAIN), path.open("rb") as file:
         if not path.stat().st_size:
             raise ValueError("it is empty")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            external = _has_external_data(data, 0, len(data), "model")
+            external = list(_external_tensors(data, 0, len(data), "model"))
+    beside = data_file(path)
+    if any(entries.get("location") != beside.name for entries in external):
+        raise UserError(f"{path} has weights in other files than {beside.name}. {EXPORT_AGAIN}")
     if external:
-        raise UserError(f"{path} has weights in other files. Write it anew with all of them inside.")
+        with explain_read_errors(beside, f"Copy it together with {path.name}. {EXPORT_AGAIN}"):
+            status = beside.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                raise ValueError("it is a link or no file")
+            if max(_end_of(entries) for entries in external) > status.st_size:
+                raise ValueError("it is cut short")
 
 
-def _has_external_data(data: mmap.mmap, begin: int, end: int, message: str) -> bool:
-    """Return whether a tensor in ``data[begin:end]`` has external data. ``message``: its type, a key of MESSAGES."""
+def _end_of(entries: dict[str, str]) -> int:
+    """Return the offset behind a tensor in the file of weights. Raises ValueError for anything but numbers."""
+    numbers = [entries.get(key, "0") for key in ("offset", "length")]
+    if not all(number.isascii() and number.isdigit() and len(number) < 20 for number in numbers):
+        raise ValueError("the place of a weight in it is no number")
+    return sum(map(int, numbers))
+
+
+def _external_tensors(data: mmap.mmap, begin: int, end: int, message: str) -> Iterator[dict[str, str]]:
+    """Yield the external data (location, offset, length) of each tensor in ``data[begin:end]`` that has some.
+
+    ``message``: the type of the message there, a key of MESSAGES.
+    """
+    entries: dict[str, str] = {}
+    external = False
     for number, first, last in protobuf_fields(data, begin, end):
-        if message == "tensor" and number in EXTERNAL_DATA and any(data[first:last]):
-            return True
-        if (inner := MESSAGES[message].get(number)) and _has_external_data(data, first, last, inner):
-            return True
-    return False
+        if message == "tensor" and number == EXTERNAL_DATA:
+            parts = {key: bytes(data[i:j]).decode(errors="replace") for key, i, j in protobuf_fields(data, first, last)}
+            entries[parts.get(1, "")] = parts.get(2, "")
+            external = True
+        if message == "tensor" and number == DATA_LOCATION:
+            external |= any(data[first:last])
+        if inner := MESSAGES[message].get(number):
+            yield from _external_tensors(data, first, last, inner)
+    if external:
+        yield entries
 
 
 def protobuf_fields(data: mmap.mmap, begin: int, end: int) -> Iterator[tuple[int, int, int]]:

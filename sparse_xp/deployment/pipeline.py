@@ -25,6 +25,8 @@ from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs, brie
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
+    from sparse_xp.tasks.base import Task
+
 Row = dict[str, Any]
 log = logging.getLogger(__name__)
 
@@ -108,7 +110,7 @@ class Pipeline:
     @property
     def expected_texts(self) -> str:
         """The names of ``text_names`` as a message lists them."""
-        return " and ".join(" or ".join(dict.fromkeys(names)) for names in self.text_names)
+        return expected_texts(self.task)
 
     def stream(
         self,
@@ -230,10 +232,14 @@ class Pipeline:
         return self.task.decode(row, outputs, self.tokenizer, top)
 
 
+def expected_texts(task: Task) -> str:
+    """Return the names of the texts that a row must have, as a message lists them."""
+    return " and ".join(" or ".join(dict.fromkeys(names)) for names in task.text_names())
+
+
 def check_length(directory: Path, length: int) -> None:
-    """Raise UserError if the model has too few position embeddings for ``length`` tokens, or a text too few tokens."""
+    """Raise UserError if the model cannot read texts of ``length`` tokens, or ``length`` leaves no room for one."""
     most = max_tokens(directory)
-    if not 8 <= length <= most:
-        raise UserError(
-            f"max_length={length}: the model in {directory} takes at most {most} tokens; expected 8 or more."
-        )
+    if length < 8 or (most is not None and length > most):
+        limit = "any number of tokens" if most is None else f"at most {most} tokens"
+        raise UserError(f"max_length={length}: the model in {directory} takes {limit}; expected 8 or more.")

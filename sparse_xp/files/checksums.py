@@ -84,6 +84,12 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def files_stamp(paths: list[Path]) -> str:
+    """Return a digest of names, sizes and times. While it stays the same, so do the contents. Raises OSError."""
+    stats = [(str(path), path.stat()) for path in paths]
+    return json_digest([(name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats])
+
+
 def json_digest(value: object) -> str:
     """Return 16 hex digits, the same for equal JSON values on every machine."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]

@@ -29,12 +29,58 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+#: how files begin that are often found in place of a checkpoint's, and what they are
+OTHER_CONTENTS = (
+    (b"version https://git-lfs", "it is a pointer of Git LFS and not the file itself: run git lfs pull beside it"),
+    (b"<", "it is a web page"),
+    (b"GGUF", "it is a GGUF file of llama.cpp"),
+    (b"PK\x03\x04", "it is a zip archive, such as torch.save writes into pytorch_model.bin"),
+    (b"\x80", "it is a pickle, such as torch.save writes into pytorch_model.bin"),
+    (b"\x1f\x8b", "it is compressed by gzip"),
+    (b"\x89HDF", "it is an HDF5 file of TensorFlow"),
+    (b"{", "it is JSON"),
+)
+#: files that directories without weights of transformers hold, as patterns, and what to do with each
+OTHER_MODELS = (
+    (
+        "adapter_config.json",
+        "It holds an adapter of PEFT (LoRA). Merge it into its base model first (merge_and_unload and save_pretrained "
+        "of peft), and name the directory of the result.",
+    ),
+    ("*.gguf", "It holds a model for llama.cpp (GGUF), which cannot be trained. Name one of transformers."),
+    ("*.onnx", "An ONNX file cannot be trained. Name the directory of the model that it was exported from."),
+    ("*.xml", "A model of OpenVINO cannot be trained. Name the directory of the model that it was converted from."),
+    ("*.h5", "Its weights are of TensorFlow. Name one with model.safetensors."),
+    ("*.ckpt*", "Its weights are of TensorFlow or Lightning. Load them there, and write them with save_pretrained."),
+    ("*.msgpack", "Its weights are of Flax. Name one with model.safetensors."),
+    ("*.safetensors", "Its weights have names that are not read: call the file model.safetensors, or add its index."),
+    ("*.bin", "Its weights have names that are not read: call the file pytorch_model.bin, or add its index."),
+    ("*.pt*", "Load its weights into a model of transformers first, and write that with save_pretrained."),
+)
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
     """Return the JSON object in a file of a checkpoint. Raises UserError for anything else."""
     with explain_read_errors(path, CHECKPOINT_ADVICE):
-        return parse_json_object(path.read_bytes())
+        data = path.read_bytes()
+        if not data.startswith(b"{") and (found := other_content(data)):
+            raise ValueError(found)
+        return parse_json_object(data)
+
+
+def other_content(start: bytes) -> str:
+    """Return what a file is that begins with ``start``; empty if it is nothing that is known."""
+    return next((what for magic, what in OTHER_CONTENTS if start.startswith(magic)), "")
+
+
+def describe_other_model(directory: Path) -> str:
+    """Return what a directory holds that is no checkpoint of transformers, and what to do; empty if nothing known."""
+    return next((advice for pattern, advice in OTHER_MODELS if any(directory.glob(pattern))), "")
+
+
+def has_weights(directory: Path) -> bool:
+    """Return whether a directory has a file of weights under a name that is read."""
+    return any((directory / name).is_file() for name in WEIGHT_FILES)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -53,11 +99,15 @@ def read_safetensors_header(path: Path) -> dict[str, dict[str, Any]]:
     """
     with explain_read_errors(path, CHECKPOINT_ADVICE), path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(24)
+        length = int.from_bytes(start[:8], "little")
         if not size:
             raise ValueError("it is empty")
+        if length > MAX_HEADER_BYTES and (what := other_content(start)):
+            raise ValueError(what)
         if size < 8 or length > min(size - 8, MAX_HEADER_BYTES):  # before so many bytes are asked for
             raise ValueError("its header is longer than the file")
+        file.seek(8)
         found = parse_json_object(file.read(length))
         metadata = found.pop("__metadata__", None)
         if metadata is not None and not isinstance(metadata, dict):
@@ -95,7 +145,8 @@ def weight_files(directory: Path) -> list[Path]:
         first = next((directory / name for name in WEIGHT_FILES if os.path.lexists(directory / name)), None)
     if first is None:
         names = f"{', '.join(WEIGHT_FILES[:-1])} or {WEIGHT_FILES[-1]}"
-        raise UserError(f"{directory} has no weights: expected {names}. {CHECKPOINT_ADVICE}")
+        advice = describe_other_model(directory) or CHECKPOINT_ADVICE
+        raise UserError(f"{directory} has no weights: expected {names}. {advice}")
     found = [first]
     if first.suffix == ".json":
         found += _shards(first, read_json_object(first))
@@ -103,11 +154,13 @@ def weight_files(directory: Path) -> list[Path]:
         if path.suffix == ".safetensors":
             read_safetensors_header(path)
         with explain_read_errors(path, CHECKPOINT_ADVICE), path.open("rb") as file:
-            start = file.read(4)
+            start = file.read(24)
             if not start:
                 raise ValueError("it is empty")
-            if start == b"PK\x03\x04" and not zipfile.is_zipfile(path):
+            if start.startswith(b"PK\x03\x04") and not zipfile.is_zipfile(path):
                 raise ValueError("it ends too early")
+            if path.suffix == ".bin" and not start.startswith((b"PK", b"\x80")) and (what := other_content(start)):
+                raise ValueError(what)
     return found
 
 

@@ -16,12 +16,25 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class LayerShape:
-    """The full size of a layer: a residual stream of ``hidden``, ``heads`` of ``head_size``, and ``neurons``."""
+    """The full size of a layer: a residual stream of ``hidden``, ``heads`` of ``head_size``, and ``neurons``.
+
+    ``gated``: each neuron is multiplied by a gate, so that it has three rows of the hidden size and not two.
+    ``relative_positions``: rows of a table of relative positions whose keys and queries each layer computes.
+    ``head_matrices``: matrices in which a head has rows or columns: query, key, value, output, and those of positions.
+    """
 
     hidden: int
     heads: int
     head_size: int
     neurons: int
+    gated: bool = False
+    relative_positions: int = 0
+    head_matrices: int = 4
+
+    @property
+    def rows_per_neuron(self) -> int:
+        """Rows and columns of the matrices of a feed-forward block that belong to one neuron."""
+        return 3 if self.gated else 2
 
 
 @dataclass(frozen=True)
@@ -40,27 +53,32 @@ class Costs:
         """Return the cost of an encoder with layers of these ``sizes``."""
         return self.rest + sum(self.heads[h] + self.neurons[n] for h, n in sizes)
 
-    def with_projection(self, dimensions: int) -> Costs:
+    def with_projection(self, dimensions: int, rows_per_neuron: int = 2) -> Costs:
         """Add the projection of factored embeddings, ``dimensions`` wide, to the fixed cost.
 
-        It costs as much as ``dimensions / 2`` neurons: a neuron has two rows of the hidden size, a dimension one. The
-        cost of a neuron is the slope of the upper half of the table.
+        It costs as much as ``dimensions / rows_per_neuron`` neurons: a neuron has so many rows of the hidden size, a
+        dimension one. The cost of a neuron is the slope of the upper half of the table.
         """
         most = len(self.neurons) - 1
         neuron = (self.neurons[most] - self.neurons[most // 2]) / (most - most // 2)
-        return replace(self, rest=self.rest + neuron * dimensions / 2)
+        return replace(self, rest=self.rest + neuron * dimensions / rows_per_neuron)
 
 
 def parameter_costs(shape: LayerShape) -> Costs:
-    """Count the weights of the six matrices: 4 * head_size * hidden for a head, 2 * hidden for a neuron."""
-    head, neuron = 4 * shape.head_size * shape.hidden, 2 * shape.hidden
+    """Count the weights of the matrices: in BERT 4 * head_size * hidden for a head, 2 * hidden for a neuron."""
+    head, neuron = shape.head_matrices * shape.head_size * shape.hidden, shape.rows_per_neuron * shape.hidden
     return linear_costs(shape, head, neuron)
 
 
 def multiplication_costs(shape: LayerShape, tokens: int) -> Costs:
-    """Count the multiplications for one row of ``tokens``: the six matrices and the two products of attention."""
-    head = tokens * 4 * shape.head_size * shape.hidden + 2 * tokens**2 * shape.head_size
-    neuron = tokens * 2 * shape.hidden
+    """Count the multiplications for one row of ``tokens``: the matrices and the products of attention.
+
+    Relative positions add the products of their keys and queries with those of tokens; the keys and queries themselves
+    are constants once a model is trained.
+    """
+    products = 2 * tokens * (tokens + shape.relative_positions) * shape.head_size
+    head = tokens * 4 * shape.head_size * shape.hidden + products
+    neuron = tokens * shape.rows_per_neuron * shape.hidden
     return linear_costs(shape, head, neuron)
 
 

@@ -7,24 +7,37 @@ layers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from sparse_xp.functional.architectures import LAYER
+from sparse_xp.errors import UserError
+from sparse_xp.functional.architectures import ARCHITECTURES, LAYER, Architecture, architecture_of, known_models
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel
+
+#: hidden states [rows, tokens, hidden], or a tuple that begins with them
+LayerOutput = Tensor | tuple[Tensor, Tensor | None]
 
 
 class Bypass(nn.Module):
-    """Identity in the place of an encoder layer, without parameters."""
+    """Identity in the place of an encoder layer, without parameters.
 
-    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor:
-        """Return ``hidden_states`` [rows, tokens, hidden]; masks and other arguments are ignored.
+    ``layer``: the layer that it replaces, of this ``architecture``.
+    """
 
-        The encoder loops of transformers 5 expect a tensor (``hidden_states = layer_module(hidden_states, ...)`` in
-        modeling_bert, modeling_distilbert and modeling_roberta).
-        """
-        return hidden_states
+    def __init__(self, layer: nn.Module, architecture: Architecture):
+        super().__init__()
+        self.returns_tuple = architecture.returns_tuple
+        for name in architecture.layer_attributes:
+            setattr(self, name, getattr(layer, name))
+
+    def forward(self, hidden_states: Tensor, *_: object, **__: object) -> Tensor | tuple[Tensor, None]:
+        """Return ``hidden_states`` [rows, tokens, hidden]; masks and other arguments are ignored."""
+        return (hidden_states, None) if self.returns_tuple else hidden_states
 
 
 class LayerGate:
@@ -45,16 +58,23 @@ class LayerGate:
         self.is_open, self.tracks_gradient = is_open, is_open and tracks_gradient
         self.value = torch.full((), float(is_open), device=self.value.device, requires_grad=self.tracks_gradient)
 
-    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
-        """Return the gated output of the layer; None leaves it unchanged (a forward hook of PyTorch)."""
-        if not torch.is_grad_enabled():
-            return None if self.is_open else inputs[0]
-        if self.is_open and not self.tracks_gradient:
+    def __call__(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: LayerOutput) -> LayerOutput | None:
+        """Return the gated output of the layer; None leaves it unchanged (a forward hook of PyTorch).
+
+        Of a tuple, the first member is the hidden states; the others stay as they are.
+        """
+        if self.is_open and not (self.tracks_gradient and torch.is_grad_enabled()):
             return None
-        if self.value.device != output.device:
-            self.value = self.value.detach().to(output.device).requires_grad_(self.tracks_gradient)
+        hidden = output[0] if isinstance(output, tuple) else output
+        gated = self.gate(inputs[0], hidden) if torch.is_grad_enabled() else inputs[0]
+        return (gated, *output[1:]) if isinstance(output, tuple) else gated
+
+    def gate(self, before: Tensor, after: Tensor) -> Tensor:
+        """Return ``before`` + g * (``after`` - ``before``): hidden states [rows, tokens, hidden] around the layer."""
+        if self.value.device != after.device:
+            self.value = self.value.detach().to(after.device).requires_grad_(self.tracks_gradient)
         # A closed layer computes nevertheless: its gradients are zeros, and not missing, which DDP would wait for.
-        return torch.lerp(inputs[0].to(output.dtype), output, self.value.to(output.dtype))
+        return torch.lerp(before.to(after.dtype), after, self.value.to(after.dtype))
 
 
 def encoder_layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -64,14 +84,52 @@ def encoder_layers(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def weighted_paths(layer: nn.Module) -> list[str]:
+    """Return the paths, within ``layer``, of all modules with parameters of their own but norms.
+
+    In a layer of a known architecture these are its Linears.
+    """
+    return [
+        path
+        for path, module in layer.named_modules()
+        if any(True for _ in module.parameters(recurse=False)) and "Norm" not in type(module).__name__
+    ]
+
+
+def removable_architecture(model: nn.Module, name: str) -> Architecture:
+    """Return the architecture of the encoder layer ``name``. Raises UserError if the model cannot be without it."""
+    architecture = architecture_of(weighted_paths(model.get_submodule(name)))
+    kind = type(model).__name__
+    if architecture is None or architecture.shares_layers:
+        reason = "is used by several layers of the encoder" if architecture else "has parts that are not known"
+        raise UserError(
+            f"{kind}: {name} {reason}, so that it cannot be removed. Layers can be removed from "
+            f"{known_models(structured=True)}."
+        )
+    if is_first_fixed(model, architecture) and name.endswith(".0"):
+        raise UserError(f"{kind}: {name} cannot be removed: {architecture.first_layer}. Remove others.")
+    return architecture
+
+
+def is_first_fixed(model: nn.Module, architecture: Architecture) -> bool:
+    """Return whether no other layer can take the place of the first one of ``model``."""
+    key = architecture.first_layer_key
+    return bool(architecture.first_layer) and (key is None or bool(getattr(model.config, key, 0)))
+
+
 def bypass_layers(model: nn.Module, names: Iterable[str]) -> None:
-    """Replace each named member of a ModuleList by a ``Bypass``; the others keep their names."""
+    """Replace each named layer by a ``Bypass``; the others keep their names.
+
+    Raises UserError for a layer that the model cannot be without.
+    """
     for name in names:
+        architecture = removable_architecture(model, name)
         parent, _, number = name.rpartition(".")
-        model.get_submodule(parent).register_module(number, Bypass())
+        layer = model.get_submodule(name)
+        model.get_submodule(parent).register_module(number, Bypass(layer, architecture))
 
 
-def remove_bypassed(model: nn.Module) -> None:
+def remove_bypassed(model: PreTrainedModel) -> None:
     """Delete bypassed layers from every ModuleList, and write the number of layers into the configuration.
 
     The layers that are left are renumbered: stock ``from_pretrained`` loads the model.
@@ -81,5 +139,13 @@ def remove_bypassed(model: nn.Module) -> None:
         for number in reversed(bypassed):
             del layers[number]
         if bypassed:
-            # transformers maps this name to the one of the architecture (DistilBERT: n_layers).
-            model.config.num_hidden_layers = len(layers)  # type: ignore[union-attr]
+            _record_removal(model.config, bypassed, len(layers))
+
+
+def _record_removal(config: PreTrainedConfig, removed: Sequence[int], left: int) -> None:
+    """Write into a transformers configuration that the layers with these numbers are ``removed``."""
+    for key in {row.layer_list_key for row in ARCHITECTURES if row.layer_list_key}:
+        if entries := getattr(config, key, None):
+            setattr(config, key, [entry for number, entry in enumerate(entries) if number not in removed])
+    # transformers maps this name to the one of the architecture (DistilBERT: n_layers).
+    config.num_hidden_layers = left

@@ -8,7 +8,6 @@ observed activation, [] where the range is dynamic or was never observed.
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from sparse_xp.errors import UserError, shortened
+from sparse_xp.files.json_text import to_json
 from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, read_json_object
 from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.files.writing import write_text
@@ -43,7 +43,7 @@ def save_quantization(model: nn.Module, directory: Path) -> None:
     config = next(iter(modules.values())).quant.config
     described = {name: describe_module(module) for name, module in modules.items()}
     stored = {"settings": dataclasses.asdict(config), "modules": described}
-    write_text(directory / QUANTIZATION_FILE, json.dumps(stored))
+    write_text(directory / QUANTIZATION_FILE, to_json(stored))
 
 
 def describe_module(module: QuantModule) -> dict[str, object]:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding, linear
 
-from sparse_xp.functional.architectures import same_input
+from sparse_xp.functional.architectures import is_matrix, same_input
 from sparse_xp.functional.fake_quant import (
     MinMaxObserver,
     activation_scale,
@@ -167,8 +167,9 @@ def prepare(
     """Make the Linears (within ``submodules``) and Embeddings of ``model`` quantizable in place; return them by name.
 
     ``submodules``: names, or ``re:`` and a regular expression; None for the whole model. ``exclude``: classes or names
-    of modules that stay in floating point. ``linear_outputs``, ``embedding_outputs``: outputs are rounded as well.
-    Numbers change only once ``mode.active``. Raises UserError for submodules that do not exist.
+    of modules that stay in floating point, with all that is inside of a named one. ``linear_outputs``,
+    ``embedding_outputs``: outputs are rounded as well. Numbers change only once ``mode.active``. Raises UserError for
+    submodules that do not exist.
     """
     modules = dict(model.named_modules())
     # An unknown name is an error: the head that it meant would silently stay in floating point.
@@ -176,7 +177,7 @@ def prepare(
     shared: dict[tuple[str, tuple[str, ...]], MinMaxObserver] = {}
     prepared: dict[str, QuantModule] = {}
     for name, module in modules.items():
-        if {type(module).__name__, name} & set(exclude or ()):
+        if any(type(module).__name__ == each or f"{name}.".startswith(f"{each}.") for each in exclude or ()):
             continue
         if type(module) is nn.Linear and f"{name}.".startswith(tuple(within)) and module.weight.numel():
             state = QuantState.of_linear(config, mode)
@@ -187,7 +188,7 @@ def prepare(
             state.input_observer = shared.setdefault(readers, MinMaxObserver())
             state.output_observer = MinMaxObserver() if linear_outputs else None
             prepared[name] = to_quant_linear(module, state)
-        elif type(module) is nn.Embedding and embeddings and module.weight.numel():
+        elif type(module) is nn.Embedding and embeddings and module.weight.numel() and not is_matrix(name):
             state = QuantState.of_embedding(config, mode)
             state.output_observer = MinMaxObserver() if embedding_outputs else None
             prepared[name] = to_quant_embedding(module, state)

@@ -27,6 +27,17 @@ def in_base_model(model: nn.Module) -> Callable[[str], bool]:
     return lambda name: name.startswith(prefix)
 
 
+def in_encoder(model: nn.Module) -> Callable[[str], bool]:
+    """Return a test for names of parameters and modules inside the encoder layers.
+
+    In a model whose layers are not known these are all below the head, but for embeddings and the pooler.
+    """
+    if any(IN_LAYER.search(name) for name, _ in model.named_parameters()):
+        return lambda name: IN_LAYER.search(name) is not None
+    below_head = in_base_model(model)
+    return lambda name: below_head(name) and not re.search(r"embed|pooler", name)
+
+
 def tied_to_embeddings(model: nn.Module) -> set[int]:
     """Return the ``id`` of every table of embeddings: a Linear that shares one must not be pruned as a Linear."""
     return {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
@@ -37,7 +48,7 @@ TOKENS: dict[str, Callable[[nn.Module], set[str]]] = {
     "__ALL__": lambda model: {name for name, _ in model.named_parameters(remove_duplicate=False)},
     "__ALL_PRUNABLE__": lambda model: _weights_of(model, nn.Linear, nn.Conv1d, nn.Conv2d),
     "__BODY__": lambda model: set(filter(in_base_model(model), _weights_of(model, nn.Linear))),
-    "__ENCODER__": lambda model: set(filter(IN_LAYER.search, _weights_of(model, nn.Linear))),
+    "__ENCODER__": lambda model: set(filter(in_encoder(model), _weights_of(model, nn.Linear))),
 }
 
 
@@ -47,7 +58,7 @@ def select_parameters(model: nn.Module, patterns: Iterable[str], strict: bool = 
     A pattern is an exact name, ``re:<regex>`` (``re.match``: anchored at the start, free at the end), or a
     token in any case. A bare string stands for a list of one. The tokens:
 
-    - ``__ENCODER__``: weight of every Linear in the encoder layers,
+    - ``__ENCODER__``: weight of every Linear in the encoder layers (``in_encoder``),
     - ``__BODY__``: weight of every Linear below the head: the former, and the pooler if there is one,
     - ``__ALL_PRUNABLE__``: weight of every Linear, Conv1d and Conv2d, heads and tied decoders included,
     - ``__ALL__``: every parameter, biases and LayerNorm included.

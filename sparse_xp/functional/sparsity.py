@@ -7,9 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sparse_xp.functional.architectures import IN_LAYER
 from sparse_xp.functional.measured import Sparsity
-from sparse_xp.functional.selection import select_parameters
+from sparse_xp.functional.selection import in_encoder, select_parameters
 
 
 def measure_sparsity(model: nn.Module, prunable: Iterable[str] | None = None) -> Sparsity:
@@ -17,17 +16,17 @@ def measure_sparsity(model: nn.Module, prunable: Iterable[str] | None = None) ->
 
     - ``prunable``: the tensors named by ``prunable``, patterns as in :func:`select_parameters`; by default
       ``__ENCODER__``, the Linear weights of the encoder layers. Recipes and papers state this one.
-    - ``encoder``: every parameter inside the encoder layers: weights, biases and LayerNorm.
+    - ``encoder``: every parameter inside the encoder layers: weights, biases and LayerNorm (``in_encoder``).
     - ``model``: every parameter of the model, embeddings, pooler and head included.
     - ``layers``: one entry per prunable tensor, in model order, over its own size.
 
-    A fraction of no elements (a model without encoder layers) is NaN.
+    A fraction of no elements is 0.
     """
     layers = _count_zeros(select_parameters(model, "__ENCODER__" if prunable is None else prunable).items())
-    everything = _count_zeros(model.named_parameters())
+    everything, inside = _count_zeros(model.named_parameters()), in_encoder(model)
     return Sparsity(
         prunable=_fraction(layers.values()),
-        encoder=_fraction(count for name, count in everything.items() if IN_LAYER.search(name)),
+        encoder=_fraction(count for name, count in everything.items() if inside(name)),
         model=_fraction(everything.values()),
         layers={name: _fraction([count]) for name, count in layers.items()},
     )
@@ -44,7 +43,7 @@ def _count_zeros(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, tu
 
 
 def _fraction(counts: Iterable[tuple[int, int]]) -> float:
-    """Return the zeros of all counts over their elements, NaN if there are no elements."""
+    """Return the zeros of all counts over their elements, 0 if there are no elements."""
     pairs = list(counts)
     elements = sum(size for _, size in pairs)
-    return sum(count for count, _ in pairs) / elements if elements else float("nan")
+    return sum(count for count, _ in pairs) / elements if elements else 0.0

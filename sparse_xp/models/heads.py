@@ -41,8 +41,10 @@ def find_model_class(task: Task, config: PreTrainedConfig) -> Any:
 
 def describe_new_heads(new_weights: list[str]) -> list[str]:
     """Return what the new weights of a model for pretraining predict: "masked words", "next sentences"."""
-    marks = {"next sentences": ("seq_relationship",), "masked words": ("predictions", "vocab_", "lm_head")}
-    return [what for what, parts in marks.items() if any(part in name for part in parts for name in new_weights)][::-1]
+    # Each family calls the head for masked words otherwise; it is what is new besides the other two.
+    sentences = [name for name in new_weights if "seq_relationship" in name]
+    words = [name for name in new_weights if name not in sentences and "pooler." not in name]
+    return ["masked words"] * bool(words) + ["next sentences"] * bool(sentences)
 
 
 def check_head(task: Task, checkpoint: str, config: PreTrainedConfig) -> None:

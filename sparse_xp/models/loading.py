@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from sparse_xp.console import say
 from sparse_xp.data.hub import is_local_checkpoint
 from sparse_xp.errors import UserError
 from sparse_xp.files.reading import resolve_model_dir
+from sparse_xp.functional.architectures import dropout_keys
 from sparse_xp.models.config_files import read_config
 from sparse_xp.models.heads import (
     NEW_HEAD_ADVICE,
@@ -21,12 +23,13 @@ from sparse_xp.models.heads import (
     labels_differ,
     renew_head,
 )
+from sparse_xp.models.positions import check_text_length
 from sparse_xp.models.tokenizers import load_tokenizer
 from sparse_xp.models.weights import SPARSEML_NAMES, load_weights
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 def load_model(
@@ -47,11 +50,23 @@ def load_model(
     Raises UserError if the checkpoint has a trained head that does not fit ``task`` in kind, shape or labels, without
     ``new_head``; and if its encoder is incomplete or its files are damaged.
     """
+    import torch
+
     config = read_config(checkpoint, revision)
+    check_text_length(checkpoint, config.to_dict(), task)
     if not new_head:
         check_head(task, checkpoint, config)
-    options = _model_options(task, dropout, attn_implementation) | {"revision": revision, "key_mapping": SPARSEML_NAMES}
-    model, info = load_weights(find_model_class(task, config), checkpoint, config, options, removed_layers)
+    cls = find_model_class(task, config)
+    options = {
+        **_label_options(task),
+        **_dropout_options(config, dropout),
+        # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
+        "dtype": torch.float32,
+        "attn_implementation": supported_attention(cls, config, attn_implementation),
+        "revision": revision,
+        "key_mapping": SPARSEML_NAMES,
+    }
+    model, info = load_weights(cls, checkpoint, config, options, removed_layers)
     mismatched = {name: shapes for name, *shapes in info["mismatched_keys"]}
     if mismatched and not new_head:
         name, (theirs, ours) = min(mismatched.items())
@@ -68,18 +83,41 @@ def load_model(
     return model, sorted(new)
 
 
-def _model_options(task: Task, dropout: float | None, attn_implementation: str) -> dict[str, Any]:
-    """Return the options of ``from_pretrained`` that follow from the task and the settings of the model."""
-    import torch
-
+def _label_options(task: Task) -> dict[str, Any]:
+    """Return the options of ``from_pretrained`` that follow from the task: its kind of head and its labels."""
     options: dict[str, Any] = dict(task.model_options)
     if task.label_names:
         options["id2label"] = dict(enumerate(task.label_names))
         options["label2id"] = {name: i for i, name in enumerate(task.label_names)}
-    if dropout is not None:
-        options |= {"hidden_dropout_prob": dropout, "attention_probs_dropout_prob": dropout}
-    # float32 whatever the file says: masks and small updates are lost in a half-precision master copy.
-    return options | {"dtype": torch.float32, "attn_implementation": attn_implementation}
+    return options
+
+
+def _dropout_options(config: PreTrainedConfig, dropout: float | None) -> dict[str, float]:
+    """Return ``model.dropout`` under the names that it has in this kind of model; nothing for None.
+
+    Raises UserError if no name is known.
+    """
+    if dropout is None:
+        return {}
+    keys = dropout_keys(config)
+    if not keys:
+        raise UserError(
+            f"model.dropout={dropout}: no probability of dropout is known in the configuration of a {config.model_type}"
+            ". Leave model.dropout out, and write the probabilities into the config.json of the checkpoint."
+        )
+    return dict.fromkeys(keys, dropout)
+
+
+def supported_attention(cls: Any, config: PreTrainedConfig, attn_implementation: str) -> str:
+    """Return ``attn_implementation``, or ``eager`` for a class of models that computes no attention otherwise.
+
+    The choice of another one than asked for is printed.
+    """
+    concrete = cls._model_mapping[type(config)] if hasattr(cls, "_model_mapping") else cls
+    if attn_implementation != "sdpa" or concrete._supports_sdpa:
+        return attn_implementation
+    say(f"{concrete.__name__} has no fused attention (model.attn_implementation=sdpa); eager is taken")
+    return "eager"
 
 
 def load_teacher_model(

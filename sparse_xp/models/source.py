@@ -42,5 +42,9 @@ def build_tiny_model(model: TinyModel, cache: Path) -> Path:
 
 
 def from_pretrained_options(checkpoint: str) -> dict[str, Any]:
-    """Return the options of every ``from_pretrained``: run no code of a checkpoint; no hub for a local directory."""
-    return {"trust_remote_code": False, **({"local_files_only": True} if os.path.isdir(checkpoint) else {})}
+    """Return the options of every ``from_pretrained``.
+
+    No code of a checkpoint is run. The hub is asked neither for a local directory nor if it is unreachable.
+    """
+    offline = bool(os.environ.get("HF_HUB_OFFLINE"))
+    return {"trust_remote_code": False, "local_files_only": offline or os.path.isdir(checkpoint)}

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparse_xp.data.hub import explain_loading_errors
+from sparse_xp.data.hub import check_hub_id, explain_loading_errors
 from sparse_xp.data.tokenizer_settings import preserve_settings
 from sparse_xp.errors import UserError
 from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, read_json_object, read_lines
@@ -18,19 +18,26 @@ from sparse_xp.models.config_files import check_config
 from sparse_xp.models.source import from_pretrained_options
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 #: files that hold the vocabulary of a tokenizer; the first one that exists is read
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "spm.model")
 #: the least share of the rows of an embedding that must have a token; tables are padded to round numbers
 MIN_VOCABULARY_SHARE = 0.9
+#: so many rows more may be without a token in any table
+PADDING_ROWS = 128
 
 
 def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTokenizerBase:
-    """Return the fast tokenizer of a checkpoint. Raises UserError if it cannot be loaded or its files are damaged."""
+    """Return the fast tokenizer of a checkpoint.
+
+    Raises UserError if it cannot be loaded, its files are damaged, or it does not fit the config.json beside it.
+    """
     from transformers import AutoTokenizer
 
+    if not os.path.isdir(checkpoint):
+        check_hub_id(checkpoint)
     files = check_tokenizer_files(Path(checkpoint)) if os.path.isdir(checkpoint) else []
     with explain_loading_errors(f"tokenizer of {checkpoint}", checkpoint, *files):
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, revision=revision, **from_pretrained_options(checkpoint))
@@ -38,16 +45,53 @@ def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTo
         with preserve_settings(tokenizer):
             padding = "max_length" if tokenizer.pad_token else False
             tokenizer(["a", "A b!"], truncation=True, max_length=8, padding=padding)
-        special = dict(zip(tokenizer.all_special_tokens, tokenizer.all_special_ids, strict=True))
-    config = Path(checkpoint) / "config.json"
-    rows = read_json_object(config).get("vocab_size") if config.is_file() else None
-    if type(rows) is int and (beyond := {token: number for token, number in special.items() if number >= rows}):
-        token, number = beyond.popitem()
+    if not tokenizer.is_fast:
         raise UserError(
-            f"{Path(checkpoint) / files[-1]} is damaged: the special token {token!r} is number {number}, and by "
-            f"config.json the model has {rows:,} tokens. {CHECKPOINT_ADVICE}"
+            f"The tokenizer of {checkpoint} is a slow one ({type(tokenizer).__name__}), which does not tell where in a "
+            "text a token stands. Add its tokenizer.json, or choose another with model.tokenizer=."
         )
+    config = Path(checkpoint) / "config.json"
+    if config.is_file():
+        check_vocabulary(tokenizer, str(Path(checkpoint) / files[-1]), read_json_object(config).get("vocab_size"), "it")
     return tokenizer
+
+
+def check_vocabulary(tokenizer: PreTrainedTokenizerBase, whose: str, rows: object, model: str) -> None:
+    """Raise UserError if a tokenizer has more tokens than its model has embeddings, or far fewer.
+
+    ``whose``: the tokenizer, ``model``: the model, both for the message. ``rows``: ``vocab_size`` of the model's
+    config.json; nothing is compared unless it is a number.
+    """
+    if type(rows) is not int:
+        return
+    vocabulary = tokenizer.get_vocab()
+    token, number = max(vocabulary.items(), key=lambda item: item[1], default=("", -1))
+    if number >= rows:
+        raise UserError(
+            f"{whose} does not fit {model}: the token {token!r} is number {number}, and by config.json the model has "
+            f"embeddings for {rows:,} tokens, from number 0. Embeddings are not added by a run: call "
+            "resize_token_embeddings of transformers and save model and tokenizer together, or take the tokenizer "
+            f"that the model was trained with. {CHECKPOINT_ADVICE}"
+        )
+    if len(vocabulary) < MIN_VOCABULARY_SHARE * rows - PADDING_ROWS:
+        raise UserError(
+            f"{whose} does not fit {model}: it has {len(vocabulary):,} tokens, and by config.json the model has "
+            f"embeddings for {rows:,}. Take the tokenizer that the model was trained with. {CHECKPOINT_ADVICE}"
+        )
+
+
+def padding_remark(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> str:
+    """Return what to know if a model takes another token for padding than its tokenizer; empty otherwise.
+
+    Models that count positions by the padding (RoBERTa and its relatives, MPNet) give that token no position.
+    """
+    theirs = getattr(getattr(model.base_model, "embeddings", None), "padding_idx", None)
+    if theirs is None or tokenizer.pad_token_id in (None, theirs):
+        return ""
+    return (
+        f"the tokenizer pads with token {tokenizer.pad_token_id} and the model takes token {theirs} "
+        f"({tokenizer.convert_ids_to_tokens(theirs)!r}) for padding: they may not belong together"
+    )
 
 
 def check_tokenizer_files(directory: Path) -> list[str]:
@@ -57,7 +101,8 @@ def check_tokenizer_files(directory: Path) -> list[str]:
     main = next((name for name in VOCABULARY_FILES if name in names), None)
     if main is None:
         raise UserError(
-            f"{directory} has no tokenizer: expected tokenizer.json, vocab.txt, or vocab.json. {CHECKPOINT_ADVICE}"
+            f"{directory} has no tokenizer: expected tokenizer.json, vocab.txt, or vocab.json. Copy the tokenizer's "
+            "files into it. For the model of a run, model.tokenizer= may name another directory or a hub id instead."
         )
     if "config.json" in names:  # names the class of the tokenizer if tokenizer_config.json does not
         check_config(directory / "config.json")
@@ -107,7 +152,7 @@ def check_special_tokens(path: Path) -> None:
 def check_vocabulary_size(path: Path, entries: int, config: Path) -> None:
     """Raise UserError if a vocabulary is cut short: it has far fewer entries than the embedding has rows."""
     rows = read_json_object(config).get("vocab_size") if config.is_file() else None
-    padding = 128 if type(rows) is int and rows % 64 == 0 else 0
+    padding = PADDING_ROWS if type(rows) is int and rows % 64 == 0 else 0
     if type(rows) is int and entries < MIN_VOCABULARY_SHARE * rows - padding:
         raise UserError(
             f"{path} is damaged (it has {entries:,} words, and config.json says {rows:,}). {CHECKPOINT_ADVICE}"

@@ -32,6 +32,7 @@ from sparse_xp.modifiers.display import Display, LoggedNumber, Span
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
+    from transformers import PreTrainedModel
 
     from sparse_xp.modifiers.context import Cuts, HookContext
 
@@ -109,6 +110,12 @@ class Modifier:
         A level of None: the weights decide it. Before the first of these steps, and at 0, nothing is pruned.
         """
         return None
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        """Raise UserError for a model that the modifier cannot act on. Nothing is changed.
+
+        A run asks its student before it trains a teacher for hours.
+        """
 
     def attach(self, context: HookContext) -> None:
         """Prepare the model. Called once, before optimizer and checkpoint; only here may modules change."""

@@ -19,6 +19,7 @@ from sparse_xp.modifiers.gradual_pruning import updates_window
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from sparse_xp.modifiers.context import HookContext
 
@@ -72,13 +73,17 @@ class EmbeddingPruning(Modifier):
     def window(self, clock: Clock) -> tuple[float, float]:
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
+    def check_model(self, model: PreTrainedModel) -> None:
+        from sparse_xp.functional.structured.blocks import encoder_blocks
+
+        encoder_blocks(model)  # raises UserError for a kind of encoder that could not be loaded again
+
     def attach(self, context: HookContext) -> None:
         import torch
 
         from sparse_xp.functional.factored_embeddings import factor_embeddings
-        from sparse_xp.functional.structured.blocks import encoder_blocks
 
-        encoder_blocks(context.model)  # raises UserError for a kind of encoder that could not be loaded again
+        self.check_model(context.model)
         self.factored = factor_embeddings(context.model)
         hidden, self.initial_dimensions = self.factored.projection.weight.shape
         self.final_dimensions = self.count_final(hidden)

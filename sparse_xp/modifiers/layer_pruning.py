@@ -14,6 +14,8 @@ from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.display import Display
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from sparse_xp.modifiers.context import HookContext
 
 
@@ -47,18 +49,30 @@ class LayerPruning(Modifier):
     def exclusive_resource(self) -> str:
         return "layers of the encoder"
 
-    def attach(self, context: HookContext) -> None:
-        from sparse_xp.functional.layers import bypass_layers, encoder_layers
+    def check_model(self, model: PreTrainedModel) -> None:
+        from sparse_xp.functional.layers import removable_architecture
+
+        for name in self.select(model):
+            removable_architecture(model, name)
+
+    def select(self, model: PreTrainedModel) -> list[str]:
+        """Return the names of the layers to remove. Raises UserError if none is left, or a pattern matches nothing."""
+        from sparse_xp.functional.layers import encoder_layers
         from sparse_xp.functional.selection import select_modules
 
-        layers = encoder_layers(context.model)
-        names = select_modules(layers, self.layers, "encoder layer")
+        layers = encoder_layers(model)
+        names = list(select_modules(layers, self.layers, "encoder layer"))
         if len(names) == len(layers):
             raise UserError(
                 f"LayerPruning.layers={self.layers} removes all {len(layers)} layers of the encoder. Name fewer."
             )
+        return names
+
+    def attach(self, context: HookContext) -> None:
+        from sparse_xp.functional.layers import bypass_layers
+
         # Bypassed, not removed: removing renumbers the layers, and other modifiers attach after this one.
-        bypass_layers(context.model, names)
+        bypass_layers(context.model, self.select(context.model))
 
     def detach(self, context: HookContext) -> None:
         from sparse_xp.functional.layers import remove_bypassed

@@ -12,6 +12,7 @@ from sparse_xp.modifiers.display import Display
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
+    from transformers import PreTrainedModel
 
     from sparse_xp.modifiers.context import HookContext
 
@@ -50,6 +51,11 @@ class TrainableParams(Modifier):
     @property
     def exclusive_resource(self) -> str:
         return "training of " + " ".join(sorted(self.params))
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        from sparse_xp.functional.selection import select_parameters
+
+        select_parameters(model, self.params, self.params_strict)
 
     def attach(self, context: HookContext) -> None:
         from sparse_xp.functional.selection import select_parameters
@@ -117,6 +123,11 @@ class SetParam(OneTime):
         if not -float("inf") < self.val < float("inf"):
             raise ValueError(f"SetParam.val={self.val}: expected a finite number.")
         self.targets: dict[str, Parameter] = {}
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        from sparse_xp.functional.selection import select_parameters
+
+        select_parameters(model, self.params, self.params_strict)
 
     def attach(self, context: HookContext) -> None:
         from sparse_xp.functional.selection import select_parameters

@@ -22,6 +22,7 @@ from sparse_xp.modifiers.display import HOLDS, Display, LoggedNumber, Span
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
+    from transformers import PreTrainedModel
 
     from sparse_xp.modifiers.context import Cuts, HookContext
 
@@ -65,9 +66,16 @@ class Pruning(Modifier):
         """
         raise NotImplementedError
 
+    def check_model(self, model: PreTrainedModel) -> None:
+        from sparse_xp.functional.selection import select_parameters
+
+        for patterns in (self.params, self.exclude):
+            select_parameters(model, patterns)
+
     def attach(self, context: HookContext) -> None:
         from sparse_xp.functional.selection import select_parameters, tied_to_embeddings
 
+        self.check_model(context.model)
         self.targets = select_parameters(context.model, self.params)
         for name in select_parameters(context.model, self.exclude):
             self.targets.pop(name, None)

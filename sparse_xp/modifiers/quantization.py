@@ -17,6 +17,7 @@ from sparse_xp.modifiers.display import ACTS, HOLDS, Display, LoggedNumber, Span
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from transformers import PreTrainedModel
 
     from sparse_xp.functional.fake_quant import MinMaxObserver
     from sparse_xp.functional.quant_modules import QuantModule
@@ -123,6 +124,11 @@ class Quantization(Modifier):
             return "off"
         frozen = self.observers_end is not None and step >= clock.first_step(clock.to_epochs(self.observers_end))
         return "frozen" if frozen else "training"
+
+    def check_model(self, model: PreTrainedModel) -> None:
+        from sparse_xp.functional.selection import select_modules
+
+        select_modules(dict(model.named_modules()), self.submodules or [])
 
     def attach(self, context: HookContext) -> None:
         from sparse_xp.functional.quant_modules import prepare

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import math
+import re
+import reprlib
 from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import Final, TypeVar
 
 from sparse_xp.errors import did_you_mean
-from sparse_xp.recipe.expressions import as_number
+from sparse_xp.recipe.expressions import MAX_VALUE, as_number
 from sparse_xp.recipe.loader import RecipeError, TaggedMapping
+
+#: the last epoch that a recipe may name: no run is longer, and what goes through its epochs must end
+MAX_EPOCH = 10_000
 
 #: what a field is converted to, and the type of its default
 T = TypeVar("T")
@@ -42,9 +46,13 @@ class Fields:
         self.remarks: list[str] = []
 
     def error(self, name: str, message: str) -> RecipeError:
-        """Return an error at the position of field ``name``; of the tag itself if it is ``""`` or not given."""
+        """Return an error in field ``name``, at its position; in the tag itself if ``name`` is ``""``.
+
+        An error in a field begins with the tag: a recipe may have many of one kind.
+        """
         positions = self.tagged.positions
-        return RecipeError(self.recipe, positions.get(name, positions[""]), message)
+        text = f"!{self.tagged.name}: {message}" if name else message
+        return RecipeError(self.recipe, positions.get(name, positions[""]), text)
 
     def take(self, name: str, convert: Callable[[object], T], default: D | Required = REQUIRED) -> T | D:
         """Return the value of a field. ``convert`` raises ValueError for a value that it does not accept.
@@ -90,7 +98,7 @@ class Fields:
     def reject_param_groups(self) -> None:
         """Raise RecipeError for ``param_groups``: here all groups of the optimizer share a rate and a decay."""
         if self.take("param_groups", lambda value: value, None):
-            raise self.error("param_groups", "param_groups: only all of them (leave it out)")
+            raise self.error("param_groups", "param_groups: all groups are driven together here; leave it out")
 
     def remark(self, text: str) -> None:
         """Tell the user something about this tag."""
@@ -100,26 +108,35 @@ class Fields:
         """Raise RecipeError for a field that was not taken: the tag does not have it."""
         self.ignore("log_types")
         for name in self.untaken:
-            hint = did_you_mean(name, self.known)
-            raise self.error(name, f"!{self.tagged.name} has no {name}.{hint} It has {', '.join(sorted(self.known))}")
+            hint, position = did_you_mean(name, self.known), self.tagged.positions.get(name, self.tagged.positions[""])
+            known = ", ".join(sorted(self.known))
+            raise RecipeError(self.recipe, position, f"!{self.tagged.name} has no {name}.{hint} It has {known}")
 
 
 # Each of the following checks one value of a recipe and raises ValueError with what was expected.
 
 
+def quoted(value: object) -> str:
+    """Return a value for a message, shortened."""
+    return reprlib.repr(value)
+
+
 def to_number(value: object) -> float:
-    """Return a finite number, from a number or from text."""
+    """Return a number within the bounds that expressions have too, from a number or from text."""
     number = as_number(value)
-    if number is None or not math.isfinite(number):
-        raise ValueError(f"expected a number, not {value!r}")
+    if number is None or not abs(number) <= MAX_VALUE:  # nan is not; an integer may be too large for a float
+        bound = f" up to {MAX_VALUE:g}" if number is not None else ""
+        raise ValueError(f"expected a number{bound}, not {quoted(value)}")
     return float(number)
 
 
 def to_epoch(value: object) -> float:
-    """Return an epoch from 0, or -1."""
+    """Return an epoch from 0 to ``MAX_EPOCH``, or -1."""
     epoch = to_number(value)
     if epoch < 0 and epoch != -1:
-        raise ValueError(f"expected an epoch from 0, or -1, not {value!r}")
+        raise ValueError(f"expected an epoch from 0, or -1, not {quoted(value)}")
+    if epoch > MAX_EPOCH:
+        raise ValueError(f"expected an epoch up to {MAX_EPOCH:,}, not {quoted(value)}")
     return epoch
 
 
@@ -127,7 +144,7 @@ def to_integer(value: object) -> int:
     """Return a whole number."""
     number = to_number(value)
     if number != int(number):
-        raise ValueError(f"expected a whole number, not {value!r}")
+        raise ValueError(f"expected a whole number, not {quoted(value)}")
     return int(number)
 
 
@@ -135,29 +152,32 @@ def to_boolean(value: object) -> bool:
     """Return True or False: from YAML's, from 0 and 1, or from text."""
     boolean = {"true": 1, "false": 0}.get(value.lower()) if isinstance(value, str) else value
     if boolean not in (0, 1):
-        raise ValueError(f"expected true or false, not {value!r}")
+        raise ValueError(f"expected true or false, not {quoted(value)}")
     return bool(boolean)
 
 
 def to_name(value: object) -> str:
     """Return a text."""
     if not isinstance(value, str):
-        raise ValueError(f"expected a name, not {value!r}")
+        raise ValueError(f"expected a name, not {quoted(value)}")
     return value
 
 
 def to_names(value: object) -> list[str]:
-    """Return a list of texts."""
+    """Return a list of names and ``re:`` patterns.
+
+    SparseML doubled each backslash when it saved a pattern. No name has a backslash, so a doubled one is a single one.
+    """
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"expected a list of names, not {value!r}")
-    return list(value)
+        raise ValueError(f"expected a list of names, not {quoted(value)}")
+    return [re.sub(r"\\{2,}", r"\\", name) if name.startswith("re:") else name for name in value]
 
 
 def to_selection(value: object) -> list[str]:
     """Return a list of names and ``re:`` patterns, or of one token."""
     if isinstance(value, str):
         if value.upper() not in ("__ALL__", "__ALL_PRUNABLE__"):
-            raise ValueError(f"expected a list, __ALL__ or __ALL_PRUNABLE__, not {value!r}")
+            raise ValueError(f"expected a list, __ALL__ or __ALL_PRUNABLE__, not {quoted(value)}")
         return [value.upper()]
     return to_names(value)
 
@@ -165,5 +185,5 @@ def to_selection(value: object) -> list[str]:
 def to_mapping(value: object) -> dict[str, object]:
     """Return a mapping, its keys as text."""
     if not isinstance(value, dict):
-        raise ValueError(f"expected 'name: value' lines, not {value!r}")
+        raise ValueError(f"expected 'name: value' lines, not {quoted(value)}")
     return {str(key): child for key, child in value.items()}

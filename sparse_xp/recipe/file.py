@@ -54,6 +54,8 @@ def with_zoo_paths(config: Config) -> Config:
 
 def with_inherited(config: Config) -> Config:
     """Return the configuration with the modifiers that the recipe of the checkpoint adds."""
+    if not config.recipe.inherit:
+        return config
     inherited, new_remarks = inherit(config.model.checkpoint, config.modifiers().values())
     if not inherited and not new_remarks:
         return config

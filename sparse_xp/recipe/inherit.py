@@ -26,25 +26,39 @@ def is_inherited(name: str) -> bool:
     return name.rpartition(".")[2].startswith(INHERITED)
 
 
-def read_base(checkpoint: str | None) -> tuple[ParsedRecipe | None, list[str]]:
-    """Return the recipe in a checkpoint's directory, None if there is none that can be read, and remarks."""
+def is_calibrated(modifier: Modifier) -> bool:
+    """Return whether a modifier quantizes after training: it has no times."""
+    return isinstance(modifier, Quantization) and modifier.calibration_rows is not None
+
+
+def read_base(checkpoint: str | None) -> ParsedRecipe | None:
+    """Return the recipe in a checkpoint's directory, None if there is none.
+
+    Raises UserError for one that cannot be read: it may say that the model is quantized, or lacks layers.
+    """
     path = Path(checkpoint or "") / FILE
     if not checkpoint or not os.path.lexists(path):
-        return None, []
+        return None
     try:
-        # Numbers of a damaged file may be too large for the arithmetic on them: ArithmeticError.
         with explain_read_errors(path):
-            try:
-                return parse_modifiers(read_recipe(str(path))), []
-            except ArithmeticError as error:
-                raise ValueError(str(error)) from error
+            return parse_modifiers(read_recipe(str(path)))
     except UserError as error:  # llm-compressor's files have the same name
-        return None, [f"the recipe of the checkpoint is not used: {shortened(str(error), 600)}"]
+        raise UserError(
+            "the recipe beside the checkpoint's weights cannot be read, and what it says of 8 bits, removed layers and "
+            f"zeros would be lost: {shortened(str(error), 600).rstrip('.')}. Correct the file, or add "
+            "recipe.inherit=false to go on without it, in floating point."
+        ) from error
 
 
 def removed_layers(checkpoint: str | None) -> list[str]:
-    """Return the names, or ``re:`` patterns, of layers that the recipe of ``checkpoint`` removed."""
-    base, _ = read_base(checkpoint)
+    """Return the names, or ``re:`` patterns, of layers that the recipe of ``checkpoint`` removed.
+
+    None for a recipe that cannot be read: weights that the checkpoint lacks are reported when it is loaded.
+    """
+    try:
+        base = read_base(checkpoint)
+    except UserError:
+        return []
     modifiers = base.modifiers.values() if base else ()
     return [name for each in modifiers if isinstance(each, LayerPruning) for name in each.layers]
 
@@ -53,18 +67,22 @@ def inherit(checkpoint: str | None, own: Iterable[Modifier]) -> tuple[dict[str, 
     """Return the modifiers that a run inherits from its checkpoint, by name, and remarks.
 
     As in SparseML, structural modifiers are inherited: quantization (from the first step on, unless the run's ``own``
-    modifiers quantize) and removed layers. Pruning, learning rates and distillation of the earlier run are over.
+    modifiers quantize; of several stages, that of the last) and removed layers. Pruning, learning rates and
+    distillation of the earlier run are over. Raises UserError for a recipe that cannot be read.
     """
     checkpoint = resolve_model_dir(checkpoint or "")
-    base, remarks = read_base(checkpoint)
+    base, remarks = read_base(checkpoint), list[str]()
     inherited: dict[str, Modifier] = {}
+    modifiers = base.modifiers if base else {}
+    quantizing = [name for name, each in modifiers.items() if isinstance(each, Quantization)]
     quantizes = any(isinstance(each, Quantization) for each in own)
-    for name, each in base.modifiers.items() if base else ():
-        if isinstance(each, Quantization) and not quantizes:
-            inherited[INHERITED + name] = each if each.post_training else replace(each, start=0.0, observers_end=None)
+    for name, each in modifiers.items():
+        if name in quantizing[-1:] and not quantizes:
+            again = each if is_calibrated(each) else replace(each, start=0.0, observers_end=None)  # type: ignore[call-arg]
+            inherited[INHERITED + name] = again
             remarks.append(
                 f"{checkpoint}/{FILE}: the checkpoint was made in 8 bits, and so is this run, from its first step and "
-                "with new ranges. Remove that file to train in floating point"
+                "with new ranges. Add recipe.inherit=false to train in floating point"
             )
         if isinstance(each, LayerPruning) and lacks_layers(Path(checkpoint)):
             inherited[INHERITED + name] = each

@@ -54,7 +54,7 @@ def position_in(text: str, index: int, first_line: int = 0) -> Position:
 
 
 class Loader(yaml.SafeLoader):
-    """PyYAML's YAML 1.1 (the last of equal keys wins), with tags as ``TaggedMapping`` and 5e-5 as a number.
+    """PyYAML's YAML 1.1 (the last of equal keys wins), with tags as ``TaggedMapping``, 5e-5 as a number, 2:4 as text.
 
     Every node, and every merge (``<<``), counts against ``MAX_VALUES``. Names of methods that PyYAML calls are its own.
     """
@@ -102,6 +102,8 @@ class Loader(yaml.SafeLoader):
         kind = node.tag.rpartition(":")[2]
         if kind in ("int", "float") and len(node.value) > MAX_DIGITS:  # parsing them takes quadratic time
             raise yaml.MarkedYAMLError(problem=f"a number of {len(node.value)} digits", problem_mark=node.start_mark)
+        if kind in ("int", "float") and ":" in node.value:
+            return node.value  # 2:4 is a mask type; YAML 1.1 reads it as 124, a number to the base of 60
         try:
             return super().construct_object(node, deep)
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:

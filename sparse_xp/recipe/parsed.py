@@ -12,10 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sparse_xp.errors import did_you_mean
-from sparse_xp.modifiers import MODIFIERS, ConstantPruning, Modifier
+from sparse_xp.modifiers import MODIFIERS, ConstantPruning, LayerPruning, Modifier, TrainableParams, WeightDecay
 from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.recipe.expressions import as_number
 from sparse_xp.recipe.fields import Fields
-from sparse_xp.recipe.loader import TaggedMapping
+from sparse_xp.recipe.loader import RecipeError, TaggedMapping
 from sparse_xp.recipe.tags import TAGS, UNSUPPORTED_TAGS
 from sparse_xp.recipe.tags_own import read_own
 from sparse_xp.recipe.text import Document
@@ -48,7 +49,10 @@ def parse_modifiers(document: Document) -> ParsedRecipe:
             name = unused_name(tagged.name.removesuffix("Modifier"), parsed.modifiers)
             parsed.modifiers[name], parsed.sources[name] = modifier, tagged
     set_length(parsed, document.name, times)
+    refuse_layers_that_return(parsed, document.name)
+    join_removed_layers(parsed)
     expect_zeros_in_checkpoint(parsed)
+    end_at_the_next(parsed)
     return parsed
 
 
@@ -95,6 +99,54 @@ def expect_zeros_in_checkpoint(parsed: ParsedRecipe) -> None:
         sparseml = parsed.sources[name].name == "ConstantPruningModifier"  # under its own name it has a min_sparsity
         if isinstance(modifier, ConstantPruning) and sparseml and (makes_zeros or modifier.start != 0):
             parsed.modifiers[name] = replace(modifier, min_sparsity=0.0)
+
+
+def refuse_layers_that_return(parsed: ParsedRecipe, name: str) -> None:
+    """Raise RecipeError for layers that are removed until an epoch inside the run. ``name``: of the recipe.
+
+    Not in a stage: SparseML wrote the end of the stage there, and the layers stayed away.
+    """
+    for key, modifier in parsed.modifiers.items():
+        tagged = parsed.sources[key]
+        end = as_number(tagged.fields.get("end_epoch"))
+        if isinstance(modifier, LayerPruning) and not tagged.stage and end and 0 < end < (parsed.epochs or 0.0):
+            raise RecipeError(
+                name,
+                tagged.positions["end_epoch"],
+                f"!{tagged.name}: end_epoch: {end:g} is inside the run of {parsed.epochs:g} epochs, and removed layers "
+                "do not come back; leave it out",
+            )
+
+
+def join_removed_layers(parsed: ParsedRecipe) -> None:
+    """Make one LayerPruning of several: all of them act for the whole run."""
+    removed = {name: each.layers for name, each in parsed.modifiers.items() if isinstance(each, LayerPruning)}
+    first, *others = [*removed, ""]
+    for name in filter(None, others):
+        del parsed.modifiers[name], parsed.sources[name]
+    if first:
+        layers = dict.fromkeys(layer for names in removed.values() for layer in names)
+        parsed.modifiers[first] = LayerPruning(layers=list(layers))
+
+
+def end_at_the_next(parsed: ParsedRecipe) -> None:
+    """End each setting that has no end of its own where the next one of the same resource begins.
+
+    A weight decay holds until another is set, and so does what TrainableParamsModifier says of the same parameters.
+    """
+    settings = {
+        name: each
+        for name, each in parsed.modifiers.items()
+        if isinstance(each, WeightDecay | TrainableParams) and isinstance(each.start, int | float)
+    }
+    for name, each in settings.items():
+        later = [
+            other.start
+            for other in settings.values()
+            if other.exclusive_resource == each.exclusive_resource and other.start > each.start
+        ]
+        if each.end == "100%" and later:
+            parsed.modifiers[name] = replace(each, end=float(min(later)))
 
 
 def unused_name(name: str, used: Iterable[str]) -> str:

@@ -13,19 +13,28 @@ from typing import Any
 import yaml
 
 from sparse_xp.clock import Clock
-from sparse_xp.modifiers import ConstantPruning, LayerPruning, Modifier, Quantization, ScheduledLearningRate
+from sparse_xp.modifiers import (
+    ConstantPruning,
+    LayerPruning,
+    Modifier,
+    Quantization,
+    ScheduledLearningRate,
+    WeightDecay,
+)
 from sparse_xp.modifiers.base import OneTime
 from sparse_xp.modifiers.gradual_pruning import GradualPruning
 from sparse_xp.recipe.convert import Dumper
-from sparse_xp.recipe.inherit import is_inherited
+from sparse_xp.recipe.inherit import is_calibrated, is_inherited
 from sparse_xp.recipe.loader import TaggedMapping
 from sparse_xp.recipe.parsed import ParsedRecipe, parse_modifiers
 from sparse_xp.recipe.tags import TAG_OF_MODIFIER
 from sparse_xp.recipe.tags_own import write_own
 from sparse_xp.recipe.text import read_recipe
 
-#: fields that are times, which a recipe file has in epochs
-TIMES = ("start", "end", "observers_end", "update_frequency", "cycle")
+#: the times of a modifier that count from the start of the run, which a later stage has later
+POINTS = ("start", "end", "observers_end", "refresh_until", "warmup", "ramp_start", "ramp_end")
+#: the times of a modifier that are a period
+PERIODS = ("update_frequency", "cycle")
 
 Dumper.add_representer(TaggedMapping, lambda dumper, tag: dumper.represent_mapping(f"!{tag.name}", tag.fields))
 
@@ -85,11 +94,12 @@ def in_epochs(modifier: Modifier, clock: Clock) -> Modifier:
     one step.
     """
     changes: dict[str, Any] = {}
-    for name in TIMES:
+    for name in (*POINTS, *PERIODS):
         value = getattr(modifier, name, None)
         # GradualPruning needs an explicit end epoch (SparseML has no default for it).
         open_end = name == "end" and not isinstance(modifier, GradualPruning)
-        if isinstance(value, str) and not (open_end and clock.to_epochs(value) >= clock.end) and value != "1 steps":
+        every_step = name == "update_frequency" and value == "1 steps"
+        if isinstance(value, str) and not (open_end and clock.to_epochs(value) >= clock.end) and not every_step:
             changes[name] = clock.to_epochs(value)
     return replace(modifier, **changes) if changes else modifier
 
@@ -99,17 +109,27 @@ def never_ends(modifier: Modifier) -> bool:
     return isinstance(modifier, LayerPruning | Quantization | OneTime)
 
 
+def has_no_times(modifier: Modifier) -> bool:
+    """Return whether a modifier acts outside of the training steps: before the first, or after the last."""
+    return isinstance(modifier, LayerPruning) or is_calibrated(modifier)
+
+
 def ended(modifier: Modifier, end: float) -> Modifier:
-    """Return a modifier of an earlier stage, which ends with its stage and not with the run."""
+    """Return a modifier of an earlier stage, which ends with its stage and not with the run.
+
+    A weight decay holds until another is set (``parsed.end_at_the_next``), which its tag cannot say.
+    """
+    if isinstance(modifier, WeightDecay):
+        return replace(modifier, end="100%")
     return replace(modifier, end=end) if modifier.end == "100%" and not never_ends(modifier) else modifier
 
 
 def shifted(modifier: Modifier, by: float) -> Modifier:
-    """Return a copy that acts ``by`` epochs later."""
-    if isinstance(modifier, LayerPruning) or modifier.post_training:
+    """Return a copy that acts ``by`` epochs later. Its times are in epochs (``in_epochs``)."""
+    if has_no_times(modifier):
         return modifier
-    changes: dict[str, Any] = {"start": modifier.start + by}
-    for name in ("end", "observers_end"):
+    changes: dict[str, Any] = {}
+    for name in POINTS:
         value = getattr(modifier, name, None)
         if value is not None and not isinstance(value, str):
             changes[name] = value + by

@@ -76,8 +76,18 @@ def remark_on_distillation(fields: Fields) -> None:
     fields.remark("tokens that are padding are left out of the distillation loss; SparseML counted them")
 
 
-# Layers are removed for the whole run, which LayerPruning checks: there are no times to write.
-WHOLE_RUN = (replace(START, written=False), replace(END, written=False))
+def take_times_of_removal(fields: Fields) -> None:
+    """Take the times of a LayerPruningModifier: layers are removed for the whole run. Raises RecipeError for others.
+
+    When SparseML composed stages, it gave an end to the removal in an earlier one and a start to that in a later one,
+    although the layers stay away. An end at the end of the run is no end; ``parsed`` refuses an earlier one.
+    """
+    start, end = fields.start(), fields.end()
+    if not fields.tagged.stage and start:
+        raise fields.error("start_epoch", "start_epoch: layers are removed from the first step on; leave it out")
+    if start or end != "100%":
+        fields.remark("start_epoch and end_epoch are not used: the layers are removed for the whole run")
+
 
 #: every tag that can be read
 ROWS = (
@@ -91,6 +101,7 @@ ROWS = (
         argument("cycle_epochs", to_number, 1.0, name="cycle", only_with=("shape", CYCLIC)),
         START_REQUIRED,
         END_REQUIRED,
+        ignored=["update_frequency"],
         first=Fields.reject_param_groups,
     ),
     plain_tag(
@@ -101,7 +112,7 @@ ROWS = (
         argument("init_lr", to_number),
         START,
         END,
-        ignored=["constant_logging"],
+        ignored=["constant_logging", "update_frequency"],
         first=Fields.reject_param_groups,
     ),
     plain_tag(
@@ -170,8 +181,8 @@ ROWS = (
         "LayerPruningModifier",
         LayerPruning,
         argument("layers", to_names),
-        *WHOLE_RUN,
         ignored=["update_frequency"],
+        first=take_times_of_removal,
     ),
     plain_tag(
         "DistillationModifier",
@@ -195,7 +206,7 @@ ROWS = (
         argument("epsilon", to_number, 1e-6),
         START,
         END,
-        ignored=["update_frequency"],
+        ignored=["update_frequency", "distill_output_keys", "teacher_input_keys"],
     ),
     QUANTIZATION_TAG,
     TagRow("SparsificationLoggingModifier", read_sparsification_logging),
@@ -206,6 +217,19 @@ TAGS: dict[str, TagRow] = {row.tag: row for row in ROWS}
 #: the tag under which a modifier is written, by the name of its class
 TAG_OF_MODIFIER: dict[str, TagRow] = {row.modifier.__name__: row for row in TAGS.values() if row.modifier is not None}
 
+#: modifiers of SparseML 1.6 and llm-compressor that compress decoders without training them
+LANGUAGE_MODEL_TAGS = (
+    "SmoothQuantModifier",
+    "LogarithmicEqualizationModifier",
+    "GPTQModifier",
+    "SparseGPTModifier",
+    "WandaPruningModifier",
+    "AWQModifier",
+    "AutoRoundModifier",
+    "QuIPModifier",
+    "SpinQuantModifier",
+)
+
 #: tags that SparseML had, and what to write in their place
 UNSUPPORTED_TAGS = {
     "MFACPruningModifier": "not supported: no recipe for an encoder used it. !OBSPruningModifier has second-order "
@@ -213,4 +237,14 @@ UNSUPPORTED_TAGS = {
     "StructuredPruningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
     "LayerThinningModifier": "not supported: it removed convolution filters. !LayerPruningModifier removes layers",
     "GradualParamModifier": "not supported: no recipe for an encoder used it. !SetParamModifier sets parameters",
+    "RigLPruningModifier": "not supported: it lets pruned weights grow again by their gradients. !ACDCPruningModifier "
+    "takes turns of dense and sparse training (drop init_update_fraction, sparsity_strategy, num_grads and "
+    "grad_sampler_kwargs)",
+    "TopKASTPruningModifier": "not supported: it trains more weights than it uses. !GMPruningModifier prunes by "
+    "magnitude (final_sparsity in place of forward_sparsity; drop backward_sparsity and active_weight_decay)",
+    "PowerpropagationModifier": "not supported: it trains weights as powers of others. Leave it out; "
+    "!GMPruningModifier prunes by magnitude without it",
+    "OutputDistillationModifier": "it is of the later dialect of SparseML 1.6; write !DistillationModifier",
+    "LegacyQuantizationModifier": "it is of the later dialect of SparseML 1.6; write !QuantizationModifier",
+    **dict.fromkeys(LANGUAGE_MODEL_TAGS, "a modifier for language models, which this tool does not have"),
 }

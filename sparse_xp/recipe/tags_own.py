@@ -28,7 +28,8 @@ def read_own(fields: Fields) -> Iterable[Modifier]:
         settings = OmegaConf.merge(OmegaConf.structured(kind), escaped(values))
         yield OmegaConf.to_object(settings)  # type: ignore[misc]
     except OmegaConfBaseException as error:
-        raise fields.error(str(error.key or ""), f"!{fields.tagged.name}: {str(error).splitlines()[0]}") from error
+        key, text = str(error.key or ""), str(error).splitlines()[0]
+        raise fields.error(key, text if key else f"!{fields.tagged.name}: {text}") from error
 
 
 def write_own(modifier: Modifier) -> TaggedMapping:

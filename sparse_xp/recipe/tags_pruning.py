@@ -43,6 +43,9 @@ def read_mask_type(fields: Fields) -> object:
             f"mask_type: {value} has been an error in SparseML since 0.11; expected unstructured, block4, [1, 4] or "
             "'N:M'",
         )
+    if isinstance(value, int) and value > 60:  # another program has read the recipe, and written it anew
+        n, m = divmod(value, 60)
+        raise fields.error("mask_type", f"mask_type: {value} is what YAML 1.1 reads in {n}:{m}; write '{n}:{m}'")
     return read_tile(fields, value) if isinstance(value, list) else value
 
 

@@ -1,7 +1,7 @@
 """``!QuantizationModifier``: two SparseML classes share this name; the fields decide which one is meant.
 
-The older class had a field for each choice (``weight_bits``, ``quantize_embeddings``). The newer one has a ``scheme``,
-of which only the default exists here. A modifier is always written with the fields of the older class.
+The older class had a field for each choice (``weight_bits``, ``quantize_embeddings``). The newer one has schemes
+(``quantization_scheme``). A modifier is always written with the fields of the older class.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from sparse_xp.modifiers import Modifier, Quantization
-from sparse_xp.recipe.fields import Fields, to_boolean, to_epoch, to_integer, to_mapping, to_names
+from sparse_xp.recipe.fields import Fields, to_boolean, to_epoch, to_integer, to_names
+from sparse_xp.recipe.quantization_scheme import SCHEME_FIELDS, read_scheme
 from sparse_xp.recipe.tag_row import START, Argument, TagRow, argument, read_arguments
 
 
@@ -43,6 +44,14 @@ ARGUMENTS = (
 TORCH_AO = ("activation_qconfig_kwargs", "weight_qconfig_kwargs")
 #: fields of the older class for layers that an encoder does not have
 UNUSED = ("quantize_conv_activations", "exclude_batchnorm", "custom_quantizable_module_types")
+#: fields of both classes for other layers, or for a calibration that comes before the training
+UNUSED_IN_BOTH = (
+    "freeze_bn_stats_epoch",
+    "model_fuse_fn_name",
+    "model_fuse_fn_kwargs",
+    "num_calibration_steps",
+    "strict",
+)
 #: a field of these makes the tag one of the older class
 OLDER_CLASS = {each.key for each in ARGUMENTS if each not in (START, OBSERVERS_END)} | {*TORCH_AO, *UNUSED, "tensorrt"}
 
@@ -51,10 +60,14 @@ def read_quantization(fields: Fields) -> Iterable[Modifier]:
     """Return the modifier of either class of this name."""
     if fields.take("end_epoch", to_epoch, -1) != -1:  # a composed recipe of SparseML has one, and must be readable
         fields.remark("end_epoch is not used: a model stays quantized once it is")
-    fields.ignore("freeze_bn_stats_epoch", "model_fuse_fn_name", "num_calibration_steps", "strict")
-    values = read_older(fields) if OLDER_CLASS & fields.untaken.keys() else read_scheme(fields)
+    fields.ignore(*UNUSED_IN_BOTH)
+    given = fields.untaken.keys()
+    if given & OLDER_CLASS and not given & SCHEME_FIELDS:
+        values = read_older(fields) | {"per_channel": False}
+    else:
+        values = read_arguments(fields, (START, OBSERVERS_END)) | read_scheme(fields) | {"reduce_range": False}
     fields.remark("LayerNorm and attention's own products stay in floating point, where integers make no engine faster")
-    yield Quantization(**values, per_channel=False)
+    yield Quantization(**values)
 
 
 def read_older(fields: Fields) -> dict[str, Any]:
@@ -68,23 +81,6 @@ def read_older(fields: Fields) -> dict[str, Any]:
         raise fields.error("tensorrt", "tensorrt: true is not supported: activations are unsigned and asymmetric here")
     fields.ignore(*UNUSED)
     return read_arguments(fields, ARGUMENTS)
-
-
-def read_scheme(fields: Fields) -> dict[str, Any]:
-    """Return the settings of the newer class: 8 bits, inputs and weights, no outputs. Raises RecipeError otherwise."""
-    values = read_arguments(fields, (START, OBSERVERS_END))
-    scheme = fields.take("scheme", lambda value: value if isinstance(value, str) else to_mapping(value), "default")
-    if scheme not in ("default", "deepsparse"):
-        raise fields.error("scheme", f"scheme: {scheme!r}; expected default (8-bit inputs and weights)")
-    exclude: list[str] = fields.take("ignore", to_names, [])
-    overrides: dict[str, object] = fields.take("scheme_overrides", to_mapping, {})
-    for kind, override in overrides.items():
-        if kind != "Embedding" or override != {"input_activations": None}:
-            raise fields.error(
-                "scheme_overrides",
-                "scheme_overrides: only {Embedding: {input_activations: null}}, which holds here anyway",
-            )
-    return values | {"embedding_outputs": False, "linear_outputs": False, "reduce_range": False, "exclude": exclude}
 
 
 QUANTIZATION_TAG = TagRow("QuantizationModifier", read_quantization, Quantization, ARGUMENTS)

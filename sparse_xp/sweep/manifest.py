@@ -7,6 +7,7 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
+from sparse_xp.files.json_text import to_json
 from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.files.writing import write_text
 from sparse_xp.schema import check_types
@@ -27,7 +28,7 @@ def write_manifest(plan: SweepPlan) -> None:
         "cells": [asdict(cell) for cell in cells],
         "published": [asdict(number) for number in plan.published],
     }
-    write_text(plan.directory / MANIFEST, json.dumps(stored, indent=1) + "\n")
+    write_text(plan.directory / MANIFEST, to_json(stored, indent=1) + "\n")
 
 
 def with_earlier(directory: Path, cells: list[Cell]) -> list[Cell]:

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 from sparse_xp.compose import to_object
 from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import UserError
+from sparse_xp.inputs import check_inputs
 from sparse_xp.recipe.file import resolve
 from sparse_xp.run_directory import run_state
 from sparse_xp.sweep.cells import Cell, SweepPlan
@@ -30,7 +31,7 @@ def make_plan(
     arguments: list[str],
     jobs: list[int] | None,
 ) -> SweepPlan:
-    """Compose every run, refuse impossible ones, and look up what is finished.
+    """Compose every run, refuse impossible ones, and look up what is finished and whether its data have changed.
 
     ``params``, ``cells``: of the sweep's file. ``arguments``: the overrides of the command line. ``jobs``: the numbers
     of the cells that are to run, None for all.
@@ -62,6 +63,9 @@ def make_plan(
         teachers=[cell for cell in drafted if cell.directory in teachers and cell not in chosen],
     )
     check_mismatched(plan)
+    for number in numbers:
+        cell, _, run_config = drafts[number]
+        check_inputs(directory / cell.directory, run_config.task, run_config.data)
     return plan
 
 

@@ -2,7 +2,7 @@
 
 All that is particular to a *kind* of task stands in one subclass of ``Task``. The rest of the package asks it for:
 
-    tasks/rows.py              columns, column_types, check_rows, add_missing_columns, holdout_groups, clean
+    tasks/rows.py              normalize, columns, column_types, check_rows, add_missing_columns, holdout_groups, clean
     tasks/sources.py           read, generated_rows
     tasks/features.py          features, feature_fields
     preparation.py             with_labels_from, check_labels, warnings
@@ -18,7 +18,7 @@ All that is particular to a *kind* of task stands in one subclass of ``Task``. T
     deployment/pipeline.py     text_names, encode_row, accepts_logits, decode
     deployment/bundle.py       training_only_fields
     deployment/model_card.py   purpose, example, metric_units
-    predict.py                 ranks_answers
+    predict.py                 text_names, ranks_answers, list_name
 
 A configuration is composed of these classes, and composing must be fast: torch, datasets, transformers, pyarrow and
 numpy are imported inside the methods that need them.
@@ -32,8 +32,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from sparse_xp.data.limits import Limits
-from sparse_xp.data.readers import read_file
+from sparse_xp.data.readers import read_rows
+from sparse_xp.data.table import Table
 from sparse_xp.errors import did_you_mean
+from sparse_xp.files.text_format import TextFormat
 from sparse_xp.tasks.columns import ColumnType
 
 if TYPE_CHECKING:
@@ -93,6 +95,8 @@ class Task(ABC):
     metric_names: ClassVar[tuple[str, ...]] = ()
     #: whether ``decode`` can give the N best answers
     ranks_answers: ClassVar[bool] = False
+    #: the name of the answers of a row in a line of ``predict``, where they are a list
+    list_name: ClassVar[str] = "labels"
     #: whether an output has one entry per token (cut to the row's own length) or one per row
     per_token: ClassVar[bool] = False
     #: the padding value of features, where it is not 0
@@ -154,14 +158,14 @@ class Task(ABC):
         """Settings of the model's configuration that this task needs, beside the label map."""
         return {}
 
-    def with_labels_from(self, rows: Dataset) -> Self:
+    def with_labels_from(self, rows: Table | Dataset) -> Self:
         """Return the task with the label names of these training rows, if it has none of its own.
 
         Raises UserError for rows that have no labels to be told apart.
         """
         return self
 
-    def check_labels(self, rows: Dataset) -> None:
+    def check_labels(self, rows: Table | Dataset) -> None:
         """Raise UserError if the rows name their labels otherwise than the task, or in another order."""
         return
 
@@ -175,26 +179,36 @@ class Task(ABC):
         """Return the type of each column that must have a certain one."""
         return []
 
-    def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
+    def read(self, path: Path, cache: Path, limits: Limits, text_format: TextFormat) -> Table | Dataset:
         """Return the rows of a local file. ``cache``: where they may be stored in a form that needs no memory."""
-        return read_file(path, limits)
+        return read_rows(path, limits, text_format)
 
-    def check_rows(self, rows: Dataset, source: str) -> None:
+    def normalize(
+        self, rows: Table | Dataset, source: str, strict: bool, numbered: bool
+    ) -> tuple[Table | Dataset, list[str]]:
+        """Return the rows with the values of each column as this kind takes them, and remarks on what was converted.
+
+        ``strict``: the rows are the user's own, whose empty texts are refused. ``numbered``: whether a label may be the
+        number of a class. Columns may be missing here. Raises UserError, with the place, for a value of no use.
+        """
+        return rows, []
+
+    def check_rows(self, rows: Table | Dataset, source: str) -> None:
         """Raise UserError if values of the rows contradict each other. ``source``: what the message calls the data."""
         return
 
-    def add_missing_columns(self, rows: Dataset) -> Dataset:
+    def add_missing_columns(self, rows: Table | Dataset) -> Table | Dataset:
         """Return the rows with the optional columns that they lack."""
         return rows
 
-    def holdout_groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+    def holdout_groups(self, rows: Table | Dataset) -> tuple[list[Any], bool]:
         """Return a key for each row, by which validation rows are held out, and whether to stratify by the keys.
 
         Stratified, each key gives the same share of its rows. Otherwise rows with the same key stay on the same side.
         """
         return list(range(len(rows))), False
 
-    def clean(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
+    def clean(self, rows: Table | Dataset, train: bool) -> tuple[Table | Dataset, list[str]]:
         """Return the usable rows, repaired where that is safe, and warnings that say what was done to them."""
         return rows, []
 

@@ -1,6 +1,8 @@
 """Tags of the BIO scheme: ``O``, ``B-X`` for the first word of an entity of type X, ``I-X`` for its other words.
 
-Pure functions. An ``I-X`` that does not continue an X begins an entity, as in the CoNLL-2000 script.
+Pure functions. An ``I-X`` that does not continue an X begins an entity, as in the CoNLL-2000 script. Other schemes are
+converted: IOB1, which has ``B-X`` only between two neighbours; BIOES and BILOU (``E`` or ``L``: the last word, ``S`` or
+``U``: the only one), and BMEWO with ``M`` for ``I`` and ``W`` for the only word.
 """
 
 from __future__ import annotations
@@ -11,6 +13,19 @@ from typing import Any
 from sparse_xp.errors import UserError
 
 BIO = re.compile(r"O|[BI]-.+")
+#: a tag of one of the schemes
+TAG = re.compile(r"O|[BIMELSUW]-.+")
+
+
+def to_bio(tags: list[str]) -> list[str]:
+    """Return the tags of a row, of any of the schemes, in BIO: the same entities."""
+    converted, unfinished = [], ""  # the type of the entity that the next word may continue
+    for tag in tags:
+        place, kind = tag[0], tag[2:]
+        continues = bool(kind) and place in "IMEL" and kind == unfinished
+        converted.append(f"{'I' if continues else 'B'}-{kind}" if kind else "O")
+        unfinished = "" if place in "ELSUW" else kind
+    return converted
 
 
 def begins(tag: str, before: str) -> bool:

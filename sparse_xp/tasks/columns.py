@@ -31,6 +31,12 @@ def _is_text_or_integer(found: DataType) -> bool:
     return _is_text(found) or bool(types.is_integer(found))
 
 
+def _is_text_or_number(found: DataType) -> bool:
+    from pyarrow import types
+
+    return _is_text_or_integer(found) or bool(types.is_floating(found))
+
+
 def _is_integer(found: DataType) -> bool:
     from pyarrow import types
 
@@ -67,6 +73,9 @@ def _is_squad_answers(found: DataType) -> bool:
 TEXT = ColumnType("texts", _is_text)
 TEXT_OR_INTEGER = ColumnType("texts or whole numbers", _is_text_or_integer)
 ONE_CLASS = ColumnType("one class a row (task.problem=multi_label takes lists)", _is_scalar)
-TEXTS = ColumnType("lists of texts", lambda found: _is_list(found, _is_text))
-TEXTS_OR_INTEGERS = ColumnType("lists of texts or whole numbers", lambda found: _is_list(found, _is_text_or_integer))
+#: lists may also be printed into texts, as in CSV
+TEXTS = ColumnType("lists of texts", lambda found: _is_list(found, _is_text) or _is_text(found))
+TAGS = ColumnType(
+    "lists of texts or whole numbers", lambda found: _is_list(found, _is_text_or_number) or _is_text(found)
+)
 SQUAD_ANSWERS = ColumnType('{"text": [texts], "answer_start": [whole numbers]}', _is_squad_answers)

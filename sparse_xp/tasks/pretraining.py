@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.data.corpus import read_corpus
 from sparse_xp.data.limits import Limits
+from sparse_xp.data.table import Table, to_dataset
 from sparse_xp.data.wikitext import wikitext_documents
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.files.text_format import TextFormat
 from sparse_xp.synthetic.documents import document_rows, document_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, encode_texts, softmax
 from sparse_xp.tasks.base import IGNORED, NOT_IN_FEATURES, Rows, Task
@@ -66,6 +68,7 @@ class Pretraining(Task):
     # The losses are reported too, but ``metric`` picks the best checkpoint by the highest value.
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy",)
     ranks_answers: ClassVar[bool] = True
+    list_name: ClassVar[str] = "masks"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -84,18 +87,18 @@ class Pretraining(Task):
     def columns(self) -> list[str]:
         return [self.text]
 
-    def read(self, path: Path, cache: Path, limits: Limits) -> Dataset:
+    def read(self, path: Path, cache: Path, limits: Limits, text_format: TextFormat) -> Table | Dataset:
         if path.is_dir() or path.suffix.lower() in (".txt", ".parquet"):
-            return read_corpus(path, self.text, cache, limits)
-        return super().read(path, cache, limits)
+            return read_corpus(path, self.text, cache, limits, text_format)
+        return super().read(path, cache, limits, text_format)
 
-    def clean(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
+    def clean(self, rows: Table | Dataset, train: bool) -> tuple[Table | Dataset, list[str]]:
         """Return the documents, shuffled: neighbours in a corpus are alike, and rows mix the documents of a batch."""
         if self.layout == "wikitext":
             from datasets import Dataset
 
             rows = Dataset.from_dict({self.text: list(wikitext_documents(rows[self.text]))})
-        return rows.shuffle(seed=self.data_seed, keep_in_memory=True), []
+        return to_dataset(rows).shuffle(seed=self.data_seed, keep_in_memory=True), []
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
         features: Rows = {name: [] for name in tokenizer.model_input_names}

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sparse_xp.data.table import Table, place_of, with_values
 from sparse_xp.errors import UserError
 from sparse_xp.metrics import scores
 from sparse_xp.synthetic.sentences import question_answering_rows, question_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, checked_text, softmax
 from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
 from sparse_xp.tasks.columns import SQUAD_ANSWERS, TEXT, TEXT_OR_INTEGER, ColumnType
-from sparse_xp.tasks.spans import answer_position, best_span, context_span, nearest_occurrence
+from sparse_xp.tasks.gold_answers import gold_answers, says_impossible
+from sparse_xp.tasks.spans import answer_position, best_span, context_span, nearest_occurrence, without_blanks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,6 +30,9 @@ class QuestionAnswering(Task):
     Long contexts are cut into windows of ``max_length`` tokens that overlap by ``doc_stride``. The answer of a
     question is the best of the ``n_best_size`` starts times ``n_best_size`` ends of all its windows, at most
     ``max_answer_length`` tokens long.
+
+    ``answers``: in one of the layouts of ``gold_answers``. Positions count characters (code points). A training answer
+    that does not stand at its position is moved to the nearest place with its text, and a warning says so.
 
     ``version_2_with_negative`` (SQuAD v2, arXiv:1806.03822): a question may have no answer. The model then points at
     [CLS]; the answer is empty if [CLS] scores more than ``null_score_diff_threshold`` above the best span.
@@ -50,6 +54,7 @@ class QuestionAnswering(Task):
     outputs: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
     targets: ClassVar[tuple[str, ...]] = ("start_positions", "end_positions")
     purpose: ClassVar[str] = "questions answered from a text"
+    version: ClassVar[int] = 2
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
     per_token: ClassVar[bool] = True
 
@@ -64,40 +69,84 @@ class QuestionAnswering(Task):
         return [self.id, self.question, self.context, self.answers]
 
     def column_types(self) -> list[tuple[str, ColumnType]]:
-        return [(self.question, TEXT), (self.context, TEXT), (self.id, TEXT_OR_INTEGER), (self.answers, SQUAD_ANSWERS)]
+        # ``normalize`` checks the answers, which files have in many layouts.
+        return [(self.question, TEXT), (self.context, TEXT), (self.id, TEXT_OR_INTEGER)]
 
-    def check_rows(self, rows: Dataset, source: str) -> None:
-        """Raise UserError unless each answer has its position, and each question its own id."""
-        from pyarrow import compute, types
+    def normalize(
+        self, rows: Table | Dataset, source: str, strict: bool, numbered: bool
+    ) -> tuple[Table | Dataset, list[str]]:
+        """Return the rows with their answers in one layout (``gold_answers``), and no remarks.
 
-        columns = rows.data.column_names
-        if self.answers in columns and types.is_struct(rows.data.column(self.answers).type):
-            answers = rows.data.column(self.answers)
-            counts = [
-                compute.list_value_length(compute.struct_field(answers, part)) for part in ("text", "answer_start")
-            ]
-            unequal = compute.index(compute.not_equal(*counts), True).as_py()
-            if unequal >= 0:
+        Raises UserError, with row and column, for answers that cannot be read, for a question without one unless the
+        task has such questions (``version_2_with_negative``), and with ``strict`` for an empty question or context.
+        """
+        import pyarrow
+
+        columns, schema = rows.column_names, rows.data.schema
+        texts = [
+            name for name in (self.question, self.context) if name in columns and TEXT.matches(schema.field(name).type)
+        ]
+        for column in texts if strict else ():
+            for i, text in enumerate(rows[column]):
+                if text is not None and not text.strip():
+                    raise UserError(
+                        f"task {self.name}: {place_of(rows, source, i)} has an empty text in column {column}."
+                    )
+        if self.answers not in columns or self.context not in texts:
+            return rows, []  # ``tasks/rows.py`` names the column
+        given = list(rows[self.answers])
+        found = self.read_answers(rows, given, source)
+        if found == given and SQUAD_ANSWERS.matches(schema.field(self.answers).type):
+            return rows, []
+        kind = pyarrow.struct({"text": pyarrow.list_(pyarrow.string()), "answer_start": pyarrow.list_(pyarrow.int64())})
+        return with_values(rows, self.answers, pyarrow.array(found, kind) if isinstance(rows, Table) else found), []
+
+    def read_answers(self, rows: Table | Dataset, given: list[Any], source: str) -> list[dict[str, list[Any]]]:
+        """Return the answers of each row. ``given``: the column as it is. Raises UserError, see ``normalize``."""
+        nothing = [None] * len(given)
+        starts, flags = (
+            list(rows[name]) if name in rows.column_names else nothing for name in ("answer_start", "is_impossible")
+        )
+        found, column = [], self.answers
+        for i, context in enumerate(rows[self.context]):
+            try:
+                column = "is_impossible"
+                impossible = says_impossible(flags[i])
+                column = self.answers
+                answers = gold_answers(given[i], starts[i], impossible, context or "")
+            except ValueError as error:
+                raise UserError(f"task {self.name}: {place_of(rows, source, i)}, column {column}: {error}.") from error
+            if not answers["text"] and not self.version_2_with_negative:
                 raise UserError(
-                    f"task {self.name}: {source} has in column {self.answers} of row {unequal} not as many of "
-                    "answer_start as of text; each answer needs its position."
+                    f"task {self.name}: {place_of(rows, source, i)}, column {column}: the question has no answer. "
+                    "Leave such rows out, or write task.version_2_with_negative=true for questions without one, as in "
+                    "SQuAD v2."
                 )
-        ids = rows[self.id] if self.id in columns else []
-        if len(set(ids)) < len(ids):
-            twice = next(value for value, times in Counter(ids).items() if times > 1)
-            raise UserError(f"task {self.name}: two rows have the {self.id} {twice!r}; each question needs its own.")
+            found.append(answers)
+        return found
 
-    def add_missing_columns(self, rows: Dataset) -> Dataset:
+    def check_rows(self, rows: Table | Dataset, source: str) -> None:
+        """Raise UserError unless each question has its own id."""
+        seen: dict[Any, int] = {}
+        for i, value in enumerate(rows[self.id] if self.id in rows.column_names else ()):
+            if (first := seen.setdefault(value, i)) < i and value is not None:
+                raise UserError(
+                    f"task {self.name}: two rows have the {self.id} {value!r}: {place_of(rows, source, first)}, and "
+                    f"{place_of(rows, source, i)}, column {self.id}. Each question needs its own; without the column "
+                    "they are numbered."
+                )
+
+    def add_missing_columns(self, rows: Table | Dataset) -> Table | Dataset:
         """Return the rows with an id each."""
         if self.id in rows.column_names:
             return rows
         return rows.add_column(self.id, [str(i) for i in range(len(rows))])
 
-    def holdout_groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+    def holdout_groups(self, rows: Table | Dataset) -> tuple[list[Any], bool]:
         # All questions on one text stay on the same side: the model must not know a validation text from training.
         return list(rows[self.context]), False
 
-    def clean(self, rows: Dataset, train: bool) -> tuple[Dataset, list[str]]:
+    def clean(self, rows: Table | Dataset, train: bool) -> tuple[Table | Dataset, list[str]]:
         """Return the rows with corrected answer positions, without training rows whose context lacks their answer.
 
         Evaluation compares texts, not positions, and keeps every row.
@@ -216,7 +265,8 @@ class QuestionAnswering(Task):
             null_scores[row] = min(null_scores[row], null_score)
             if best and best[2] > best_scores[row]:
                 start, end, best_scores[row] = best
-                texts[row] = contexts[row][offsets[start][0] : offsets[end][1]]
+                begin, stop = without_blanks(contexts[row], offsets[start][0], offsets[end][1])
+                texts[row] = contexts[row][begin:stop]
         golds = [answer["text"] for answer in rows[self.answers]]
         if self.version_2_with_negative:
             margins = [null - score for null, score in zip(null_scores, best_scores, strict=True)]
@@ -275,7 +325,7 @@ class QuestionAnswering(Task):
             span = best_span(starts[here], ends[here], self.n_best_size, self.max_answer_length)
             if span and span[2] > best_score:
                 i, j, best_score = span
-                begin, stop = encoding.offsets[first + i][0], encoding.offsets[first + j][1]
+                begin, stop = without_blanks(row.text, encoding.offsets[first + i][0], encoding.offsets[first + j][1])
                 probability = float(start_chances[1 + i] * end_chances[1 + j])
                 answer = {"score": probability, "start": begin, "end": stop, "answer": row.text[begin:stop]}
         unanswered = null_score - best_score > self.null_score_diff_threshold

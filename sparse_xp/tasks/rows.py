@@ -1,7 +1,6 @@
 """The rows of a task's splits: read from their source, checked, split, cleaned and cut to a subset.
 
-``preparation.prepare_data`` calls ``load_rows`` once for training and once for evaluation; ``features.py`` tokenizes
-what it returns.
+``run.load_data`` calls ``load_splits`` before torch is loaded; ``features.py`` tokenizes what it returns.
 """
 
 from __future__ import annotations
@@ -9,12 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from sparse_xp.data.table import Table, concatenate, place_of
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files.checksums import json_digest
 from sparse_xp.settings import Data
 from sparse_xp.tasks import Task
 from sparse_xp.tasks.holdout import held_out, permutation
-from sparse_xp.tasks.sources import read_source
+from sparse_xp.tasks.sources import read_source, split_files
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -24,54 +24,101 @@ if TYPE_CHECKING:
 class LoadedSplit:
     """Rows to train or evaluate on.
 
+    ``task``: the task with labels: its own, else those of the rows before any were held out.
     ``fingerprint``: a digest of where they come from. ``total``: how many there were before a subset was taken.
-    ``warnings``: what a person should know about them.
+    ``warnings``: what a person should know about them. ``in_files``: how many rows each file has.
     """
 
-    rows: Dataset
+    task: Task
+    rows: Table | Dataset
     fingerprint: str
     total: int
     warnings: list[str]
+    in_files: dict[str, int]
 
 
-def load_rows(task: Task, data: Data, train: bool) -> LoadedSplit:
+@dataclass
+class Splits:
+    """The rows of a run. ``task``: the task with the labels of the training rows."""
+
+    task: Task
+    train: LoadedSplit
+    evaluation: LoadedSplit
+
+    @property
+    def in_files(self) -> dict[str, int]:
+        """The number of rows in each file that they come from."""
+        return self.train.in_files | self.evaluation.in_files
+
+
+def load_splits(task: Task, data: Data) -> Splits:
+    """Return all rows of a run, checked. Rows of a file are read without torch and datasets, so its errors come early.
+
+    Labels come from the training rows; the evaluation rows are compared with them.
+    """
+    train = load_rows(task, data, train=True)
+    return Splits(train.task, train, load_rows(task, data, train=False, labelled=train.task))
+
+
+def load_rows(task: Task, data: Data, train: bool, labelled: Task | None = None) -> LoadedSplit:
     """Return the rows of the train or the evaluation split.
 
     Several splits (``a+b``) follow each other, and a column ``split`` names the split of each row. If there is no split
-    for evaluation, a seeded share of the training rows is held out.
+    for evaluation, a seeded share of the training rows is held out. ``labelled``: the task with the labels of the
+    training rows, where they are known.
     Raises UserError for a missing file, an unreachable hub, missing columns or values, or no rows.
     """
     names = (task.train_split if train else task.eval_split).split("+")
-    parts = [_load_split(task, data, name, train) for name in names]
+    parts: list[_SourceRows] = []
+    for name in names:
+        labelled = parts[0].task if parts else labelled
+        parts.append(_load_split(task, data, name, train, labelled))
     total, warnings = sum(part.total for part in parts), [warning for part in parts for warning in part.warnings]
     fingerprint = json_digest([(part.source, len(part.rows)) for part in parts])
+    files = map(str, split_files(task, data, train))
+    in_files = dict(zip(files, (part.read for part in parts), strict=False))
     if len(parts) == 1:
-        return LoadedSplit(parts[0].rows, fingerprint, total, warnings)
-    from datasets import concatenate_datasets
-
+        return LoadedSplit(parts[0].task, parts[0].rows, fingerprint, total, warnings, in_files)
     named = [part.rows.add_column("split", [name] * len(part.rows)) for name, part in zip(names, parts, strict=True)]
-    return LoadedSplit(concatenate_datasets(named), fingerprint, total, warnings)
+    return LoadedSplit(parts[0].task, concatenate(named), fingerprint, total, warnings, in_files)
 
 
 @dataclass
 class _SourceRows:
-    """The rows of one split of a source; ``source`` describes it, the other fields are as in ``LoadedSplit``."""
+    """The rows of one split of a source; ``source`` describes it, the other fields are as in ``LoadedSplit``.
 
-    rows: Dataset
+    ``task``: the task with the labels of the rows, or those that were known already.
+    ``read``: the number of rows in the source, before any were held out or left out.
+    """
+
+    task: Task
+    rows: Table | Dataset
     source: str
+    read: int
     total: int
     warnings: list[str]
 
 
-def _load_split(task: Task, data: Data, split: str, train: bool) -> _SourceRows:
-    """Return the rows of one split: read, checked, cleaned, without those held out, cut to a subset."""
+def _load_split(task: Task, data: Data, split: str, train: bool, labelled: Task | None) -> _SourceRows:
+    """Return the rows of one split: read, checked, cleaned, without those held out, cut to a subset.
+
+    ``labelled``: the task with labels that are known already.
+    """
     rows, source = read_source(task, data, split, train)
-    if not len(rows):
+    read = len(rows)
+    if not read:
         raise UserError(f"task {task.name}: {source} has no rows.")
     check_column_types(task, rows, source)
+    rows, remarks = (labelled or task).normalize(rows, source, data.source == "files", bool(task.label_names))
     task.check_rows(rows, source)
     rows = task.add_missing_columns(rows)
     check_columns(task, rows, source)
+    # All rows of the file name the classes, those that are held out, too.
+    try:
+        labelled = labelled or task.with_labels_from(rows)
+        labelled.check_labels(rows)
+    except UserError as error:
+        raise UserError(f"{rows.path if isinstance(rows, Table) else source}: {error}") from error
     if shares_split(task, data):
         rows, source = _side_of_split(task, rows, source, train)
     rows, warnings = task.clean(rows, train)
@@ -81,10 +128,12 @@ def _load_split(task: Task, data: Data, split: str, train: bool) -> _SourceRows:
     limit = task.max_train_samples if train else task.max_eval_samples
     if limit is not None and limit < total:
         rows = rows.select(sorted(permutation(total)[:limit]))
-    return _SourceRows(rows, source, total, warnings)
+    if shares_split(task, data) and not train:
+        remarks = []  # said of the training rows
+    return _SourceRows(labelled, rows, source, read, total, remarks + warnings)
 
 
-def check_column_types(task: Task, rows: Dataset, source: str) -> None:
+def check_column_types(task: Task, rows: Table | Dataset, source: str) -> None:
     """Raise UserError for a column of another type than the kind of task requires. Columns may be missing here.
 
     A wrong column is named before a tokenizer meets a value that it cannot take.
@@ -109,7 +158,7 @@ def key_of_column(task: Task, column: str) -> str:
     return keys[0] if keys else "task.*"
 
 
-def check_columns(task: Task, rows: Dataset, source: str) -> None:
+def check_columns(task: Task, rows: Table | Dataset, source: str) -> None:
     """Raise UserError unless the rows have every column of the task, and each row a value in it."""
     for column in task.columns():
         if column not in rows.column_names:
@@ -120,7 +169,7 @@ def check_columns(task: Task, rows: Dataset, source: str) -> None:
     for column in task.columns():
         if rows.data.column(column).null_count:
             first = next(i for i, value in enumerate(rows[column]) if value is None)
-            raise UserError(f"task {task.name}: {source} has nothing in column {column} of row {first}.")
+            raise UserError(f"task {task.name}: {place_of(rows, source, first)} has nothing in column {column}.")
 
 
 def shares_split(task: Task, data: Data) -> bool:
@@ -130,7 +179,7 @@ def shares_split(task: Task, data: Data) -> bool:
     return data.source != "embedded" and task.eval_split == task.train_split
 
 
-def _side_of_split(task: Task, rows: Dataset, source: str, train: bool) -> tuple[Dataset, str]:
+def _side_of_split(task: Task, rows: Table | Dataset, source: str, train: bool) -> tuple[Table | Dataset, str]:
     """Return the rows without those held out for evaluation, or only these, and a description of their source."""
     evaluation = held_out(*task.holdout_groups(rows), task.validation_share)
     excluded = set(evaluation)

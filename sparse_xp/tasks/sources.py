@@ -13,8 +13,11 @@ from sparse_xp.data.arrow_files import cache_stream
 from sparse_xp.data.corpus import files_fingerprint
 from sparse_xp.data.hub import hub_error
 from sparse_xp.data.limits import Limits
+from sparse_xp.data.readers import options_of
+from sparse_xp.data.table import Table
 from sparse_xp.errors import UserError
 from sparse_xp.files.checksums import json_digest
+from sparse_xp.files.text_format import RECOGNISED, TextFormat
 from sparse_xp.settings import Data
 from sparse_xp.tasks.base import Task
 from sparse_xp.tasks.holdout import SUBSET_SEED
@@ -23,7 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def read_source(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
+def read_source(task: Task, data: Data, split: str, train: bool) -> tuple[Table | Dataset, str]:
     """Return the rows of a split, and a description of where they come from.
 
     Raises UserError for a missing or damaged file, an unreachable hub, or a task without a data set.
@@ -32,7 +35,17 @@ def read_source(task: Task, data: Data, split: str, train: bool) -> tuple[Datase
     return read(task, data, split, train)
 
 
-def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
+def split_files(task: Task, data: Data, train: bool) -> list[Path]:
+    """Return the files that the train or the evaluation split is read from; none for generated rows and the hub."""
+    if data.source == "files":
+        return [Path(str(data.train if train or data.validation is None else data.validation))]
+    if data.source == "local":
+        names = (task.train_split if train else task.eval_split).split("+")
+        return [Path(str(data.root)) / task.folder / f"{name}.parquet" for name in names]
+    return []
+
+
+def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Table | Dataset, str]:
     path = Path(str(data.root)) / task.folder / f"{split}.parquet"
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else path.parent.parent
@@ -42,14 +55,22 @@ def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, st
             f"{folder} has: {there}."
         )
     return task.read(
-        path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes)
+        path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes), RECOGNISED
     ), f"{task.folder}/{split}.parquet {files_fingerprint(path)}"
 
 
-def _files(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
-    path = Path(str(data.train if train or data.validation is None else data.validation))
-    rows = task.read(path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes))
-    return rows, f"{path.name} {files_fingerprint(path)}"
+def _files(task: Task, data: Data, split: str, train: bool) -> tuple[Table | Dataset, str]:
+    [path] = split_files(task, data, train)
+    text_format = _text_format(path, data)
+    rows = task.read(path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes), text_format)
+    told = "".join(f" {name}={value!r}" for name, value in text_format.given.items())
+    return rows, f"{path.name} {files_fingerprint(path)}{told}"
+
+
+def _text_format(path: Path, data: Data) -> TextFormat:
+    """Return how a file is to be read, without options that mean something for the other of two files only."""
+    elsewhere = {name for file in (data.train, data.validation) if file for name in options_of(Path(file))}
+    return data.text_format.without(elsewhere - set(options_of(path)))
 
 
 def _generated(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:

@@ -41,6 +41,16 @@ def nearest_occurrence(context: str, text: str, start: int) -> int | None:
     return min(positions, key=lambda position: abs(position - start)) if positions else None
 
 
+def without_blanks(text: str, begin: int, end: int) -> tuple[int, int]:
+    """Return the characters [begin, end) of ``text`` without white space at either end.
+
+    SentencePiece and byte-level BPE count the blank before a word as a part of its first token.
+    """
+    span = text[begin:end]
+    begin += len(span) - len(span.lstrip())
+    return begin, begin + len(span.strip())
+
+
 def best_span(start: np.ndarray, end: np.ndarray, n_best: int, max_length: int) -> tuple[int, int, float] | None:
     """Return (first token, last token, score) of the highest sum of logits, or None if no span is allowed.
 

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sparse_xp.data.table import Table
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.metrics import scores
 from sparse_xp.synthetic.pairs import pair_rows, pair_words
 from sparse_xp.synthetic.sentences import review_words, text_classification_rows
 from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs, encode_texts, softmax
 from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
-from sparse_xp.tasks.columns import ONE_CLASS, ColumnType
-from sparse_xp.tasks.labels import check_class_names, class_names
+from sparse_xp.tasks.columns import ONE_CLASS, TEXT, ColumnType
+from sparse_xp.tasks.labels import check_class_names, class_names, normalize_labels, sort_classes, spelled
+from sparse_xp.tasks.values import check_texts, normalize_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +59,8 @@ class TextClassification(Task):
     """Predict ``label`` from ``text`` (with ``text_pair`` if there is one).
 
     ``problem``: ``single_label``, one of ``classes``, by its number or name; ``multi_label``, a list of them;
-    ``regression``, a number. ``classes``: in the order of the label numbers; empty: as the data name them.
+    ``regression``, a number. ``classes``: in the order of the label numbers; empty: as the data name them, in their
+    order if they have one, else by value if all are numbers, else in alphabetical order.
     ``metric``: the score that picks the best checkpoint (empty: accuracy, f1_micro or pearson, by the problem),
     ``metrics``: all scores that are reported (empty: that one). ``accuracy`` is the share of rows with exactly the
     right labels; ``f1`` that of the second of two classes, as in GLUE; ``f1_macro``, ``f1_micro`` average over all
@@ -79,6 +82,7 @@ class TextClassification(Task):
     targets: ClassVar[tuple[str, ...]] = ("labels",)
     purpose: ClassVar[str] = "text classification"
     ranks_answers: ClassVar[bool] = True
+    version: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,7 +124,7 @@ class TextClassification(Task):
         options: dict[str, Any] = {"problem_type": self.problem_type}
         return {**options, "num_labels": 1} if self.problem == "regression" else options
 
-    def with_labels_from(self, rows: Dataset) -> Self:
+    def with_labels_from(self, rows: Table | Dataset) -> Self:
         """Return the task with classes: its own, else the names that come with the data, else the distinct labels."""
         if self.problem == "regression" or self.classes:
             return self
@@ -129,18 +133,21 @@ class TextClassification(Task):
         except ValueError as error:  # a metric that does not fit so many
             raise UserError(f"task {self.name}: {error}") from error
 
-    def check_labels(self, rows: Dataset) -> None:
+    def check_labels(self, rows: Table | Dataset) -> None:
         if self.problem != "regression":
             check_class_names(self.name, self.classes, rows, self.label)
 
-    def distinct_labels(self, rows: Dataset) -> list[str]:
-        """Return the distinct labels of the rows, in alphabetical or numerical order. Raises UserError for only one."""
+    def distinct_labels(self, rows: Table | Dataset) -> list[str]:
+        """Return the distinct labels of the rows, by value if all are numbers, else in alphabetical order.
+
+        Raises UserError for only one.
+        """
         column = rows[self.label]
         labels = {label for row in column for label in row or []} if self.problem == "multi_label" else set(column)
         where = f"task {self.name}: column {self.label} of the data"
         if odd := [label for label in labels if not isinstance(label, (str, int))]:
             raise UserError(f"{where} has {odd[0]!r}, which is neither a whole number nor the name of a class.")
-        names = [str(label) for label in sorted(labels)]
+        names = sort_classes({str(spelled(label)) for label in labels})
         if len(names) < 2:
             raise UserError(f"{where} has {names[0] if names else 'no label'} only: there is nothing to tell apart.")
         return names
@@ -149,10 +156,25 @@ class TextClassification(Task):
         return [self.text, *([self.text_pair] if self.text_pair else []), self.label]
 
     def column_types(self) -> list[tuple[str, ColumnType]]:
-        # Texts and labels of the other problems are checked row by row in ``features``.
-        return [(self.label, ONE_CLASS)] if self.problem == "single_label" else []
+        texts = [(self.text, TEXT), *([(self.text_pair, TEXT)] if self.text_pair else [])]
+        return [*texts, *([(self.label, ONE_CLASS)] if self.problem == "single_label" else [])]
 
-    def holdout_groups(self, rows: Dataset) -> tuple[list[Any], bool]:
+    def normalize(
+        self, rows: Table | Dataset, source: str, strict: bool, numbered: bool
+    ) -> tuple[Table | Dataset, list[str]]:
+        remarks = []
+        for name in filter(None, (self.text, self.text_pair)):
+            if name in rows.column_names:
+                remarks += check_texts(rows, name, source, strict)
+        if self.label not in rows.column_names:
+            return rows, remarks
+        if self.problem == "regression":
+            return normalize_numbers(rows, self.label, source), remarks
+        several = self.problem == "multi_label"
+        rows, spellings = normalize_labels(rows, self.label, source, self.classes, numbered, several)
+        return rows, remarks + spellings
+
+    def holdout_groups(self, rows: Table | Dataset) -> tuple[list[Any], bool]:
         if self.problem == "single_label":
             return list(rows[self.label]), True
         return super().holdout_groups(rows)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from sparse_xp.data.table import Table
 from sparse_xp.errors import UserError
 from sparse_xp.metrics.scores import entity_scores
 from sparse_xp.synthetic.entities import KINDS, entity_rows, tagged_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, brief, check_characters, checked_text, softmax
 from sparse_xp.tasks.base import IGNORED, NOT_IN_FEATURES, Rows, Task
-from sparse_xp.tasks.bio import begins, check_classes, classes_of, entity_words
-from sparse_xp.tasks.columns import TEXTS, TEXTS_OR_INTEGERS, ColumnType
+from sparse_xp.tasks.bio import BIO, begins, check_classes, classes_of, entity_words
+from sparse_xp.tasks.columns import TAGS, TEXTS, ColumnType
 from sparse_xp.tasks.labels import check_class_names, class_names
+from sparse_xp.tasks.tagged_rows import normalize_tags
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +51,8 @@ class TokenClassification(Task):
     purpose: ClassVar[str] = "named entities"
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     per_token: ClassVar[bool] = True
+    version: ClassVar[int] = 2
+    list_name: ClassVar[str] = "entities"
     padding: ClassVar[dict[str, int]] = {"labels": IGNORED}
 
     def __post_init__(self) -> None:
@@ -62,9 +68,19 @@ class TokenClassification(Task):
         return [self.tokens, self.tags]
 
     def column_types(self) -> list[tuple[str, ColumnType]]:
-        return [(self.tokens, TEXTS), (self.tags, TEXTS_OR_INTEGERS)]
+        return [(self.tokens, TEXTS), (self.tags, TAGS)]
 
-    def with_labels_from(self, rows: Dataset) -> Self:
+    def normalize(
+        self, rows: Table | Dataset, source: str, strict: bool, numbered: bool
+    ) -> tuple[Table | Dataset, list[str]]:
+        if not {self.tokens, self.tags} <= set(rows.column_names):
+            return rows, []
+        names = class_names(rows, self.tags) or []
+        if self.classes and all(map(BIO.fullmatch, names)):  # those of another scheme are converted
+            check_class_names(self.name, self.classes, rows, self.tags)
+        return normalize_tags(rows, self.tokens, self.tags, source, strict, self.classes, numbered)
+
+    def with_labels_from(self, rows: Table | Dataset) -> Self:
         """Return the task with classes: its own, else the names that come with the data, else those of its tags."""
         if self.classes:
             return self
@@ -76,7 +92,7 @@ class TokenClassification(Task):
             raise UserError(str(error)) from error
         return replace(self, classes=classes)
 
-    def check_labels(self, rows: Dataset) -> None:
+    def check_labels(self, rows: Table | Dataset) -> None:
         check_class_names(self.name, self.classes, rows, self.tags)
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
@@ -85,13 +101,14 @@ class TokenClassification(Task):
         ``words``: for each token the word that it begins, -1 for the others; ``unseen``: how many words have no token.
         """
         golds = [self.tag_numbers(rows, i, first) for i in range(len(rows[self.tokens]))]
+        joined = [joined_words(words) for words in rows[self.tokens]]
         encoded = tokenizer(
-            [list(words) for words in rows[self.tokens]],
-            is_split_into_words=True,
-            truncation=True,
-            max_length=self.max_length,
+            [text for text, _ in joined], truncation=True, max_length=self.max_length, return_offsets_mapping=True
         )
-        words_begun = [first_tokens(encoded.word_ids(i)) for i in range(len(golds))]
+        words_begun = [
+            first_tokens(text, spans, offsets)
+            for (text, spans), offsets in zip(joined, encoded["offset_mapping"], strict=True)
+        ]
         features: Rows = {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
         features["labels"] = [
             [IGNORED if word < 0 else gold[word] for word in words]
@@ -186,7 +203,8 @@ class TokenClassification(Task):
                 check_characters(word, f"word {number} of {name}")
             text, spans = joined_words(words)
         tokenizer.enable_truncation(max_length)
-        encoding = tokenizer.encode([text[begin:end] for begin, end in spans], is_pretokenized=True)
+        # As in training: single blanks between the words, whatever is between them in ``text``.
+        encoding = tokenizer.encode(joined_words([text[begin:end] for begin, end in spans])[0])
         return EncodedRow(text, [encoding], bool(encoding.overflowing), spans)
 
     def accepts_logits(self, name: str, shape: tuple[int, ...], tokens: int) -> bool:
@@ -208,7 +226,8 @@ class TokenClassification(Task):
         """Return for each word its tag and the tag's probability, those of its first token; ``O`` if it has none."""
         [logits], [encoding] = outputs["logits"], row.encodings
         tags = [("O", 1.0)] * len(row.word_spans)
-        for word, values in zip(first_tokens(encoding.word_ids), logits, strict=True):
+        text, spans = joined_words([row.text[begin:end] for begin, end in row.word_spans])
+        for word, values in zip(first_tokens(text, spans, encoding.offsets), logits, strict=True):
             if word >= 0:
                 tags[word] = (self.classes[int(values.argmax())], float(softmax(values).max()))
         return tags
@@ -230,13 +249,24 @@ class TokenClassification(Task):
         return {self.tokens: generated["tokens"], self.tags: tags}
 
 
-def first_tokens(word_ids: list[int | None]) -> list[int]:
-    """Return for each token the word that it begins, -1 for special tokens and further sub-words."""
-    before = [None, *word_ids]
-    return [-1 if word is None or word == previous else word for previous, word in zip(before, word_ids, strict=False)]
+def first_tokens(text: str, spans: Sequence[tuple[int, int]], offsets: Sequence[tuple[int, int]]) -> list[int]:
+    """Return for each token the word that it begins, -1 for special tokens, blanks and further sub-words.
+
+    ``spans``: the characters [from, to) of each word in ``text``, ascending; ``offsets``: those of each token. A
+    token's characters may begin with the blank before the word, as in SentencePiece and byte-level BPE.
+    """
+    starts, begun = [begin for begin, _ in spans], -1
+    words = []
+    for begin, end in offsets:
+        begin += len(text[begin:end]) - len(text[begin:end].lstrip(" "))
+        word = bisect_right(starts, begin) - 1
+        begins_word = begin < end and begun < word and begin < spans[word][1]
+        words.append(word if begins_word else -1)
+        begun = max(begun, words[-1])
+    return words
 
 
-def joined_words(words: list[str]) -> tuple[str, list[tuple[int, int]]]:
+def joined_words(words: Sequence[str]) -> tuple[str, list[tuple[int, int]]]:
     """Return the words with single blanks between them, and the characters [from, to) of each."""
     spans, begin = [], 0
     for word in words:

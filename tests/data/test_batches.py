@@ -277,7 +277,7 @@ def test_what_only_reads_predictions_does_not_make_features_again(featurise, cha
 
 def test_features_are_made_again_when_their_definition_has_a_new_version(featurise, monkeypatch):
     featurise()
-    monkeypatch.setattr(Counted, "version", 2)
+    monkeypatch.setattr(Counted, "version", Counted.version + 1)
     _, made = featurise()
     assert made
 

@@ -118,9 +118,10 @@ def test_a_pattern_that_matches_nothing_says_what_to_write(qa_model, pattern, hi
     assert hint in str(caught.value)
 
 
-def test_encoder_token_on_a_model_without_encoder_layers():
+def test_encoder_token_on_a_model_without_known_layers():
+    assert list(select_parameters(nn.Sequential(nn.Linear(2, 2)), ["__ENCODER__"])) == ["0.weight"]
     with pytest.raises(UserError, match=r"No parameter matches '__ENCODER__'\. Name the parameters"):
-        select_parameters(nn.Sequential(nn.Linear(2, 2)), ["__ENCODER__"])
+        select_parameters(nn.Sequential(nn.LayerNorm(2)), ["__ENCODER__"])
 
 
 def test_invalid_regex_is_a_user_error(qa_model):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import transformers
 from torch import nn
 from transformers import (
     BertForMaskedLM,
@@ -60,8 +61,22 @@ def test_measure_without_encoder_layers():
     nn.init.ones_(model.weight)
     nn.init.zeros_(model.bias)
     report = measure_sparsity(model, ["weight"])
-    assert (report.prunable, report.model) == (0.0, 2 / 6)
-    assert report.encoder != report.encoder  # NaN: nothing to count
+    # Everything below the head counts as encoder, where its layers are not known.
+    assert (report.prunable, report.model, report.encoder) == (0.0, 2 / 6, 2 / 6)
+    assert measure_sparsity(nn.Embedding(3, 2), []).encoder == 0.0  # nothing to count
+
+
+def test_layers_that_are_not_known_are_all_below_the_head():
+    """FNet's layers are known to nobody here; embeddings, pooler and head are not of the encoder."""
+    config = transformers.FNetConfig(vocab_size=10, hidden_size=8, num_hidden_layers=1, intermediate_size=16)
+    model = transformers.FNetForSequenceClassification(config)
+    assert list(measure_sparsity(model).layers) == [
+        "fnet.encoder.layer.0.intermediate.dense.weight", "fnet.encoder.layer.0.output.dense.weight"
+    ]  # fmt: skip
+    roots = transformers.XLMModel(transformers.XLMConfig(vocab_size=10, emb_dim=8, n_layers=1, n_heads=2))
+    names = list(measure_sparsity(roots).layers)
+    assert names
+    assert not any("embed" in name for name in names)
 
 
 def test_zeros_are_exact():

@@ -1,4 +1,4 @@
-"""Heads and neurons scored, silenced, cut out and loaded, in the three kinds of encoder."""
+"""Heads and neurons scored, silenced, cut out and loaded, in every kind of encoder that can be reduced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sparse_xp.functional.structured.removal import (
 )
 from sparse_xp.functional.structured.scores import gate_gradients, squared_norms, without_lowest
 from sparse_xp.models.reduced import load_reduced_model
-from tests.encoders import BATCH, KINDS, close_layers, logits, make_encoder
+from tests.encoders import BATCH, KINDS, SHAPES, close_layers, logits, make_encoder, removed_share
 
 T = torch.tensor
 
@@ -115,7 +115,7 @@ def test_silence_and_cut_by_hand():
 def test_blocks_know_heads_and_neurons(kind):
     model = make_encoder(kind)
     assert sizes_of(model) == [(2, 16)] * 4
-    assert full_shape(model) == LayerShape(8, 2, 4, 16)
+    assert full_shape(model) == SHAPES[kind]
     assert removal_summary(model) is None
     assert encoder_blocks(model)[1].name == f"{KINDS[kind][0]}.1"
 
@@ -124,8 +124,11 @@ def test_another_kind_of_encoder_is_refused():
     config = transformers.AlbertConfig(
         vocab_size=30, embedding_size=8, hidden_size=8, num_attention_heads=2, intermediate_size=16
     )
-    with pytest.raises(UserError, match="AlbertModel: structured pruning knows the layers of BERT, RoBERTa"):
+    with pytest.raises(UserError, match="AlbertModel uses one layer several times, so that heads, neurons and lay"):
         encoder_blocks(transformers.AlbertModel(config))
+    convolutions = transformers.ConvBertConfig(vocab_size=30, hidden_size=8, num_attention_heads=2, num_hidden_layers=1)
+    with pytest.raises(UserError, match="ConvBertModel has layers of an unknown kind"):
+        encoder_blocks(transformers.ConvBertModel(convolutions))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -135,19 +138,24 @@ def test_logits_are_the_same_before_and_after_removal_and_after_loading(tmp_path
     remove_groups(model, kept)
     torch.testing.assert_close(logits(model), before, atol=1e-6, rtol=0)
     assert sizes_of(model) == [(1, 5), (2, 16), (1, 16), (1, 1)]
-    # 5 of 8 heads and 38 of 64 neurons are left, of 4 * 8 * 4 and 2 * 8 weights each
-    assert removal_summary(model).share == pytest.approx(1 - (5 * 128 + 38 * 16) / (8 * 128 + 64 * 16))
+    assert removal_summary(model).share == pytest.approx(removed_share(kind, 5, 38))
+    if kind == "Bert":  # 5 of 8 heads and 38 of 64 neurons are left, of 4 * 8 * 4 and 2 * 8 weights each
+        assert removal_summary(model).share == pytest.approx(1 - (5 * 128 + 38 * 16) / (8 * 128 + 64 * 16))
     model.save_pretrained(tmp_path)
     loaded = load_reduced_model(tmp_path)
     assert type(loaded).__name__ == type(model).__name__
     assert (sizes_of(loaded), full_shape(loaded), removal_summary(loaded)) == (
         sizes_of(model),
-        LayerShape(8, 2, 4, 16),
+        SHAPES[kind],
         removal_summary(model),
     )
-    assert torch.equal(logits(loaded), logits(model))
+    # DeBERTa's products of matrices are rounded differently where the weights lie differently in memory.
+    torch.testing.assert_close(logits(loaded), logits(model), atol=1e-6 if kind == "DebertaV2" else 0, rtol=0)
     with pytest.raises(RuntimeError, match="ignore_mismatched_sizes"):
         type(model).from_pretrained(tmp_path)
+    # MPNet and DeBERTa have to know how many heads, and which, are left; NomicBERT is saved under other names.
+    if kind in ("MPNet", "DebertaV2", "NomicBert"):
+        return
     # The few lines of docs/structured.md, without this package
     stock = type(model)(transformers.AutoConfig.from_pretrained(tmp_path))
     for name, values in load_file(tmp_path / "model.safetensors").items():
@@ -169,8 +177,8 @@ def test_neurons_alone_leave_a_stock_model(tmp_path, kind):
     stock, info = type(model).from_pretrained(tmp_path, output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     torch.testing.assert_close(logits(stock), before, atol=1e-6, rtol=0)
-    assert full_shape(stock) == LayerShape(8, 2, 4, 16)
-    assert removal_summary(stock).share == pytest.approx(0.25)
+    assert full_shape(stock) == SHAPES[kind]
+    assert removal_summary(stock).share == pytest.approx(removed_share(kind, 8, 32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -204,7 +212,7 @@ def test_a_layer_that_keeps_nothing_goes_whole(tmp_path, kind):
     assert (sizes_of(model), removed_layer_numbers(model), full_shape(model)) == (
         [(2, 16)] * 2,
         [1, 2],
-        LayerShape(8, 2, 4, 16),
+        SHAPES[kind],
     )
     assert removal_summary(model).share == pytest.approx(0.5)
     assert (

@@ -89,7 +89,7 @@ def test_a_checkpoint_without_heads_gets_them_and_is_no_teacher(tmp_path):
     tokenizer = make_tokenizer()
     BertModel(BERT).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
-    task = PairPretraining(name="text", dataset=None, folder="text")
+    task = PairPretraining(name="text", dataset=None, folder="text", max_length=16)
     model, new = load_model(task, str(tmp_path))
     assert describe_new_heads(new) == ["masked words", "next sentences"]
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight

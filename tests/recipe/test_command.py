@@ -107,7 +107,12 @@ def test_a_stub_of_the_zoo_can_be_checked(command, tmp_path, recipe):
             [],
             "old.yaml:12:5: unknown modifier !GMPruningModifer. Did you mean",
         ),
-        ("init_lr: 0.01\n", "init_lr: high\n", [], "old.yaml:9:14: init_lr: expected a number, not 'high'"),
+        (
+            "init_lr: 0.01\n",
+            "init_lr: high\n",
+            [],
+            "old.yaml:9:14: !LearningRateFunctionModifier: init_lr: expected a number",
+        ),
         (
             "    end_epoch: 3\n",
             "    end_epoch: 3.5\n",

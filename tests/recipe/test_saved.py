@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import random
 import shutil
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from sparse_xp.clock import Clock
+from sparse_xp.delivery import recipe_text
 from sparse_xp.errors import UserError
 from sparse_xp.models.loading import load_model
 from sparse_xp.modifiers import (
@@ -22,18 +25,20 @@ from sparse_xp.modifiers import (
     LearningRate,
     MagnitudePruning,
     Quantization,
+    RewoundLearningRate,
     ScheduledLearningRate,
     SetLearningRate,
     WeightDecay,
 )
 from sparse_xp.modifiers.base import OneTime
-from sparse_xp.recipe.inherit import inherit, is_inherited, read_base
+from sparse_xp.recipe.inherit import inherit, is_inherited, read_base, removed_layers
 from sparse_xp.recipe.parsed import parse_modifiers
-from sparse_xp.recipe.saved import in_epochs, write_recipe
+from sparse_xp.recipe.saved import PERIODS, POINTS, in_epochs, shifted, write_recipe
 from sparse_xp.recipe.tags import TAG_OF_MODIFIER
 from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES
 from tests.recipe.random_recipes import random_recipe
+from tests.recipe.test_as_sparseml_saves import COMPOSED
 from tests.runs import configure
 from tests.tiny import make_bert
 
@@ -108,7 +113,7 @@ def test_what_no_tag_says_stands_under_its_own_name():
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
+    ("written", "message"),
     [
         ("{hardnes: 1}", "recipe:2:29: !Distillation has no hardnes. Did you mean 'hardness'?"),
         ("{hardness: much}", "recipe:2:30: !Distillation: Value 'much'"),
@@ -116,9 +121,9 @@ def test_what_no_tag_says_stands_under_its_own_name():
         ("{outputs: 5}", "recipe:2:"),
     ],
 )
-def test_what_is_wrong_under_an_own_name(fields, message):
+def test_what_is_wrong_under_an_own_name(written, message):
     with pytest.raises(UserError) as error:
-        read(f"modifiers:\n  - !Distillation {fields}\n")
+        read(f"modifiers:\n  - !Distillation {written}\n")
     assert str(error.value).startswith(message)
 
 
@@ -208,6 +213,49 @@ def test_times_of_later_stages():
     assert all(each.end == "100%" for each in new if isinstance(each, OneTime))
 
 
+def test_every_time_of_a_modifier_is_known():
+    """Each is a point of the run or a period; ``in_epochs`` and ``shifted`` go through these names."""
+    times = {each.name for kind in MODIFIERS.values() for each in fields(kind) if each.type == "TimeSpec"}
+    assert times == {*POINTS, *PERIODS}
+
+
+def test_every_time_is_in_epochs_and_shifted():
+    rate = RewoundLearningRate(peak_lr=0.1, warmup="10%", ramp_start="25%", ramp_end="100 steps", update_frequency="1%")
+    pruning = MagnitudePruning(final_sparsity=0.8, start="1 steps", end="50%", refresh_until="75%")
+    rate, pruning = in_epochs(rate, CLOCK), in_epochs(pruning, CLOCK)
+    assert rate == RewoundLearningRate(peak_lr=0.1, warmup=0.4, ramp_start=1.0, ramp_end=1.0, update_frequency=0.04)
+    assert pruning == MagnitudePruning(final_sparsity=0.8, start=0.01, end=2.0, refresh_until=3.0)
+    assert shifted(rate, 4.0) == replace(rate, start=4.0, warmup=4.4, ramp_start=5.0, ramp_end=5.0)
+    assert shifted(pruning, 4.0) == replace(pruning, start=4.01, end=6.0, refresh_until=7.0)
+
+
+@dataclass(kw_only=True)
+class ChangesPredictions(WeightDecay):
+    """A modifier of the run whose ``detach`` changes predictions."""
+
+    @property
+    def post_training(self) -> bool:
+        return True
+
+
+def test_a_modifier_that_changes_predictions_may_have_times():
+    assert shifted(ChangesPredictions(start=1.0), 4.0).start == 5.0
+    calibrated = Quantization(calibration_rows=8)
+    assert shifted(calibrated, 4.0) == calibrated
+
+
+def test_settings_of_later_stages():
+    """A weight decay holds until the next stage sets another, under SparseML's tag."""
+    one, two = (f"modifiers:\n  - !EpochRangeModifier {{start_epoch: 0, end_epoch: 4}}\n  - !SetWeightDecayModifier "
+                f"{{weight_decay: {value}}}\n" for value in (0.1, 0.2))  # fmt: skip
+    text = write(read(two), read(write(read(two), read(write(read(one))))))
+    assert text.count("!SetWeightDecayModifier") == 3
+    found = read(text).modifiers.values()
+    assert [(each.weight_decay, each.start, each.end) for each in found] == [
+        (0.1, 0.0, 4.0), (0.2, 4.0, 8.0), (0.2, 8.0, "100%"),
+    ]  # fmt: skip
+
+
 # What it asks of a run
 
 
@@ -242,13 +290,60 @@ def test_a_quantized_checkpoint_stays_quantized(checkpoint):
     assert not configure("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}").recipe.modifiers
 
 
-def test_a_recipe_of_another_dialect_is_told_and_not_used(checkpoint):
-    (checkpoint / "recipe.yaml").write_text("stage:\n  run_type: train\n  p_modifiers:\n    M: {a: 1}\n")
-    config = configure("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}")
-    assert not config.recipe.modifiers
-    assert "the recipe of the checkpoint is not used" in config.recipe.remarks[0]
-    assert read_base(str(checkpoint))[0] is None
-    assert read_base("bert-base-uncased") == read_base(None) == (None, [])
+UNREADABLE = {
+    "another dialect": "stage:\n  run_type: train\n  p_modifiers:\n    M: {a: 1}\n",
+    "8 bits that cannot be had": FIRST.replace("start_epoch: 2,", "start_epoch: 2, tensorrt: true,"),
+    "a modifier for language models": "modifiers:\n  - !GPTQModifier {}\n",
+    "no YAML": "modifiers: [\n",
+    "empty": "",
+}
+
+
+@pytest.mark.parametrize("text", UNREADABLE.values(), ids=list(UNREADABLE))
+def test_a_recipe_that_cannot_be_read_stops_the_run_unless_told_to_go_on(checkpoint, text):
+    """An 8-bit checkpoint must not go on in floating point because a field of its recipe is unknown."""
+    (checkpoint / "recipe.yaml").write_text(text)
+    words = ("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}")
+    with pytest.raises(UserError, match=r"recipe beside the checkpoint's weights cannot be read.*recipe.inherit=false"):
+        configure(*words)
+    config = configure(*words, "recipe.inherit=false")
+    assert (config.recipe.modifiers, config.recipe.remarks) == ({}, [])
+    assert removed_layers(str(checkpoint)) == []
+
+
+def test_a_run_that_inherits_nothing(checkpoint):
+    config = configure("task=sst2", "recipe=dense", f"model.checkpoint={checkpoint}", "recipe.inherit=false")
+    assert (config.recipe.modifiers, config.recipe.remarks) == ({}, [])
+    run = SimpleNamespace(
+        modifier_list=SimpleNamespace(modifiers={"d": Distillation()}),
+        clock=CLOCK,
+        source=str(checkpoint),
+        train=SimpleNamespace(batch_size=1, eval_batch_size=1),
+        accelerator=SimpleNamespace(mixed_precision="no"),
+    )
+    assert "Quantization" in recipe_text(run, inherits=True)
+    assert "Quantization" not in recipe_text(run, inherits=False)
+
+
+def test_a_checkpoint_without_a_recipe():
+    assert read_base("bert-base-uncased") is None
+    assert read_base(None) is None
+
+
+def test_of_several_stages_with_8_bits_the_last_is_inherited(checkpoint):
+    second = "  - !QuantizationModifier {start_epoch: 5, weight_bits: 4}\n"
+    (checkpoint / "recipe.yaml").write_text(f"{FIRST}{second}")
+    found, [_] = inherit(str(checkpoint), [])
+    assert list(found) == ["checkpoint_Quantization_2"]
+    assert found["checkpoint_Quantization_2"].weight_bits == 4
+
+
+def test_an_8_bit_checkpoint_as_sparseml_saved_it_stays_in_8_bits(checkpoint):
+    """Its recipe, with all fields written out, came out as a remark, and the run went on in floating point."""
+    (checkpoint / "recipe.yaml").write_text(COMPOSED)
+    found, remarks = inherit(str(checkpoint), [])
+    assert [type(each) for each in found.values()] == [Quantization]
+    assert "8 bits" in remarks[0]
 
 
 def test_t34_layers_that_a_checkpoint_of_sparseml_lacks_are_left_out(tmp_path):
@@ -278,6 +373,6 @@ def test_t25_names_of_a_quantized_checkpoint_of_sparseml(checkpoint):
         wrapped |= {f"{stem}.quant.activation_post_process.scale": torch.ones(1)} if inside else {}
     (checkpoint / "model.safetensors").unlink()
     torch.save(wrapped, checkpoint / "pytorch_model.bin")
-    loaded, new = load_model(configure("task=sst2").task, str(checkpoint))
+    loaded, new = load_model(configure("task=sst2", "task.max_length=16").task, str(checkpoint))
     assert new == []
     assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in model.state_dict().items())

@@ -269,7 +269,10 @@ def test_names_of_equal_tags():
         ("QuantizationModifier {start_epoch: 0, tensorrt: true}", "tensorrt: true is not supported"),
         ("QuantizationModifier {start_epoch: 0, reduce_range: some}", "reduce_range: expected true or false"),
         ("LayerPruningModifier {layers: [a], start_epoch: 2}", "LayerPruning"),
-        ("SetLearningRateModifier {learning_rate: 0.1, param_groups: [0]}", "param_groups: only all of them"),
+        (
+            "SetLearningRateModifier {learning_rate: 0.1, param_groups: [0]}",
+            "!SetLearningRateModifier: param_groups: all groups are driven together here",
+        ),
     ],
 )
 def test_what_cannot_be_says_where(tag, message):

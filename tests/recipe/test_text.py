@@ -260,7 +260,7 @@ READ = {
     "the recipe's in a stage's": ("a: 1\ns1:\n  b: eval(a)\n  m_modifiers:\n  - !X {e: eval(b + a)}\n", 2),
     "the recipe's know no stage": ("a: 1\nb: eval(a * 2)\ns1:\n  a: 5\n  m_modifiers:\n  - !X {e: eval(b)}\n", 2),
     "of the same name": ("a: 1\ns1:\n  a: eval(a)\n  m_modifiers:\n  - !X {e: eval(a)}\n", 1),
-    "sexagesimal": ("modifiers:\n- !X {e: 1:30}\n", 90),
+    "no number to the base of 60": ("modifiers:\n- !X {e: 1:30}\n", "1:30"),
     "octal": ("modifiers:\n- !X {e: 010}\n", 8),
     "inf": ("modifiers:\n- !X {e: .inf}\n", inf),
     "long text": ("modifiers:\n- !X {e: " + "x" * 100_000 + "}\n", "x" * 100_000),

@@ -38,7 +38,7 @@ def made(monkeypatch):
     calls = Made()
     calls.commands = {}
 
-    def run(config, directory, command=None, show=True):
+    def run(config, directory, command=None, show=True, splits=None):
         if config.recipe.name in calls.broken:
             raise RuntimeError(f"{config.recipe.name} is broken")
         config_hash = result_hash(config)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from sparse_xp.inputs import record_inputs
 from sparse_xp.sweep.cells import SweepPlan
 from sparse_xp.sweep.plan import launch_waves
 from tests.sweep.cells import GRID, make_cell
@@ -61,3 +62,19 @@ def test_runs_of_another_configuration_are_not_touched(grid, made, command):
     assert code == 1
     told = "holds runs of another configuration, or files that no run wrote: sst2,tiny,dense,embedded,seed=2."
     assert told in said
+
+
+def test_a_cell_whose_data_have_changed_stops_the_sweep_before_anything_is_launched(grid, made, command):
+    rows = Path("rows.csv")
+    rows.write_text("sentence,label\n" + "a film,negative\nthe film,positive\n" * 10)
+    words = [*grid(), "data.train=rows.csv", "hydra.sweeper.jobs=[0]"]
+    assert command(*words)[0] == 0
+    [(name, config)] = made.items()
+    record_inputs(config.task, config.data, config.model, config.teacher, {"rows.csv": 20}, Path("outputs/mine") / name)
+    assert command(*words)[0] == 0
+    rows.write_text(rows.read_text() + "a film,negative\n")
+    code, said = command(*words[:-1])
+    assert code == 1
+    assert "data.train: rows.csv has changed since the run in" in said
+    assert "it had 20 rows, and has 21 now" in said
+    assert list(made) == [name]

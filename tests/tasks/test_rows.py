@@ -11,8 +11,11 @@ import pytest
 import torch
 from datasets import ClassLabel, Dataset, Features, Value
 
+from sparse_xp.data.corpus import read_corpus
 from sparse_xp.data.readers import read_file
+from sparse_xp.data.table import to_dataset
 from sparse_xp.errors import UserError
+from sparse_xp.files.text_format import TextFormat
 from sparse_xp.settings import Data
 from sparse_xp.tasks import QuestionAnswering, TextClassification, TokenClassification
 from sparse_xp.tasks.rows import load_rows
@@ -20,6 +23,11 @@ from sparse_xp.tasks.rows import load_rows
 
 def sentences(rows: int) -> dict[str, list[Any]]:
     return {"sentence": [f"sentence {i}" for i in range(rows)], "label": [i % 2 for i in range(rows)]}
+
+
+def named(rows: int) -> dict[str, list[Any]]:
+    """The sentences with the names of their classes."""
+    return sentences(rows) | {"label": [["bad", "good"][i % 2] for i in range(rows)]}
 
 
 def make_task(**changes: Any) -> TextClassification:
@@ -39,8 +47,8 @@ def mirror(tmp_path) -> Data:
 def test_rows_come_from_the_split_of_a_local_mirror(mirror):
     train = load_rows(make_task(), mirror, train=True).rows
     evaluation = load_rows(make_task(), mirror, train=False).rows
-    assert train.to_dict() == sentences(20)
-    assert evaluation.to_dict() == sentences(6)
+    assert to_dataset(train).to_dict() == named(20)
+    assert to_dataset(evaluation).to_dict() == named(6)
 
 
 def test_a_missing_file_is_an_error_that_lists_what_is_there(mirror):
@@ -103,7 +111,7 @@ def test_a_subset_is_the_same_every_time_and_in_the_order_of_the_rows(mirror):
 @pytest.mark.parametrize("limit", [20, 21, None])
 def test_a_limit_beyond_the_rows_takes_them_all_as_they_are(mirror, limit):
     loaded = load_rows(make_task(max_train_samples=limit), mirror, train=True)
-    assert loaded.rows.to_dict() == sentences(20)
+    assert to_dataset(loaded.rows).to_dict() == named(20)
     assert loaded.total == 20
 
 
@@ -135,7 +143,7 @@ def test_a_data_set_of_one_split_is_cut_in_two(mirror):
     train, evaluation = (load_rows(task, mirror, train=which) for which in (True, False))
     assert (len(train.rows), len(evaluation.rows)) == (16, 4)
     assert not set(train.rows["sentence"]) & set(evaluation.rows["sentence"])
-    assert sorted(evaluation.rows["label"]) == [0, 0, 1, 1]
+    assert sorted(evaluation.rows["label"]) == ["bad", "bad", "good", "good"]
     assert train.fingerprint != evaluation.fingerprint
 
 
@@ -162,6 +170,7 @@ def write(path: Path, text: str) -> Data:
 
 QUESTION = {"question": "Who?", "context": "It was Ada.", "answers": {"text": ["Ada"], "answer_start": [7]}}
 RECORDS = [{"text": "a b", "label": 1}, {"text": 'say "c", d', "label": 0}]
+LABELLED = [{"text": "a b", "label": "1"}, {"text": 'say "c", d', "label": "0"}]
 
 
 @pytest.mark.parametrize(
@@ -178,17 +187,12 @@ RECORDS = [{"text": "a b", "label": 1}, {"text": 'say "c", d', "label": 0}]
 )
 def test_the_same_rows_from_every_layout(tmp_path, name, text):
     loaded = load_rows(text_task(), write(tmp_path / name, text), train=True)
-    assert loaded.rows.to_list() == RECORDS
+    assert loaded.rows.to_list() == LABELLED
 
 
 def test_rows_from_parquet(tmp_path):
     Dataset.from_list(RECORDS).to_parquet(tmp_path / "t.parquet")
     assert read_file(tmp_path / "t.parquet").to_list() == RECORDS
-
-
-def test_csv_numbers_are_numbers_only_if_all_are(tmp_path):
-    rows = read_file(Path(write(tmp_path / "t.csv", "a,b,c\n1,1,x\n2,0.5,2\n").train))
-    assert rows.to_list() == [{"a": 1, "b": 1.0, "c": "x"}, {"a": 2, "b": 0.5, "c": "2"}]
 
 
 def test_the_nested_layout_of_squad(tmp_path):
@@ -264,13 +268,13 @@ def test_conll_text(tmp_path):
             r"column 'text' is not of one type .* row 1",
         ),
         ("t.csv", "text,label\na,1\nb,c,0\n", r"t\.csv, line 3: 3 fields, but the first line names 2 columns"),
-        ("t.csv", 'text,label\n"a,1\n', r"t\.csv, line 2: unexpected end of data"),
+        ("t.csv", 'text,label\n"a, b",1\n"a,1\n', r"t\.csv, line 3: unexpected end of data\. Close the quote"),
         ("t.csv", "text,text\na,1\n", r"t\.csv, line 1: two columns have the same name"),
         ("t.csv", "text,label\n", r"t\.csv has no rows"),
         ("t.csv", "", r"t\.csv has no rows"),
         ("t.conll", "Ada B-PER\nspoke\n", r"t\.conll, line 2: 'spoke' has no tag"),
         ("t.xlsx", "", r"unknown format '\.xlsx', expected one of \.json \.jsonl"),
-        ("t.json", '[{"text": "a", "label": 1}, {"text": null, "label": 1}]', "nothing in column text of row 1"),
+        ("t.json", '[{"text": "a", "label": 1}, {"text": null, "label": 1}]', r"row 1 has nothing in column text"),
         ("t.json", '[{"text": "a", "lable": 1}]', r"has no column 'label'\. Did you mean 'lable'\?"),
     ],
 )
@@ -326,3 +330,21 @@ def test_names_of_classes_come_with_the_data():
     assert text_task(text="sentence").with_labels_from(rows).classes == ["no", "yes"]
     with pytest.raises(UserError, match=r"task.classes is \['yes', 'no'\], but column label of the data has"):
         text_task(text="sentence", classes=["yes", "no"]).check_labels(rows)
+
+
+def test_options_of_text_files_reach_every_reader(tmp_path):
+    (tmp_path / "t.csv").write_bytes("text~label\ncaf\u00e9~1\nb~0\n".encode("latin-1"))
+    (tmp_path / "v.jsonl").write_text('{"text": "caf\u00e9", "label": 1}\n', encoding="latin-1")
+    data = Data(train=str(tmp_path / "t.csv"), validation=str(tmp_path / "v.jsonl"), separator="~", encoding="latin-1")
+    train = load_rows(text_task(), data, train=True)
+    evaluation = load_rows(text_task(), data, train=False, labelled=train.task)
+    assert (train.rows["text"], evaluation.rows["text"]) == (["caf\u00e9", "b"], ["caf\u00e9"])
+    quoted = Data(**vars(data) | {"quoting": "none"})
+    assert load_rows(text_task(), quoted, train=True).fingerprint != train.fingerprint
+    with pytest.raises(UserError, match=r"data\.separator='~' means nothing for .*v\.jsonl"):
+        load_rows(text_task(), Data(train=data.validation, separator="~"), train=True)
+    (tmp_path / "t.txt").write_bytes("caf\u00e9\n".encode("latin-1"))
+    documents = read_corpus(tmp_path / "t.txt", "text", tmp_path, text_format=TextFormat(encoding="latin-1"))
+    assert documents["text"][:] == ["caf\u00e9"]
+    with pytest.raises(UserError, match=r"data\.separator= means nothing for .*t\.txt, which has no columns"):
+        read_corpus(tmp_path / "t.txt", "text", tmp_path, text_format=TextFormat(separator=","))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparse_xp.tasks.spans import answer_position, best_span, context_span, nearest_occurrence
+from sparse_xp.tasks.spans import answer_position, best_span, context_span, nearest_occurrence, without_blanks
 
 OFFSETS = [(0, 0), (0, 3), (0, 0), (0, 3), (4, 7), (7, 8), (9, 12), (13, 15), (0, 0)]  # [CLS] who [SEP] the dog ##s ...
 
@@ -89,3 +89,12 @@ def test_best_span(start, end, n_best, max_length, expected):
 )
 def test_the_nearest_place_of_an_answer(text, start, expected):
     assert nearest_occurrence("ab ab ab", text, start) == expected
+
+
+def test_without_blanks():
+    text = "the goat \n sleeps"
+    assert without_blanks(text, 3, 8) == (4, 8)
+    assert without_blanks(text, 3, 10) == (4, 8)
+    assert without_blanks(text, 4, 8) == (4, 8)
+    begin, end = without_blanks(text, 8, 11)
+    assert text[begin:end] == ""

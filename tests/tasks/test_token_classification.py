@@ -17,9 +17,12 @@ from sparse_xp.models.source import resolve_checkpoint
 from sparse_xp.models.tokenizers import load_tokenizer
 from sparse_xp.modifiers.distillation import distillation_loss
 from sparse_xp.settings import Data
-from sparse_xp.tasks import TokenClassification
+from sparse_xp.tasks import TokenClassification, all_generated_words
+from sparse_xp.tasks.answers import NamedText
 from sparse_xp.tasks.features import make_features
 from sparse_xp.tasks.rows import load_rows
+from sparse_xp.tasks.token_classification import first_tokens, joined_words
+from tests.families import FAMILIES, TOKENIZERS
 from tests.runs import configure
 from tests.tiny import make_tokenizer
 
@@ -267,3 +270,31 @@ def test_of_how_many_answers_a_metric_is_the_mean():
     assert [task.answer_count(name, rows, rows) for name in ("f1", "precision", "recall")] == [3] * 3
     inside = Dataset.from_dict({task.tokens: [["a", "b", "c", "d"]], task.tags: [[2, 2, 0, 2]]})  # IOB1 has few B-
     assert task.answer_count("f1", inside, inside) == 2
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "xlm_roberta", "albert", "deberta_v3", "modernbert", "mpnet"])
+def test_words_become_the_tokens_that_they_have_in_running_text(family):
+    """Byte-level BPE and SentencePiece count the blank before a word as a part of it."""
+    tokenizer = TOKENIZERS[FAMILIES[family].tokenizer](all_generated_words(), family)
+    words = ["Anna", "Smith", "lives", "in", "New-York", ".", "Ünder", "🙂", "the", "two words", ")"]
+    rows = {"tokens": [words], "tags": [[0] * len(words)]}
+    features = make_task(max_length=96).features(rows, tokenizer, 0, train=True)
+    assert features["input_ids"] == [tokenizer(" ".join(words))["input_ids"]]
+    assert [word for word in features["words"][0] if word >= 0] == list(range(len(words)))
+    assert features["unseen"] == [0]
+    row = make_task().encode_row([NamedText("tokens", words)], tokenizer.backend_tokenizer, 96)
+    assert row.encodings[0].ids == features["input_ids"][0]
+    tags = make_task().word_tags(row, {"logits": [np.eye(5)[[max(word, 0) % 5 for word in features["words"][0]]]]})
+    assert [tag for tag, _ in tags] == [CLASSES[number % 5] for number in range(len(words))]
+
+
+def test_first_tokens_by_hand():
+    text, spans = joined_words(["a", "goat", "b"])
+    assert (text, spans) == ("a goat b", [(0, 1), (2, 6), (7, 8)])
+    # [CLS], ▁a, ▁ alone, go, at, ▁b, [SEP]
+    offsets = [(0, 0), (0, 1), (1, 2), (2, 4), (4, 6), (6, 8), (0, 0)]
+    assert first_tokens(text, spans, offsets) == [-1, 0, -1, 1, -1, 2, -1]
+    assert first_tokens("", [], [(0, 0)]) == [-1]
+    # a word of blanks alone has no token, and one with a blank inside begins once
+    text, spans = joined_words(["", "x y", "z"])
+    assert first_tokens(text, spans, [(0, 2), (2, 4), (4, 6)]) == [1, -1, 2]

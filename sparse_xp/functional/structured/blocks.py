@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from sparse_xp.errors import UserError
-from sparse_xp.functional.architectures import architecture_of, known_models
+from sparse_xp.functional.architectures import Architecture, architecture_of, known_models
 from sparse_xp.functional.cost_model import Size
-from sparse_xp.functional.layers import encoder_layers
+from sparse_xp.functional.layers import encoder_layers, weighted_paths
 
 #: Bool masks of the rows (outputs) [out] and of the columns (inputs) [in] of a Linear; True keeps, None keeps all.
 LinearMask = tuple[Tensor | None, Tensor | None]
@@ -19,48 +19,75 @@ LayerMask = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Block:
-    """The Linears of one encoder layer, by their names in the model."""
+    """The Linears of one encoder layer, by their names in the model.
+
+    ``inputs``: those whose rows belong to heads (query, key, value), ``ups``: those whose rows belong to neurons. A
+    fused Linear stacks several matrices with these rows: ``input_parts`` and ``up_parts`` of them.
+    """
 
     name: str
+    architecture: Architecture
     head_size: int
-    inputs: tuple[str, ...]  # query, key, value
+    inputs: tuple[str, ...]
     output: str
-    up: str
+    ups: tuple[str, ...]
     down: str
+
+    @property
+    def input_parts(self) -> int:
+        return self.architecture.attention_parts
+
+    @property
+    def up_parts(self) -> int:
+        return self.architecture.up_parts
+
+    @property
+    def self_attention(self) -> str:
+        """Name of the module that splits hidden states into heads."""
+        return f"{self.name}.{self.architecture.self_attention}"
 
     def linear_masks(self, heads: Tensor, neurons: Tensor) -> dict[str, LinearMask]:
         """Return the mask of each Linear for these ``heads`` [heads] and ``neurons`` [neurons], bool; True keeps."""
         columns = heads.repeat_interleave(self.head_size)
         return {
-            **dict.fromkeys(self.inputs, (columns, None)),
+            **dict.fromkeys(self.inputs, (columns.repeat(self.input_parts), None)),
             self.output: (None, columns),
-            self.up: (neurons, None),
+            **dict.fromkeys(self.ups, (neurons.repeat(self.up_parts), None)),
             self.down: (None, neurons),
         }
 
 
 def encoder_blocks(model: nn.Module) -> list[Block]:
-    """Return the encoder layers of ``model`` in order. Raises UserError unless all are of a known architecture."""
-    layers = encoder_layers(model)
-    blocks = []
-    for name, layer in layers.items():
-        modules = dict(layer.named_modules())
-        architecture = architecture_of(modules)
-        if architecture is None:
+    """Return the encoder layers of ``model`` in order.
+
+    Raises UserError unless all are of a known architecture in which every layer has matrices of its own.
+    """
+    blocks: list[Block] = []
+    shared = False
+    for name, layer in encoder_layers(model).items():
+        weighted = weighted_paths(layer)
+        architecture = architecture_of(weighted)
+        if architecture is None or architecture.shares_layers:
+            blocks.clear()
+            shared = architecture is not None
             break
+        inputs = (*architecture.query_key_value, *architecture.position_projections)
         block = Block(
             name,
-            head_size=int(modules[architecture.self_attention].attention_head_size),
-            inputs=tuple(f"{name}.{path}" for path in architecture.query_key_value),
+            architecture,
+            head_size=int(getattr(layer.get_submodule(architecture.self_attention), architecture.head_size)),
+            inputs=tuple(f"{name}.{path}" for path in inputs if path in weighted),
             output=f"{name}.{architecture.attention_output}",
-            up=f"{name}.{architecture.up}",
+            ups=tuple(f"{name}.{path}" for path in architecture.up),
             down=f"{name}.{architecture.down}",
         )
         blocks.append(block)
-    if not blocks or len(blocks) != len(layers):
+    if not blocks:
         raise UserError(
-            f"{type(model).__name__}: structured pruning knows the layers of {known_models()}, and finds none of "
-            "theirs here."
+            f"{type(model).__name__} {'uses one layer several times' if shared else 'has layers of an unknown kind'}, "
+            "so that heads, neurons and layers cannot be removed from it: it can have sparse weights (recipe=gradual80) "
+            "and 8 bits (recipe=prune70_quant), and smaller layers are for "
+            f"{known_models(structured=True)}."
         )
     return blocks
 
@@ -75,6 +102,9 @@ def linear_at(model: nn.Module, name: str) -> nn.Linear:
 def sizes_of(model: nn.Module) -> list[Size]:
     """Return heads and neurons of each encoder layer as it is now."""
     return [
-        (linear_at(model, block.inputs[0]).out_features // block.head_size, linear_at(model, block.up).out_features)
+        (
+            linear_at(model, block.output).in_features // block.head_size,
+            linear_at(model, block.down).in_features,
+        )
         for block in encoder_blocks(model)
     ]

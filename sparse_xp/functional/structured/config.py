@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 from sparse_xp.errors import shortened
 from sparse_xp.files.untrusted_json import is_count, json_type
-from sparse_xp.functional.architectures import neurons_key
+from sparse_xp.functional.architectures import is_matrix, neurons_key
 from sparse_xp.functional.cost_model import LayerShape, parameter_costs
 from sparse_xp.functional.factored_embeddings import FACTOR_KEY
 from sparse_xp.functional.measured import Removed
@@ -40,7 +42,21 @@ def full_shape(model: PreTrainedModel) -> LayerShape:
         heads, neurons = structure["full"]
     else:
         heads, neurons = hidden // block.head_size, int(getattr(model.config, neurons_key(model.config)))
-    return LayerShape(hidden, heads, block.head_size, neurons)
+    return LayerShape(
+        hidden,
+        heads,
+        block.head_size,
+        neurons,
+        gated=block.architecture.is_gated,
+        relative_positions=relative_positions(model),
+        head_matrices=len(block.inputs) * block.input_parts + 1,
+    )
+
+
+def relative_positions(model: nn.Module) -> int:
+    """Return the number of relative positions that a layer's queries and keys are multiplied with; 0 for none."""
+    tables = (module for name, module in model.named_modules() if isinstance(module, nn.Embedding) and is_matrix(name))
+    return sum(table.num_embeddings for table in tables)
 
 
 def removed_layer_numbers(model: PreTrainedModel) -> list[int]:

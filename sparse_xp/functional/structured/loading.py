@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+import torch
 from torch import nn
 
 from sparse_xp.errors import UserError
 from sparse_xp.files.model_directory import CHECKPOINT_ADVICE
 from sparse_xp.functional.architectures import neurons_key
-from sparse_xp.functional.cost_model import Size
+from sparse_xp.functional.cost_model import LayerShape, Size
 from sparse_xp.functional.factored_embeddings import FACTOR_KEY, resize_embeddings, unfactor
-from sparse_xp.functional.structured.blocks import encoder_blocks, linear_at
+from sparse_xp.functional.structured.blocks import (
+    Block,
+    LayerMask,
+    LinearMask,
+    encoder_blocks,
+    linear_at,
+    sizes_of,
+)
 from sparse_xp.functional.structured.config import STRUCTURE_KEY, full_shape, is_reduced, structure_error
+from sparse_xp.functional.structured.heads import head_numbers, select_head_bias, set_head_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -54,11 +63,14 @@ def resize_layers(model: nn.Module, sizes: Sequence[Size]) -> None:
     for block, (heads, neurons) in zip(encoder_blocks(model), sizes, strict=True):
         hidden, width = linear_at(model, block.down).out_features, heads * block.head_size
         shapes = {
-            **dict.fromkeys(block.inputs, (hidden, width)),
+            **dict.fromkeys(block.inputs, (hidden, width * block.input_parts)),
             block.output: (width, hidden),
-            block.up: (hidden, neurons),
+            **dict.fromkeys(block.ups, (hidden, neurons * block.up_parts)),
             block.down: (neurons, hidden),
         }
+        set_head_count(model, block, heads)
+        is_full = width == hidden
+        select_head_bias(model, block, None if is_full else torch.arange(heads))
         for name, (inputs, outputs) in shapes.items():
             old = linear_at(model, name)
             if (old.in_features, old.out_features) != (inputs, outputs):
@@ -68,7 +80,9 @@ def resize_layers(model: nn.Module, sizes: Sequence[Size]) -> None:
 
 
 def expand_model(model: PreTrainedModel) -> None:
-    """Undo removal in place, with the same logits: removed heads and neurons come back as zeros, behind the others.
+    """Undo removal in place, with the same logits: removed heads and neurons come back as zeros.
+
+    They come back behind the others, and where a head has a bias of its own, in their old places.
 
     Layers get their full shape, which stock ``from_pretrained`` loads, and are as slow as before. Layers that were
     removed whole stay removed: no weights make a layer with LayerNorms the identity. Factored embeddings become one
@@ -77,11 +91,35 @@ def expand_model(model: PreTrainedModel) -> None:
     unfactor(model)
     if not getattr(model.config, STRUCTURE_KEY, None):
         return
-    shape = full_shape(model)
-    old = {name: value.clone() for name, value in model.state_dict().items()}
-    resize_layers(model, [(shape.heads, shape.neurons)] * len(encoder_blocks(model)))
-    for name, value in model.state_dict().items():
-        value.zero_()
-        value[tuple(slice(0, size) for size in old[name].shape)] = old[name]
+    shape, sizes, blocks = full_shape(model), sizes_of(model), encoder_blocks(model)
+    kept = [_kept_groups(model, block, size, shape) for block, size in zip(blocks, sizes, strict=True)]
+    old = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    resize_layers(model, [(shape.heads, shape.neurons)] * len(blocks))
+    for block, groups in zip(blocks, kept, strict=True):
+        for name, mask in block.linear_masks(*groups).items():
+            _fill(linear_at(model, name), old[name], mask)
     setattr(model.config, neurons_key(model.config), shape.neurons)
     delattr(model.config, STRUCTURE_KEY)
+
+
+def _kept_groups(model: nn.Module, block: Block, size: Size, shape: LayerShape) -> LayerMask:
+    """Return masks of the full ``shape``: True for the heads and neurons that the layer of this ``size`` has."""
+    heads, neurons = torch.zeros(shape.heads, dtype=torch.bool), torch.arange(shape.neurons) < size[1]
+    heads[head_numbers(model, block, size[0]).cpu()] = True
+    return heads, neurons
+
+
+@torch.no_grad()
+def _fill(module: nn.Linear, old: nn.Linear, mask: LinearMask) -> None:
+    """Copy the weights of ``old`` to the rows and columns of ``module`` that ``mask`` keeps; the others become zero."""
+    if module is old:
+        return
+    rows, columns = (
+        torch.arange(size) if kept is None else kept.nonzero().flatten()
+        for size, kept in zip(module.weight.shape, mask, strict=True)
+    )
+    module.weight.zero_()
+    module.weight[rows[:, None], columns] = old.weight
+    if module.bias is not None:
+        module.bias.zero_()
+        module.bias[rows] = old.bias

@@ -11,6 +11,7 @@ from sparse_xp.functional.layers import bypass_layers, remove_bypassed
 from sparse_xp.functional.quant_modules import QuantLinear
 from sparse_xp.functional.structured.blocks import LayerMask, LinearMask, encoder_blocks, linear_at
 from sparse_xp.functional.structured.config import full_shape, record_structure, removed_layer_numbers
+from sparse_xp.functional.structured.heads import head_numbers, select_head_bias, set_head_count
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,7 +75,12 @@ def remove_groups(model: PreTrainedModel, kept: Mapping[str, LayerMask]) -> None
             bypass_layers(model, [block.name])
             removed.append(number)
             continue
+        heads = kept[block.name][0]
+        numbers_of_heads = head_numbers(model, block, len(heads))
         for name, mask in block.linear_masks(*kept[block.name]).items():
             shrink(linear_at(model, name), mask)
+        set_head_count(model, block, int(heads.sum()))
+        left = numbers_of_heads.to(heads.device)[heads]
+        select_head_bias(model, block, None if len(left) == shape.heads else left)
     record_structure(model, shape, sorted(removed))
     remove_bypassed(model)

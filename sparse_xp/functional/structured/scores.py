@@ -36,12 +36,20 @@ def squared_norms(matrices: Sequence[tuple[Tensor, Tensor | None]], output: Tens
 
 def block_norms(model: nn.Module, block: Block) -> tuple[Tensor, Tensor]:
     """Return ``squared_norms`` of the heads [heads] and of the neurons [neurons] of a layer."""
-    inputs = [(linear_at(model, name).weight, linear_at(model, name).bias) for name in block.inputs]
-    up = linear_at(model, block.up)
+    inputs, ups = (
+        [matrix for name in names for matrix in matrices_of(linear_at(model, name), parts)]
+        for names, parts in ((block.inputs, block.input_parts), (block.ups, block.up_parts))
+    )
     return (
         squared_norms(inputs, linear_at(model, block.output).weight, block.head_size),
-        squared_norms([(up.weight, up.bias)], linear_at(model, block.down).weight, 1),
+        squared_norms(ups, linear_at(model, block.down).weight, 1),
     )
+
+
+def matrices_of(module: nn.Linear, parts: int) -> list[tuple[Tensor, Tensor | None]]:
+    """Return weight [out / parts, in] and bias [out / parts] of each of the ``parts`` that a fused Linear stacks."""
+    weights = module.weight.chunk(parts)
+    return list(zip(weights, [None] * parts if module.bias is None else module.bias.chunk(parts), strict=True))
 
 
 def without_lowest(scores: Tensor, alive: Tensor, keep: int) -> Tensor:

@@ -18,7 +18,7 @@ from sparse_xp.functional.structured.removal import count_nonzero_groups, is_rem
 
 def full_masks(model: nn.Module, blocks: Sequence[Block], sizes: Sequence[Size]) -> dict[str, LayerMask]:
     """Return masks that keep everything, on the device of the model."""
-    device = linear_at(model, blocks[0].up).weight.device
+    device = linear_at(model, blocks[0].down).weight.device
     return {
         block.name: (
             torch.ones(heads, dtype=torch.bool, device=device),

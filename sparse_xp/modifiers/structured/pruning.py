@@ -130,13 +130,20 @@ class StructuredPruning(Modifier):
 
     # Hooks
 
+    def check_model(self, model: PreTrainedModel) -> None:
+        from sparse_xp.functional.structured.blocks import encoder_blocks
+
+        encoder_blocks(model)
+
     def attach(self, context: HookContext) -> None:
-        from sparse_xp.functional.layers import LayerGate
+        from sparse_xp.functional.layers import LayerGate, is_first_fixed
         from sparse_xp.functional.structured.blocks import encoder_blocks, sizes_of
 
         self.blocks, self.masks, self.last_update = encoder_blocks(context.model), {}, -1.0
         self.gate_scores.sums = {}
         self.initial_sizes = sizes_of(context.model)
+        first = self.blocks[0]
+        self.fixed_layers = {first.name} if is_first_fixed(context.model, first.architecture) else set()
         self.target = self.find_target(context)
         self.target.check_reachable(self.initial_sizes, self.multiple, self.layers, context.source)
         self.set_final_sizes()
@@ -264,9 +271,15 @@ class StructuredPruning(Modifier):
             neurons=[neurons for _, neurons in ranked],
             budget=target.budget if share == 1 else initial + (target.budget - initial) * share,
             multiple=self.multiple,
-            layers=[self.layer_score(name, pair) for name, pair in scores.items()] if self.layers else None,
+            layers=self.layer_scores(scores) if self.layers else None,
             target=target.budget,
         )
+
+    def layer_scores(self, scores: dict[str, tuple[Tensor, Tensor]]) -> list[float]:
+        """Return the scores of whole layers, given those of their heads and neurons; infinite if one has to stay."""
+        return [
+            float("inf") if name in self.fixed_layers else self.layer_score(name, pair) for name, pair in scores.items()
+        ]
 
     def layer_score(self, name: str, scores: tuple[Tensor, Tensor]) -> float:
         """Return the score of a whole layer, given those of its heads and neurons."""

@@ -7,7 +7,6 @@ groups. Both become a ``Timeline``; ``render`` makes text of it, ``picture`` dra
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +20,7 @@ from sparse_xp.compose import to_object
 from sparse_xp.config import Config, register
 from sparse_xp.console import console
 from sparse_xp.errors import UserError
+from sparse_xp.files.json_text import to_json
 from sparse_xp.history import read_history
 from sparse_xp.modifiers.learning_rate import RateModifier
 from sparse_xp.modifiers.modifier_list import ModifierList
@@ -52,7 +52,7 @@ def show_recipe(options: argparse.Namespace) -> None:
     if options.png:
         draw(line, Path(options.png), Path(options.run) if options.run else None)
     if options.json:
-        print(json.dumps(timeline_data(line, matches), indent=2))
+        print(to_json(timeline_data(line, matches), indent=2))
         return
     if options.png:
         console.print(f"picture: {options.png}", markup=False, highlight=False)

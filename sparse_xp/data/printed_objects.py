@@ -1,0 +1,44 @@
+"""Read objects that were printed into a cell of CSV: as JSON, or as Python, pandas and numpy print a dictionary."""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+
+
+def parse_printed_object(cell: str) -> object:
+    """Return the value that was printed: of dictionaries, lists, texts and numbers. Nothing in it is executed.
+
+    ``array([...], dtype=object)``, as numpy prints it, is its list. Raises ValueError for anything else.
+    """
+    try:
+        value: object = json.loads(cell)
+        return value
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of an odd escape in a text
+            return _plain(ast.parse(cell.strip(), mode="eval").body)
+    except (SyntaxError, RecursionError, MemoryError) as error:
+        raise ValueError("it is no printed object") from error
+
+
+def _plain(node: ast.expr) -> object:
+    """Return the value of a literal. Raises ValueError for any other expression."""
+    match node:
+        case ast.Constant(value=str() | int() | float() | None as value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.Name(id="nan"):
+            return None
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_plain(item) for item in items]
+        case ast.Dict(keys=keys, values=values):
+            names = [key.value if isinstance(key, ast.Constant) else None for key in keys]
+            if all(isinstance(name, str) for name in names):
+                return {name: _plain(value) for name, value in zip(names, values, strict=True)}
+        case ast.Call(func=ast.Name(id="array"), args=[items]):
+            return _plain(items)
+    raise ValueError("it is no printed object")
