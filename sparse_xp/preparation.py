@@ -20,6 +20,7 @@ from sparse_xp.history import History
 from sparse_xp.models.config_files import read_config
 from sparse_xp.models.heads import describe_new_heads
 from sparse_xp.models.loading import load_model, load_teacher_model
+from sparse_xp.models.positions import check_text_length
 from sparse_xp.models.source import resolve_checkpoint
 from sparse_xp.models.tokenizers import check_vocabulary, load_tokenizer, padding_remark
 from sparse_xp.modifiers.context import TeacherModel
@@ -89,7 +90,12 @@ def resolve_student(config: Config) -> tuple[str, PreTrainedTokenizerBase]:
 
 
 def read_student(config: Config, task: Task, source: str) -> tuple[PreTrainedModel, list[str]]:
-    """Return the model in the checkpoint ``source``, and the names of its weights that the checkpoint lacks."""
+    """Return the model in the checkpoint ``source``, and the names of its weights that the checkpoint lacks.
+
+    Raises UserError if it cannot be loaded, or reads shorter texts than those of ``task``.
+    """
+    stored = read_config(source, config.model.revision).to_dict()
+    check_text_length(source, stored, task, config.export.sequence)
     return load_model(
         task,
         source,

@@ -13,7 +13,7 @@ import yaml
 from sparse_xp.config import Config, result_hash
 from sparse_xp.console import say, show_config, silence_libraries
 from sparse_xp.data.hub import check_available, check_hub_id, go_offline_if_unreachable, is_local_checkpoint
-from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.errors import UserError, did_you_mean, shortened
 from sparse_xp.files.locks import file_lock
 from sparse_xp.files.reading import explain_read_errors, resolve_model_dir, sibling_names
 from sparse_xp.files.signed import is_signed, replace_signed
@@ -107,9 +107,10 @@ def check_paths(config: Config) -> None:
     """Raise UserError for a file or directory that does not exist, before torch is loaded."""
     for name in ("root", "train", "validation"):
         path = getattr(config.data, name)
-        if path and not Path(path).exists():
+        if path and not os.path.exists(path):
             near = did_you_mean(Path(path).name, sibling_names(Path(path)))
-            raise UserError(f"data.{name}={path}: there is no such {'directory' if name == 'root' else 'file'}.{near}")
+            what = "directory" if name == "root" else "file"
+            raise UserError(f"data.{name}={shortened(path, 200)}: there is no such {what}.{near}")
     if config.model.tokenizer and not Path(config.model.tokenizer).is_dir():
         check_hub_id(config.model.tokenizer)
     for checkpoint in (config.model.checkpoint, config.teacher.path):

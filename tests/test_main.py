@@ -316,7 +316,7 @@ def test_words_of_a_wrong_form(words, message, command, started):
 
 @pytest.mark.parametrize(("saved", "where"), [((), "from the beginning"), ((50, 100), "at step 100")])
 def test_an_interrupted_run_says_where_it_continues(saved, where, command, monkeypatch):
-    def interrupt(config, directory, command, show):
+    def interrupt(config, directory, command, show, splits):
         for step in saved:
             (directory / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
         raise KeyboardInterrupt

@@ -109,7 +109,8 @@ def test_run_directory(cells, place):
     expected = cells["squad", "gradual80"]
     directory = place / "squad/gradual80"
     assert {path.name for path in directory.iterdir()} == {
-        ".sparse_xp", "config.yaml", "recipe.yaml", "history.jsonl", "model", "deployment", "report.md", "result.json",
+        ".sparse_xp", "inputs.json", "config.yaml", "recipe.yaml", "history.jsonl", "model", "deployment", "report.md",
+        "result.json",
     }  # fmt: skip
     assert {"model.onnx", "config.json", "tokenizer.json"} <= {p.name for p in (directory / "deployment").iterdir()}
     assert not list((directory / "deployment").glob("*.data"))

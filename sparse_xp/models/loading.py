@@ -53,7 +53,6 @@ def load_model(
     import torch
 
     config = read_config(checkpoint, revision)
-    check_text_length(checkpoint, config.to_dict(), task)
     if not new_head:
         check_head(task, checkpoint, config)
     cls = find_model_class(task, config)
@@ -135,6 +134,7 @@ def load_teacher_model(
     checkpoint = resolve_model_dir(path)
     is_local_checkpoint(checkpoint)
     config = read_config(checkpoint, revision, "teacher")
+    check_text_length(checkpoint, config.to_dict(), task)
     check_labels(task, config, f"the teacher {checkpoint}", "Train a teacher with teacher=dense.")
     # ``new_head``: a head that does not fit is among the missing weights, reported below with a clearer message.
     teacher, missing = load_model(task, checkpoint, revision=revision, new_head=True, removed_layers=removed_layers)

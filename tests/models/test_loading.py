@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from sparse_xp.errors import UserError
 from sparse_xp.models.loading import load_model
 from sparse_xp.tasks import TextClassification
 from tests.families import FAMILIES, build_checkpoint
@@ -40,10 +39,3 @@ def test_dropout_and_attention_of_every_family(name, checkpoints, capsys):
     has_fused = FAMILIES[name].model not in ("MPNet", "DebertaV2")
     assert model.config._attn_implementation == ("sdpa" if has_fused else "eager")
     assert ("has no fused attention" in capsys.readouterr().out) != has_fused
-
-
-def test_texts_longer_than_the_model_can_read_are_refused(checkpoints):
-    task = TextClassification(name="toy", dataset="toy", folder="toy", max_length=129, classes=["bad", "good"])
-    load_model(task, checkpoints("bert"))
-    with pytest.raises(UserError, match="reads texts of at most 128 tokens"):
-        load_model(task, checkpoints("roberta"))

@@ -9,6 +9,7 @@ import pytest
 from sparse_xp.errors import UserError
 from sparse_xp.models.positions import check_local_text_length, check_text_length
 from sparse_xp.tasks import TokenClassification
+from tests.families import FAMILIES, build_checkpoint
 
 ROBERTA = {"model_type": "roberta", "max_position_embeddings": 34, "pad_token_id": 1}
 
@@ -38,3 +39,14 @@ def test_a_directory_is_read_and_a_hub_id_is_not(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(ROBERTA | {"max_position_embeddings": "34"}))
     with pytest.raises(UserError, match=r"config\.json is damaged: max_position_embeddings"):
         check_local_text_length(str(tmp_path), task_of(8))
+
+
+def test_the_limit_of_every_family(tmp_path):
+    for name, family in FAMILIES.items():
+        directory = str(build_checkpoint(name, tmp_path / name))
+        if family.positions is None:
+            check_local_text_length(directory, task_of(4000))
+            continue
+        check_local_text_length(directory, task_of(family.positions))
+        with pytest.raises(UserError, match=f"at most {family.positions} tokens"):
+            check_local_text_length(directory, task_of(family.positions + 1))

@@ -85,8 +85,8 @@ def encoder_blocks(model: nn.Module) -> list[Block]:
     if not blocks:
         raise UserError(
             f"{type(model).__name__} {'uses one layer several times' if shared else 'has layers of an unknown kind'}, "
-            "so that heads, neurons and layers cannot be removed from it: it can have sparse weights (recipe=gradual80) "
-            "and 8 bits (recipe=prune70_quant), and smaller layers are for "
+            "so that heads, neurons and layers cannot be removed from it: it can have sparse weights "
+            "(recipe=gradual80) and 8 bits (recipe=prune70_quant), and smaller layers are for "
             f"{known_models(structured=True)}."
         )
     return blocks
