@@ -105,7 +105,7 @@ def run_teacher(config: Config, splits: Splits | None, show: bool) -> Path:
     cfg, hydra_config, directory = dense_run(config)
     teacher = resolve(to_object(cfg))
     if not find_finished(directory, result_hash(teacher)):
-        check_student(config, splits)  # a teacher may train for hours
+        check_student(config, splits, teacher)  # a teacher may train for hours
     say(
         f"teacher: the dense run of {teacher.task.name} in {directory} ({teacher.train.epochs:g} epochs, seed "
         f"{teacher.seed}), made first if it is not there"

@@ -17,7 +17,7 @@ from sparse_xp.models.config_files import read_config
 from sparse_xp.models.heads import check_labels
 from sparse_xp.models.loading import load_model
 from sparse_xp.models.positions import check_text_length
-from sparse_xp.models.tokenizers import load_tokenizer
+from sparse_xp.models.tokenizers import drop_token_types, load_tokenizer
 from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.result import Deployment
 from sparse_xp.settings import Data, Export
@@ -91,6 +91,7 @@ def load_trained(
     config = read_config(str(checkpoint), revision)
     check_labels(task, config, f"the model {checkpoint}", "Choose a model of the task.")
     check_text_length(str(checkpoint), config.to_dict(), task)
+    drop_token_types(tokenizer, config)
     # new_head: a missing head is reported here, as nothing will train a new one.
     model, missing = load_model(
         task, str(checkpoint), revision=revision, new_head=True, removed_layers=removed_layers(str(checkpoint))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from unicodedata import normalize
 
 from hydra.errors import CompactHydraException
 
@@ -33,6 +34,8 @@ def shortened(text: str, most: int = MAX_LENGTH) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest of ``known``, or an empty string when nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    if near and near[0] != name and normalize("NFC", near[0]) == normalize("NFC", name):
+        return f" '{near[0]}' looks the same, and has other characters of Unicode: write both in the form NFC."
     return f" Did you mean '{near[0]}'?" if near else ""
 
 

@@ -9,8 +9,9 @@
 The texts go by these names or by the task's columns. A file (any that training takes) is answered row by row, a line
 of JSON each, to a new file ``out=`` or the screen, as the answers come. A line has the columns of its row (its id, and
 all others), then the answer: ``label`` and ``score``; ``value``; ``score``, ``start``, ``end`` and ``answer``; or a
-list, as ``labels`` (several labels, or ``top=``), ``entities`` or ``masks``. A column that has the name of a part of
-the answer is called ``input_NAME``. A row that cannot be answered has the reason, ``"error": "Row 900: ..."``; the last
+list, as ``labels`` (several labels, or ``top=``), ``entities`` or ``masks``. A row that cannot be answered, one with an
+empty text among them, has the reason, ``"error": "Row 900: ..."``. A column that has the name of a part of the answers,
+or the name ``error``, is called ``input_NAME`` in every line. The last
 line on the screen counts them, and the exit code is 1 if there are any.
 ``separator=``, ``quoting=`` and ``encoding=`` of the file are as ``data.separator=`` and so on in training.
 ``threads=``: of onnxruntime, by default all; ``max_length=``: tokens, by default the task's.
@@ -121,23 +122,40 @@ def answer_rows(
     """Give the answer to each row to ``write``, print how many there were and how fast; return the number of errors."""
     bar = Console(stderr=True)
     start, errors = time.perf_counter(), 0
-    answers = pipeline.stream(rows, batch=numbers.get("batch", 32), top=numbers.get("top"), errors="keep")
+    asked = [row if (error := empty_text(pipeline.task, row)) is None else error for row in rows]
+    answers = pipeline.stream(asked, batch=numbers.get("batch", 32), top=numbers.get("top"), errors="keep")
+    parts = {*pipeline.task.answer_names(numbers.get("top")), "error"}
     shown = track(answers, "rows", len(rows), console=bar, disable=not bar.is_terminal, transient=True)
     for row, answer in zip(rows, shown, strict=True):
-        write(with_columns(row, answer if isinstance(answer, dict) else {pipeline.task.list_name: answer}))
+        write(with_columns(row, answer if isinstance(answer, dict) else {pipeline.task.list_name: answer}, parts))
         errors += isinstance(answer, dict) and "error" in answer
     seconds = time.perf_counter() - start
     print(f"{len(rows)} rows in {seconds:.1f} s, {len(rows) / seconds:.1f} rows/s, errors={errors}", file=sys.stderr)
     return errors
 
 
-def with_columns(row: object, answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of a row and then its answer; a column that has the name of a part of it is ``input_NAME``."""
+def empty_text(task: Task, row: object) -> UserError | None:
+    """Return the error for a row with an empty text or word, which training refuses, too; None for another row."""
+    for names in task.text_names() if isinstance(row, Mapping) else ():
+        name = next((name for name in names if row.get(name) is not None), names[0])
+        value = row.get(name)
+        if isinstance(value, str) and not value.strip():
+            return UserError(f"{name} is empty. Write a text, or leave the row out.")
+        if isinstance(value, list) and "" in value:
+            return UserError(f"word {value.index('')} of {name} is empty. Leave it out.")
+    return None
+
+
+def with_columns(row: object, answer: dict[str, Any], parts: set[str]) -> dict[str, Any]:
+    """Return the columns of a row and then its answer; a column with the name of a part is ``input_NAME``.
+
+    ``parts``: the names in all answers of the file, errors among them, so that each line names its columns alike.
+    """
     line: dict[str, Any] = {}
     columns = {str(name): value for name, value in row.items()} if isinstance(row, Mapping) else {}
     for column, value in columns.items():
         name = column
-        while name in answer or (name != column and name in columns):
+        while name in parts or (name != column and name in columns):
             name = f"input_{name}"
         line[name] = value
     return {**line, **answer}

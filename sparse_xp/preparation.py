@@ -22,7 +22,7 @@ from sparse_xp.models.heads import describe_new_heads
 from sparse_xp.models.loading import load_model, load_teacher_model
 from sparse_xp.models.positions import check_text_length
 from sparse_xp.models.source import resolve_checkpoint
-from sparse_xp.models.tokenizers import check_vocabulary, load_tokenizer, padding_remark
+from sparse_xp.models.tokenizers import check_vocabulary, drop_token_types, load_tokenizer, padding_remark
 from sparse_xp.modifiers.context import TeacherModel
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.recipe.inherit import removed_layers
@@ -84,8 +84,10 @@ def resolve_student(config: Config) -> tuple[str, PreTrainedTokenizerBase]:
     source = resolve_checkpoint(config.model, Path(config.data.cache) / "models")
     where = resolve_model_dir(config.model.tokenizer) if config.model.tokenizer else source
     tokenizer = load_tokenizer(where, None if config.model.tokenizer else config.model.revision)
-    rows = getattr(read_config(source, config.model.revision), "vocab_size", None)
+    stored = read_config(source, config.model.revision)
+    rows = getattr(stored, "vocab_size", None)
     check_vocabulary(tokenizer, f"The tokenizer of {where}", rows, f"the model {source}")
+    drop_token_types(tokenizer, stored)
     return source, tokenizer
 
 

@@ -135,20 +135,24 @@ def check_hub(config: Config) -> None:
         check_available(what, name, revision)
 
 
-def check_student(config: Config, splits: Splits | None) -> None:
+def check_student(config: Config, splits: Splits | None, teacher: Config) -> None:
     """Raise UserError unless the student can be had and the recipe fits it, before a teacher is trained for it.
 
     ``splits``: the rows, if they were read before; their labels are compared with those of the checkpoint.
+    ``teacher``: the run that is to train the teacher; it has to read the same tokens.
     """
     if not config.model.checkpoint:
         return
     check_paths(config)
     check_hub(config)
     # torch is imported late, as in ``execute``
+    from sparse_xp.models.loading import check_same_vocabulary
     from sparse_xp.preparation import read_student, resolve_student
 
     silence_libraries()
-    source, _ = resolve_student(config)
+    source, tokenizer = resolve_student(config)
+    begins_from, teacher_tokenizer = resolve_student(teacher)
+    check_same_vocabulary(begins_from, teacher_tokenizer, tokenizer)
     model, _ = read_student(config, splits.task if splits else config.task, source)
     for modifier in config.modifiers().values():
         modifier.check_model(model)

@@ -60,7 +60,8 @@ def test_what_a_family_cannot_have_is_refused_before_its_teacher_is_trained(tmp_
     checkpoint = build_checkpoint("albert", tmp_path / "checkpoint")
     words = ("task=sst2", "recipe=structured50", *SHORT, "teacher=dense", f"model.checkpoint={checkpoint}")
     with pytest.raises(UserError, match=r"uses one layer several times, so .* it can have sparse weights"):
-        check_student(configure(*words, f"data.cache={tmp_path}/cache"), None)
+        config = configure(*words, f"data.cache={tmp_path}/cache")
+        check_student(config, None, config)
     long = ("task=sst2", "recipe=dense", *SHORT, f"model.checkpoint={checkpoint}", "task.max_length=131")
     with pytest.raises(UserError, match=r"task\.max_length=131: .* at most 130 tokens"):
         run(configure(*long), tmp_path / "run")

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from sparse_xp.files.text_format import SEPARATORS, TextFormat
 #: separators that are recognised
 KNOWN = (",", ";", "\t", "|")
 #: the first line by which Excel names the separator
-DIRECTIVE = re.compile(r'"?sep=(.)"?')
+DIRECTIVE = re.compile(r'\s*"?sep=(.)"? *', re.IGNORECASE)
 #: a cell in quotes
 QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
@@ -29,12 +30,14 @@ class _Table:
     """The rows of a text under one way to read it: the number of the first line and the cells of each.
 
     ``error``: the line of a quote that cannot be read, and why; rows after it are missing.
+    ``doubtful``: the line of a text that is one of several lines with its quotes, and several rows without.
     """
 
     separator: str
     quotes: bool
     rows: list[tuple[int, list[str]]] = field(default_factory=list)
     error: tuple[int, str] | None = None
+    doubtful: int | None = None
 
     def misfits(self, lines: int) -> int:
         """Return how many rows have not as many cells as the first. ``lines``: those that must all be in a row."""
@@ -43,42 +46,62 @@ class _Table:
         return sum(len(cells) != width for _, cells in self.rows) + unread
 
 
-def csv_reader(default: str) -> Callable[[Path, str, bool, TextFormat], list[NumberedRecord]]:
+def csv_reader(default: str) -> Callable[[Path, str, TextFormat, Collection[str] | None], list[NumberedRecord]]:
     """Return a reader of separated text whose first line names the columns; ``default``: its usual separator."""
 
-    def read(path: Path, text: str, arrow: bool, text_format: TextFormat) -> list[NumberedRecord]:
-        table = _recognised(text.split("\n"), default, text_format)
+    def read(path: Path, text: str, text_format: TextFormat, used: Collection[str] | None) -> list[NumberedRecord]:
+        lines = text.split("\n")
+        table = _recognised(lines, default, text_format)
         if table.error:
-            line, reason = table.error
-            advice = "Close the quote that begins there"
-            if reason.startswith("new-line"):  # csv goes on with advice for programmers
-                reason, advice = "a carriage return in a text without quotes", "Put quotes around the text"
+            raise _bad_quote(path, table.error, lines, text_format)
+        if table.doubtful:
             raise UserError(
-                f"{path}, line {line}: {reason}. {advice}, or write {text_format.prefix}quoting=none if quotes are "
-                "part of the texts."
+                f"{path}, line {table.doubtful}: with its quotes this is one text of several lines, without them it is "
+                f"several rows. Write {text_format.prefix}quoting=minimal if quotes enclose the texts, "
+                f"{text_format.prefix}quoting=none if they are part of them."
             )
         if not table.rows:
             return []
         (first, header), *body = table.rows
         names = [name.strip() for name in header]
         names = names if len(set(names)) == len(names) else header
-        if len(set(names)) < len(names):
+        left_out = {name for name, count in Counter(names).items() if count > 1}
+        if any(name.strip() and (used is None or name in used) for name in left_out):
             raise UserError(f"{path}, line {first}: two columns have the same name: {', '.join(names)}.")
         for number, cells in body:
             if len(cells) != len(names):
-                raise _misfit(path, number, len(cells), names, table, text_format)
-        return [([number], dict(zip(names, cells, strict=True))) for number, cells in body]
+                raise _misfit(path, number, names, table, text_format)
+        kept = [i for i, name in enumerate(names) if name not in left_out]
+        return [([number], {names[i]: cells[i] for i in kept}) for number, cells in body]
 
     return read
+
+
+def _bad_quote(path: Path, error: tuple[int, str], lines: list[str], text_format: TextFormat) -> UserError:
+    """Return the error for a quote that cannot be read, at this line and for this reason."""
+    number, reason = error
+    if reason.startswith("new-line"):  # csv goes on with advice for programmers
+        reason, advice = "a carriage return in a text without quotes", "Put quotes around the text"
+    elif '\\"' in lines[number - 1]:
+        return UserError(
+            f'{path}, line {number}: \\" in a text in quotes, as MySQL writes it. Write two quotes ("") for each that '
+            "is part of a text."
+        )
+    else:
+        advice = "Close the quote that begins there"
+    return UserError(
+        f"{path}, line {number}: {reason}. {advice}, or write {text_format.prefix}quoting=none if quotes are part of "
+        "the texts."
+    )
 
 
 def _recognised(lines: list[str], default: str, text_format: TextFormat) -> _Table:
     """Return the rows under the separator and the quoting that fit best."""
     skipped = 0
     separator = text_format.separator
-    if directive := DIRECTIVE.fullmatch(lines[0].strip()):
+    if directive := DIRECTIVE.fullmatch(lines[0].removesuffix("\r")):
         separator, skipped = separator or directive[1], 1
-    header = next((line for line in lines[skipped:] if line.strip()), "")
+    header = next((line.removesuffix("\r") for line in lines[skipped:] if line.strip()), "")
     unquoted = QUOTED.sub("", header)
     candidates = [sign for sign in dict.fromkeys((default, *KNOWN)) if sign in unquoted] or [default]
     tables = [_with_quoting(lines, skipped, sign, text_format) for sign in ([separator] if separator else candidates)]
@@ -94,17 +117,54 @@ def _with_quoting(lines: list[str], skipped: int, separator: str, text_format: T
         return quoted
     plain = _plain(lines, skipped, separator)
     bad, bad_plain = quoted.misfits(len(lines)), plain.misfits(len(lines))
-    if bad == bad_plain == 0:
-        # A text of several lines that are rows by themselves is none: its quotes belong to two texts.
-        return quoted if len(quoted.rows) == len(plain.rows) else plain
-    return quoted if bad <= bad_plain or _quotes_by_habit(lines[skipped:], separator) else plain
+    habit = _quotes_by_habit(lines[skipped:], separator)
+    if bad == bad_plain == 0 and len(quoted.rows) < len(plain.rows) and not _has_quoted_names(plain):
+        inside, rows_inside = _rows_in_texts(quoted, plain)
+        if rows_inside and not habit and separator == "\t":
+            return plain  # as in GLUE's files: the quotes belong to two texts
+        if rows_inside or (separator == "\t" and not habit):
+            quoted.doubtful = inside
+        return quoted
+    return quoted if bad <= bad_plain or habit else plain
+
+
+def _has_quoted_names(plain: _Table) -> bool:
+    """Return whether each name in the first line is in quotes."""
+    return all(QUOTED.fullmatch(name.strip()) for name in plain.rows[0][1])
+
+
+def _rows_in_texts(quoted: _Table, plain: _Table) -> tuple[int, bool]:
+    """Return the line of the first text of several lines, and whether such texts seem to be rows.
+
+    Both tables have as many cells in each row as in the first. The lines of a text seem to be rows if a cell after
+    their first one is found in the same column elsewhere, as a label is.
+    """
+    begins = {number for number, _ in quoted.rows}
+    blocks: list[tuple[int, list[list[str]]]] = []
+    for number, cells in plain.rows:
+        if number in begins:
+            blocks.append((number, []))
+        blocks[-1][1].append(cells)
+    sure, doubtful = set[tuple[int, str]](), set[tuple[int, str]]()  # cells with the numbers of their columns
+    for _, (first, *others) in blocks:
+        numbered = [list(enumerate(cells)) for cells in (first, *others)]
+        if not others:
+            sure.update(numbered[0])
+            continue
+        opens = max((i for i, cell in numbered[0] if cell.lstrip().startswith('"')), default=0)
+        closes = min((i for i, cell in numbered[-1] if cell.endswith('"')), default=0)
+        sure.update(numbered[0][:opens] + numbered[-1][closes + 1 :])
+        doubtful.update(numbered[0][opens + 1 :] + numbered[-1][:closes])
+        doubtful.update(cell for row in numbered[1:-1] for cell in row)
+    line = next(number for number, rows in blocks if len(rows) > 1)
+    return line, any(cell[1] for cell in sure & doubtful)
 
 
 def _quotes_by_habit(lines: list[str], separator: str) -> bool:
     """Return whether most quotes that begin a cell are closed at the end of one of the same line."""
     begin = rf"(?:(?<=^)|(?<={re.escape(separator)}))"
     opened, closed = re.compile(rf'{begin}"'), re.compile(rf"{begin}{QUOTED.pattern}(?={re.escape(separator)}|$)")
-    well = sum(len(closed.findall(line)) for line in lines)
+    well = sum(len(closed.findall(line.removesuffix("\r"))) for line in lines)
     return well > 0 and 2 * well >= sum(len(opened.findall(line)) for line in lines)
 
 
@@ -112,7 +172,7 @@ def _plain(lines: list[str], skipped: int, separator: str) -> _Table:
     """Return the rows of lines in which a quote is a sign like others."""
     table = _Table(separator, quotes=False)
     for number, line in enumerate(lines[skipped:], skipped + 1):
-        cells = line.split(separator) if line else []
+        cells = line.removesuffix("\r").split(separator) if line else []
         if any(cells):
             table.rows.append((number, cells))
     if _blank_after_separator(table):
@@ -151,10 +211,25 @@ def _blank_after_separator(table: _Table) -> bool:
     return table.separator != " " and bool(names) and all(name.startswith(" ") for name in names)
 
 
-def _misfit(path: Path, line: int, cells: int, names: list[str], table: _Table, text_format: TextFormat) -> UserError:
-    """Return the error for a row with too few or too many cells."""
+def _misfit(path: Path, line: int, names: list[str], table: _Table, text_format: TextFormat) -> UserError:
+    """Return the error for the first row with too few or too many cells."""
+    widths = [len(row) for _, row in table.rows[1:]]
+    cells = next(width for width in widths if width != len(names))
+    comment = names[0].startswith("#")
+    if (
+        not comment
+        and set(widths) == {len(names) + 1}
+        and 1 < len(widths) == len({row[0] for _, row in table.rows[1:]})
+    ):
+        # The names of the rows are all different, and have no name themselves.
+        return UserError(
+            f"{path}, line {table.rows[0][0]}: the first line names {', '.join(names)}, one column less than each row "
+            "has. Write a name for the first column too, such as id (R: write.table(col.names=NA))."
+        )
     sign = {sign: name for name, sign in reversed(SEPARATORS.items())}.get(table.separator, repr(table.separator))
-    if cells < len(names):
+    if comment:
+        advice = "Remove the first line if it is a comment"
+    elif cells < len(names):
         advice = "Write a separator after each cell, also after an empty one"
     elif not table.quotes and any('"' in cell for _, row in table.rows for cell in row):
         advice = f"Its quotes are read as signs of the texts ({text_format.prefix}quoting=minimal: as enclosing them)"

@@ -142,6 +142,8 @@ def _short_cause(error: BaseException) -> str:
     """Return the message of an error in one line of readable length."""
     if str(error).startswith("Weights only load failed"):  # torch then explains how to execute the code in the file
         return "it is no file of weights alone, and what else it holds is never run"
+    if "trust_remote_code" in str(error):
+        return "its class is code of its own, which is never run; take a checkpoint whose class transformers has"
     return shortened(" ".join(str(error).split()).rstrip(".") or type(error).__name__, 400)
 
 

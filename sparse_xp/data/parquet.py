@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from sparse_xp.data.limits import Limits, Meter
 from sparse_xp.data.parquet_footer import Chunk, chunks_of
+from sparse_xp.data.plain_types import with_plain_types, with_python_values
 from sparse_xp.errors import UserError, first_line
 from sparse_xp.files.reading import check_file, explain_read_errors
 
@@ -43,14 +44,17 @@ def explain_arrow_errors(path: Path) -> Iterator[None]:
 
 
 def read_table(path: Path, limits: Limits) -> pyarrow.Table:
-    """Return the rows of a parquet file in memory. Raises UserError for damage, and past the limits."""
+    """Return the rows of a parquet file in memory. Raises UserError for damage, and past the limits.
+
+    Their types are those of ``plain_types``.
+    """
     import pyarrow
 
     check_file(path)
     pieces: list[pyarrow.Table] = []
     part: list[pyarrow.RecordBatch] = []
     size = 0
-    for batch in batches_of(path, Meter(limits)):
+    for batch in map(with_plain_types, batches_of(path, Meter(limits))):
         part.append(batch)
         size += batch.nbytes
         if size > PIECE:
@@ -59,7 +63,9 @@ def read_table(path: Path, limits: Limits) -> pyarrow.Table:
     with explain_arrow_errors(path):
         if part:
             pieces.append(pyarrow.Table.from_batches(part).combine_chunks())
-        return pyarrow.concat_tables(pieces) if pieces else parquet_schema(path).empty_table()
+        if not pieces:
+            return with_plain_types(parquet_schema(path).empty_table())
+        return with_python_values(pyarrow.concat_tables(pieces))
 
 
 def parquet_schema(path: Path) -> pyarrow.Schema:

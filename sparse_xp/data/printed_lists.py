@@ -6,8 +6,12 @@ import re
 import sys
 from typing import Any
 
-#: an item: a text in quotes, or a number or name
-ITEM = re.compile(r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,\[\]'"]+""", re.DOTALL)
+TEXT_IN_QUOTES = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*\""""
+#: an item: a text in quotes, or a number or name; numpy 2 may print it as ``np.str_('a')`` or ``np.int64(0)``
+ITEM = re.compile(
+    rf"""{TEXT_IN_QUOTES}|np\.(?:str_|u?int\d+|float\d+)\(({TEXT_IN_QUOTES}|[^\s,\[\]'"()]+)\)|[^\s,\[\]'"]+""",
+    re.DOTALL,
+)
 #: what stands between two items
 GAP = re.compile(r"\s*,?\s*")
 NUMBER = re.compile(r"[+-]?\d{1,18}|[+-]?(\d+\.\d*|\.\d+|\d+(?=e))(e[+-]?\d{1,3})?", re.IGNORECASE)
@@ -21,6 +25,8 @@ NAMED = {
     "true": True,
     "False": False,
     "false": False,
+    "np.True_": True,
+    "np.False_": False,
 }
 #: what follows a backslash in a text, and the signs that these letters stand for; other signs stand for themselves
 ESCAPE = re.compile(r"\\(x[\da-fA-F]{2}|u[\da-fA-F]{4}|U[\da-fA-F]{8}|.)", re.DOTALL)
@@ -40,7 +46,7 @@ def parse_printed_list(cell: str) -> list[Any]:
         found = ITEM.match(body, at)
         if not found:
             raise ValueError(f"is a list that cannot be read from {body[at : at + 20]!r} on")
-        items.append(_value(found[0]))
+        items.append(_value(found[1] or found[0]))
         gap = GAP.match(body, found.end())
         assert gap  # it matches nothing, too
         at = gap.end()

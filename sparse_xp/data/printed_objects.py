@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
+
+#: types whose values numpy prints as ``np.int64(0)``
+NUMPY_SCALAR = re.compile(r"(u?int|float)\d+|str_|bool_?")
+#: why a text is refused, as a part of a sentence
+NOTHING = "expected a list or an object, written as JSON or printed by Python"
 
 
 def parse_printed_object(cell: str) -> object:
@@ -21,7 +27,7 @@ def parse_printed_object(cell: str) -> object:
         with warnings.catch_warnings(action="ignore"):  # of an odd escape in a text
             return _plain(ast.parse(cell.strip(), mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError) as error:
-        raise ValueError("it is no printed object") from error
+        raise ValueError(NOTHING) from error
 
 
 def _plain(node: ast.expr) -> object:
@@ -41,4 +47,10 @@ def _plain(node: ast.expr) -> object:
                 return {name: _plain(value) for name, value in zip(names, values, strict=True)}
         case ast.Call(func=ast.Name(id="array"), args=[items]):
             return _plain(items)
-    raise ValueError("it is no printed object")
+        case ast.Call(
+            func=ast.Attribute(value=ast.Name(id="np" | "numpy"), attr=kind),
+            args=[ast.Constant() | ast.UnaryOp() as item],
+        ):
+            if NUMPY_SCALAR.fullmatch(kind):
+                return _plain(item)
+    raise ValueError(NOTHING)

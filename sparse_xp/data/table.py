@@ -18,13 +18,21 @@ class Table:
     """Rows as an Arrow table, under the names that ``datasets.Dataset`` gives to the same operations.
 
     ``data``: the rows. ``path``: the file that they come from, for messages. ``lines``: for each row the lines of the
-    file where its parts begin (of a sentence its words); None for a format without lines.
+    file where its parts begin (of a sentence its words); None for a format without lines. ``numbers``: for each row its
+    number in the file; None if these are all its rows, in their order.
     """
 
-    def __init__(self, data: pyarrow.Table, path: Path, lines: list[list[int]] | None = None):
+    def __init__(
+        self,
+        data: pyarrow.Table,
+        path: Path,
+        lines: list[list[int]] | None = None,
+        numbers: list[int] | None = None,
+    ):
         self.data = data
         self.path = path
         self.lines = lines
+        self.numbers = numbers
 
     def __len__(self) -> int:
         return int(self.data.num_rows)
@@ -50,8 +58,14 @@ class Table:
 
     def place(self, row: int, part: int = 0) -> str:
         """Return where a row of these rows, or a part of it, is: the file and the line, or the number of the row."""
-        numbers = self.lines[row] if self.lines else []
-        return f"{self.path}, line {numbers[min(part, len(numbers) - 1)]}" if numbers else f"{self.path}, row {row}"
+        return f"{self.path}, {self.number(row, part)}"
+
+    def number(self, row: int, part: int = 0) -> str:
+        """Return ``line N`` of the file for a row or a part of it; ``row N`` in a format without lines."""
+        lines = self.lines[row] if self.lines else []
+        if lines:
+            return f"line {lines[min(part, len(lines) - 1)]}"
+        return f"row {self.numbers[row] if self.numbers else row}"
 
     def select(self, indices: Iterable[int]) -> Table:
         """Return the rows of these numbers, which must ascend."""
@@ -61,19 +75,25 @@ class Table:
         # A mask goes through the chunks one by one; ``take`` joins them, and more than 2 GB of texts do not fit one.
         chosen = np.zeros(len(self), bool)
         chosen[list(indices)] = True
-        lines = [numbers for numbers, kept in zip(self.lines, chosen, strict=True) if kept] if self.lines else None
-        return Table(self.data.filter(pyarrow.array(chosen)), self.path, lines)
+        kept = [int(row) for row in chosen.nonzero()[0]]
+        lines = [self.lines[row] for row in kept] if self.lines else None
+        numbers = [self.numbers[row] for row in kept] if self.numbers else kept
+        return Table(self.data.filter(pyarrow.array(chosen)), self.path, lines, numbers)
 
     def add_column(self, name: str, values: list[Any] | pyarrow.Array) -> Table:
         """Return the rows with one more column. ``values``: a list, or an Arrow array."""
         import pyarrow
 
         column = values if isinstance(values, (pyarrow.Array, pyarrow.ChunkedArray)) else pyarrow.array(values)
-        return Table(self.data.append_column(name, column), self.path, self.lines)
+        return self.with_data(self.data.append_column(name, column))
 
     def remove_columns(self, name: str) -> Table:
         """Return the rows without this column."""
-        return Table(self.data.drop_columns([name]), self.path, self.lines)
+        return self.with_data(self.data.drop_columns([name]))
+
+    def with_data(self, data: pyarrow.Table) -> Table:
+        """Return a table of other columns for the same rows."""
+        return Table(data, self.path, self.lines, self.numbers)
 
     def class_names(self, column: str) -> list[str] | None:
         """Return the names of a ClassLabel column, or of one of lists of ClassLabel; None for another column.
@@ -94,25 +114,72 @@ class Table:
         return names if is_names and pyarrow.types.is_integer(kind) else None
 
     def to_dataset(self) -> Dataset:
-        """Return the rows for the library datasets. Raises UserError for columns that it does not take."""
-        import pyarrow
-        from datasets import Dataset
+        """Return the rows for the library datasets, without columns that it does not take: maps, say.
 
+        A task has checked the types of its own columns before. Raises UserError if no column is left.
+        """
         try:
-            return Dataset(self.data)
-        except (
-            pyarrow.ArrowException,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            NotImplementedError,
-            RecursionError,
-        ) as error:  # the metadata may say anything about the types
-            raise UserError(
-                f"{self.path}: the library datasets takes no such columns ({first_line(error)}). Write them as texts, "
-                "numbers, or lists of them."
-            ) from error
+            return _dataset(self.data)
+        except UserError as error:
+            plain = self.data.replace_schema_metadata(None)  # they may say anything about the types
+            taken = [name for name in plain.column_names if _is_taken(plain.select([name]))]
+            if not taken:
+                raise UserError(f"{self.path}: {error}") from error
+            return _dataset(plain.select(taken))
+
+
+def column_array(values: list[Any]) -> pyarrow.Array:
+    """Return the values of a column as an Arrow array; whole numbers beside others become texts, as the file has them.
+
+    Arrow would make ``1`` to ``1.0``, which is another label. The same holds for lists of numbers.
+    Raises an error of Arrow, or OverflowError, for values that are not of one type.
+    """
+    import pyarrow
+
+    items = [item for value in values if isinstance(value, list) for item in value]
+    if _mixes_numbers(values):
+        values = [_as_written(value) for value in values]
+    elif _mixes_numbers(items):
+        values = [[_as_written(item) for item in value] if isinstance(value, list) else value for value in values]
+    return pyarrow.array(values, from_pandas=True)
+
+
+def _mixes_numbers(values: list[Any]) -> bool:
+    return {int, float} == {type(value) for value in values if value is not None and value == value}
+
+
+def _as_written(value: object) -> object:
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) and value == value else value
+
+
+def _dataset(data: pyarrow.Table) -> Dataset:
+    """Return a table for the library datasets. Raises UserError for columns that it does not take."""
+    import pyarrow
+    from datasets import Dataset
+
+    try:
+        return Dataset(data)
+    except (
+        pyarrow.ArrowException,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        NotImplementedError,
+        RecursionError,
+    ) as error:
+        raise UserError(
+            f"the library datasets takes no such columns ({first_line(error)}). Write them as texts, numbers, or lists "
+            "of them."
+        ) from error
+
+
+def _is_taken(column: pyarrow.Table) -> bool:
+    try:
+        _dataset(column.slice(0, 0))
+    except UserError:
+        return False
+    return True
 
 
 def place_of(rows: Table | Dataset, source: str, row: int, part: int = 0) -> str:
@@ -120,11 +187,16 @@ def place_of(rows: Table | Dataset, source: str, row: int, part: int = 0) -> str
     return rows.place(row, part) if isinstance(rows, Table) else f"{source}, row {row}"
 
 
+def number_of(rows: Table | Dataset, row: int) -> str:
+    """Return the line of a row in its file, or its number."""
+    return rows.number(row) if isinstance(rows, Table) else f"row {row}"
+
+
 def with_values(rows: Table | Dataset, column: str, values: list[Any]) -> Table | Dataset:
     """Return the rows with other values in a column."""
     if isinstance(rows, Table):
         # What the metadata say about the types of columns holds no longer.
-        rows = Table(rows.data.replace_schema_metadata(None), rows.path, rows.lines)
+        rows = rows.with_data(rows.data.replace_schema_metadata(None))
         return rows.remove_columns(column).add_column(column, values)
     return rows.remove_columns(column).add_column(column, values)
 

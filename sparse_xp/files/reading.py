@@ -95,4 +95,6 @@ def check_file(path: Path) -> None:
             raise UserError(f"{path} is a directory, and should be a file. Name one in it.")
         if path.exists():  # for example a pipe: reading could block for ever
             raise UserError(f"{path} is no file on a disk. Write its contents into one.")
+        if path.is_symlink():
+            raise UserError(f"No file {path}: it is a link to {path.readlink()}, which does not exist.")
         raise UserError(f"No file {path}.{did_you_mean(path.name, sibling_names(path))}")

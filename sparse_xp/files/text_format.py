@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import codecs
 from dataclasses import dataclass, fields
 
 from sparse_xp.errors import check_one_of
 
 #: names of separators, which need no quoting on a command line
-SEPARATORS = {"comma": ",", "semicolon": ";", "tab": "\t", "\\t": "\t", "pipe": "|", "space": " "}
+SEPARATORS = {
+    "comma": ",",
+    "semicolon": ";",
+    "tab": "\t",
+    "\\t": "\t",
+    "pipe": "|",
+    "bar": "|",
+    "space": " ",
+    "colon": ":",
+}
+#: encodings of Python that are none of a text: of names of hosts, and of literals
+NO_TEXT = ("idna", "punycode", "unicode-escape", "raw-unicode-escape")
 #: quoting in the terms of Python's module csv; a reader need not tell ``minimal`` from ``all``
 QUOTINGS = ("minimal", "all", "none")
 
@@ -28,7 +40,7 @@ class TextFormat:
 
     def __post_init__(self) -> None:
         if self.separator is not None:
-            object.__setattr__(self, "separator", SEPARATORS.get(self.separator, self.separator))
+            object.__setattr__(self, "separator", SEPARATORS.get(self.separator.lower(), self.separator))
             if len(self.separator) != 1 or self.separator.isalnum() or self.separator in "\"'\r\n\\_":
                 raise ValueError(
                     f"{self.prefix}separator={self.separator!r}: expected comma, semicolon, tab, pipe, space, or "
@@ -61,6 +73,7 @@ RECOGNISED = TextFormat()
 def _is_text_encoding(name: str) -> bool:
     """Return whether Python knows this encoding, and it is one of texts and lines (``rot13`` and ``idna`` are none)."""
     try:
-        return "a;1\n".encode(name).decode(name) == "a;1\n"
+        known = codecs.lookup(name).name.replace("_", "-") not in NO_TEXT
+        return known and "a;1\n".encode(name).decode(name) == "a;1\n"
     except (LookupError, ValueError):
         return False

@@ -18,6 +18,8 @@ class Architecture:
     name: str
     #: models with these layers, for messages and documentation
     models: tuple[str, ...]
+    #: the values of model_type in config.json whose layers are these, and whose encoders ask nothing else of them
+    model_types: tuple[str, ...]
     #: a regular expression for the end of the path of the list of layers: "encoder.layer" for bert.encoder.layer.3
     layers: str
     #: the module that splits hidden states into heads, and its attribute for the size of a head
@@ -76,6 +78,21 @@ ARCHITECTURES = (
     Architecture(
         name="bert",
         models=("BERT", "RoBERTa", "XLM-R", "ELECTRA"),
+        model_types=(
+            "bert",
+            "camembert",
+            "data2vec-text",
+            "electra",
+            "ernie",
+            "layoutlm",
+            "megatron-bert",
+            "rembert",
+            "roberta",
+            "roberta-prelayernorm",
+            "roformer",
+            "xlm-roberta",
+            "xlm-roberta-xl",
+        ),
         layers=r"encoder\.layer",
         self_attention="attention.self",
         query_key_value=("attention.self.query", "attention.self.key", "attention.self.value"),
@@ -86,6 +103,7 @@ ARCHITECTURES = (
     Architecture(
         name="distilbert",
         models=("DistilBERT",),
+        model_types=("distilbert",),
         layers=r"transformer\.layer",
         self_attention="attention",
         query_key_value=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
@@ -101,6 +119,7 @@ ARCHITECTURES = (
     Architecture(
         name="mpnet",
         models=("MPNet",),
+        model_types=("mpnet",),
         layers=r"encoder\.layer",
         self_attention="attention.attn",
         query_key_value=("attention.attn.q", "attention.attn.k", "attention.attn.v"),
@@ -113,6 +132,7 @@ ARCHITECTURES = (
     Architecture(
         name="deberta-v2",
         models=("DeBERTa-v2", "DeBERTa-v3"),
+        model_types=("deberta-v2",),
         layers=r"encoder\.layer",
         self_attention="attention.self",
         query_key_value=("attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"),
@@ -128,6 +148,7 @@ ARCHITECTURES = (
     Architecture(
         name="modernbert",
         models=("ModernBERT",),
+        model_types=("modernbert",),
         layers="layers",
         self_attention="attn",
         head_size="head_dim",
@@ -144,7 +165,8 @@ ARCHITECTURES = (
     ),
     Architecture(
         name="nomic_bert",
-        models=("NomicBERT",),
+        models=("NomicBERT", "EuroBERT"),
+        model_types=("nomic_bert", "eurobert", "gte"),
         layers="layers",
         self_attention="self_attn",
         head_size="head_dim",
@@ -156,6 +178,7 @@ ARCHITECTURES = (
     Architecture(
         name="albert",
         models=("ALBERT",),
+        model_types=("albert",),
         layers=r"encoder\.albert_layer_groups\.\d+\.albert_layers",
         self_attention="attention",
         query_key_value=("attention.query", "attention.key", "attention.value"),
@@ -178,20 +201,22 @@ IN_ANY_LAYER = re.compile(r"(?:^|\.)layers?\.(?P<number>\d+)\.")
 #: values of model_type in config.json whose first position of a text is that after the padding token's number, so that
 #: 514 position embeddings are for 512 tokens
 OFFSET_POSITIONS = frozenset({
-    "camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
-    "xlm-roberta", "xlm-roberta-xl", "xmod",
+    "camembert", "data2vec-text", "ibert", "layoutlmv3", "lilt", "longformer", "luke", "markuplm", "mpnet", "roberta",
+    "roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl", "xmod",
 })  # fmt: skip
 
 
-def architecture_of(weighted: Collection[str]) -> Architecture | None:
+def architecture_of(model_type: str, weighted: Collection[str]) -> Architecture | None:
     """Return the architecture of an encoder layer with these ``weighted`` modules (paths inside the layer), or None.
 
-    All of them count: a layer with other ones besides is of another architecture, whatever it calls the rest.
+    ``model_type``: that of config.json. All modules count: a layer with others besides is of another architecture. The
+    names alone do not tell: BigBird has BERT's, and computes attention in another way for short texts.
     """
     names = set(weighted)
-    return next(
-        (row for row in ARCHITECTURES if row.linears <= names <= row.linears.union(row.position_projections)), None
-    )
+    for row in ARCHITECTURES:
+        if model_type in row.model_types and row.linears <= names <= row.linears.union(row.position_projections):
+            return row
+    return None
 
 
 def same_input(child: str) -> tuple[str, ...]:

@@ -96,9 +96,9 @@ def weighted_paths(layer: nn.Module) -> list[str]:
     ]
 
 
-def removable_architecture(model: nn.Module, name: str) -> Architecture:
+def removable_architecture(model: PreTrainedModel, name: str) -> Architecture:
     """Return the architecture of the encoder layer ``name``. Raises UserError if the model cannot be without it."""
-    architecture = architecture_of(weighted_paths(model.get_submodule(name)))
+    architecture = architecture_of(model.config.model_type, weighted_paths(model.get_submodule(name)))
     kind = type(model).__name__
     if architecture is None or architecture.shares_layers:
         reason = "is used by several layers of the encoder" if architecture else "has parts that are not known"
@@ -111,13 +111,13 @@ def removable_architecture(model: nn.Module, name: str) -> Architecture:
     return architecture
 
 
-def is_first_fixed(model: nn.Module, architecture: Architecture) -> bool:
+def is_first_fixed(model: PreTrainedModel, architecture: Architecture) -> bool:
     """Return whether no other layer can take the place of the first one of ``model``."""
     key = architecture.first_layer_key
     return bool(architecture.first_layer) and (key is None or bool(getattr(model.config, key, 0)))
 
 
-def bypass_layers(model: nn.Module, names: Iterable[str]) -> None:
+def bypass_layers(model: PreTrainedModel, names: Iterable[str]) -> None:
     """Replace each named layer by a ``Bypass``; the others keep their names.
 
     Raises UserError for a layer that the model cannot be without.

@@ -95,7 +95,7 @@ def _matching_names(model: nn.Module, pattern: str, names: Iterable[str]) -> set
 def _hint(pattern: str, names: Iterable[str]) -> str:
     """Return what to write instead of a pattern that matches nothing, for a message."""
     if pattern.upper() in TOKENS:
-        return " Name the parameters, or write 're:<regex>' for this model."
+        return " Name the parameters, write 're:<regex>', or __ALL_PRUNABLE__ for the matrices of all kinds of modules."
     if pattern.startswith("re:"):
         if any(re.search(pattern[3:], name) for name in names):
             return f" It is matched from the start of the name: write 're:.*{pattern[3:]}'."

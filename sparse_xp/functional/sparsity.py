@@ -22,7 +22,9 @@ def measure_sparsity(model: nn.Module, prunable: Iterable[str] | None = None) ->
 
     A fraction of no elements is 0.
     """
-    layers = _count_zeros(select_parameters(model, "__ENCODER__" if prunable is None else prunable).items())
+    # An encoder may have no Linear at all; what a recipe names has to be there.
+    targets = select_parameters(model, "__ENCODER__" if prunable is None else prunable, strict=prunable is not None)
+    layers = _count_zeros(targets.items())
     everything, inside = _count_zeros(model.named_parameters()), in_encoder(model)
     return Sparsity(
         prunable=_fraction(layers.values()),

@@ -144,18 +144,22 @@ def load_teacher_model(
             f"The teacher {checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}): "
             f"it is a {'/'.join(config.architectures or ['?'])}. Train one with {command}."
         )
-    _check_vocabulary(checkpoint, load_tokenizer(checkpoint, revision).get_vocab(), student_tokenizer.get_vocab())
+    check_same_vocabulary(checkpoint, load_tokenizer(checkpoint, revision), student_tokenizer)
     teacher.eval()
     teacher.requires_grad_(False)
     return teacher
 
 
-def _check_vocabulary(checkpoint: str, teacher: dict[str, int], student: dict[str, int]) -> None:
-    """Raise UserError, with the first token that differs, unless teacher and student have the same vocabulary."""
-    if teacher == student:
+def check_same_vocabulary(checkpoint: str, teacher: PreTrainedTokenizerBase, student: PreTrainedTokenizerBase) -> None:
+    """Raise UserError, with the first token that differs, unless teacher and student have the same vocabulary.
+
+    ``checkpoint``: the teacher's.
+    """
+    theirs, ours = teacher.get_vocab(), student.get_vocab()
+    if theirs == ours:
         return
-    token = min((t for t in teacher.keys() | student.keys() if teacher.get(t) != student.get(t)), key=str)
+    token = min((t for t in theirs.keys() | ours.keys() if theirs.get(t) != ours.get(t)), key=str)
     raise UserError(
-        f"The teacher {checkpoint} reads other tokens than the student: {len(teacher)} against {len(student)} in the "
-        f"vocabulary, and {token!r} is number {teacher.get(token)} there and {student.get(token)} here."
+        f"The teacher {checkpoint} reads other tokens than the student: {len(theirs)} against {len(ours)} in the "
+        f"vocabulary, and {token!r} is number {theirs.get(token)} there and {ours.get(token)} here."
     )

@@ -27,7 +27,7 @@ def check_text_length(checkpoint: str, config: Mapping[str, object], task: Task,
         if longest is not None and length is not None and length > longest:
             raise UserError(
                 f"{name}={length}: {checkpoint} reads texts of at most {longest} tokens, special ones included. Write "
-                f"{name}={longest}, or choose a model with more positions."
+                f"{name}={longest}, or choose a model that reads longer texts."
             )
 
 

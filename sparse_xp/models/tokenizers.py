@@ -18,7 +18,7 @@ from sparse_xp.models.config_files import check_config
 from sparse_xp.models.source import from_pretrained_options
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 #: files that hold the vocabulary of a tokenizer; the first one that exists is read
@@ -92,6 +92,15 @@ def padding_remark(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -
         f"the tokenizer pads with token {tokenizer.pad_token_id} and the model takes token {theirs} "
         f"({tokenizer.convert_ids_to_tokens(theirs)!r}) for padding: they may not belong together"
     )
+
+
+def drop_token_types(tokenizer: PreTrainedTokenizerBase, config: PreTrainedConfig) -> None:
+    """Let ``tokenizer`` make no token types for a model that does not tell two texts apart.
+
+    Such a model has one row for token types or none, and no place for the number 1 of a second text.
+    """
+    if getattr(config, "type_vocab_size", 2) < 2:
+        tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
 
 
 def check_tokenizer_files(directory: Path) -> list[str]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
 from sparse_xp.errors import UserError, shortened
-from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, read_json_object, read_safetensors_header
+from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, has_weights, read_json_object, read_safetensors_header
 from sparse_xp.files.reading import explain_read_errors, resolve_model_dir
 from sparse_xp.files.untrusted_json import is_count, json_type
-from sparse_xp.functional.architectures import IN_LAYER, layer_count
+from sparse_xp.functional.architectures import ARCHITECTURES, IN_LAYER, layer_count
 from sparse_xp.modifiers import LayerPruning, Modifier, Quantization
 from sparse_xp.recipe.parsed import ParsedRecipe, parse_modifiers
 from sparse_xp.recipe.text import read_recipe
@@ -37,8 +38,8 @@ def read_base(checkpoint: str | None) -> ParsedRecipe | None:
     Raises UserError for one that cannot be read: it may say that the model is quantized, or lacks layers.
     """
     path = Path(checkpoint or "") / FILE
-    if not checkpoint or not os.path.lexists(path):
-        return None
+    if not checkpoint or not os.path.lexists(path) or not has_weights(Path(checkpoint)):
+        return None  # a directory without weights is refused when it is loaded
     try:
         with explain_read_errors(path):
             return parse_modifiers(read_recipe(str(path)))
@@ -111,5 +112,7 @@ def lacks_layers(checkpoint: Path) -> bool:
     if not os.path.lexists(weights):
         return True  # pytorch_model.bin: a model that SparseML saved
     names = read_safetensors_header(weights)
+    if any(row.shares_layers and re.search(row.layers, name) for row in ARCHITECTURES for name in names):
+        return False  # one layer stands for several
     numbers = {match["number"] for name in names if (match := IN_LAYER.search(name))}
     return len(numbers) < layers

@@ -18,7 +18,7 @@ All that is particular to a *kind* of task stands in one subclass of ``Task``. T
     deployment/pipeline.py     text_names, encode_row, accepts_logits, decode
     deployment/bundle.py       training_only_fields
     deployment/model_card.py   purpose, example, metric_units
-    predict.py                 text_names, ranks_answers, list_name
+    predict.py                 text_names, ranks_answers, list_name, answer_names
 
 A configuration is composed of these classes, and composing must be fast: torch, datasets, transformers, pyarrow and
 numpy are imported inside the methods that need them.
@@ -175,13 +175,17 @@ class Task(ABC):
     def columns(self) -> list[str]:
         """Return the columns that a data source must have."""
 
+    def optional_columns(self) -> list[str]:
+        """Return the columns that are read if a data source has them."""
+        return []
+
     def column_types(self) -> list[tuple[str, ColumnType]]:
         """Return the type of each column that must have a certain one."""
         return []
 
     def read(self, path: Path, cache: Path, limits: Limits, text_format: TextFormat) -> Table | Dataset:
         """Return the rows of a local file. ``cache``: where they may be stored in a form that needs no memory."""
-        return read_rows(path, limits, text_format)
+        return read_rows(path, limits, text_format, used=[*self.columns(), *self.optional_columns()])
 
     def normalize(
         self, rows: Table | Dataset, source: str, strict: bool, numbered: bool
@@ -292,6 +296,10 @@ class Task(ABC):
     @abstractmethod
     def example(self) -> dict[str, str]:
         """Return a row for the example calls of the model card."""
+
+    def answer_names(self, top: int | None) -> list[str]:
+        """Return the names that an answer has in a line of ``predict``; ``top``: as in ``decode``."""
+        return [self.list_name]
 
     @abstractmethod
     def encode_row(self, texts: list[NamedText], tokenizer: Tokenizer, max_length: int) -> EncodedRow:

@@ -46,7 +46,8 @@ def _is_integer(found: DataType) -> bool:
 def _is_scalar(found: DataType) -> bool:
     from pyarrow import types
 
-    return not types.is_nested(found)
+    is_bytes = any(test(found) for test in (types.is_binary, types.is_large_binary, types.is_fixed_size_binary))
+    return not types.is_nested(found) and not is_bytes
 
 
 def _is_list(found: DataType, is_item: Callable[[DataType], bool]) -> bool:
@@ -68,6 +69,17 @@ def _is_squad_answers(found: DataType) -> bool:
         and _is_list(parts["text"], _is_text)
         and _is_list(parts["answer_start"], _is_integer)
     )
+
+
+def check_roles(roles: dict[str, str | None]) -> None:
+    """Raise ValueError if two keys of the configuration name the same column. ``roles``: the column of each key."""
+    seen: dict[str, str] = {}
+    for key, column in roles.items():
+        if column is None:
+            continue
+        if column in seen:
+            raise ValueError(f"{seen[column]}={column} and {key}={column} name the same column. Each needs its own.")
+        seen[column] = key
 
 
 TEXT = ColumnType("texts", _is_text)

@@ -14,17 +14,15 @@ def held_out(keys: list[Any], stratify: bool, share: float) -> list[int]:
     ``stratify``: the same share of each key (classes). Otherwise rows of one key stay together (questions on one
     text), and whole keys are drawn until there are enough rows.
     """
-    order = permutation(len(keys))
     wanted = round(share * len(keys))
     chosen: list[int] = []
+    members: dict[Any, list[int]] = {}
+    for i in permutation(len(keys)):
+        members.setdefault(keys[i], []).append(i)
     if stratify:
-        for key in dict.fromkeys(keys):
-            rows = [i for i in order if keys[i] == key]
+        for rows in members.values():
             chosen += rows[: round(share * len(rows))]
     else:
-        members: dict[Any, list[int]] = {}
-        for i in order:
-            members.setdefault(keys[i], []).append(i)
         for rows in members.values():
             if len(chosen) >= wanted:
                 break

@@ -8,11 +8,14 @@ says so; where they come from the rows, two spellings of one class are an error.
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import TYPE_CHECKING
 
 from sparse_xp.data.printed_lists import parse_printed_list
 from sparse_xp.data.table import Table, place_of, with_values
 from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.tasks.answers import brief
+from sparse_xp.tasks.multi_hot import read_multi_hot
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
 NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 WHOLE = re.compile(r"([+-]?\d+)\.0*")
 FRACTION = re.compile(r"[+-]?\d*\.\d*[1-9]\d*([eE][+-]?\d+)?")
+#: invisible characters that Unicode counts among the accents: a joiner, and those that choose the shape of a sign
+VARIANTS = {"\u034f", *map(chr, range(0xFE00, 0xFE10))}
+#: so many classes draw a remark if there are hardly more rows
+MANY_CLASSES = 50
 #: a number of a class
 INDEX = re.compile(r"0|[1-9]\d{0,8}")
 
@@ -94,23 +101,70 @@ def normalize_labels(
     """
     if names := class_names(rows, column):
         _check_numbers(rows, column, source, names)
+        if several:
+            numbers = [[str(label) for label in labels] for labels in rows[column]]
+            read_multi_hot(numbers, [], column, lambda row: place_of(rows, source, row))
         return rows, []
     labels = _spelled_rows(rows, column, source, several)
+    if several:
+        labels = read_multi_hot(labels, classes, column, lambda row: place_of(rows, source, row))
     first: dict[str, int] = {}  # the row in which each spelling is met
     for row, texts in enumerate(labels):
         for text in texts:
             first.setdefault(text, row)
     places = {text: place_of(rows, source, row) for text, row in first.items()}
+    looks: list[str] = []
     if not classes:
         _check_spellings(places, column, len(labels))
-    names_of = {text: _name(text, classes, numbered, column, place) for text, place in places.items()}
+        looks = [*alike_remarks(places, column), *_many_classes(rows, column, source, len(places))]
+    known = set(classes)
+    names_of = {
+        text: text if text in known else _name(text, classes, numbered, column, place) for text, place in places.items()
+    }
     remarks = [
         f"{places[text]}: the label {text!r} in column {column} is taken for the class {name!r}, here and below"
         for text, name in names_of.items()
         if text != name and common_spelling(text) == common_spelling(name)
     ]
     named = [[names_of[text] for text in texts] for texts in labels]
-    return with_values(rows, column, named if several else [name for [name] in named]), remarks
+    return with_values(rows, column, named if several else [name for [name] in named]), looks + remarks
+
+
+def alike_remarks(places: dict[str, str], column: str) -> list[str]:
+    """Return a remark if names differ only in case, Unicode's normal form or invisible characters.
+
+    ``places``: where each name is met first.
+    """
+    seen: dict[str, str] = {}
+    pairs = [(name, other) for name in places if (other := seen.setdefault(_visible(name), name)) != name]
+    return [
+        f"{places[name]}: column {column} has {_exact(name, other)}, and {_exact(other, name)} in {places[other]}: "
+        "they are two classes, and differ only in case, in Unicode's normal form or in invisible characters "
+        f"(such pairs in all: {len(pairs):,})"
+        for name, other in pairs[:1]
+    ]
+
+
+def _visible(name: str) -> str:
+    """Return what a reader sees of a name, in lower case: without invisible characters, with single blanks."""
+    text = unicodedata.normalize("NFKC", name).casefold()
+    shown = "".join(sign for sign in text if unicodedata.category(sign) != "Cf" and sign not in VARIANTS)
+    return " ".join(unicodedata.normalize("NFKC", shown).split())
+
+
+def _exact(name: str, other: str) -> str:
+    """Return a name in quotes, with escapes if it cannot be told from the other one by its letters."""
+    return repr(name) if name.isascii() and other.isascii() else ascii(name)
+
+
+def _many_classes(rows: Table | Dataset, column: str, source: str, count: int) -> list[str]:
+    """Return a remark if the rows have hardly more rows than classes: such a column may be one of ids or texts."""
+    if count < MANY_CLASSES or 2 * count < len(rows):
+        return []
+    return [
+        f"{place_of(rows, source, 0)}: column {column} has {count:,} classes in {len(rows):,} rows. If it is not the "
+        "column of labels, name another with task.label="
+    ]
 
 
 def _check_numbers(rows: Table | Dataset, column: str, source: str, names: list[str]) -> None:
@@ -131,7 +185,12 @@ def _spelled_rows(rows: Table | Dataset, column: str, source: str, several: bool
             raise UserError(f"{place_of(rows, source, row)}: column {column} {error}.") from error
         if several and not isinstance(value, list):
             raise UserError(f"{place_of(rows, source, row)}: {column}={value!r}, expected a list of labels.")
-        texts = [spelled(label) for label in (value if several else [value])]
+        given = value if several else [value]
+        if odd := [label for label in given if isinstance(label, bytes | list | dict)]:
+            raise UserError(
+                f"{place_of(rows, source, row)}: {column} has {brief(odd[0])}, expected a text or a number."
+            )
+        texts = [spelled(label) for label in given]
         if any(text is None or not text.strip() for text in texts):
             raise UserError(f"{place_of(rows, source, row)}: {_no_class(None, [], column)}")
         spelled_rows.append([text for text in texts if text is not None])
@@ -184,8 +243,16 @@ def _no_class(text: str | None, classes: list[str], column: str) -> str:
     quoting = " YAML reads yes and no as true and false: quote them." if _are_booleans(classes) else ""
     return (
         f"the label {text!r} in column {column} is none of the {len(classes)} classes: {', '.join(classes)}."
-        f"{did_you_mean(text, classes)}{quoting} The classes are those of the training rows, or task.classes."
+        f"{_nearest(text, classes)}{quoting} The classes are those of the training rows, or task.classes."
     )
+
+
+def _nearest(text: str, classes: list[str]) -> str:
+    """Return the question whether a similar class is meant, or in what a class that looks the same differs."""
+    same = next((name for name in classes if _visible(name) == _visible(text)), None)
+    if same is None or same.casefold() == text.casefold():
+        return did_you_mean(text, classes)
+    return f" {text!a} looks like the class {same!a}, and has other characters."
 
 
 def _are_booleans(classes: list[str]) -> bool:

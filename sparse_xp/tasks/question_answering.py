@@ -5,15 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sparse_xp.data.table import Table, place_of, with_values
+from sparse_xp.data.table import Table, number_of, place_of, with_values
 from sparse_xp.errors import UserError
 from sparse_xp.metrics import scores
 from sparse_xp.synthetic.sentences import question_answering_rows, question_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, checked_text, softmax
 from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
-from sparse_xp.tasks.columns import SQUAD_ANSWERS, TEXT, TEXT_OR_INTEGER, ColumnType
+from sparse_xp.tasks.columns import SQUAD_ANSWERS, TEXT, TEXT_OR_INTEGER, ColumnType, check_roles
 from sparse_xp.tasks.gold_answers import gold_answers, says_impossible
 from sparse_xp.tasks.spans import answer_position, best_span, context_span, nearest_occurrence, without_blanks
+from sparse_xp.tasks.values import check_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,9 +65,14 @@ class QuestionAnswering(Task):
             raise ValueError(f"task.doc_stride={self.doc_stride}: expected 0 to task.max_length={self.max_length}.")
         if self.n_best_size < 1 or self.max_answer_length < 1:
             raise ValueError("task.n_best_size and task.max_answer_length: expected at least 1.")
+        names = ("question", "context", "answers", "id")
+        check_roles({f"task.{name}": getattr(self, name) for name in names})
 
     def columns(self) -> list[str]:
         return [self.id, self.question, self.context, self.answers]
+
+    def optional_columns(self) -> list[str]:
+        return ["answer_start", "is_impossible"]
 
     def column_types(self) -> list[tuple[str, ColumnType]]:
         # ``normalize`` checks the answers, which files have in many layouts.
@@ -83,6 +89,7 @@ class QuestionAnswering(Task):
         import pyarrow
 
         columns, schema = rows.column_names, rows.data.schema
+        check_header(rows, [self.question, self.context, self.answers], source)
         texts = [
             name for name in (self.question, self.context) if name in columns and TEXT.matches(schema.field(name).type)
         ]
@@ -167,16 +174,18 @@ class QuestionAnswering(Task):
         warnings = []
         if corrected:
             first = next(iter(corrected))
+            place = number_of(rows, first)
             warnings.append(
                 f"task {self.name}: {len(corrected)} of {len(rows)} training answers do not stand where answer_start "
-                f"says (the first: row {first}, id {rows[self.id][first]}); the nearest place with their text is taken"
+                f"says (the first: {place}, id {rows[self.id][first]}); the nearest place with their text is taken"
             )
             column = [corrected.get(i, {k: list(v) for k, v in a.items()}) for i, a in enumerate(rows[self.answers])]
             rows = rows.remove_columns(self.answers).add_column(self.answers, column)
         if lost:
+            place = number_of(rows, lost[0])
             warnings.append(
                 f"task {self.name}: {len(lost)} of {len(rows)} training rows are left out, their text does not hold "
-                f"their answer (the first: row {lost[0]}, id {rows[self.id][lost[0]]})"
+                f"their answer (the first: {place}, id {rows[self.id][lost[0]]})"
             )
             left_out = set(lost)
             rows = rows.select([i for i in range(len(rows)) if i not in left_out])
@@ -283,6 +292,9 @@ class QuestionAnswering(Task):
 
     def example(self) -> dict[str, str]:
         return {"question": "Who wrote it?", "context": "Ada wrote it."}
+
+    def answer_names(self, top: int | None) -> list[str]:
+        return ["score", "start", "end", "answer"]
 
     def encode_row(self, texts: list[NamedText], tokenizer: Tokenizer, max_length: int) -> EncodedRow:
         """Return the question with each window of the context."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
+from sparse_xp.data.readers import SEPARATED, naming_of_columns
 from sparse_xp.data.table import Table, concatenate, place_of
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files.checksums import json_digest
@@ -104,26 +105,30 @@ def _load_split(task: Task, data: Data, split: str, train: bool, labelled: Task 
 
     ``labelled``: the task with labels that are known already.
     """
-    rows, source = read_source(task, data, split, train)
+    rows, place, source = read_source(task, data, split, train)
     read = len(rows)
     if not read:
-        raise UserError(f"task {task.name}: {source} has no rows.")
-    check_column_types(task, rows, source)
-    rows, remarks = (labelled or task).normalize(rows, source, data.source == "files", bool(task.label_names))
-    task.check_rows(rows, source)
+        raise UserError(f"task {task.name}: {place} has no rows.")
+    check_column_types(task, rows, place)
+    unsaid = _words_for_nothing(task, rows)
+    rows, remarks = (labelled or task).normalize(rows, place, data.source == "files", bool(task.label_names))
+    remarks = unsaid + remarks
+    task.check_rows(rows, place)
     rows = task.add_missing_columns(rows)
-    check_columns(task, rows, source)
+    check_columns(task, rows, place)
     # All rows of the file name the classes, those that are held out, too.
     try:
         labelled = labelled or task.with_labels_from(rows)
         labelled.check_labels(rows)
     except UserError as error:
-        raise UserError(f"{rows.path if isinstance(rows, Table) else source}: {error}") from error
+        raise UserError(f"{rows.path if isinstance(rows, Table) else place}: {error}") from error
     if shares_split(task, data):
-        rows, source = _side_of_split(task, rows, source, train)
+        rows, side = _side_of_split(task, rows, place, train)
+        # The fingerprint of the rows, and with it the cache of features, depends on this text.
+        source = f"{source} {side}"
     rows, warnings = task.clean(rows, train)
     if not len(rows):
-        raise UserError(f"task {task.name}: {source} has no rows that can be used. {' '.join(warnings)}")
+        raise UserError(f"task {task.name}: {place} has no rows that can be used. {' '.join(warnings)}")
     total = len(rows)
     limit = task.max_train_samples if train else task.max_eval_samples
     if limit is not None and limit < total:
@@ -131,6 +136,32 @@ def _load_split(task: Task, data: Data, split: str, train: bool, labelled: Task 
     if shares_split(task, data) and not train:
         remarks = []  # said of the training rows
     return _SourceRows(labelled, rows, source, read, total, remarks + warnings)
+
+
+#: how programs write that a cell has nothing; in CSV these are texts
+NOTHING_WORDS = ("NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "NULL", "null", "None", "\\N")
+
+
+def _words_for_nothing(task: Task, rows: Table | Dataset) -> list[str]:
+    """Return a remark for each column of a CSV file in which a text is a word that other programs take for nothing."""
+    import pyarrow
+    from pyarrow import compute
+
+    if not isinstance(rows, Table) or rows.path.suffix.lower() not in SEPARATED:
+        return []
+    remarks = []
+    for column in task.columns():
+        if column not in rows.column_names or not pyarrow.types.is_string(rows.data.schema.field(column).type):
+            continue
+        values = rows.data.column(column)
+        found = compute.is_in(values, pyarrow.array(NOTHING_WORDS))
+        if (first := compute.index(found, True).as_py()) >= 0:
+            count = compute.sum(found).as_py()
+            remarks.append(
+                f"{rows.place(first)}: {values[first].as_py()!r} in column {column} is a text like others, as are "
+                f"{count} such of {len(rows)}; leave the rows out if it means that there is none"
+            )
+    return remarks
 
 
 def check_column_types(task: Task, rows: Table | Dataset, source: str) -> None:
@@ -162,14 +193,19 @@ def check_columns(task: Task, rows: Table | Dataset, source: str) -> None:
     """Raise UserError unless the rows have every column of the task, and each row a value in it."""
     for column in task.columns():
         if column not in rows.column_names:
+            names = rows.column_names
+            origin = naming_of_columns(rows.path, names) if isinstance(rows, Table) else ""
             raise UserError(
-                f"task {task.name}: {source} has no column '{column}'.{did_you_mean(column, rows.column_names)} It has "
-                f"{', '.join(rows.column_names)}; say which one is meant with {key_of_column(task, column)}=COLUMN."
+                f"task {task.name}: {source} has no column '{column}'.{did_you_mean(column, names)} It has "
+                f"{', '.join(names)}; say which one is meant with {key_of_column(task, column)}=COLUMN.{origin}"
             )
     for column in task.columns():
         if rows.data.column(column).null_count:
             first = next(i for i, value in enumerate(rows[column]) if value is None)
-            raise UserError(f"task {task.name}: {place_of(rows, source, first)} has nothing in column {column}.")
+            raise UserError(
+                f"task {task.name}: {place_of(rows, source, first)} has nothing in column {column}. Write a value, "
+                "or leave the row out."
+            )
 
 
 def shares_split(task: Task, data: Data) -> bool:
@@ -180,14 +216,14 @@ def shares_split(task: Task, data: Data) -> bool:
 
 
 def _side_of_split(task: Task, rows: Table | Dataset, source: str, train: bool) -> tuple[Table | Dataset, str]:
-    """Return the rows without those held out for evaluation, or only these, and a description of their source."""
+    """Return the rows without those held out for evaluation, or only these, and a description of which they are."""
     evaluation = held_out(*task.holdout_groups(rows), task.validation_share)
     excluded = set(evaluation)
     rows = rows.select([i for i in range(len(rows)) if i not in excluded] if train else evaluation)
-    # The fingerprint of the rows, and with it the cache of features, depends on this text.
-    source = f"{source} {'less' if train else 'only'} {task.validation_share:g} held out"
+    side = f"{'less' if train else 'only'} {task.validation_share:g} held out"
     if not len(rows):
         raise UserError(
-            f"task {task.name}: {source} leaves no rows. Give data.validation=FILE, or change task.validation_share."
+            f"task {task.name}: {source} {side} leaves no rows. Give data.validation=FILE, or change "
+            "task.validation_share."
         )
-    return rows, source
+    return rows, side

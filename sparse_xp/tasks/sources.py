@@ -1,7 +1,7 @@
 """The four sources of a split: the user's files, a local mirror of the hub, generated rows, and the hub.
 
-Each returns the rows and a description of the source. The description names the data in messages and goes into their
-fingerprint, so it changes whenever the rows may have changed.
+Each returns the rows, a name of the source for messages, and a description that goes into their fingerprint, so it
+changes whenever the rows may have changed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def read_source(task: Task, data: Data, split: str, train: bool) -> tuple[Table | Dataset, str]:
-    """Return the rows of a split, and a description of where they come from.
+#: rows, the name of their source for messages, and its description
+Source = tuple["Table | Dataset", str, str]
+
+
+def read_source(task: Task, data: Data, split: str, train: bool) -> Source:
+    """Return the rows of a split, the name of where they come from, and a description of it.
 
     Raises UserError for a missing or damaged file, an unreachable hub, or a task without a data set.
     """
@@ -45,7 +49,7 @@ def split_files(task: Task, data: Data, train: bool) -> list[Path]:
     return []
 
 
-def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Table | Dataset, str]:
+def _local(task: Task, data: Data, split: str, train: bool) -> Source:
     path = Path(str(data.root)) / task.folder / f"{split}.parquet"
     if not path.is_file():
         folder = path.parent if path.parent.is_dir() else path.parent.parent
@@ -54,17 +58,17 @@ def _local(task: Task, data: Data, split: str, train: bool) -> tuple[Table | Dat
             f"task {task.name}: no file {path}. data.root=DIR holds <dataset>/<split>.parquet with the hub's columns; "
             f"{folder} has: {there}."
         )
-    return task.read(
-        path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes), RECOGNISED
-    ), f"{task.folder}/{split}.parquet {files_fingerprint(path)}"
+    rows = task.read(path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes), RECOGNISED)
+    name = f"{task.folder}/{split}.parquet"
+    return rows, name, f"{name} {files_fingerprint(path)}"
 
 
-def _files(task: Task, data: Data, split: str, train: bool) -> tuple[Table | Dataset, str]:
+def _files(task: Task, data: Data, split: str, train: bool) -> Source:
     [path] = split_files(task, data, train)
     text_format = _text_format(path, data)
     rows = task.read(path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes), text_format)
     told = "".join(f" {name}={value!r}" for name, value in text_format.given.items())
-    return rows, f"{path.name} {files_fingerprint(path)}{told}"
+    return rows, str(path), f"{path.name} {files_fingerprint(path)}{told}"
 
 
 def _text_format(path: Path, data: Data) -> TextFormat:
@@ -73,7 +77,7 @@ def _text_format(path: Path, data: Data) -> TextFormat:
     return data.text_format.without(elsewhere - set(options_of(path)))
 
 
-def _generated(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
+def _generated(task: Task, data: Data, split: str, train: bool) -> Source:
     from datasets import Dataset
 
     size = data.embedded_train_rows if train else data.embedded_eval_rows
@@ -81,10 +85,11 @@ def _generated(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset
     begin = (task.train_split if train else task.eval_split).split("+").index(split) * size
     generated = task.generated_rows("train" if train else "validation", begin + size)
     generated = {name: values[begin:] for name, values in generated.items()}
-    return Dataset.from_dict(generated), f"embedded/{split} {json_digest(generated)}"
+    name = f"embedded/{split}"
+    return Dataset.from_dict(generated), name, f"{name} {json_digest(generated)}"
 
 
-def _hub(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]:
+def _hub(task: Task, data: Data, split: str, train: bool) -> Source:
     from datasets import load_dataset
 
     if not task.dataset:
@@ -95,11 +100,13 @@ def _hub(task: Task, data: Data, split: str, train: bool) -> tuple[Dataset, str]
     name = f"{task.dataset}{f'/{task.subset}' if task.subset else ''}"
     try:
         if data.stream:
-            return _streamed(task, data, split), f"{name}@{task.revision}/{split}, {task.max_train_samples} streamed"
+            streamed = f"{name}@{task.revision}/{split}, {task.max_train_samples} streamed"
+            return _streamed(task, data, split), streamed, streamed
         rows = load_dataset(task.dataset, task.subset, split=split, revision=task.revision)
     except (OSError, ValueError, RuntimeError) as error:
         raise hub_error(f"data set {name} (split {split})", error) from error
-    return rows, f"{name}@{task.revision}/{split}"
+    name = f"{name}@{task.revision}/{split}"
+    return rows, name, name
 
 
 def _streamed(task: Task, data: Data, split: str) -> Dataset:

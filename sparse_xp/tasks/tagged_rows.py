@@ -8,7 +8,7 @@ from sparse_xp.data.printed_lists import parse_printed_list
 from sparse_xp.data.table import Table, place_of, with_values
 from sparse_xp.errors import UserError, did_you_mean, shortened
 from sparse_xp.tasks.bio import BIO, TAG, to_bio
-from sparse_xp.tasks.labels import INDEX, class_names
+from sparse_xp.tasks.labels import INDEX, alike_remarks, class_names, common_spelling
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -41,9 +41,16 @@ def normalize_tags(
     converted = [_in_classes(to_bio(row), classes) for row in named]
     _check_classes(rows, tags, source, converted, classes)
     remarks = _remarks(rows, source, named, converted)
+    if not classes:
+        remarks += alike_remarks(_first_places(rows, source, converted), tags)
     if words != rows[tokens]:
         rows = with_values(rows, tokens, words)
-    if converted != named or read != rows[tags] or not all(map(BIO.fullmatch, names)):
+    in_print = any(  # numbers as texts
+        isinstance(tag, str) and tag != name
+        for row, here in zip(read, named, strict=True)
+        for tag, name in zip(row, here, strict=True)
+    )
+    if converted != named or read != rows[tags] or in_print or not all(map(BIO.fullmatch, names)):
         rows = with_values(rows, tags, converted)
     return rows, remarks
 
@@ -90,13 +97,18 @@ def _named(tag: object, names: list[str], classes: list[str], place: str, column
 
     ``names``: what numbers stand for. ``classes``: those of the task, if they are known.
     """
-    if isinstance(tag, str) and names and tag not in names and INDEX.fullmatch(tag):
-        tag = int(tag)
+    if isinstance(tag, str) and names and tag not in names and INDEX.fullmatch(common_spelling(tag)):
+        tag = int(common_spelling(tag))
     if isinstance(tag, int) and not isinstance(tag, bool):
         if 0 <= tag < len(names):
-            return names[tag]
+            return _of_a_scheme(names[tag], place, column)
         known = f"but there are {len(names)} names: {', '.join(names)}" if names else "but other tags have names"
         raise UserError(f"{place}: the tag {tag} in column {column} is a number, {known}.")
+    return _of_a_scheme(tag, place, column)
+
+
+def _of_a_scheme(tag: object, place: str, column: str) -> str:
+    """Return a tag. Raises UserError if it is none of BIO or a scheme that is converted."""
     if not isinstance(tag, str) or not TAG.fullmatch(tag):
         raise UserError(
             f"{place}: the tag {shortened(repr(tag), 50)} in column {column} is none of a scheme: expected O, and "
@@ -119,6 +131,15 @@ def _check_classes(rows: Table | Dataset, column: str, source: str, tags: list[l
             f"classes: {', '.join(classes)}.{did_you_mean(tag, classes)} The classes are those of the training rows, "
             "or task.classes."
         )
+
+
+def _first_places(rows: Table | Dataset, source: str, tags: list[list[str]]) -> dict[str, str]:
+    """Return the types of entities, each with the place where it is met first."""
+    first: dict[str, tuple[int, int]] = {}
+    for row, here in enumerate(tags):
+        for part, tag in enumerate(here):
+            first.setdefault(tag[2:], (row, part))
+    return {kind: place_of(rows, source, *found) for kind, found in first.items()}
 
 
 def _remarks(rows: Table | Dataset, source: str, named: list[list[str]], converted: list[list[str]]) -> list[str]:

@@ -13,9 +13,9 @@ from sparse_xp.synthetic.pairs import pair_rows, pair_words
 from sparse_xp.synthetic.sentences import review_words, text_classification_rows
 from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs, encode_texts, softmax
 from sparse_xp.tasks.base import NOT_IN_FEATURES, Rows, Task
-from sparse_xp.tasks.columns import ONE_CLASS, TEXT, ColumnType
+from sparse_xp.tasks.columns import ONE_CLASS, TEXT, ColumnType, check_roles
 from sparse_xp.tasks.labels import check_class_names, class_names, normalize_labels, sort_classes, spelled
-from sparse_xp.tasks.values import check_texts, normalize_numbers
+from sparse_xp.tasks.values import check_header, check_texts, normalize_numbers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,6 +103,7 @@ class TextClassification(Task):
             self.metrics = [self.metric, *self.metrics]
         if self.problem == "regression" and self.classes:
             raise ValueError("task.classes: a task of regression has none.")
+        check_roles({"task.text": self.text, "task.text_pair": self.text_pair, "task.label": self.label})
         if twice := {name for name in self.classes if self.classes.count(name) > 1}:
             raise ValueError(f"task.classes: {min(twice)} is named twice.")
         if len(self.classes) == 1:
@@ -163,6 +164,7 @@ class TextClassification(Task):
         self, rows: Table | Dataset, source: str, strict: bool, numbered: bool
     ) -> tuple[Table | Dataset, list[str]]:
         remarks = []
+        check_header(rows, self.columns(), source)
         for name in filter(None, (self.text, self.text_pair)):
             if name in rows.column_names:
                 remarks += check_texts(rows, name, source, strict)
@@ -266,6 +268,11 @@ class TextClassification(Task):
 
     def example(self) -> dict[str, str]:
         return {"text": "What a film.", **({"second": "It was good."} if self.text_pair else {})}
+
+    def answer_names(self, top: int | None) -> list[str]:
+        if self.problem == "regression":
+            return ["value"]
+        return [self.list_name] if top or self.problem == "multi_label" else ["label", "score"]
 
     def encode_row(self, texts: list[NamedText], tokenizer: Tokenizer, max_length: int) -> EncodedRow:
         return encode_texts(texts, tokenizer, max_length)

@@ -15,9 +15,10 @@ from sparse_xp.synthetic.entities import KINDS, entity_rows, tagged_words
 from sparse_xp.tasks.answers import EncodedRow, NamedText, Outputs, brief, check_characters, checked_text, softmax
 from sparse_xp.tasks.base import IGNORED, NOT_IN_FEATURES, Rows, Task
 from sparse_xp.tasks.bio import BIO, begins, check_classes, classes_of, entity_words
-from sparse_xp.tasks.columns import TAGS, TEXTS, ColumnType
+from sparse_xp.tasks.columns import TAGS, TEXTS, ColumnType, check_roles
 from sparse_xp.tasks.labels import check_class_names, class_names
 from sparse_xp.tasks.tagged_rows import normalize_tags
+from sparse_xp.tasks.values import check_header
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,6 +58,7 @@ class TokenClassification(Task):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_roles({"task.tokens": self.tokens, "task.tags": self.tags})
         if self.classes:
             check_classes(self.classes, "task.classes")
 
@@ -75,6 +77,7 @@ class TokenClassification(Task):
     ) -> tuple[Table | Dataset, list[str]]:
         if not {self.tokens, self.tags} <= set(rows.column_names):
             return rows, []
+        check_header(rows, self.columns(), source)
         names = class_names(rows, self.tags) or []
         if self.classes and all(map(BIO.fullmatch, names)):  # those of another scheme are converted
             check_class_names(self.name, self.classes, rows, self.tags)

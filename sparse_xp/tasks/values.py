@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
+from functools import reduce
 from typing import TYPE_CHECKING
 
 from sparse_xp.data.table import Table, place_of, with_values
@@ -33,6 +35,24 @@ def check_texts(rows: Table | Dataset, column: str, source: str, strict: bool) -
     return [f"{place_of(rows, source, first)}: the text in column {column} is empty, as in {count} of {len(rows)} rows"]
 
 
+def check_header(rows: Table | Dataset, columns: list[str], source: str) -> None:
+    """Raise UserError for a row that has its columns' names for values: the header of another file, say."""
+    from pyarrow import compute
+
+    if not set(columns) <= set(rows.column_names):
+        return
+    values = [rows.data.column(column) for column in columns]
+    if not all(TEXT.matches(each.type) and each.null_count < len(each) for each in values):
+        return
+    found = reduce(compute.and_, [compute.equal(each, name) for each, name in zip(values, columns, strict=True)])
+    row = compute.index(found, True).as_py()
+    if row >= 0:
+        raise UserError(
+            f"{place_of(rows, source, row)}: the names of the columns once more ({', '.join(columns)}). Leave the row "
+            "out."
+        )
+
+
 def normalize_numbers(rows: Table | Dataset, column: str, source: str) -> Table | Dataset:
     """Return the rows with the numbers of a column as floats, texts of numbers among them.
 
@@ -50,7 +70,7 @@ def _number(value: object) -> float | None:
     """Return a value as a finite float, None if it is none."""
     if isinstance(value, str):
         value = float(value) if NUMBER.fullmatch(value.strip()) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or not math.isfinite(value):
         return None
     return float(value)
 
@@ -60,5 +80,10 @@ def _no_number(value: object, column: str) -> str:
     if value is None or value != value or (isinstance(value, str) and not value.strip()):
         return f"no number in column {column}. Write one, or leave the row out."
     text = str(value).strip()
-    point = f" Write {text.replace(',', '.')}." if NUMBER.fullmatch(text.replace(",", ".", 1)) else ""
-    return f"{column}={shortened(repr(value), 50)}, expected a number.{point}"
+    with_point = text.replace(",", ".", 1)
+    advice = ""
+    if NUMBER.fullmatch(text):
+        advice = " It is beyond the range of 64-bit floats."
+    elif NUMBER.fullmatch(with_point):
+        advice = f" Write {with_point}."
+    return f"{column}={shortened(repr(value), 50)}, expected a number.{advice}"

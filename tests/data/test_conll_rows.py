@@ -34,6 +34,11 @@ def sentences(folder: Path, text: str, **options: str) -> list[list[tuple[str, s
         ("#begin document (x)\na O\n#end document\n", [["a"]]),
         ("# O\na O\n# B-X\n#tag O\n", [["#", "a", "#", "#tag"]]),  # words with a tag
         ("# NN B-NP O\na NN B-NP O\n", [["#", "a"]]),
+        ("# text = His blood type is O\nHis O\n\n# The type is O\na O\n", [["His"], ["a"]]),
+        ("# text = O\na x y O\n", [["a"]]),
+        ("#ff B-PER\n#yy O\n", [["#ff", "#yy"]]),
+        ("1 O\n2 O\n3 O\n", [["1", "2", "3"]]),
+        ("2 NN O\n3 NN O\n4 NN O\n", [["2", "3", "4"]]),
     ],
 )
 def test_words(tmp_path, text, words):
@@ -51,6 +56,12 @@ def test_the_separator_may_be_given(tmp_path):
         ("a O\nb\n", r"line 2: 'b' has no tag; expected a word, white space and its tag"),
         ("a\tO\n\tO\n", r"line 2: no word before the tag 'O'"),
         ("a NN B-NP O\nb NN B-NP\nc NN B-NP O\n", r"line 2: 3 columns, and most lines have 4"),
+        ("New York\tO\nb O\nc\tO\n", r"line 2: 'b O' has no tab, which most lines have"),
+        (
+            "1\tHis\tO\n2\ta\tO\n3-4\tx\tO\n3\tx\tO\n\n1\tb\tO\n",
+            r"line 1: the first column has the numbers of the words",
+        ),
+        ("d/1 a O\nd/1 b O\nd/1 c O\n\nd/2 e O\n", r"line 1: the first column has 'd/1' for all words of a sentence"),
     ],
 )
 def test_lines_that_are_no_word_with_a_tag(tmp_path, text, message):

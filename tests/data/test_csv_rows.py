@@ -57,6 +57,41 @@ def test_other_encodings_are_named_with_the_line_and_taken_if_given(tmp_path, en
         read(tmp_path, "t.csv", b"\xff\x00\x01", encoding="utf-8" if "16" in encoding else "utf-16-le")
 
 
+@pytest.mark.parametrize("told", [None, "latin-1", "iso-8859-15"])
+def test_quotes_of_windows_are_no_control_characters(tmp_path, told):
+    contents = "text,label\nfine,1\nIt\u2019s \u201cfine\u201d,0\n".encode("cp1252")
+    with pytest.raises(UserError, match=r"t\.csv, line 3: .*data\.encoding=cp1252"):
+        read(tmp_path, "t.csv", contents, **({"encoding": told} if told else {}))
+    assert read(tmp_path, "t.csv", contents, encoding="cp1252")[1]["text"] == "It\u2019s \u201cfine\u201d"
+
+
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_utf_8_is_not_read_as_another_encoding(tmp_path, mark):
+    contents = f"{mark}text,label\nfine,1\ncaf\u00e9,0\n".encode()
+    with pytest.raises(UserError, match=r"t\.csv, line [13]: this file is UTF-8, not latin-1\. Leave data\.encoding="):
+        read(tmp_path, "t.csv", contents, encoding="latin-1")
+
+
+def test_utf_16_that_is_cut_off_or_has_no_mark(tmp_path):
+    with pytest.raises(UserError, match=r"t\.csv, line 2: it begins as UTF-16, and is not \(truncated data\)"):
+        read(tmp_path, "t.csv", "\ufeffa,b\n1,2\n".encode("utf-16-le")[:-3])
+    chinese = "a,b\n" + "\u4e2d\u6587\u6587\u672c" * 20 + ",1\n"
+    for encoding in ("utf-16-le", "utf-16-be"):
+        with pytest.raises(UserError, match=rf"line 1: a NUL byte; .*Write data\.encoding={encoding}"):
+            read(tmp_path, "t.csv", chinese.encode(encoding))
+
+
+@pytest.mark.parametrize("encoding", ["idna", "punycode", "unicode_escape", "rot13"])
+def test_what_is_no_encoding_of_texts(encoding):
+    with pytest.raises(ValueError, match=rf"data\.encoding={encoding}: expected an encoding of texts"):
+        TextFormat(encoding=encoding)
+
+
+def test_names_of_separators():
+    found = [TextFormat(separator=name).separator for name in ("TAB", "Comma", "colon", "bar", "pipe")]
+    assert found == ["\t", ",", ":", "|", "|"]
+
+
 # Quotes
 
 
@@ -100,6 +135,57 @@ def test_only_a_line_feed_ends_a_row(tmp_path, text, quote):
     assert rows == [{"text": text, "label": "1"}]
 
 
+@pytest.mark.parametrize(
+    ("contents", "texts"),
+    [
+        ('text,label\n"Hello, Bob\nThanks",pos\ngood,pos\nbad,neg\n', ["Hello, Bob\nThanks", "good", "bad"]),
+        ('text;label\n"Hello; Bob\nThanks";1\nx;1\n', ["Hello; Bob\nThanks", "x"]),
+        ('label,text\npos,"Hello Bob\nThanks, you"\nneg,bad\n', ["Hello Bob\nThanks, you", "bad"]),
+        ('"text","label"\n"hello,1\nbye, 1","1"\n"fine","0"\n', ["hello,1\nbye, 1", "fine"]),
+        ('"text"\t"label"\n"hello\t1\nbye"\t0\n"x"\t1\n', ["hello\t1\nbye", "x"]),
+        ('text\tlabel\n"a\tb\nc"\tpos\n"x"\tneg\n', ["a\tb\nc", "x"]),
+    ],
+)
+def test_a_text_of_two_lines_is_one_even_if_its_lines_could_be_rows(tmp_path, contents, texts):
+    assert [row["text"] for row in read(tmp_path, "t.csv", contents)] == texts
+
+
+@pytest.mark.parametrize(
+    ("contents", "texts"),
+    [
+        ('text,label\n"hello,1\nbye",0\nx,1\n', ['"hello', 'bye"', "x"]),
+        ('text\tlabel\n"Hello\tBob\nThanks"\tpos\ngood\tneg\n', ['"Hello', 'Thanks"', "good"]),
+    ],
+)
+def test_quotes_that_could_be_either_are_asked_about(tmp_path, contents, texts):
+    with pytest.raises(UserError, match=r"t\.csv, line 2: .*data\.quoting=minimal .*data\.quoting=none"):
+        read(tmp_path, "t.csv", contents)
+    assert [row["text"] for row in read(tmp_path, "t.csv", contents, quoting="none")] == texts
+    assert len(read(tmp_path, "t.csv", contents, quoting="minimal")) == 2
+
+
+def test_line_ends_within_quotes_stay_as_they_are(tmp_path):
+    rows = read(tmp_path, "t.csv", 'text,label\r\n"a\r\nb\nc",1\r\nd,2\r\n')
+    assert rows == [{"text": "a\r\nb\nc", "label": "1"}, {"text": "d", "label": "2"}]
+    assert read(tmp_path, "t.csv", 'text\tlabel\r\n"a\t1\r\n') == [{"text": '"a', "label": "1"}]
+
+
+def test_columns_of_one_name_matter_only_if_they_are_used(tmp_path):
+    path = tmp_path / "t.csv"
+    for contents in (",,text,label\n1,2,a,x\n", "text,label,,\na,x,,\n", "text,note,label,note\na,1,x,2\n"):
+        path.write_text(contents)
+        assert read_records(path, used=["text", "label"]) == [{"text": "a", "label": "x"}]
+    with pytest.raises(UserError, match=r"line 1: two columns have the same name: text, note, label, note"):
+        read_records(path, used=["text", "note"])
+    with pytest.raises(UserError, match="two columns have the same name"):
+        read_records(path)
+
+
+@pytest.mark.parametrize("directive", ["sep=\t", "SEP=\t", '"sep=\t"', "sep=\t\r"])
+def test_the_line_of_excel_names_any_separator(tmp_path, directive):
+    assert read(tmp_path, "t.csv", f"{directive}\na;b\tc,d\n1\t2\n") == [{"a;b": "1", "c,d": "2"}]
+
+
 # Errors
 
 
@@ -117,6 +203,9 @@ def test_only_a_line_feed_ends_a_row(tmp_path, text, quote):
         ("t.csv", 'text,label\n"a, b",1\n"c,0\n"d",2\n', r"line 3: .* Close the quote that begins there"),
         ("t.csv", '"a","b"\na\rb,"1, 2"\n', r"line 2: a carriage return in a text without quotes\. Put quotes around"),
         ("t.csv", "a,a\n1,2\n", r"line 1: two columns have the same name: a, a"),
+        ("t.csv", '"a","b"\n"1","x","y"\n"2","z","w"\n', r"line 1: .* names a, b, one column less than each row has"),
+        ("t.csv", "# by Ada\na,b\n1,2\n", r"line 2: .*# by Ada\. Remove the first line if it is a comment"),
+        ("t.csv", 'a,b\n"say \\"hi\\", all",1\n', r'line 2: \\" in a text in quotes.*Write two quotes \(""\)'),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_line(tmp_path, name, contents, message):

@@ -27,6 +27,7 @@ def test_what_python_and_numpy_print_is_read(items):
         ("['a',]", ["a"]),
         ("[0. 1.5 2e3]", [0.0, 1.5, 2000.0]),
         ("[True None nan]", [True, None, None]),
+        ("[np.int64(0), np.str_('a, b)'), np.float64(0.5), np.True_]", [0, "a, b)", 0.5, True]),
     ],
 )
 def test_other_ways_to_print(cell, items):

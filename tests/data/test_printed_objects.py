@@ -17,6 +17,7 @@ from sparse_xp.data.printed_objects import parse_printed_object
         ("[('a', nan)]", [["a", None]]),
         ("{'a': array(['b', 'c'], dtype=object)}", {"a": ["b", "c"]}),
         ("array([], dtype=int32)", []),
+        ("{'a': [np.int64(0), np.str_('b'), np.float64(-0.5)]}", {"a": [0, "b", -0.5]}),
     ],
 )
 def test_what_was_printed(cell, value):
@@ -33,6 +34,8 @@ def test_what_was_printed(cell, value):
         "{**{}}",
         "{'a'",
         "'a'.b",
+        "np.load('a')",
+        "np.int64([1])",
         "f'{1}'",
         "b'a'",
         "1 + 1",

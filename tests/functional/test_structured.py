@@ -10,6 +10,7 @@ from torch import nn
 
 from sparse_xp.errors import UserError
 from sparse_xp.expand import main as expand_command
+from sparse_xp.functional.architectures import ARCHITECTURES
 from sparse_xp.functional.cost_model import LayerShape
 from sparse_xp.functional.measured import Removed
 from sparse_xp.functional.quant_config import QuantConfig, QuantMode
@@ -162,6 +163,61 @@ def test_logits_are_the_same_before_and_after_removal_and_after_loading(tmp_path
         module, _, parameter = name.rpartition(".")
         setattr(stock.get_submodule(module), parameter, nn.Parameter(values))
     assert torch.equal(logits(stock), logits(model))
+
+
+#: what a configuration of such a model has besides the sizes
+RELATIVES: dict[str, dict[str, object]] = {
+    "electra": {"embedding_size": 8},
+    "eurobert": {"num_key_value_heads": 2},
+    "megatron-bert": {"hidden_act": "relu"},
+    "rembert": {"input_embedding_size": 8},
+    "roformer": {"embedding_size": 8},
+}
+MODEL_TYPES = [(row, kind) for row in ARCHITECTURES if not row.shares_layers for kind in row.model_types]
+
+
+@pytest.mark.parametrize(("row", "model_type"), MODEL_TYPES, ids=[kind for _, kind in MODEL_TYPES])
+def test_every_model_type_computes_the_same_without_silenced_groups(row, model_type):
+    torch.manual_seed(0)
+    sizes = {row.layers_key: 2, row.heads_key: 2, row.neurons_key: 16, row.hidden_key: 8}
+    more = {"vocab_size": 30, "pad_token_id": 0, **RELATIVES.get(model_type, {})}
+    model = transformers.AutoModel.from_config(transformers.AutoConfig.for_model(model_type, **sizes, **more)).eval()
+    kept = {
+        block.name: (T([number % 2 == 1, number % 2 == 0]), torch.arange(16) % 3 > 0)
+        for number, block in enumerate(encoder_blocks(model))
+    }
+    for block in encoder_blocks(model):
+        for name, mask in block.linear_masks(*kept[block.name]).items():
+            zero_groups(linear_at(model, name), mask)
+    with torch.no_grad():
+        before = model(**BATCH).last_hidden_state
+        remove_groups(model, kept)
+        torch.testing.assert_close(model(**BATCH).last_hidden_state, before, atol=1e-5, rtol=0)
+    assert sizes_of(model) == [(1, 10)] * 2
+
+
+def test_heads_that_are_not_a_part_of_the_hidden_size(tmp_path):
+    torch.manual_seed(0)
+    config = transformers.NomicBertConfig(
+        vocab_size=30, hidden_size=8, num_attention_heads=2, head_dim=8, num_hidden_layers=2, intermediate_size=16
+    )
+    model = transformers.NomicBertModel(config).eval()
+    assert full_shape(model) == LayerShape(8, 2, 8, 16, gated=True)
+    kept = {block.name: (T([False, True]), torch.arange(16) < 8) for block in encoder_blocks(model)}
+    remove_groups(model, kept)
+    model.save_pretrained(tmp_path)
+    loaded = load_reduced_model(tmp_path)
+    assert (sizes_of(loaded), full_shape(loaded).heads) == ([(1, 8)] * 2, 2)
+    torch.testing.assert_close(loaded(**BATCH).last_hidden_state, model(**BATCH).last_hidden_state)
+
+
+def test_grouped_queries_are_refused():
+    config = transformers.EuroBertConfig(
+        vocab_size=30, hidden_size=8, num_attention_heads=2, num_key_value_heads=1, num_hidden_layers=1,
+        intermediate_size=16, pad_token_id=0,
+    )  # fmt: skip
+    with pytest.raises(UserError, match="EuroBertModel has layers of an unknown kind"):
+        encoder_blocks(transformers.EuroBertModel(config))
 
 
 @pytest.mark.parametrize("kind", KINDS)

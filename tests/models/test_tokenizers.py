@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import transformers
 
 from sparse_xp.errors import UserError
-from sparse_xp.models.tokenizers import check_vocabulary, load_tokenizer, padding_remark
+from sparse_xp.models.tokenizers import check_vocabulary, drop_token_types, load_tokenizer, padding_remark
+from tests.families import build_checkpoint
 from tests.models.test_weights import build
 from tests.tiny import WORDS, make_bert, make_tokenizer
 
@@ -57,3 +59,13 @@ def test_another_token_for_padding_is_told_where_positions_depend_on_it(kind, re
     said = padding_remark(make_tokenizer(), build(kind, "Model"))
     assert remark in said
     assert bool(said) == bool(remark)
+
+
+def test_a_model_with_one_token_type_gets_none(tmp_path):
+    """RoBERTa with BERT's tokenizer: the second text of a pair has type 1, for which there is no row."""
+    build_checkpoint("bert", tmp_path)
+    tokenizer = load_tokenizer(str(tmp_path))
+    drop_token_types(tokenizer, transformers.BertConfig(type_vocab_size=2))
+    assert "token_type_ids" in tokenizer("a", "b")
+    drop_token_types(tokenizer, transformers.RobertaConfig(type_vocab_size=1))
+    assert list(tokenizer("a", "b")) == ["input_ids", "attention_mask"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sparse_xp.tasks.holdout import held_out
+from sparse_xp.tasks.holdout import held_out, permutation
 
 
 @pytest.mark.parametrize("share", [0.2, 0.5])
@@ -13,6 +13,13 @@ def test_each_class_gives_the_same_share(share):
     chosen = held_out(keys, True, share)
     assert [sum(keys[i] == key for i in chosen) for key in "abc"] == [60 * share, 30 * share, 10 * share]
     assert chosen == sorted(set(chosen)) == held_out(keys, True, share)
+
+
+def test_rows_of_a_class_are_drawn_in_the_order_of_the_permutation():
+    keys = [i % 3 for i in range(30)]
+    order = permutation(30)
+    expected = [row for key in range(3) for row in [i for i in order if keys[i] == key][:2]]
+    assert held_out(keys, True, 0.2) == sorted(expected)
 
 
 def test_questions_on_one_text_stay_together():

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
+import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +57,13 @@ def splits(folder: Path, train: tuple[str, list[Any]], valid: tuple[str, list[An
         (".jsonl", ["10", "9"], ["9", "10"]),
         (".jsonl", [True, False], ["false", "true"]),
         (".jsonl", [1.0, 0.0], ["0.0", "1.0"]),
+        (".jsonl", [1, 0.0], ["0.0", "1"]),
         (".jsonl", [1, 0], ["0", "1"]),
         (".parquet", [1.0, 0.0], ["0.0", "1.0"]),
         (".parquet", [True, False], ["false", "true"]),
         (".parquet", ["007", "1_1"], ["007", "1_1"]),
+        (".parquet", [b"a", "é".encode()], ["a", "é"]),
+        (".parquet", [Decimal("1"), Decimal("2")], ["1", "2"]),
     ],
 )
 def test_a_label_is_what_the_file_says(tmp_path, suffix, labels, classes):
@@ -105,6 +111,8 @@ def test_a_number_is_the_place_of_a_class_only_if_the_user_named_the_classes(tmp
         (".csv", [0, 1, -1], r"t\.csv, line 4: the label -1 in column label marks a row without one"),
         (".parquet", [0.0, -1.0, 1.0], r"t\.parquet, row 1: the label -1\.0 in column label marks"),
         (".csv", ["1", "0", "1.0"], r"t\.csv, line 4: column label has the label '1\.0', and '1' in .*t\.csv, line 2"),
+        (".jsonl", [0, 1, 1.0], r"t\.jsonl, line 4: column label has the label '1\.0', and '1' in .*t\.jsonl, line 3"),
+        (".parquet", [b"a", b"\xff"], r"t\.parquet has binary in column label"),
         (".csv", ["a", "b", "a "], r"t\.csv, line 4: column label has the label 'a ', and 'a' in"),
         (".csv", ["0.5", "1.25", "7"], r"t\.csv, line 2: column label has 0\.5, .* Write task\.problem=regression"),
         (".csv", ["a", "a"], r"t\.csv: task mine: column label of the data has a only"),
@@ -137,7 +145,69 @@ def test_the_rows_that_are_held_out_have_the_classes_of_the_file(tmp_path):
     assert found.task.label_names == ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "a"]
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [("Pos", "'pos'"), ("caf\u00e9", "'cafe\\\\u0301'"), ("a", "'a\\\\u200b'"), ("a b", "'a\\\\xa0b'")],
+)
+def test_classes_that_look_alike_are_said(tmp_path, one, other):
+    alike = ast.literal_eval(other.replace("\\\\", "\\"))
+    [remark] = splits(tmp_path, (".csv", [one, "x", alike]), (".csv", [one])).train.warnings
+    assert re.search(rf"t\.csv, line 4: column label has {other}, and '.* in .*t\.csv, line 2: they are two", remark)
+    with pytest.raises(UserError, match=r"Did you mean 'Pos'|has other characters"):
+        splits(tmp_path, (".csv", [one, "x"]), (".csv", [alike]))
+
+
+def test_hardly_more_rows_than_classes_are_said(tmp_path):
+    labels = [f"id {row // 2}" for row in range(100)]
+    [remark] = splits(tmp_path, (".csv", labels), (".csv", labels)).train.warnings
+    assert "column label has 50 classes in 100 rows" in remark
+    assert splits(tmp_path, (".csv", [*labels, "id 1"]), (".csv", labels)).train.warnings == []
+
+
+def test_the_names_of_the_columns_in_mid_file(tmp_path):
+    (tmp_path / "t.csv").write_text("text,label\na,x\ntext,label\nb,y\n")
+    with pytest.raises(UserError, match=r"t\.csv, line 3: the names of the columns once more \(text, label\)"):
+        load_splits(task(), Data(train=str(tmp_path / "t.csv")))
+
+
 # Several labels, numbers, texts
+
+
+@pytest.mark.parametrize(
+    ("rows", "named"),
+    [
+        ([[0, 1, 0], [1, 0, 1]], [["y"], ["x", "z"]]),
+        ([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]], [["y"], []]),
+        ([[False, True, False], [True, True, True]], [["y"], ["x", "y", "z"]]),
+        ([[0, 1], [2]], [["x", "y"], ["z"]]),
+        ([["1", "0", "0"], ["0", "0", "1"]], [["x"], ["z"]]),
+    ],
+)
+def test_a_0_or_1_for_each_class_and_lists_of_their_numbers(tmp_path, rows, named):
+    (tmp_path / "j.jsonl").write_text("".join(f"{json.dumps({'text': 'a', 'label': row})}\n" for row in rows))
+    (tmp_path / "c.csv").write_text("text;label\n" + "".join(f"a;{row}\n" for row in rows))
+    for name in ("j.jsonl", "c.csv"):
+        file = str(tmp_path / name)
+        found = load_splits(task(problem="multi_label", classes=["x", "y", "z"]), Data(train=file, validation=file))
+        assert found.train.rows["label"] == found.evaluation.rows["label"] == named
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes"), [([[0, 1, 0]], []), ([[0, 1, 0], [1, 0]], ["x", "y", "z"]), ([[0, 0, 1]], ["0", "1", "2"])]
+)
+def test_a_0_or_1_for_each_of_unknown_classes(tmp_path, rows, classes):
+    (tmp_path / "t.jsonl").write_text("".join(f"{json.dumps({'text': 'a', 'label': row})}\n" for row in rows))
+    with pytest.raises(
+        UserError, match=r"t\.jsonl, line 1: column label has \[0, .*name the classes with task\.classes"
+    ):
+        load_splits(task(problem="multi_label", classes=classes), Data(train=str(tmp_path / "t.jsonl")))
+
+
+def test_decimals_are_numbers(tmp_path):
+    data = Data(
+        train=write(tmp_path / "t.parquet", [Decimal("1.50"), Decimal("2")]), validation=str(tmp_path / "t.parquet")
+    )
+    assert load_splits(task(problem="regression"), data).train.rows["label"] == [1.5, 2.0]
 
 
 def test_lists_of_labels_in_print(tmp_path):
@@ -159,7 +229,7 @@ def test_lists_of_labels_in_print(tmp_path):
         ("3,5", r"line 3: label='3,5', expected a number\. Write 3\.5\."),
         ("nan", "line 3: label='nan', expected a number"),
         ("inf", "line 3: label='inf', expected a number"),
-        ("1e999", "line 3: label='1e999', expected a number"),
+        ("1e999", r"line 3: label='1e999', expected a number\. It is beyond the range of 64-bit floats\.$"),
     ],
 )
 def test_numbers(tmp_path, cell, message):

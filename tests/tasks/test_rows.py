@@ -203,6 +203,7 @@ def test_the_nested_layout_of_squad(tmp_path):
                 "paragraphs": [
                     {
                         "context": "It was Ada.",
+                        "id": "p1",
                         "qas": [
                             {"id": "q1", "question": "Who?", "answers": [{"text": "Ada", "answer_start": 7}]},
                             {
@@ -259,6 +260,20 @@ def test_conll_text(tmp_path):
         ("t.jsonl", "[1]\n", r"t\.jsonl, line 1: expected an object with the columns, not list"),
         ("t.json", '{"text": "a"}\n{"text" "b"}\n', r"t\.json, line 2, column 9: no JSON"),
         ("t.json", '[{"text": "a"},\n{"text" "b"}]', r"t\.json, line 2, column 9: no JSON"),
+        ("t.json", '{"train": [{"text": "a"}], "test": []}', "a dict of train, test: write a list of rows alone"),
+        ("t.json", '{"text": {"0": "a"}}', "a dict of text: pandas writes rows with .*orient='records'"),
+        ("t.json", '{"text": "a", "label": 1}', r"a dict of text, label: write \[ and \] around a single row"),
+        ("t.json", '{"text": ["a"]}', "a dict of text: write an object for each row"),
+        ("t.json", '[{"text": "a"},]', r"line 1, column 16: no JSON .*Leave out the comma before the bracket"),
+        ("t.json", '{"text": "a"},\n{"text": "b"}', r"Extra data\)\. Write \[ and \] around the rows"),
+        ("t.json", "[{'text': 'a'}]", "Write texts and names in double quotes"),
+        (
+            "t.jsonl",
+            '{"text": "a"},\n{"text": "b"}',
+            r"line 1, column 14: .*Leave out the comma at the end of the line",
+        ),
+        ("t.jsonl", '[\n  {"text": "a"}\n]\n', r"line 1, column 2: .*name the file \.json"),
+        ("t.jsonl", '{\n  "text": "a"\n}\n', r"line 1, column 2: .*name the file \.json"),
         ("t.json", '{"rows": []}', r'expected a list of rows, or \{"data": \[rows\]\}; it is a dict'),
         ("t.json", "[1]", r"row 0 is a int"),
         ("t.json", "[]", r"t\.json has no rows"),
@@ -276,11 +291,52 @@ def test_conll_text(tmp_path):
         ("t.xlsx", "", r"unknown format '\.xlsx', expected one of \.json \.jsonl"),
         ("t.json", '[{"text": "a", "label": 1}, {"text": null, "label": 1}]', r"row 1 has nothing in column text"),
         ("t.json", '[{"text": "a", "lable": 1}]', r"has no column 'label'\. Did you mean 'lable'\?"),
+        ("t.json", '[{"text": "a", "label": 1}, {"text": 5, "label": 0}]', "Write all its values as texts, or all as"),
+        ("t.json", '[{"text": null, "label": 1}]', "row 0 has nothing in column text. Write a value, or leave the row"),
+        ("t.csv", "fine,1\nbad,0\n", r"mine: /.*/t\.csv has no column 'text'.*names are those of its first line"),
+        ("t.tsv", "Ada\tB-PER\nspoke\tO\n", r"has no column 'text'.*name it \.conll"),
+        ("t.txt", "fine\t1\nbad\t0\n", r"has no column 'text'.*read as CoNLL text.*name it \.csv or \.tsv"),
+        ("t.txt", "good film,1\nbad,0\n", r"line 2: 'bad,0' has no tag.*name it \.csv or \.tsv"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_where(tmp_path, name, text, message):
     with pytest.raises(UserError, match=message):
         load_rows(text_task(), write(tmp_path / name, text), train=True)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("1", '"n/a"'),
+        ("{}", "[]"),
+        ("[1]", "1"),
+        ("1", "99999999999999999999"),
+        ('"\\ud83d"', "1"),
+        ("[" * 50 + "]" * 50, "1"),
+    ],
+)
+def test_a_column_that_no_task_reads_may_have_anything(tmp_path, values):
+    lines = [f'{{"text": "a", "label": {i}, "other": {value}}}' for i, value in enumerate(values)]
+    for name, text in [("t.jsonl", "\n".join(lines)), ("t.json", f"[{', '.join(lines)}]")]:
+        loaded = load_rows(text_task(), write(tmp_path / name, text), train=True)
+        assert [(row["text"], row["label"]) for row in loaded.rows.to_list()] == [("a", "0"), ("a", "1")]
+        with pytest.raises(UserError, match="column.*other"):
+            load_rows(text_task(text="other"), write(tmp_path / name, text), train=True)
+
+
+def test_a_column_that_is_read_if_it_is_there_is_of_one_type(tmp_path):
+    rows = [QUESTION | {"answers": "Ada", "answer_start": start} for start in ([7], 7)]
+    with pytest.raises(UserError, match="column 'answer_start' is not of one type"):
+        load_rows(qa_task(), write(tmp_path / "t.json", json.dumps(rows)), train=True)
+
+
+def test_words_for_nothing_are_texts_with_a_remark(tmp_path):
+    data = write(tmp_path / "t.csv", "text,label\na,x\nNaN,NA\nb,NA\n")
+    loaded = load_rows(text_task(), data, train=True)
+    assert loaded.rows["text"] == ["a", "NaN", "b"]
+    texts, labels = loaded.warnings
+    assert f"{tmp_path}/t.csv, line 3: 'NaN' in column text is a text like others, as are 1 such of 3" in texts
+    assert f"{tmp_path}/t.csv, line 3: 'NA' in column label is a text like others, as are 2 such of 3" in labels
 
 
 def test_text_that_is_not_utf_8(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,23 @@ def test_a_number_that_is_none_of_a_class(tmp_path, tag):
         UserError, match=rf"t\.jsonl, line 1: the tag {tag} in column tags is a number, but there are 2"
     ):
         splits(tmp_path, ".jsonl", f'{{"tokens": ["a"], "tags": [{tag}]}}\n', classes=["O", "B-A"])
+
+
+def test_numbers_of_tags_as_texts(tmp_path):
+    rows = '{"tokens": ["J", "x"], "tags": ["1", "0"]}\n'
+    found = splits(tmp_path, ".jsonl", rows, classes=["O", "B-PER", "I-PER"])
+    assert found.train.rows["tags"] == [["B-PER", "O"]]
+
+
+def test_names_of_no_scheme_are_refused_as_tags_are(tmp_path):
+    names = ["O", "art", "PER"]
+    features = Features({"tokens": List(Value("string")), "tags": List(ClassLabel(names=names))})
+    Dataset.from_dict({"tokens": [["a", "b"]], "tags": [[0, 2]]}, features).to_parquet(tmp_path / "t.parquet")
+    task = TokenClassification(name="mine", dataset=None, folder="mine", tags="tags")
+    with pytest.raises(UserError, match=r"t\.parquet, row 0: the tag 'PER' in column tags is none of a scheme"):
+        load_splits(task, Data(train=str(tmp_path / "t.parquet")))
+
+
+def test_types_that_look_alike_are_said(tmp_path):
+    [remark] = splits(tmp_path, ".jsonl", '{"tokens": ["a", "b"], "tags": ["B-PER", "B-per"]}\n').train.warnings
+    assert re.search(r"t\.jsonl, line 1: column tags has 'per', and 'PER' in .*, line 1: they are two classes", remark)

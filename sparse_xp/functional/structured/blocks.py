@@ -62,34 +62,48 @@ def encoder_blocks(model: nn.Module) -> list[Block]:
 
     Raises UserError unless all are of a known architecture in which every layer has matrices of its own.
     """
-    blocks: list[Block] = []
-    shared = False
+    model_type = str(getattr(getattr(model, "config", None), "model_type", ""))
+    blocks = []
     for name, layer in encoder_layers(model).items():
-        weighted = weighted_paths(layer)
-        architecture = architecture_of(weighted)
-        if architecture is None or architecture.shares_layers:
-            blocks.clear()
-            shared = architecture is not None
-            break
-        inputs = (*architecture.query_key_value, *architecture.position_projections)
-        block = Block(
-            name,
-            architecture,
-            head_size=int(getattr(layer.get_submodule(architecture.self_attention), architecture.head_size)),
-            inputs=tuple(f"{name}.{path}" for path in inputs if path in weighted),
-            output=f"{name}.{architecture.attention_output}",
-            ups=tuple(f"{name}.{path}" for path in architecture.up),
-            down=f"{name}.{architecture.down}",
-        )
+        architecture = architecture_of(model_type, weighted_paths(layer))
+        block = None if architecture is None or architecture.shares_layers else block_of(name, layer, architecture)
+        if block is None or not has_equal_heads(model, block):
+            shared = architecture is not None and architecture.shares_layers
+            raise no_blocks(model, "uses one layer several times" if shared else "has layers of an unknown kind")
         blocks.append(block)
     if not blocks:
-        raise UserError(
-            f"{type(model).__name__} {'uses one layer several times' if shared else 'has layers of an unknown kind'}, "
-            "so that heads, neurons and layers cannot be removed from it: it can have sparse weights "
-            "(recipe=gradual80) and 8 bits (recipe=prune70_quant), and smaller layers are for "
-            f"{known_models(structured=True)}."
-        )
+        raise no_blocks(model, "has no encoder layers that are known")
     return blocks
+
+
+def block_of(name: str, layer: nn.Module, architecture: Architecture) -> Block:
+    """Return the Linears of the encoder layer ``name``."""
+    weighted = weighted_paths(layer)
+    inputs = (*architecture.query_key_value, *architecture.position_projections)
+    return Block(
+        name,
+        architecture,
+        head_size=int(getattr(layer.get_submodule(architecture.self_attention), architecture.head_size)),
+        inputs=tuple(f"{name}.{path}" for path in inputs if path in weighted),
+        output=f"{name}.{architecture.attention_output}",
+        ups=tuple(f"{name}.{path}" for path in architecture.up),
+        down=f"{name}.{architecture.down}",
+    )
+
+
+def has_equal_heads(model: nn.Module, block: Block) -> bool:
+    """Return whether queries, keys and values have one head each for every head: grouped queries share keys."""
+    width = linear_at(model, block.output).in_features * block.input_parts
+    return all(linear_at(model, name).out_features == width for name in block.inputs)
+
+
+def no_blocks(model: nn.Module, reason: str) -> UserError:
+    """Return the error that nothing can be removed from the layers of ``model``, because it ``reason``."""
+    return UserError(
+        f"{type(model).__name__} {reason}, so that heads, neurons and layers cannot be removed from it: it can have "
+        "sparse weights (recipe=gradual80) and 8 bits (recipe=prune70_quant), and smaller layers are for "
+        f"{known_models(structured=True)}."
+    )
 
 
 def linear_at(model: nn.Module, name: str) -> nn.Linear:

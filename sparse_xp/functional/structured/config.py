@@ -41,7 +41,8 @@ def full_shape(model: PreTrainedModel) -> LayerShape:
     if structure:
         heads, neurons = structure["full"]
     else:
-        heads, neurons = hidden // block.head_size, int(getattr(model.config, neurons_key(model.config)))
+        heads = linear_at(model, block.output).in_features // block.head_size
+        neurons = int(getattr(model.config, neurons_key(model.config)))
     return LayerShape(
         hidden,
         heads,

@@ -58,7 +58,7 @@ def reduced_class(cls: type[M], config: PreTrainedConfig) -> type[M]:
     return type(cls.__name__, (cls,), {"__init__": __init__, "__module__": cls.__module__})
 
 
-def resize_layers(model: nn.Module, sizes: Sequence[Size]) -> None:
+def resize_layers(model: PreTrainedModel, sizes: Sequence[Size]) -> None:
     """Give each encoder layer Linears for so many heads and neurons. Those that change have fresh weights."""
     for block, (heads, neurons) in zip(encoder_blocks(model), sizes, strict=True):
         hidden, width = linear_at(model, block.down).out_features, heads * block.head_size
@@ -69,7 +69,7 @@ def resize_layers(model: nn.Module, sizes: Sequence[Size]) -> None:
             block.down: (neurons, hidden),
         }
         set_head_count(model, block, heads)
-        is_full = width == hidden
+        is_full = heads == model.config.num_attention_heads
         select_head_bias(model, block, None if is_full else torch.arange(heads))
         for name, (inputs, outputs) in shapes.items():
             old = linear_at(model, name)

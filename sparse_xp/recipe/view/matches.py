@@ -28,6 +28,7 @@ from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
 
 @dataclass
@@ -104,7 +105,7 @@ def zero_fraction(parameters: list[nn.Parameter], zeros: dict[int, float]) -> fl
     return sum(zeros.get(id(parameter), 0) for parameter in parameters) / total if total else 0.0
 
 
-def build_model(task: Task, checkpoint: str, *, with_weights: bool) -> nn.Module:
+def build_model(task: Task, checkpoint: str, *, with_weights: bool) -> PreTrainedModel:
     """Return the model with the head of ``task``; without weights on the meta device."""
     import torch
     import transformers
@@ -120,7 +121,7 @@ def build_model(task: Task, checkpoint: str, *, with_weights: bool) -> nn.Module
         setattr(config, key, value)
     try:
         with torch.device("meta"):
-            model: nn.Module = getattr(transformers, task.model_class).from_config(config)
+            model: PreTrainedModel = getattr(transformers, task.model_class).from_config(config)
     except ValueError as error:
         raise UserError(f"{checkpoint}: {str(error).splitlines()[0]}") from error
     return model
