@@ -11,8 +11,8 @@ of JSON each, to a new file ``out=`` or the screen, as the answers come. A line 
 all others), then the answer: ``label`` and ``score``; ``value``; ``score``, ``start``, ``end`` and ``answer``; or a
 list, as ``labels`` (several labels, or ``top=``), ``entities`` or ``masks``. A row that cannot be answered, one with an
 empty text among them, has the reason, ``"error": "Row 900: ..."``. A column that has the name of a part of the answers,
-or the name ``error``, is called ``input_NAME`` in every line. The last
-line on the screen counts them, and the exit code is 1 if there are any.
+or the name ``error``, is called ``input_NAME`` in every line. The last line on the screen counts the errors, and the
+exit code is 1 if there are any.
 ``separator=``, ``quoting=`` and ``encoding=`` of the file are as ``data.separator=`` and so on in training.
 ``threads=``: of onnxruntime, by default all; ``max_length=``: tokens, by default the task's.
 """
@@ -122,7 +122,7 @@ def answer_rows(
     """Give the answer to each row to ``write``, print how many there were and how fast; return the number of errors."""
     bar = Console(stderr=True)
     start, errors = time.perf_counter(), 0
-    asked = [row if (error := empty_text(pipeline.task, row)) is None else error for row in rows]
+    asked: list[Any] = [row if (error := empty_text(pipeline.task, row)) is None else error for row in rows]
     answers = pipeline.stream(asked, batch=numbers.get("batch", 32), top=numbers.get("top"), errors="keep")
     parts = {*pipeline.task.answer_names(numbers.get("top")), "error"}
     shown = track(answers, "rows", len(rows), console=bar, disable=not bar.is_terminal, transient=True)
@@ -136,7 +136,9 @@ def answer_rows(
 
 def empty_text(task: Task, row: object) -> UserError | None:
     """Return the error for a row with an empty text or word, which training refuses, too; None for another row."""
-    for names in task.text_names() if isinstance(row, Mapping) else ():
+    if not isinstance(row, Mapping):
+        return None
+    for names in task.text_names():
         name = next((name for name in names if row.get(name) is not None), names[0])
         value = row.get(name)
         if isinstance(value, str) and not value.strip():

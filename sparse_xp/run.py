@@ -19,6 +19,7 @@ from sparse_xp.files.reading import explain_read_errors, resolve_model_dir, sibl
 from sparse_xp.files.signed import is_signed, replace_signed
 from sparse_xp.files.writing import explain_full_disk
 from sparse_xp.inputs import check_inputs, record_inputs
+from sparse_xp.models.loading import check_same_vocabulary
 from sparse_xp.models.positions import check_local_text_length
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.processes import is_first_process
@@ -146,7 +147,6 @@ def check_student(config: Config, splits: Splits | None, teacher: Config) -> Non
     check_paths(config)
     check_hub(config)
     # torch is imported late, as in ``execute``
-    from sparse_xp.models.loading import check_same_vocabulary
     from sparse_xp.preparation import read_student, resolve_student
 
     silence_libraries()

@@ -152,6 +152,31 @@ def test_a_bad_row_is_named_in_its_place_and_the_rest_goes_on(deployed, capsys, 
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == told
 
 
+def test_rows_with_and_without_an_answer_have_the_same_columns(deployed):
+    rows = [{"text": text, "label": "gold", "error": 0} for text in ("a film", "", " \n")]
+    with pytest.raises(SystemExit):
+        predict.main(asked_of(deployed, rows))
+    told = lines_of("out.jsonl")
+    assert list(told[0]) == ["text", "input_label", "input_error", "label", "score"]
+    for number in (1, 2):
+        assert told[number] == {
+            "text": rows[number]["text"],
+            "input_label": "gold",
+            "input_error": 0,
+            "error": f"Row {number}: text is empty. Write a text, or leave the row out.",
+        }
+
+
+def test_an_empty_word_is_an_error_of_its_row(deployed):
+    Path("t.jsonl").write_text('{"tokens": ["Ada", ""]}\n{"tokens": []}\n')
+    with pytest.raises(SystemExit):
+        predict.main([f"model={deployed('conll2003')}", "file=t.jsonl", "out=out.jsonl"])
+    assert lines_of("out.jsonl") == [
+        {"tokens": ["Ada", ""], "error": "Row 0: word 1 of tokens is empty. Leave it out."},
+        {"tokens": [], "entities": []},
+    ]
+
+
 def test_a_lone_surrogate_in_row_900_of_a_file(deployed):
     rows = [{"text": "a film"}] * 900 + [{"text": "\ud800"}] + [{"text": "a film"}] * 99
     with pytest.raises(SystemExit):
@@ -230,7 +255,10 @@ def test_a_line_that_is_no_row_is_named_and_the_rest_goes_on(deployed, capsys):
         predict.main(words)
     told = [each.get("error", "an answer") for each in lines_of("out.jsonl")]
     assert told[0] == told[4] == "an answer"
-    assert re.fullmatch(r"Row 1: rows\.jsonl, line 2, column \d+: no JSON \(Expecting value\)\.", told[1])
+    assert re.fullmatch(
+        r"Row 1: rows\.jsonl, line 2, column \d+: no JSON \(Expecting value\)\. It ends too early: write the rest of it\.",
+        told[1],
+    )
     assert told[2] == "Row 2: rows.jsonl, line 3: expected an object with the columns, not list."
     assert told[3] == "Row 3: rows.jsonl, line 4: expected an object with the columns, not NoneType."
     assert "errors=3" in capsys.readouterr().err

@@ -63,8 +63,8 @@ def csv_reader(default: str) -> Callable[[Path, str, TextFormat, Collection[str]
         if not table.rows:
             return []
         (first, header), *body = table.rows
-        names = [name.strip() for name in header]
-        names = names if len(set(names)) == len(names) else header
+        stripped = Counter(name.strip() for name in header)
+        names = [name.strip() if stripped[name.strip()] == 1 else name for name in header]
         left_out = {name for name, count in Counter(names).items() if count > 1}
         if any(name.strip() and (used is None or name in used) for name in left_out):
             raise UserError(f"{path}, line {first}: two columns have the same name: {', '.join(names)}.")
@@ -85,7 +85,7 @@ def _bad_quote(path: Path, error: tuple[int, str], lines: list[str], text_format
     elif '\\"' in lines[number - 1]:
         return UserError(
             f'{path}, line {number}: \\" in a text in quotes, as MySQL writes it. Write two quotes ("") for each that '
-            "is part of a text."
+            f"is part of a text, or {text_format.prefix}quoting=none to keep all quotes and backslashes."
         )
     else:
         advice = "Close the quote that begins there"
@@ -113,7 +113,7 @@ def _with_quoting(lines: list[str], skipped: int, separator: str, text_format: T
     if text_format.quoting == "none" or not any('"' in line for line in lines):
         return _plain(lines, skipped, separator)
     quoted = _quoted(lines, skipped, separator)
-    if text_format.quoting:
+    if text_format.quoting or (quoted.error and _has_backslashes(lines[quoted.error[0] - 1], separator)):
         return quoted
     plain = _plain(lines, skipped, separator)
     bad, bad_plain = quoted.misfits(len(lines)), plain.misfits(len(lines))
@@ -126,6 +126,13 @@ def _with_quoting(lines: list[str], skipped: int, separator: str, text_format: T
             quoted.doubtful = inside
         return quoted
     return quoted if bad <= bad_plain or habit else plain
+
+
+def _has_backslashes(line: str, separator: str) -> bool:
+    """Return whether a cell in quotes has a backslash before each quote that is part of its text, as of MySQL."""
+    sign = re.escape(separator)
+    cell = r'"(?:[^"\\]|\\.)*\\"(?:[^"\\]|\\.)*"'
+    return re.search(rf"(?:^|{sign}){cell}(?:{sign}|\r?$)", line) is not None
 
 
 def _has_quoted_names(plain: _Table) -> bool:

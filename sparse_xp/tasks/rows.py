@@ -143,20 +143,24 @@ NOTHING_WORDS = ("NaN", "nan", "NA", "N/A", "#N/A", "<NA>", "NULL", "null", "Non
 
 
 def _words_for_nothing(task: Task, rows: Table | Dataset) -> list[str]:
-    """Return a remark for each column of a CSV file in which a text is a word that other programs take for nothing."""
+    """Return a remark for each column of a CSV file in which some texts are words that programs write for nothing.
+
+    A column of nothing else has them as its values.
+    """
     import pyarrow
     from pyarrow import compute
 
     if not isinstance(rows, Table) or rows.path.suffix.lower() not in SEPARATED:
         return []
-    remarks = []
+    remarks, words = [], [word for word in NOTHING_WORDS if word not in (task.label_names or [])]
     for column in task.columns():
         if column not in rows.column_names or not pyarrow.types.is_string(rows.data.schema.field(column).type):
             continue
         values = rows.data.column(column)
-        found = compute.is_in(values, pyarrow.array(NOTHING_WORDS))
-        if (first := compute.index(found, True).as_py()) >= 0:
-            count = compute.sum(found).as_py()
+        found = compute.is_in(values, pyarrow.array(words))
+        count = compute.sum(found).as_py() or 0
+        if 0 < count < len(rows):
+            first = compute.index(found, True).as_py()
             remarks.append(
                 f"{rows.place(first)}: {values[first].as_py()!r} in column {column} is a text like others, as are "
                 f"{count} such of {len(rows)}; leave the rows out if it means that there is none"

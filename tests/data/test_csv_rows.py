@@ -172,7 +172,7 @@ def test_line_ends_within_quotes_stay_as_they_are(tmp_path):
 
 def test_columns_of_one_name_matter_only_if_they_are_used(tmp_path):
     path = tmp_path / "t.csv"
-    for contents in (",,text,label\n1,2,a,x\n", "text,label,,\na,x,,\n", "text,note,label,note\na,1,x,2\n"):
+    for contents in (",,text, label \n1,2,a,x\n", "text,label,,\na,x,,\n", "text,note,label,note\na,1,x,2\n"):
         path.write_text(contents)
         assert read_records(path, used=["text", "label"]) == [{"text": "a", "label": "x"}]
     with pytest.raises(UserError, match=r"line 1: two columns have the same name: text, note, label, note"):
@@ -206,6 +206,7 @@ def test_the_line_of_excel_names_any_separator(tmp_path, directive):
         ("t.csv", '"a","b"\n"1","x","y"\n"2","z","w"\n', r"line 1: .* names a, b, one column less than each row has"),
         ("t.csv", "# by Ada\na,b\n1,2\n", r"line 2: .*# by Ada\. Remove the first line if it is a comment"),
         ("t.csv", 'a,b\n"say \\"hi\\", all",1\n', r'line 2: \\" in a text in quotes.*Write two quotes \(""\)'),
+        ("t.csv", 'a,b\n"say \\"hi\\" all",1\n"c",2\n', r'line 2: \\" in a text in quotes'),
     ],
 )
 def test_what_cannot_be_read_is_named_with_its_line(tmp_path, name, contents, message):

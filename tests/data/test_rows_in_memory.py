@@ -10,7 +10,7 @@ import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
 from sparse_xp.data.readers import read_rows
-from sparse_xp.data.table import Table, concatenate, to_dataset
+from sparse_xp.data.table import Table, column_array, concatenate, number_of, to_dataset, with_values
 
 
 def table(**columns: list[object]) -> Table:
@@ -49,3 +49,28 @@ def test_the_names_of_classes_come_with_a_parquet_file(tmp_path):
 def test_metadata_that_say_something_else_are_passed_over(metadata):
     data = pyarrow.table({"a": [0]}).replace_schema_metadata({b"huggingface": metadata})
     assert Table(data, Path("t.parquet")).class_names("a") is None
+
+
+def test_rows_keep_their_numbers_in_the_file():
+    rows = table(a=[0, 1, 2, 3]).select([1, 2, 3]).select([1, 2])
+    assert [rows.place(row) for row in range(2)] == ["t.json, row 2", "t.json, row 3"]
+    assert with_values(rows, "a", ["x", "y"]).place(1) == "t.json, row 3"
+    assert number_of(Dataset.from_dict({"a": [0]}), 0) == "row 0"
+
+
+@pytest.mark.parametrize(
+    ("values", "held"),
+    [
+        ([0, 1.0, None], ["0", "1.0", None]),
+        ([[0, 1], [1.5]], [["0", "1"], ["1.5"]]),
+        ([0, 1], [0, 1]),
+        ([0.0, 1.5], [0.0, 1.5]),
+    ],
+)
+def test_whole_numbers_beside_others_stay_as_written(values, held):
+    assert column_array(values).to_pylist() == held
+
+
+def test_numbers_beside_texts_are_of_two_types():
+    with pytest.raises(pyarrow.ArrowException):
+        column_array([0, 1.0, "a"])

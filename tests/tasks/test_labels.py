@@ -111,7 +111,7 @@ def test_a_number_is_the_place_of_a_class_only_if_the_user_named_the_classes(tmp
         (".csv", [0, 1, -1], r"t\.csv, line 4: the label -1 in column label marks a row without one"),
         (".parquet", [0.0, -1.0, 1.0], r"t\.parquet, row 1: the label -1\.0 in column label marks"),
         (".csv", ["1", "0", "1.0"], r"t\.csv, line 4: column label has the label '1\.0', and '1' in .*t\.csv, line 2"),
-        (".jsonl", [0, 1, 1.0], r"t\.jsonl, line 4: column label has the label '1\.0', and '1' in .*t\.jsonl, line 3"),
+        (".jsonl", [0, 1, 1.0], r"t\.jsonl, line 3: column label has the label '1\.0', and '1' in .*t\.jsonl, line 2"),
         (".parquet", [b"a", b"\xff"], r"t\.parquet has binary in column label"),
         (".csv", ["a", "b", "a "], r"t\.csv, line 4: column label has the label 'a ', and 'a' in"),
         (".csv", ["0.5", "1.25", "7"], r"t\.csv, line 2: column label has 0\.5, .* Write task\.problem=regression"),

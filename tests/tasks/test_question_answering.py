@@ -244,6 +244,7 @@ def test_other_names_of_columns():
         ({"doc_stride": 32}, r"task\.doc_stride=32: expected 0 to task\.max_length=32"),
         ({"doc_stride": -1}, r"task\.doc_stride=-1"),
         ({"max_length": 7, "doc_stride": 2}, r"task\.max_length=7: expected at least 8"),
+        ({"context": "question"}, r"task\.question=question and task\.context=question name the same column"),
         ({"n_best_size": 0}, r"task\.n_best_size"),
         ({"max_answer_length": 0}, r"task\.max_answer_length"),
         ({"metric": "accuracy"}, r"task\.metric='accuracy': expected one of f1, exact_match"),

@@ -163,3 +163,16 @@ def test_a_wrong_position_is_mended_and_said():
     assert loaded.rows["answers"] == [{"text": ["Ada"], "answer_start": [9]}]
     [warning] = loaded.warnings
     assert "1 of 1 training answers do not stand where answer_start says" in warning
+
+
+def test_a_wrong_position_is_named_with_its_line():
+    table = "question,context,answers,answer_start\nWho?,It was Ada.,Ada,7\nWho?,It was Ada.,Ada,6\nWho?,No.,Ada,6\n"
+    moved, lost = load("t.csv", table).warnings
+    assert "(the first: line 3, id 1)" in moved
+    assert "(the first: line 4, id 2)" in lost
+
+
+def test_the_names_of_the_columns_in_mid_file():
+    table = "question,context,answers\nWho?,It was Ada.,Ada\nquestion,context,answers\n"
+    with pytest.raises(UserError, match=r"t\.csv, line 3: the names of the columns once more"):
+        load("t.csv", table)

@@ -293,6 +293,7 @@ def test_conll_text(tmp_path):
         ("t.json", '[{"text": "a", "lable": 1}]', r"has no column 'label'\. Did you mean 'lable'\?"),
         ("t.json", '[{"text": "a", "label": 1}, {"text": 5, "label": 0}]', "Write all its values as texts, or all as"),
         ("t.json", '[{"text": null, "label": 1}]', "row 0 has nothing in column text. Write a value, or leave the row"),
+        ("t.csv", "te\u0301xt\na\n", r"has no column 'text'\. Did you mean 'te.xt'\?"),
         ("t.csv", "fine,1\nbad,0\n", r"mine: /.*/t\.csv has no column 'text'.*names are those of its first line"),
         ("t.tsv", "Ada\tB-PER\nspoke\tO\n", r"has no column 'text'.*name it \.conll"),
         ("t.txt", "fine\t1\nbad\t0\n", r"has no column 'text'.*read as CoNLL text.*name it \.csv or \.tsv"),
@@ -320,8 +321,14 @@ def test_a_column_that_no_task_reads_may_have_anything(tmp_path, values):
     for name, text in [("t.jsonl", "\n".join(lines)), ("t.json", f"[{', '.join(lines)}]")]:
         loaded = load_rows(text_task(), write(tmp_path / name, text), train=True)
         assert [(row["text"], row["label"]) for row in loaded.rows.to_list()] == [("a", "0"), ("a", "1")]
-        with pytest.raises(UserError, match="column.*other"):
+        with pytest.raises(UserError, match=r"column.*other"):
             load_rows(text_task(text="other"), write(tmp_path / name, text), train=True)
+
+
+def test_names_that_look_the_same_are_told_apart(tmp_path):
+    data = write(tmp_path / "t.csv", "cafe\u0301,label\na,1\nb,0\n")
+    with pytest.raises(UserError, match=r"has no column 'caf\u00e9'\. 'cafe\u0301' looks the same, .* form NFC"):
+        load_rows(text_task(text="caf\u00e9"), data, train=True)
 
 
 def test_a_column_that_is_read_if_it_is_there_is_of_one_type(tmp_path):
@@ -337,6 +344,8 @@ def test_words_for_nothing_are_texts_with_a_remark(tmp_path):
     texts, labels = loaded.warnings
     assert f"{tmp_path}/t.csv, line 3: 'NaN' in column text is a text like others, as are 1 such of 3" in texts
     assert f"{tmp_path}/t.csv, line 3: 'NA' in column label is a text like others, as are 2 such of 3" in labels
+    named_classes = load_rows(text_task(classes=["x", "NA"]), data, train=True)
+    assert named_classes.warnings == [texts]
 
 
 def test_text_that_is_not_utf_8(tmp_path):

@@ -318,6 +318,8 @@ def test_the_metric_that_counts_goes_by_the_problem_and_is_reported_first(proble
         ({"metric": "f1"}, r"task\.metric=f1 is for two classes, and there are 3: take f1_macro"),
         ({"max_length": 4}, r"task\.max_length=4: expected at least 8"),
         ({"max_eval_samples": 0}, r"task\.max_eval_samples=0"),
+        ({"text": "label"}, r"task\.text=label and task\.label=label name the same column"),
+        ({"text_pair": "sentence"}, r"task\.text=sentence and task\.text_pair=sentence name the same"),
     ],
 )
 def test_refusals_name_the_key(fields, message):

@@ -202,6 +202,7 @@ def test_data_whose_classes_cannot_be_used(classes, tags, names, message):
         ({"classes": ["O", "B-PET", "B-PET"]}, r"task\.classes: the class B-PET is named twice"),
         ({"classes": ["B-PET", "I-PET"]}, r"task\.classes: B-PET, I-PET; expected O, for words outside"),
         ({"classes": ["O"]}, r"task\.classes: O; expected O, .* and others"),
+        ({"tokens": "x", "tags": "x"}, r"task\.tokens=x and task\.tags=x name the same column"),
         ({"metric": "presicion"}, r"task\.metric='presicion': expected one of f1, .*Did you mean 'precision'"),
         ({"max_length": 4}, r"task\.max_length=4: expected at least 8"),
     ],
