@@ -2,8 +2,8 @@
 
 Builds a tiny checkpoint of every family with random weights and its own kind of tokenizer (``tests/families.py``), and
 makes whole runs of it: training, export, the comparison of the exported file with PyTorch, one prediction, and with
---benchmark the timing of the file. Prints a table in Markdown: the metric of the exported file, or the first sentence
-of the error. With --only, families and recipes whose names contain the word.
+--benchmark the timing of the file. Prints a table in Markdown: the metric of the exported file, or the
+beginning of the error. With --only, families and recipes whose names contain the word.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def main() -> None:
 
 
 def cell(out: Path, family: str, task: str, recipe: Recipe, timed: bool) -> str:
-    """Return the metric of the exported file of one run, or the first sentence of its error."""
+    """Return the metric of the exported file of one run, or the beginning of its error."""
     log, begin = io.StringIO(), time.perf_counter()
     directory = out / "runs" / family / task / recipe.name
     if directory.exists():
@@ -127,7 +127,7 @@ def cell(out: Path, family: str, task: str, recipe: Recipe, timed: bool) -> str:
             score = run_cell(out, family, task, recipe, directory, timed)
         text = f"{score:.1f}"
     except UserError as error:
-        text = str(error).split(". ")[0]
+        text = str(error).split(",")[0]
     except Exception as error:  # a fault of ours: it stands in the table, and its traceback in the log
         traceback.print_exc(file=log)
         text = f"**{type(error).__name__}**: {str(error).splitlines()[0][:90] if str(error) else ''}"
