@@ -59,8 +59,8 @@ def test_a_run_ends_with_a_file_that_answers(tmp_path, case):
 def test_what_a_family_cannot_have_is_refused_before_its_teacher_is_trained(tmp_path):
     checkpoint = build_checkpoint("albert", tmp_path / "checkpoint")
     words = ("task=sst2", "recipe=structured50", *SHORT, "teacher=dense", f"model.checkpoint={checkpoint}")
+    config = configure(*words, f"data.cache={tmp_path}/cache")
     with pytest.raises(UserError, match=r"uses one layer several times, so .* it can have sparse weights"):
-        config = configure(*words, f"data.cache={tmp_path}/cache")
         check_student(config, None, config)
     long = ("task=sst2", "recipe=dense", *SHORT, f"model.checkpoint={checkpoint}", "task.max_length=131")
     with pytest.raises(UserError, match=r"task\.max_length=131: .* at most 130 tokens"):
