@@ -257,7 +257,7 @@ def test_a_line_that_is_no_row_is_named_and_the_rest_goes_on(deployed, capsys):
     assert told[0] == told[4] == "an answer"
     no_json = r"Row 1: rows\.jsonl, line 2, column \d+: no JSON \(Expecting value\)\."
     assert re.fullmatch(rf"{no_json} It ends too early: write the rest of it\.", told[1])
-    for row, kind in ((2, "list"), (3, "NoneType")):
+    for row, kind in ((2, "a list"), (3, "null")):
         expected = f"rows.jsonl, line {row + 1}: expected an object with the columns, not {kind}."
         assert told[row].startswith(f"Row {row}: {expected}")
     assert "errors=3" in capsys.readouterr().err

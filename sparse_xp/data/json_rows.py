@@ -10,6 +10,7 @@ from typing import Any
 
 from sparse_xp.data.text_files import NumberedRecord, Record
 from sparse_xp.errors import UserError, first_line
+from sparse_xp.files.untrusted_json import json_type
 
 #: nesting depth of lists and objects in a value; the limits of Arrow and datasets are not much higher
 MAX_DEPTH = 30
@@ -35,9 +36,7 @@ def read_json(path: Path, text: str, arrow: bool, used: Collection[str] | None) 
         raise UserError(f'{path}: expected a list of rows, or {{"data": [rows]}}; it is {_no_rows(rows)}')
     for number, record in enumerate(rows):
         if not isinstance(record, dict):
-            row_error = UserError(
-                f"{path}: row {number} is a {type(record).__name__}, expected an object with the columns."
-            )
+            row_error = UserError(f"{path}: row {number} is {json_type(record)}, expected an object with the columns.")
             if arrow:
                 raise row_error
             rows[number] = row_error
@@ -77,7 +76,7 @@ def _parse_row(line: str, where: str) -> Record:
         raise UserError(f"{where}, column {error.colno}: no JSON ({error.msg}).{advice}") from error
     if not isinstance(record, dict):
         advice = ONE_TEXT if isinstance(record, list) else ""
-        raise UserError(f"{where}: expected an object with the columns, not {type(record).__name__}.{advice}")
+        raise UserError(f"{where}: expected an object with the columns, not {json_type(record)}.{advice}")
     return record
 
 
@@ -107,7 +106,7 @@ def _advice(error: json.JSONDecodeError) -> str:
 def _no_rows(value: object) -> str:
     """Return what a JSON text is that is no list of rows, and what to write instead, as the end of a sentence."""
     if not isinstance(value, dict):
-        return f"a {type(value).__name__}."
+        return f"{json_type(value)}."
     keys = ", ".join(list(value)[:10]) or "no keys"
     parts = list(value.values())
     if parts and all(isinstance(part, dict) for part in parts):

@@ -125,7 +125,7 @@ JSON = [
     ('{"text": [{"\\ud83d": 1}]}', r"column 'text': half of a character"),
     ('{"\\ud83d": 1}', "the name .* has half of a character"),
     ("{}", "it is empty"),
-    ('"text"', "is a str|not str"),
+    ('"text"', "is a text|not a text"),
     ('{"text": "a"', "no JSON"),
     ('{"text": "a\0"}', "a NUL byte"),
 ]

@@ -257,7 +257,7 @@ def test_conll_text(tmp_path):
     ("name", "text", "message"),
     [
         ("t.jsonl", '{"text": "a", "label": 1}\n{"text": "b", "label": }\n', r"t\.jsonl, line 2, column 24: no JSON"),
-        ("t.jsonl", "[1]\n", r"t\.jsonl, line 1: expected an object with the columns, not list"),
+        ("t.jsonl", "[1]\n", r"t\.jsonl, line 1: expected an object with the columns, not a list"),
         ("t.json", '{"text": "a"}\n{"text" "b"}\n', r"t\.json, line 2, column 9: no JSON"),
         ("t.json", '[{"text": "a"},\n{"text" "b"}]', r"t\.json, line 2, column 9: no JSON"),
         ("t.json", '{"train": [{"text": "a"}], "test": []}', "a dict of train, test: write a list of rows alone"),
@@ -275,7 +275,7 @@ def test_conll_text(tmp_path):
         ("t.jsonl", '[\n  {"text": "a"}\n]\n', r"line 1, column 2: .*name the file \.json"),
         ("t.jsonl", '{\n  "text": "a"\n}\n', r"line 1, column 2: .*name the file \.json"),
         ("t.json", '{"rows": []}', r'expected a list of rows, or \{"data": \[rows\]\}; it is a dict'),
-        ("t.json", "[1]", r"row 0 is a int"),
+        ("t.json", "[1]", r"row 0 is a number"),
         ("t.json", "[]", r"t\.json has no rows"),
         (
             "t.json",
