@@ -117,7 +117,7 @@ def _no_rows(value: object) -> str:
         advice = "write an object for each row, and not a list for each column"
     else:
         advice = "write [ and ] around a single row"
-    return f"a dict of {keys}: {advice}."
+    return f"an object of {keys}: {advice}."
 
 
 def _parse(text: str, where: str) -> Any:
