@@ -31,7 +31,7 @@ from sparse_xp.recipe.file import resolve
 from sparse_xp.run import run
 from tests.families import FAMILIES, build_checkpoint
 
-#: few steps: what is asked is whether a run goes through, and not what it learns
+#: few steps: the table shows whether a run finishes, not how well it learns
 SHORT = (
     "profile=embedded",
     "log=none",
