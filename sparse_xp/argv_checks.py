@@ -7,9 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from sparse_xp.errors import MAX_LENGTH, did_you_mean
-
-#: the groups that a command may choose from: the folders of conf/. Add a new one here; tests/test_choices.py compares.
-GROUPS = ("task", "model", "teacher", "sparsity", "quantization", "schedule", "recipe", "train", "log", "profile")
+from sparse_xp.places import GROUPS
 
 
 def unknown_config_name(argv: list[str]) -> str | None:

@@ -15,10 +15,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override, QuotedString
 from hydra.errors import HydraException
 
-from sparse_xp.argv_checks import GROUPS
 from sparse_xp.config import Config
 from sparse_xp.errors import UserError
-from sparse_xp.places import CONF
+from sparse_xp.places import CONF, GROUPS
 
 #: options of Hydra that take a value as the next argument
 OPTIONS_WITH_VALUE = (
@@ -61,17 +60,21 @@ def config_directories(argv: Sequence[str]) -> list[Path]:
 
 
 def check_overrides(overrides: Iterable[str], folders: Sequence[Path] = ()) -> None:
-    """Raise UserError for an override that leaves a group or a path empty.
+    """Raise UserError for an override that leaves a group or a path empty, and for a group that is chosen twice.
 
     Overrides that cannot be parsed are skipped; Hydra reports them.
     """
     parser = OverridesParser.create()
+    chosen: dict[str, str] = {}
     for text in overrides:
         try:
             override = parser.parse_override(text)
         except HydraException:
             continue
         check_choice(override, folders)
+        group = override.key_or_group
+        if group in GROUPS and not override.is_delete() and chosen.setdefault(group, text) != text:
+            raise UserError(f"{chosen[group]} and {text}: {group} is chosen twice. Leave one of them out.")
 
 
 def check_choice(override: Override, folders: Sequence[Path] = ()) -> None:

@@ -8,11 +8,16 @@ dashed options (``sparse_xp.recipe``, ``sparse_xp.report``) read ``argv`` by a `
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Collection
 from typing import NoReturn
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
 
 from sparse_xp.error_report import report_errors, wants_traceback
 from sparse_xp.errors import UserError, did_you_mean, shortened
@@ -91,8 +96,9 @@ def quote_paths(argv: list[str]) -> list[str]:
 
     Run directories have such names (``squad,tiny,seed=42``) and are passed to ``teacher.path=`` and the like. Hydra
     would read them as a sweep, or not at all. Neither does it read a ``~/``, which shells expand only where a word
-    begins; it is expanded here. Separators of columns are quoted too, and names of classes that Hydra would write in
-    another way (``1_1`` as 11, ``true`` as True).
+    begins; it is expanded here. Separators of columns are quoted too, stubs of the zoo, and names of classes that Hydra
+    would write in another way (``1_1`` as 11, ``true`` as True). Objects in JSON (``recipe.args={"epochs": 8}``) are
+    written as Hydra reads them.
     """
     return [_quote_path(argument) for argument in argv]
 
@@ -103,15 +109,59 @@ def _quote_path(argument: str) -> str:
         return f"{key}=[{','.join(map(_quote_class, items[1].split(',')))}]"
     if key == "data.separator" and value in (",", ";", "\t", ":", "=", "~", "#"):
         return f"{key}='{value}'"
+    if value.startswith("{") and ('"' in value or "'" in value):
+        return f"{key}={_objects_for_hydra(key, value)}"
     if value.startswith("~/"):
         value = os.path.expanduser(value)
         argument = f"{key}={value}"
     plain = re.fullmatch(r"[\w./~+%:-]*", value)
     # hydra.run.dir= may name a directory that is still to be made.
-    if not equals or plain or not (os.path.exists(value) or (key == "hydra.run.dir" and value[:1] not in "'\"")):
+    named = os.path.exists(value) or value.startswith("zoo:")
+    if not equals or plain or not (named or (key == "hydra.run.dir" and value[:1] not in "'\"")):
         return argument
     escaped = value.replace("\\", "\\\\").replace("'", "\\'")
     return f"{key}='{escaped}'"
+
+
+def _objects_for_hydra(key: str, value: str) -> str:
+    """Return one or several objects in JSON, with commas between them, in Hydra's grammar; others unchanged.
+
+    Raises UserError for a value that neither of the two can read.
+    """
+    written, rest = [], value
+    try:
+        while rest:
+            content, end = json.JSONDecoder().raw_decode(rest)
+            written.append(_for_hydra(content))
+            rest = rest[end:].strip()
+            if rest and not rest.startswith(","):
+                raise json.JSONDecodeError("Expecting ',' delimiter", value, len(value) - len(rest))
+            rest = rest[1:].strip()
+    except (ValueError, RecursionError) as error:
+        try:
+            OverridesParser.create().parse_override(f"{key}={value}")
+        except (HydraException, RecursionError):
+            where = f": {error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else ""
+            raise UserError(
+                f"{key}={shortened(value, 200)}: this is no JSON{where}. Write "
+                f"{key}='{{\"NAME\": VALUE, ...}}' or {key}='{{NAME: VALUE, ...}}'."
+            ) from error
+        return value
+    return ",".join(written)
+
+
+def _for_hydra(content: object) -> str:
+    """Return a value of JSON in Hydra's grammar. Raises UserError for a name that it cannot have."""
+    if isinstance(content, dict):
+        for name in content:
+            if not re.fullmatch(r"[A-Za-z_][\w-]*", name, re.ASCII):
+                raise UserError(f"{shortened(name, 100)!r}: a name consists of letters, digits and _.")
+        return "{" + ",".join(f"{name}:{_for_hydra(each)}" for name, each in content.items()) + "}"
+    if isinstance(content, list):
+        return "[" + ",".join(map(_for_hydra, content)) + "]"
+    if isinstance(content, str):
+        return QuotedString(content, Quote.single).with_quotes()
+    return json.dumps(content)
 
 
 def _quote_class(item: str) -> str:

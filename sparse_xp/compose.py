@@ -1,26 +1,42 @@
 """From a composed Hydra configuration to a checked ``Config``.
 
-``__main__`` and ``sweep`` compose. ``to_object`` makes the dataclasses, and their ``__post_init__`` checks the values.
+``main`` and ``sweep`` compose. ``to_object`` makes the dataclasses, and their ``__post_init__`` checks the values.
 ``recipe.file.resolve`` then reads a recipe file. torch is not imported: composing a configuration must not load it.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import MISSING, fields, is_dataclass
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, Node, OmegaConf
 
+from sparse_xp.clock import Clock
 from sparse_xp.config import Config
 from sparse_xp.error_report import unknown_key_message
 from sparse_xp.errors import UserError
+from sparse_xp.run_names import checkpoint_name
 from sparse_xp.tasks import TASKS, Task
 
+#: the groups that others refer to: they are checked first, so that an error names their keys
+SOURCES = ("train", "recipe")
+#: assumed where the real number is not known yet; real epochs have fewer, so that no window is refused for nothing
+STEPS_PER_EPOCH = 100_000
 
-def to_object(cfg: DictConfig) -> Config:
+
+def to_object(cfg: DictConfig, words: Sequence[str] = ()) -> Config:
     """Return the checked dataclasses of a composed configuration. Raises UserError for an impossible value.
 
     ``recipe.file.resolve`` comes next: it reads a recipe file, and the recipe that the checkpoint carries.
+
+    Args:
+        cfg: What Hydra composed.
+        words: The overrides as typed. A model that is chosen by ``model.checkpoint=`` alone is called after it.
     """
+    if name := checkpoint_name(words):
+        cfg = cfg.copy()
+        cfg.model.name = name
     if OmegaConf.get_type(cfg, "task") is Task:
         raise UserError(
             f"task {cfg.task.name} has no kind. Its file must begin with `defaults: [kind@_here_: KIND, _self_]`; "
@@ -30,12 +46,60 @@ def to_object(cfg: DictConfig) -> Config:
     if not 0 <= cfg.seed < 2**32:
         raise UserError(f"seed={cfg.seed}: expected a whole number from 0 to {2**32 - 1}.")
     try:
+        for name in SOURCES:
+            OmegaConf.to_object(cfg[name])
         config = OmegaConf.to_object(cfg)
     except ValueError as error:
-        where = invalid_node(cfg)  # a ValueError of ``__post_init__`` need not name the key
-        raise UserError(str(error) if not where or where in str(error) else f"{where}: {error}") from error
+        raise UserError(blame_source(cfg, invalid_node(cfg), str(error))) from error
     assert isinstance(config, Config)
+    check_windows(cfg, config)
     return config
+
+
+def blame_source(cfg: DictConfig, where: str, message: str) -> str:
+    """Return the message of a refused value with the key that a user sets.
+
+    ``where``: the node that was refused. Its message begins with ``KEY=`` or ``CLASS.KEY=``. A key that refers to
+    another one (``final_lr: ${train.learning_rate}``) is replaced by that.
+    """
+    match = re.match(r"([\w.]+)\.(\w+)(?==)", message)
+    if match:
+        key = match[0] if match[1] == where or "." in match[1] or match[1].islower() else f"{where}.{match[2]}"
+        source = source_of(cfg, key)
+        return f"{source}{message[match.end() :].replace(f' ({source}= sets it)', '')}"
+    return message if not where or where in message else f"{where}: {message}"
+
+
+def source_of(cfg: DictConfig, key: str) -> str:
+    """Return the key that ``key`` refers to by ``${...}``, directly or through others; ``key`` itself if to none."""
+    for _ in range(10):  # a circle of references is an error of its own
+        parent, _, name = key.rpartition(".")
+        holder = OmegaConf.select(cfg, parent) if parent else cfg
+        node = holder._get_node(name) if isinstance(holder, DictConfig) and name in holder else None
+        match = re.fullmatch(r"\$\{([\w.]+)\}", str(node._value())) if isinstance(node, Node) else None
+        if match is None:
+            return key
+        key = match[1]
+    return key
+
+
+def check_windows(cfg: DictConfig, config: Config) -> None:
+    """Raise UserError for a modifier whose window cannot be in a run of so many epochs, before anything is loaded.
+
+    A time in steps is checked later, when the number of steps is known.
+    """
+    if config.train.steps is not None:
+        return
+    clock = Clock.of(config.train.epochs, STEPS_PER_EPOCH)
+    for key, modifier in config.modifiers().items():
+        if any("step" in str(time) for time in (modifier.start, modifier.end)):
+            continue
+        try:
+            modifier.window(clock)
+        except ValueError as error:
+            sources = [(name, source_of(cfg, f"{key}.{name}")) for name in ("start", "end") if f"{name}=" in str(error)]
+            told = "; ".join(f"{name} is {source}=" for name, source in sources if source != f"{key}.{name}")
+            raise UserError(f"{key}: {error}{f' ({told})' if told else ''}") from error
 
 
 def check_keys(node: DictConfig) -> None:
@@ -59,7 +123,7 @@ def check_keys(node: DictConfig) -> None:
 
 def invalid_node(node: DictConfig) -> str:
     """Return the full key of the innermost node whose values are refused."""
-    for key in node:
+    for key in dict.fromkeys([*(name for name in SOURCES if name in node), *map(str, node)]):
         child = node._get_node(key)
         if isinstance(child, DictConfig) and not child._is_none():
             try:

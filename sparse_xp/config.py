@@ -1,8 +1,8 @@
 """The configuration of a run: ``Config`` holds one dataclass for each group of ``conf/``.
 
 ``register`` gives Hydra the schemas, ``compose.to_object`` makes a ``Config`` from what Hydra composed, and
-``recipe.file.resolve`` reads a recipe file into it. ``run_name`` and ``result_hash`` identify a run: by the name of its
-directory, and by everything that its numbers depend on.
+``recipe.file.resolve`` reads a recipe file into it. ``result_hash`` identifies a run by everything that its numbers
+depend on.
 
 torch is not imported: composing a configuration must not load it.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, OmegaConf
 
 from sparse_xp.clock import TimeSpec
+from sparse_xp.errors import UserError, shortened
 from sparse_xp.hyperparameters import resolve_hyperparameter
 from sparse_xp.modifiers import (
     MODIFIERS,
@@ -29,15 +30,20 @@ from sparse_xp.modifiers import (
     WeightDecay,
 )
 from sparse_xp.modifiers.learning_rate import RateModifier
+from sparse_xp.promises import Composed, Promise, broken_promise
+from sparse_xp.run_names import LABELS, NOT_IN_RESULT, run_name
 from sparse_xp.settings import Data, Export, Log, Model, TeacherSource, TinyModel, Train
 from sparse_xp.tasks import TASKS, Task
 
 
 @dataclass(kw_only=True)
 class Teacher(TeacherSource):
-    """The teacher of a run. Options as in ``TeacherSource``, and:
+    """The teacher of a run.
 
-    ``distillation``: how the student is trained on the teacher's logits. None: not at all.
+    The other options are those of ``TeacherSource``.
+
+    Attributes:
+        distillation: How the student is trained on the teacher's logits. None: not at all.
     """
 
     distillation: Distillation | None = field(default_factory=Distillation)
@@ -47,25 +53,28 @@ class Teacher(TeacherSource):
 class RecipeSettings:
     """The recipe: its numbers, the learning rate and weight decay, and modifiers that no other group has.
 
-    ``name``: the name in the table of results.
-    ``sparsity``: the fraction of zeros to reach or to keep, in [0, 1). The options of the group ``sparsity`` refer to
-    it.
-    ``start_sparsity``: the fraction of zeros that the starting checkpoint must have, in [0, 1).
-    ``quantization_start``, ``observers_end``: the times at which quantization-aware training begins and at which its
-    ranges are frozen. The options of the group ``quantization`` refer to them.
-    ``learning_rate``: segments of the learning rate, by name.
-    ``weight_decay``: the weight decay. None: 0.
-    ``modifiers``: further modifiers by name, added with ``+modifier@recipe.modifiers.NAME=CLASS``.
-    ``inherit``: go on with the 8 bits and without the layers that ``recipe.yaml`` beside the checkpoint's weights says.
-    False: that file is not read.
+    A SparseML recipe (``path``) replaces the modifiers and the length of the run.
 
-    A SparseML recipe replaces the modifiers and the length of the run:
-
-    ``path``: a file (.md, .yaml) or a ``zoo:`` stub.
-    ``args``: values for its variables, by name.
-    ``anchors``: arguments also replace values referenced through YAML aliases (``*name``).
-    ``strict``: an argument that has no effect is an error.
-    ``remarks``: warnings from parsing the recipe. They are set by ``recipe.file.resolve``, not by users.
+    Attributes:
+        name: The name in the table of results.
+        sparsity: The fraction of zeros to reach or to keep, in [0, 1). The options of the group ``sparsity`` refer to
+            it.
+        start_sparsity: The fraction of zeros that the starting checkpoint must have, in [0, 1).
+        quantization_start: The time at which quantization-aware training begins. The options of the group
+            ``quantization`` refer to it.
+        observers_end: The time at which the ranges of quantization-aware training are frozen. The options of the group
+            ``quantization`` refer to it.
+        learning_rate: Segments of the learning rate, by name.
+        weight_decay: The weight decay. None: 0.
+        modifiers: Further modifiers by name, added with ``+modifier@recipe.modifiers.NAME=CLASS``.
+        inherit: Go on with the 8 bits and without the layers that ``recipe.yaml`` beside the checkpoint's weights says.
+            False: that file is not read.
+        path: A SparseML recipe: a file (.md, .yaml) or a ``zoo:`` stub.
+        args: Values for the variables of the file, by name, as ``{num_epochs: 8}`` or as JSON.
+        anchors: Whether ``args`` also replace values referenced through YAML aliases (``*name``).
+        strict: Whether a value of ``args`` that has no effect is an error.
+        promise: What the name of the recipe says about a result. Recipes set it, not users.
+        remarks: Warnings from parsing the recipe. They are set by ``recipe.file.resolve``, not by users.
     """
 
     name: str
@@ -81,6 +90,7 @@ class RecipeSettings:
     args: Any = None
     anchors: bool = False
     strict: bool = False
+    promise: Promise | None = None
     remarks: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -104,10 +114,20 @@ def drives_rate(modifier: Modifier) -> bool:
 class Config:
     """One run.
 
-    ``sparsity``, ``quantization``: a modifier of weights, and one of numbers. None: dense, and floating point.
-    ``zoo``: a file that maps stubs of the SparseZoo to paths or hub ids, in addition to conf/zoo.yaml.
-    ``profile``: the name of the profile (the size of the run and of its data), for the table of results.
-    ``seed``: the seed of initialization, shuffling and dropout, from 0 to 2^32 - 1.
+    Attributes:
+        task: The data set and how to learn it: one option of the group ``task``.
+        model: The encoder that is trained: one option of the group ``model``.
+        teacher: The teacher: one option of the group ``teacher``.
+        sparsity: The modifier that prunes weights: one option of the group ``sparsity``. None: dense.
+        quantization: The modifier that quantizes: one option of the group ``quantization``. None: floating point.
+        recipe: What is done to the model, and when: one option of the group ``recipe``.
+        train: Length, batches, numerics and checkpoints.
+        data: Where rows come from.
+        export: The exported file and the tolerances of its check.
+        log: Logging: one option of the group ``log``.
+        zoo: A file that maps stubs of the SparseZoo to paths or hub ids, in addition to conf/zoo.yaml.
+        profile: The name of the profile (the size of the run and of its data), for the table of results.
+        seed: The seed of initialization, shuffling and dropout, from 0 to 2^32 - 1.
     """
 
     task: Task = MISSING
@@ -142,72 +162,46 @@ class Config:
         return named
 
 
+def composed(config: Config, words: Iterable[str] = ()) -> Composed:
+    """Return what a run is composed of, as far as its recipe promises something about it. ``words``: the overrides."""
+    return Composed(config.recipe.name, config.recipe.sparsity, tuple(config.modifiers().values()), tuple(words))
+
+
+def check_promise(config: Config, words: Iterable[str]) -> None:
+    """Raise UserError for a run that contradicts the name of its recipe. ``words``: the overrides as typed."""
+    run, promise = composed(config, words), config.recipe.promise
+    if config.recipe.path is not None and promise is not None and run.name == promise.recipe:
+        raise UserError(
+            f"recipe={run.name} and recipe.path={shortened(config.recipe.path, 80)} are two recipes. Write recipe=file "
+            "for the file, or leave recipe.path out."
+        )
+    if message := broken_promise(promise, run):
+        raise UserError(message)
+
+
 def with_teacher(config: Config, path: Path) -> Config:
     """Return the configuration with its teacher at ``path``."""
     return replace(config, teacher=replace(config.teacher, source="checkpoint", path=str(path)))
 
 
-#: keys (of an option or of a whole group) that affect no number of a result: neither the name nor the hash of a run
-#: depends on them
-NOT_IN_RESULT = (
-    "log",
-    "data.cache",
-    "data.max_rows",
-    "data.max_gigabytes",
-    "export.max_abs_diff",
-    "export.max_metric_diff",
-    "export.max_rms_diff_int8",
-    "export.max_metric_diff_int8",
-    "export.target_cpu",
-)
-
-
-def affects_result(key: str) -> bool:
-    """Return whether the value of this key can change a number of the result."""
-    return not f"{key}.".startswith(tuple(f"{name}." for name in NOT_IN_RESULT))
+def with_job(config: Config, job: str) -> Config:
+    """Return the configuration with the tracker's kind of job, unless the user has named one."""
+    return replace(config, log=replace(config.log, job_type=config.log.job_type or job))
 
 
 def result_hash(config: Config) -> str:
     """Return ten hex digits over everything that can change a number of the result.
 
-    ``NOT_IN_RESULT`` and the zoo file are excluded. As this leaves out the tolerances of the export, a run that the
-    export gate stopped can continue with larger ones.
+    ``NOT_IN_RESULT``, ``LABELS`` and the zoo file are excluded. As this leaves out the tolerances of the export, a run
+    that the export gate stopped can continue with larger ones.
     """
     fields = asdict(config)
-    for key in (*NOT_IN_RESULT, "zoo"):  # zoo: the name of a run has it, the paths that it leads to are hashed
+    # zoo: the name of a run has it, the paths that it leads to are hashed
+    for key in (*NOT_IN_RESULT, *LABELS, "zoo"):
         group, _, name = key.rpartition(".")
         del (fields[group] if group else fields)[name]
     text = json.dumps(fields, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def run_name(choices: Any, overrides: Any, profile: str, seed: int) -> str:
-    """Return the directory name of a run: task, model, recipe, what else was overridden, and the seed.
-
-    ``choices``: Hydra's group choices. ``overrides``: those of the command line; their order does not matter. Paths are
-    shortened to their last part (``recipe.path``: two), so two runs may share a name; their ``result_hash`` differs.
-    """
-    named = ("task", "model", "recipe", "profile", "seed")
-    extra = []
-    for override in overrides:
-        key, _, value = override.lstrip("+").partition("=")
-        if key not in named and affects_result(key):
-            value = value.strip("'\"")
-            if value.count("/") > 1 or value[:1] in "./":
-                last = 2 if key == "recipe.path" else 1  # every project has a recipe.yaml
-                value = "/".join(value.rstrip("/").split("/")[-last:])
-            extra.append(f"{key}={value}")
-    parts = [
-        str(choices["task"]),
-        str(choices["model"]),
-        str(choices["recipe"]),
-        *([profile] if profile != "full" else []),
-    ]
-    parts += [re.sub(r"[^\w.=+~%-]+", "_", part) for part in sorted(extra)]
-    name = ",".join(parts)
-    if len(name.encode()) > 180:  # file systems stop at 255 bytes
-        name = f"{name.encode()[:160].decode(errors='ignore')}~{hashlib.sha256(name.encode()).hexdigest()[:10]}"
-    return f"{name},seed={seed}"
 
 
 def register() -> None:

@@ -6,31 +6,42 @@ and ``result.json``, in this order.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
-from sparse_xp.config import Config
+from sparse_xp.config import Config, composed
 from sparse_xp.console import say
 from sparse_xp.deployment import bundle
 from sparse_xp.deployment.export import export
+from sparse_xp.deployment.measured_latency import read_latency
 from sparse_xp.deployment.model_card import run_card
+from sparse_xp.errors import UserError
 from sparse_xp.evaluation import evaluate
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.writing import write_text
+from sparse_xp.functional.compression import measure_compression
 from sparse_xp.functional.quant_file import save_quantization
 from sparse_xp.functional.sparsity import measure_sparsity
 from sparse_xp.functional.structured.config import removal_summary
+from sparse_xp.modifiers.layer_pruning import LayerPruning
 from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.portable import portable_command, portable_path
 from sparse_xp.preparation import PreparedData
+from sparse_xp.promises import result_name, shortfall
 from sparse_xp.provenance import record_provenance
 from sparse_xp.recipe import inherit
 from sparse_xp.recipe.saved import write_recipe
+from sparse_xp.report.compare import dense_score
+from sparse_xp.report.rows import run_row
 from sparse_xp.report.run_report import write_report
-from sparse_xp.result import NO_DEPLOYMENT, RESULT, TRAINED, Provenance, Result, Training, result_row, result_summary
+from sparse_xp.result import NO_DEPLOYMENT, RESULT, TRAINED, Provenance, Result, Training, result_summary
 from sparse_xp.run_directory import remove_temporary_files
-from sparse_xp.training.environment import device_name, log_artifacts, precision_name
+from sparse_xp.training.environment import device_name, precision_name
 from sparse_xp.training.state import Run
+from sparse_xp.training.trackers.summary import finished_values, trained_values
+from sparse_xp.training.trackers.tracking import log_result, log_summary
 
 #: the remedy where a user's own file is in the way
 MOVE_AWAY = "Move it away, and issue the command again."
@@ -46,17 +57,43 @@ def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, comm
     save_model(run, config.recipe.inherit)
     recorded = record_provenance(config_hash, run.origin, command)
     trained = make_result(config, run, metrics, recorded, (data.train.total, data.evaluation.total))
-    trained.write(run.directory / TRAINED)
-    with atomic_directory(run.directory / "deployment", "deployment", MOVE_AWAY) as draft:
-        result = replace(trained, deployment=export(run, draft, config.export, metrics))
-        bundle.write_card_and_recipe(draft, run_card(config.task, config.data, result), run.directory / "recipe.yaml")
+    try:
+        check_outcome(run, config, trained)
+        trained.write(run.directory / TRAINED)
+        result = export_result(run, config, trained)
+    except UserError:  # a promise or the gate: the tracker shows the run as one without a valid file
+        log_summary(run.accelerator, trained_values(trained), run.step)
+        raise
     write_report(run.directory, result, run.history.read())
-    log_artifacts(run.accelerator, config.log, run.directory, result_row(result))
+    values = finished_values(result, dense_score_of(run.directory, result), read_latency(run.directory))
+    log_result(run.accelerator, result, values, config.log.artifacts)
     result.write(run.directory / RESULT)
     remove_temporary_files(run.directory)
     step, clock = result.training.best_step, run.clock
     trained_until = f"of step {step}/{clock.total_steps} (epoch {clock.epoch(step):g})"
     say(f"{run.directory}\n  {trained_until}, {result_summary(result)}")
+
+
+def export_result(run: Run, config: Config, trained: Result) -> Result:
+    """Write ``deployment/`` and return the result with it. Raises UserError if the gate refuses the file."""
+    with atomic_directory(run.directory / "deployment", "deployment", MOVE_AWAY) as draft:
+        result = replace(trained, deployment=export(run, draft, config.export, trained.metrics))
+        bundle.write_card_and_recipe(draft, run_card(config.task, config.data, result), run.directory / "recipe.yaml")
+    return result
+
+
+def dense_score_of(directory: Path, result: Result) -> float | None:
+    """Return the score of the dense run that a result is measured by, as tables have it; None if none is known.
+
+    It is looked for at the teacher's place and beside the run. A result that cannot be read is passed over.
+    """
+    beside = directory.resolve().parent
+    places = {beside / Path(result.teacher).name} if result.teacher else set()
+    rows = []
+    for place in places | {path.parent for path in beside.glob(f"*/{RESULT}")}:
+        with suppress(UserError, OSError):
+            rows.append(run_row(place, Result.read(place / RESULT)))
+    return dense_score(run_row(directory, result), rows)
 
 
 def final_metrics(run: Run, config: Config) -> dict[str, float]:
@@ -72,49 +109,69 @@ def make_result(
 
     ``totals``: numbers of training and evaluation rows in the data, before subsetting.
     """
-    seconds = run.progress.seconds
+    seconds, removed = run.progress.seconds, removal_summary(run.model)
     teacher = portable_path(config.teacher.path, run.directory) if config.teacher.path else None
     return Result(
         task=config.task.name,
         model=config.model.name,
-        recipe=config.recipe.name,
+        recipe=result_name(
+            config.recipe.promise, composed(config), *pruned_shares(run, removed.share if removed else 0.0)
+        ),
         profile=config.profile,
         seed=config.seed,
         metric=config.task.metric,
         metrics=metrics,
         deployment=NO_DEPLOYMENT,
-        sparsity=replace(measure_sparsity(run.model, pruned_names(run)), removed=removal_summary(run.model)),
+        sparsity=replace(measure_sparsity(run.model, pruned_names(run)), removed=removed),
         training=Training(
-            epochs=run.clock.end,
-            steps=run.clock.total_steps,
+            epochs=run.clock.epoch(run.step),
+            steps=run.step,
             seconds=round(seconds, 3),
-            samples_per_second=round(run.clock.end * len(run.train_features) / max(seconds, 1e-9), 3),
+            samples_per_second=round(run.clock.epoch(run.step) * len(run.train_features) / max(seconds, 1e-9), 3),
             device=device_name(run.accelerator),
             precision=precision_name(run.accelerator),
             train_rows=run.num_train_rows,
             eval_rows=len(run.eval_rows),
             train_rows_of=totals[0],
             eval_rows_of=totals[1],
-            best_step=run.progress.best_step if config.train.keep_best else run.clock.total_steps,
+            best_step=run.progress.best_step if config.train.keep_best else run.step,
         ),
         teacher=teacher or (config.teacher.source if config.teacher.given else None),
         provenance=replace(recorded, command=portable_command(recorded.command, run.directory)),
         quantization=quantization_option(run),
+        compression=measure_compression(run.model, sum(len(each.removed) for each in run.modifiers(LayerPruning))),
     )
 
 
+def check_outcome(run: Run, config: Config, result: Result) -> None:
+    """Raise UserError for a trained model that has less than the name of its recipe promises."""
+    zeros, removed = pruned_shares(run, result.sparsity.removed.share if result.sparsity.removed else 0.0)
+    if message := shortfall(config.recipe.promise, composed(config), zeros, removed):
+        raise UserError(message)
+
+
+def pruned_shares(run: Run, removed: float) -> tuple[float, float]:
+    """Return the fraction of zeros in the matrices of the encoder, and ``removed``, the fraction that is gone."""
+    return measure_sparsity(run.model).prunable, removed
+
+
 def save_model(run: Run, inherits: bool = True) -> None:
-    """Write ``model/``: the weights in floating point, the quantization scales, and the recipe.
+    """Write ``model/``. ``inherits``: as in ``write_model``."""
+    run.modifier_list.check(run)
+    with atomic_directory(run.directory / "model", "model", MOVE_AWAY) as draft:
+        write_model(run, draft, inherits)
+
+
+def write_model(run: Run, directory: Path, inherits: bool) -> None:
+    """Write the weights in floating point, the quantization scales, the tokenizer and the recipe into ``directory``.
 
     Stock ``from_pretrained`` loads it. ``sparse_xp.structured.load`` loads a model with removed heads, or with layers
     of different numbers of neurons. ``inherits``: the recipe comes behind that of the checkpoint (``recipe.inherit``).
     """
-    run.modifier_list.check(run)
-    with atomic_directory(run.directory / "model", "model", MOVE_AWAY) as draft:
-        run.model.save_pretrained(draft)
-        run.tokenizer.save_pretrained(draft)
-        save_quantization(run.model, draft)
-        write_text(draft / inherit.FILE, recipe_text(run, inherits))
+    run.model.save_pretrained(directory)
+    run.tokenizer.save_pretrained(directory)
+    save_quantization(run.model, directory)
+    write_text(directory / inherit.FILE, recipe_text(run, inherits))
 
 
 def recipe_text(run: Run, inherits: bool) -> str:

@@ -18,6 +18,7 @@ from sparse_xp.models.heads import check_labels
 from sparse_xp.models.loading import load_model
 from sparse_xp.models.positions import check_text_length
 from sparse_xp.models.tokenizers import drop_token_types, load_tokenizer
+from sparse_xp.post_training import PostTraining
 from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.result import Deployment
 from sparse_xp.settings import Data, Export
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 class Deployed:
     """What was exported.
 
-    ``metrics``: of the model in PyTorch, in per cent. ``task``: with its labels. ``rows``: the number of scored rows,
-    and of all evaluation rows. ``zeros``: the sparsity of the model.
+    ``metrics``: of the model in PyTorch, in per cent, before it was quantized here. ``task``: with its labels.
+    ``rows``: the number of scored rows, and of all evaluation rows. ``zeros``: the sparsity of the model.
+    ``float_bytes``: of its weights in float32.
     """
 
     deployment: Deployment
@@ -42,6 +44,7 @@ class Deployed:
     task: Task
     rows: tuple[int, int]
     zeros: Sparsity
+    float_bytes: int
 
 
 def deploy(
@@ -52,28 +55,44 @@ def deploy(
     checkpoint: str | Path,
     revision: str | None,
     out: Path,
+    post_training: PostTraining | None = None,
+    as_float: bool = False,
 ) -> Deployed:
-    """Evaluate the model in ``checkpoint`` and export it into the directory ``out``."""
+    """Evaluate the model in ``checkpoint`` and export it into the directory ``out``.
+
+    ``post_training``: quantize it first, and refuse a file that has lost more than it allows (UserError).
+    ``as_float``: leave out the 8 bits of a model that has them.
+    """
     from sparse_xp.deployment.export import export
     from sparse_xp.evaluation import evaluate
     from sparse_xp.functional.sparsity import measure_sparsity
     from sparse_xp.functional.structured.config import removal_summary
 
-    context, total = load_trained(task, data, eval_batch_size, checkpoint, revision)
-    metrics = evaluate(context)
+    context, total = load_trained(task, data, eval_batch_size, checkpoint, revision, as_float)
+    metrics = expected = evaluate(context)
+    if post_training:
+        post_training.quantize(context, data)
+        expected = evaluate(context)
+        post_training.check_loss(context.task, metrics, expected)
+    deployment = export(context, out, settings, expected)
+    if post_training:
+        post_training.check_loss(context.task, metrics, deployment.metrics)
     return Deployed(
-        deployment=export(context, out, settings, metrics),
+        deployment=deployment,
         metrics=metrics,
         task=context.task,
         rows=(len(context.eval_rows), total),
         zeros=replace(measure_sparsity(context.model), removed=removal_summary(context.model)),
+        float_bytes=4 * sum(parameter.numel() for parameter in context.model.parameters()),
     )
 
 
 def load_trained(
-    task: Task, data: Data, eval_batch_size: int, checkpoint: str | Path, revision: str | None
+    task: Task, data: Data, eval_batch_size: int, checkpoint: str | Path, revision: str | None, as_float: bool = False
 ) -> tuple[EvalContext, int]:
     """Return a trained model with the evaluation rows of ``task``, and the number of rows before any limit.
+
+    ``as_float``: without the 8 bits of a model that has them.
 
     Raises UserError if the model is not one of the task, or its head was never trained.
     """
@@ -101,7 +120,8 @@ def load_trained(
             f"{checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}); train it with "
             f"python -m sparse_xp task={task.name} model.checkpoint={checkpoint}."
         )
-    load_quantization(model, Path(checkpoint))
+    if not as_float:
+        load_quantization(model, Path(checkpoint))
     features = make_features(task, rows, loaded.fingerprint, tokenizer, data, train=False)
     context = EvalContext(
         task=task,

@@ -19,6 +19,7 @@ import yaml
 from hydra.errors import CompactHydraException, HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
+    ConfigKeyError,
     InterpolationKeyError,
     InterpolationResolutionError,
     InterpolationToMissingValueError,
@@ -73,7 +74,7 @@ def is_composition_error(error: BaseException) -> bool:
     """Return whether an error was raised by Hydra while it composed a configuration of the user's overrides and files.
 
     For most mistakes Hydra has an error of its own; for others (null in place of an option, a list in place of a
-    mapping) it lets through whatever Python raised. Errors raised inside ``main`` of ``sparse_xp.__main__`` belong to
+    mapping) it lets through whatever Python raised. Errors raised inside ``main`` of ``sparse_xp.main`` belong to
     the run, not to composition.
     """
     frames = []
@@ -82,7 +83,7 @@ def is_composition_error(error: BaseException) -> bool:
         code = trace.tb_frame.f_code
         frames.append((str(trace.tb_frame.f_globals.get("__name__")), code.co_name, code.co_filename))
         trace = trace.tb_next
-    if any(name == "main" and file == str(Path(__file__).parent / "__main__.py") for _, name, file in frames):
+    if any(name == "main" and file == str(Path(__file__).parent / "main.py") for _, name, file in frames):
         return False
     ours = [module.split(".")[0] for module, *_ in frames]
     ours = [module for module in ours if module in (*COMPOSERS, "sparse_xp", "hydra_plugins")]
@@ -121,10 +122,9 @@ def describe_os_error(error: OSError) -> str:
 def describe_composition_error(error: BaseException) -> str:
     """Return the message for an error raised while the configuration was composed, or the text of any other error."""
     if _overrides_empty_group(error):
-        return (
-            "A value is given for sparsity or quantization, but that group is none: choose an option of it first "
-            "(sparsity=gradual, say)."
-        )
+        return _empty_group_message(sys.argv[1:])
+    if message := _two_options_message(error, sys.argv[1:]):
+        return message
     # Hydra chains the error for a word of the command line, and only quotes the one for a line of a file.
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if not isinstance(cause, OmegaConfBaseException):
@@ -196,6 +196,40 @@ def unknown_key_message(where: str, key: str, known: list[str]) -> str:
             "or teacher.distillation.* on the command line, or in a recipe of your own."
         )
     return f"Unknown key '{where}'.{did_you_mean(key, known)} The keys there: {', '.join(known) or 'none'}."
+
+
+def _two_options_message(error: BaseException, argv: list[str]) -> str | None:
+    """Return the message for a key that the file of one option sets and that the option of another group lacks.
+
+    ``recipe=obert80 sparsity=gradual``: nobody typed ``sparsity.num_grads``, which the file of the recipe sets.
+    """
+    cause, file = error.__cause__ or error.__context__, re.match(r"In '(\w+)/(\w+)'", str(error))
+    if not (isinstance(cause, ConfigKeyError) and file and cause.full_key):
+        return None
+    key = str(cause.full_key)
+    setter, option = (_chosen(argv, group) for group in (file[1], key.split(".")[0]))
+    if option is None or file[1] == key.split(".")[0] or any(word.lstrip("+").startswith(f"{key}=") for word in argv):
+        return None
+    setter = setter or f"{file[1]}={file[2]}"
+    return f"{setter} sets {key}, and {option} has no such key: the two do not go together. Leave one of them out."
+
+
+def _empty_group_message(argv: list[str]) -> str:
+    """Return the message for a key of a group that is none."""
+    for group in ("sparsity", "quantization", "teacher.distillation"):
+        option = _chosen(argv, group)
+        if option and not any(word.lstrip("+").startswith(f"{group}.") for word in argv):
+            setter = _chosen(argv, "recipe") or "The recipe"
+            return f"{setter} sets keys of {group}, and {option} leaves none to set. Leave one of the two out."
+    return (
+        "A value is given for sparsity or quantization, but that group is none: choose an option of it first "
+        "(sparsity=gradual, say)."
+    )
+
+
+def _chosen(argv: list[str], group: str) -> str | None:
+    """Return the last word that chose an option of ``group``, None if none did."""
+    return next((word for word in reversed(argv) if word.startswith(f"{group}=")), None)
 
 
 def _overrides_empty_group(error: BaseException) -> bool:

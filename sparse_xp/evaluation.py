@@ -6,7 +6,7 @@ Training evaluates the PyTorch model here (``evaluate``). The export gate calls 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -73,6 +73,15 @@ def predict(
             for i, length, value in zip(indices, lengths, values, strict=True):
                 outputs[name][i] = task.unpad(name, value, length, features, i)
     return outputs
+
+
+def spread_batches(context: EvalContext, features: Dataset, rows: int) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield batches of inputs of so many ``features``, spread evenly over all of them, on the model's device."""
+    total = len(features)
+    count = min(rows, total)
+    chosen = features.select([i * total // count for i in range(count)])
+    for indices in evaluation_batches(chosen, context.eval_batch_size):
+        yield to_device(context, collate(chosen, indices, context.inputs, context.padding))
 
 
 def to_device(context: EvalContext, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

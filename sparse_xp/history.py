@@ -41,15 +41,22 @@ def check_line(line: dict[str, Any]) -> None:
         raise TypeError(f"the line of step {line['step']!r:.20} has a value that is no number")
 
 
-class Tracker(Protocol):
-    """What ``History`` needs of an Accelerator."""
+def tracked_values(line: dict[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a line that a tracker gets; those of an evaluation are ``eval/NAME``."""
+    if "metrics" in line:
+        return {f"eval/{name}": value for name, value in line["metrics"].items()}
+    return {name: value for name, value in line.items() if name != "step"}
 
-    def log(self, values: dict[str, Any], step: int | None) -> None:
+
+class Tracker(Protocol):
+    """What ``History`` needs of a tracker."""
+
+    def log(self, values: dict[str, Any], step: int) -> None:
         """Log numbers of a step."""
 
 
 class History:
-    """Appends to ``path``, and gives the same numbers to ``tracker`` (an Accelerator, or None).
+    """Appends to ``path``, and gives the same numbers to ``tracker``, if there is one.
 
     ``every``: the number of steps between two logged ones. ``active``: False on all ranks but the first: they write
     nothing. ``lines``: how many have been written.
@@ -68,13 +75,13 @@ class History:
     ) -> dict[str, Any]:
         """Log a training step. ``norm``: of the unclipped gradient. ``modifier_logs``: what the modifiers report."""
         line = {"step": step, "epoch": clock.epoch(step), "loss": loss, "grad_norm": norm, **modifier_logs}
-        self._write(line, {name: value for name, value in line.items() if name != "step"})
+        self._write(line)
         return line
 
     def log_evaluation(self, step: int, clock: Clock, metrics: dict[str, float], valid: bool) -> dict[str, Any]:
         """Log an evaluation. ``valid``: whether the model satisfied the recipe at this step."""
         line = {"step": step, "epoch": clock.epoch(step), "metrics": metrics, "valid": valid}
-        self._write(line, {f"eval/{name}": value for name, value in metrics.items()})
+        self._write(line)
         return line
 
     def rewind(self, step: int, lines: int = 0) -> None:
@@ -103,12 +110,12 @@ class History:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
 
-    def _write(self, line: dict[str, Any], tracked: dict[str, Any]) -> None:
-        """Append a line to the file, and give the numbers of ``tracked`` to the tracker."""
+    def _write(self, line: dict[str, Any]) -> None:
+        """Append a line to the file, and give its numbers to the tracker."""
         if not self.active:
             return
         with self.path.open("a") as file:
             file.write(to_json(line) + "\n")
         self.lines += 1
         if self.tracker is not None:
-            self.tracker.log(tracked, step=line["step"])
+            self.tracker.log(tracked_values(line), step=line["step"])

@@ -144,7 +144,7 @@ def assemble(
         accelerator=accelerator,
         clock=clock,
         modifier_list=ModifierList(config.modifiers(), clock),
-        history=History(directory / "history.jsonl", config.log.every, accelerator, accelerator.is_main_process),
+        history=History(directory / "history.jsonl", config.log.every, active=accelerator.is_main_process),
         eval_rows=data.evaluation.rows,
         num_train_rows=len(data.train.rows),
         train_features=data.train_features,

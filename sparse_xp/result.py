@@ -15,7 +15,7 @@ from typing import Any
 from sparse_xp.files.json_text import restore_numbers, to_json
 from sparse_xp.files.reading import explain_read_errors, read_regular_file
 from sparse_xp.files.writing import write_text
-from sparse_xp.functional.measured import Removed, Sparsity
+from sparse_xp.functional.measured import CompressedPart, Compression, Removed, Sparsity
 from sparse_xp.schema import check_types
 from sparse_xp.text import rows_used
 
@@ -84,9 +84,10 @@ class Provenance:
 
 @dataclass
 class Result:
-    """A finished run. Metrics are per cent; for sparsity and sizes see their classes.
+    """A finished run. Metrics are per cent; for sparsity, compression and sizes see their classes.
 
     ``quantization``: the option that made the file's integers (``int8``, ``ptq_int8``, ...), None for floating point.
+    ``compression``: None in results of earlier versions.
     """
 
     task: str
@@ -102,6 +103,7 @@ class Result:
     teacher: str | None
     provenance: Provenance
     quantization: str | None = None
+    compression: Compression | None = None
 
     def write(self, path: Path) -> None:
         """Write the result atomically: the file is there as a whole or not at all."""
@@ -116,6 +118,8 @@ class Result:
                 raw["sparsity"]["removed"] = Removed(**removed)
             # Ratios of nothing are not finite; only these parts have numbers that may be so.
             raw |= {name: restore_numbers(raw[name]) for name in ("metrics", "deployment", "sparsity")}
+            if compressed := restore_numbers(raw.get("compression")):
+                raw["compression"] = Compression(**{name: CompressedPart(**part) for name, part in compressed.items()})
             parts = {"deployment": Deployment, "sparsity": Sparsity, "training": Training, "provenance": Provenance}
             result = cls(**{name: parts[name](**value) if name in parts else value for name, value in raw.items()})
             check_types(result)
@@ -169,6 +173,7 @@ def result_row(result: Result) -> dict[str, str]:
         "seed": str(result.seed),
         "score": scores + (f"  [on {part}]" if part else ""),
         "sparsity (prunable / encoder / model)": fractions + removed,
+        "compression (encoder / model)": result.compression.ratios if result.compression else "",
         "ONNX MB": f"{deployment.bytes / 1e6:.2f}",
         "zstd MB": f"{deployment.compressed_bytes / 1e6:.2f}{gzipped}",
         "train rows": rows_used(training.train_rows, training.train_rows_of),

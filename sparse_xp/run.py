@@ -1,16 +1,17 @@
-"""One run, from a ``Config`` to a row of the table. ``__main__.py`` lists the files that a run passes."""
+"""One run, from a ``Config`` to a row of the table. ``main.py`` lists the files that a run passes."""
 
 from __future__ import annotations
 
 import os
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
 
-from sparse_xp.config import Config, result_hash
+from sparse_xp.config import Config, composed
 from sparse_xp.console import say, show_config, silence_libraries
 from sparse_xp.data.hub import check_available, check_hub_id, go_offline_if_unreachable, is_local_checkpoint
 from sparse_xp.errors import UserError, did_you_mean, shortened
@@ -18,17 +19,22 @@ from sparse_xp.files.locks import file_lock
 from sparse_xp.files.reading import explain_read_errors, resolve_model_dir, sibling_names
 from sparse_xp.files.signed import is_signed, replace_signed
 from sparse_xp.files.writing import explain_full_disk
+from sparse_xp.identity import run_hash
 from sparse_xp.inputs import check_inputs, record_inputs
 from sparse_xp.models.loading import check_same_vocabulary
 from sparse_xp.models.positions import check_local_text_length
+from sparse_xp.modifiers.pruning import Pruning
 from sparse_xp.modifiers.quantization import Quantization
 from sparse_xp.processes import is_first_process
+from sparse_xp.promises import covers_too_little
+from sparse_xp.provenance import record_provenance
 from sparse_xp.result import RESULT, Result
 from sparse_xp.run_directory import ERROR, claim_run, find_finished, is_run, remove_temporary_files, stored_hash
 from sparse_xp.target_cpu import with_chosen_precision
 from sparse_xp.tasks.rows import Splits, load_splits
-from sparse_xp.training.environment import device_name, make_accelerator, precision_name, start_tracker
+from sparse_xp.training.environment import device_name, make_accelerator, precision_name
 from sparse_xp.training.optimizer import parameter_groups
+from sparse_xp.training.trackers.tracking import check_installed, start_tracker, tracked_run
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -46,12 +52,14 @@ def run(
     the same run, the second waits and then returns the result of the first.
     """
     # In a run over several devices only rank 0 takes the lock.
-    config_hash, first = result_hash(config), is_first_process()
-    finished = find_finished(directory, config_hash)  # before locking: the directory may be read-only
+    first = is_first_process()
+    # before locking: the directory may be read-only
+    finished = find_finished(directory, run_hash(directory, config))
     check_inputs(directory, config.task, config.data)
     if not finished:
         with file_lock(directory, say) if first else nullcontext():
-            finished = find_finished(directory, config_hash)  # again: another process may have held the lock
+            config_hash = run_hash(directory, config)  # again: another process may have held the lock
+            finished = find_finished(directory, config_hash)
             if not finished:
                 return run_alone(config, directory, config_hash, first, command, show, splits)
     if first:
@@ -77,9 +85,10 @@ def run_alone(
             (directory / ERROR).unlink()
     check_paths(config)
     check_hub(config)
+    check_installed(config.log.tracker)
     if first:
         show_config(asdict(config)) if show else say(f"\n{directory}")
-    accelerator = make_accelerator(config.train, config.log.tracker, directory)
+    accelerator = make_accelerator(config.train)
     try:
         with explain_full_disk(directory, "run"):
             return execute(config, directory, accelerator, config_hash, command, splits)
@@ -174,9 +183,10 @@ def execute(
     # torch is imported late: a configuration is refused, and a finished run recognised, without waiting for it.
     from accelerate.utils import set_seed
 
-    from sparse_xp.delivery import deliver
+    from sparse_xp.delivery import deliver, write_model
     from sparse_xp.preparation import assemble, load_student, load_teacher, prepare_data, with_task
     from sparse_xp.training.loop import train
+    from sparse_xp.training.profiling import profiled
 
     silence_libraries()
     set_seed(config.seed)
@@ -193,7 +203,8 @@ def execute(
     this = assemble(config, directory, data, model, accelerator)
     this.teacher = load_teacher(config, this)
     start(this, config, config_hash, new_weights, splits.in_files if splits else {})
-    train(this)
+    with profiled(config.log.profile_steps if accelerator.is_main_process else 0, directory):
+        train(this, partial(write_model, inherits=config.recipe.inherit))
     finish(this, config)
     if accelerator.is_main_process:
         deliver(this, config, data, config_hash, command)
@@ -214,6 +225,7 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str], i
 
     accelerator = this.accelerator
     this.modifier_list.attach(this)
+    check_coverage(this, config)
     groups = parameter_groups(this.model, this.modifier_list.parameters(this))
     optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, fused=True)
     this.wrapper = TrainingWrapper(this.model, this.task)
@@ -231,7 +243,22 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str], i
     if accelerator.is_main_process:
         record_inputs(config.task, config.data, config.model, config.teacher, in_files, this.directory)
         write_config(config, this.directory, config_hash)
-    start_tracker(accelerator, config.log, this.directory, asdict(config))
+    recorded = record_provenance(config_hash, this.origin)
+    names = [config.task.name, config.model.name, config.recipe.name]
+    tracked = tracked_run(config.log, this.directory, names, asdict(config), recorded)
+    start_tracker(accelerator, config.log.tracker, tracked, this.history)
+
+
+def check_coverage(this: Run, config: Config) -> None:
+    """Raise UserError if the modifiers prune too few of the encoder's weights for the promise of the recipe."""
+    from sparse_xp.functional.selection import select_parameters
+
+    matrices = select_parameters(this.model, "__ENCODER__", strict=False).values()
+    owned = {id(weight) for modifier in this.modifiers(Pruning) for weight in modifier.targets.values()}
+    weights = sum(weight.numel() for weight in matrices)
+    covered = sum(weight.numel() for weight in matrices if id(weight) in owned) / weights if weights else 1.0
+    if message := covers_too_little(config.recipe.promise, composed(config), covered):
+        raise UserError(message)
 
 
 def finish(this: Run, config: Config) -> None:

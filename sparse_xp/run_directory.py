@@ -39,6 +39,9 @@ FILES = (
         "history.jsonl",
         "latency.json",
         "wandb_id",
+        "mlflow_id",
+        "trackio_id",
+        "metrics.csv",
         TRAINED,
         RESULT,
         "report.md",
@@ -142,15 +145,12 @@ def run_state(directory: Path, config_hash: str) -> str:
 def find_finished(directory: Path, config_hash: str) -> Result | None:
     """Return the result in ``directory`` if its run is finished, else None.
 
-    Raises UserError if the directory holds a run of another configuration.
+    Raises UserError if the directory holds a run of another configuration; ``identity.run_hash`` says how they differ.
     """
     if not is_run(directory):
         return None
     if has_begun(directory) and (theirs := stored_hash(directory)) != config_hash:
-        raise UserError(
-            f"{directory} holds a run of another configuration ({theirs}, this one is {config_hash}); compare its "
-            "config.yaml. Remove the directory, or give this run its own with hydra.run.dir=."
-        )
+        raise UserError(f"{directory} holds a run of another configuration ({theirs}, this one is {config_hash}).")
     path = directory / RESULT
     return Result.read(path) if os.path.lexists(path) else None
 
@@ -161,11 +161,7 @@ def remove_temporary_files(directory: Path) -> None:
     folder = directory / CHECKPOINTS
     for checkpoint in checkpoints(folder):
         remove_own(checkpoint, "checkpoint")
-    for path in [
-        *(directory / name for name in DIRECTORIES),
-        *(folder / f"step-{step:08d}" for step in _draft_steps(folder)),
-    ]:
-        kind = "checkpoint" if path.parent == folder else path.name
+    for path, kind in [*((directory / name, name) for name in DIRECTORIES), *_interrupted_checkpoints(folder)]:
         remove_own(path.with_name(f".{path.name}.old"), kind)
         if is_draft(draft := path.with_name(f".{path.name}.tmp"), kind):
             remove_tree(draft)
@@ -179,10 +175,12 @@ def remove_temporary_files(directory: Path) -> None:
             (directory / name).unlink()
 
 
-def _draft_steps(folder: Path) -> list[int]:
-    """Return the steps of checkpoints that were being written or replaced when a process was killed."""
-    matches = (re.fullmatch(r"\.step-(\d{8})\.(tmp|old)", path.name) for path in folder.glob(".step-*"))
-    return sorted({int(match[1]) for match in matches if match})
+def _interrupted_checkpoints(folder: Path) -> list[tuple[Path, str]]:
+    """Return the places, and kinds, of checkpoints that were being written or replaced when a process was killed."""
+    drafts = [*folder.glob(".*.tmp"), *folder.glob(".*.old")]
+    places = {path.with_name(path.name[1:].rpartition(".")[0]) for path in drafts}
+    kept = [(path, "model") for path in places if is_kept_model(path)]
+    return [*kept, *((path, "checkpoint") for path in places if re.fullmatch(r"step-\d{8}", path.name))]
 
 
 def _is_result(path: Path) -> bool:
@@ -193,8 +191,13 @@ def _is_result(path: Path) -> bool:
         return False
 
 
+def is_kept_model(path: Path) -> bool:
+    """Return whether ``path`` has the name of a model that ``train.keep_checkpoints`` keeps."""
+    return re.fullmatch(r"epoch-\d+(\.\d+)?|step-\d{1,7}", path.name) is not None
+
+
 def checkpoints(folder: Path) -> list[Path]:
-    """Return the checkpoints in a folder, oldest first, without drafts."""
+    """Return the checkpoints for resuming in a folder, oldest first, without drafts."""
     paths = folder.glob("step-*") if folder.is_dir() else ()
     return sorted(path for path in paths if re.fullmatch(r"step-\d{8}", path.name))
 

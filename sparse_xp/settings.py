@@ -23,14 +23,15 @@ from sparse_xp.files.text_format import TextFormat
 class Model:
     """The encoder that is trained.
 
-    ``name``: the name in the table of results.
-    ``checkpoint``: a hub id, a model directory or a run directory.
-    ``revision``: the branch, tag or commit of a checkpoint on the hub. None: its main branch.
-    ``tokenizer``: a hub id or a directory. None: the tokenizer of the checkpoint.
-    ``dropout``: the probability of hidden and attention dropout, in [0, 1). None: that of the checkpoint.
-    ``attn_implementation``: ``sdpa`` (the fused attention of PyTorch) or ``eager``.
-    ``new_head``: start with a new head if the checkpoint's trained head does not fit the task, instead of refusing.
-    ``dense``: the name of the model that this one was pruned from, which results compare it with.
+    Attributes:
+        name: The name in the table of results.
+        checkpoint: A hub id, a model directory or a run directory.
+        revision: The branch, tag or commit of a checkpoint on the hub. None: its main branch.
+        tokenizer: A hub id or a directory. None: the tokenizer of the checkpoint.
+        dropout: The probability of hidden and attention dropout, in [0, 1). None: that of the checkpoint.
+        attn_implementation: ``sdpa`` (the fused attention of PyTorch) or ``eager``.
+        new_head: Start with a new head if the checkpoint's trained head does not fit the task, instead of refusing.
+        dense: The name of the model that this one was pruned from, which results compare it with.
     """
 
     name: str
@@ -50,11 +51,17 @@ class Model:
 
 @dataclass(kw_only=True)
 class TinyModel(Model):
-    """A small BERT with random weights, for tests and for trying out a command. Options as in ``Model``, and:
+    """A small BERT with random weights, for tests and for trying out a command.
 
-    ``layers``, ``hidden``, ``heads``, ``intermediate``: the sizes of the encoder, as in Hugging Face's BertConfig.
-    ``sparsity``: the fraction of zeros in the encoder's matrices, in [0, 1).
-    ``init_seed``: the seed of the weights.
+    The other options are those of ``Model``.
+
+    Attributes:
+        layers: The number of layers of the encoder.
+        hidden: The hidden size, a multiple of ``heads``.
+        heads: The number of attention heads of a layer.
+        intermediate: The width of the feed-forward part of a layer.
+        sparsity: The fraction of zeros in the encoder's matrices, in [0, 1).
+        init_seed: The seed of the weights.
     """
 
     checkpoint: str | None = None
@@ -77,15 +84,18 @@ class TinyModel(Model):
 class TeacherSource:
     """Where the teacher comes from, and how its logits are cached.
 
-    ``source``: ``none``: no teacher. ``dense``: the ``recipe=dense`` run of the same task; it is trained first if it is
-    not finished. ``checkpoint``: the model at ``path``. ``self``: the checkpoint that the student starts from, unpruned
-    by this run. ``disable``: no teacher, and a SparseML recipe's distillation is ignored too.
-    ``path``: for ``checkpoint``: a run directory, a model directory or a hub id.
-    ``revision``: the branch, tag or commit of a ``path`` on the hub.
-    ``model``, ``seed``: for ``dense``: the model and the seed of that run. None: those of the student.
-    ``overrides``: for ``dense``: further overrides of that run, such as ``[train.epochs=4]``.
-    ``reuse_logits``: compute the logits of the training rows once and read them from the cache in every epoch.
-    ``max_gigabytes``: the size of the cache of logits on disk. The least recently used ones are evicted first.
+    Attributes:
+        source: Where it comes from: ``none``, ``dense``, ``checkpoint``, ``self`` or ``disable``. ``dense``: the
+            ``recipe=dense`` run of the same task; it is trained first if it is not finished. ``checkpoint``: the model
+            at ``path``. ``self``: the checkpoint that the student starts from, unpruned by this run. ``disable``: no
+            teacher, and a SparseML recipe's distillation is ignored too.
+        path: For ``checkpoint``: a run directory, a model directory or a hub id.
+        revision: The branch, tag or commit of a ``path`` on the hub.
+        model: For ``dense``: the model of that run. None: that of the student.
+        seed: For ``dense``: the seed of that run. None: that of the student.
+        overrides: For ``dense``: further overrides of that run, such as ``[train.epochs=4]``.
+        reuse_logits: Compute the logits of the training rows once and read them from the cache in every epoch.
+        max_gigabytes: The size of the cache of logits on disk. The least recently used ones are evicted first.
     """
 
     source: str = "none"
@@ -118,21 +128,30 @@ class TeacherSource:
 class Train:
     """Length, batches, numerics and checkpoints of a run. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
-    ``epochs``: the length of the run in epochs.
-    ``steps``: the length of the run in optimizer steps. It replaces ``epochs``.
-    ``batch_size``: rows per micro-batch and device.
-    ``eval_batch_size``: rows per batch and device in evaluation.
-    ``gradient_accumulation_steps``: micro-batches per optimizer step.
-    ``group_by_length``: make batches of rows of similar length, which need less padding.
-    ``learning_rate``, ``warmup``: the peak learning rate and the length of the warm-up. Recipes refer to them.
-    ``max_grad_norm``: the gradient norm to clip to. None: no clipping.
-    ``precision``: ``fp32``, ``bf16``, ``fp16``, or ``auto``: fp16 on a GPU, bf16 on a CPU with native bf16, else fp32.
-    ``device``: ``cpu``, or ``auto``: a GPU where there is one.
-    ``threads``: CPU threads of PyTorch. None: its own choice.
-    ``eval_every``, ``save_every``: the times between two evaluations, and between two checkpoints.
-    ``keep_checkpoints``: how many of the latest checkpoints are kept.
-    ``keep_best``: end with the best evaluated model that satisfies the recipe (at its final sparsity, say), instead of
-    the last one.
+    Attributes:
+        epochs: The length of the run in epochs.
+        steps: The length of the run in optimizer steps. It replaces ``epochs``.
+        batch_size: Rows per micro-batch and device.
+        eval_batch_size: Rows per batch and device in evaluation.
+        gradient_accumulation_steps: Micro-batches per optimizer step.
+        group_by_length: Make batches of rows of similar length, which need less padding.
+        learning_rate: The peak learning rate. Recipes refer to it.
+        warmup: The length of the warm-up of the learning rate. Recipes refer to it.
+        max_grad_norm: The gradient norm to clip to. None: no clipping.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: fp16 on a GPU, bf16 on a CPU with native bf16, else fp32.
+        device: ``cpu``, or ``auto``: a GPU where there is one.
+        threads: CPU threads of PyTorch. None: its own choice.
+        eval_every: The time between two evaluations.
+        save_every: The time between two checkpoints.
+        early_stopping: End the run after so many evaluations without an improvement of the task's metric. Those before
+            the recipe is fulfilled (at its final sparsity, say) do not count. None: no early end. The learning rate
+            follows the schedule of the full length, and so ends above its last value.
+        early_stopping_threshold: The least improvement that counts, in points of the metric.
+        keep_checkpoints: How many of the latest checkpoints are kept as model directories, in ``checkpoints/`` of the
+            run: ``epoch-3`` loads like the model at its end.
+        keep_states: How many of the latest states are kept until the run ends, from which it can resume.
+        keep_best: End with the best evaluated model that satisfies the recipe (at its final sparsity, say), instead of
+            the last one.
     """
 
     epochs: float = 3.0
@@ -149,7 +168,10 @@ class Train:
     threads: int | None = None
     eval_every: TimeSpec = 1.0
     save_every: TimeSpec = 1.0
-    keep_checkpoints: int = 1
+    early_stopping: int | None = None
+    early_stopping_threshold: float = 0.0
+    keep_checkpoints: int = 0
+    keep_states: int = 1
     keep_best: bool = True
 
     def __post_init__(self) -> None:
@@ -157,9 +179,23 @@ class Train:
             raise ValueError(f"train.epochs={self.epochs}: expected a number above 0.")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"train.steps={self.steps}: expected at least 1, or null for train.epochs.")
-        for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "keep_checkpoints"):
+        for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "keep_states"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected at least 1.")
+        if self.early_stopping is not None and self.early_stopping < 1:
+            raise ValueError(
+                f"train.early_stopping={self.early_stopping}: expected at least 1 evaluation, or null for no early end."
+            )
+        if not 0 <= self.early_stopping_threshold < math.inf:
+            raise ValueError(
+                f"train.early_stopping_threshold={self.early_stopping_threshold}: expected points of the metric, at "
+                "least 0."
+            )
+        if self.keep_checkpoints < 0:
+            raise ValueError(f"train.keep_checkpoints={self.keep_checkpoints}: expected a number, or 0 to keep none.")
+        if not 0 <= self.learning_rate <= 1:
+            raise ValueError(f"train.learning_rate={self.learning_rate}: expected a rate in [0, 1].")
+        self._check_warmup()
         if self.max_grad_norm is not None and self.max_grad_norm <= 0:
             raise ValueError(
                 f"train.max_grad_norm={self.max_grad_norm}: expected a number above 0, or null for no clipping."
@@ -170,25 +206,42 @@ class Train:
             if not parse_time(getattr(self, name), f"train.{name}")[0]:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected a time above 0.")
 
+    def _check_warmup(self) -> None:
+        """Raise ValueError for a warm-up that is longer than the run."""
+        number, unit = parse_time(self.warmup, "train.warmup")
+        in_steps = self.steps is not None
+        length = self.steps if self.steps is not None else self.epochs
+        if unit == ("steps" if in_steps else "epochs") and number > length:
+            steps = "" if in_steps else f", or steps: train.warmup='{number:g} steps'"
+            raise ValueError(
+                f"train.warmup={self.warmup}: the run has {length:g} {unit}. Write a part of the run, such as "
+                f"train.warmup=5%{steps}."
+            )
+
 
 @dataclass(kw_only=True)
 class Data:
     """Where rows come from: the hub by default, or a mirror (``root``), files (``train``), or generated (``embedded``).
 
-    ``root``: a local mirror of the hub's data sets, with files ``<folder>/<split>.parquet``.
-    ``train``, ``validation``: files of your own: JSON, JSON lines, CSV, TSV, parquet or CoNLL text. Without
-    ``validation`` a share of the training rows is held out (``task.validation_share``).
-    ``stream``: fetch only ``task.max_train_samples`` rows of a data set on the hub, and cache them.
-    ``embedded``: generate rows instead of reading any (``profile=embedded``).
-    ``embedded_train_rows``, ``embedded_eval_rows``: the number of generated rows.
-    ``workers``: processes that tokenize.
-    ``cache``: the directory for features, teacher logits and latency tables, which runs share.
-    ``max_rows``, ``max_gigabytes``: the limits of a file, the latter after decompression. A larger file is refused.
-    ``separator``: between the columns of CSV and TSV: ``comma``, ``semicolon``, ``tab``, ``pipe``, or another sign; of
-    CoNLL text ``tab`` or ``space``. None: recognised.
-    ``quoting``: ``minimal`` (or ``all``): a text of CSV or TSV may stand in quotes; ``none``: quotes are signs like
-    others. None: recognised.
-    ``encoding``: of text files, as Python names it (``latin-1``, ``cp1252``). None: by the byte order mark, else UTF-8.
+    Attributes:
+        root: A local mirror of the hub's data sets, with files ``<folder>/<split>.parquet``.
+        train: A file of training rows of your own: JSON, JSON lines, CSV, TSV, parquet or CoNLL text.
+        validation: A file of evaluation rows of your own. None: a share of the training rows is held out
+            (``task.validation_share``).
+        stream: Fetch only ``task.max_train_samples`` rows of a data set on the hub, and cache them.
+        embedded: Generate rows instead of reading any (``profile=embedded``).
+        embedded_train_rows: The number of generated training rows.
+        embedded_eval_rows: The number of generated evaluation rows.
+        workers: Processes that tokenize.
+        cache: The directory for features, teacher logits and latency tables, which runs share.
+        max_rows: The most rows that a file may have. A larger file is refused.
+        max_gigabytes: The most gigabytes that a file may have after decompression. A larger file is refused.
+        separator: The sign between columns. Of CSV and TSV: ``comma``, ``semicolon``, ``tab``, ``pipe``, or another
+            sign; of CoNLL text: ``tab`` or ``space``. None: recognised.
+        quoting: ``minimal`` (or ``all``): a text of CSV or TSV may stand in quotes; ``none``: quotes are signs like
+            others. None: recognised.
+        encoding: The encoding of text files, as Python names it (``latin-1``, ``cp1252``). None: by the byte order
+            mark, else UTF-8.
     """
 
     root: str | None = None
@@ -238,18 +291,21 @@ class Export:
     PyTorch and onnxruntime are compared on the whole evaluation set. Rounding ties make int8 logits diverge, so
     quantized files have their own tolerances.
 
-    ``max_abs_diff``: the largest absolute difference of any logit.
-    ``max_metric_diff``: the largest difference of the task's metric, in percentage points.
-    ``max_rms_diff_int8``: for quantized files, the root mean square of the differences of the logits, as a fraction of
-    the logits' standard deviation.
-    ``max_metric_diff_int8``: ``max_metric_diff`` of quantized files.
-    ``opset``: the version of the ONNX operators, 18 to 23.
-    ``batch``, ``sequence``: fix the number of rows, and of tokens, of an input. None: any number.
-    ``openvino``: also write ``model.xml`` and ``model.bin``, OpenVINO's own format.
-    ``external_data``: write the weights into ``model.onnx.data``, beside the graph. A model of more than 1.5 GiB is
-    written so in any case: no ONNX file can have 2 GiB.
-    ``target_cpu``: the kind of CPU that the file is for; ``python -m sparse_xp.cpu`` lists them. None: the kind of this
-    CPU. It decides which warnings about int8 are printed; if it is not the kind of this CPU, latency is not measured.
+    Attributes:
+        max_abs_diff: The largest absolute difference of any logit.
+        max_metric_diff: The largest difference of the task's metric, in percentage points.
+        max_rms_diff_int8: For quantized files, the root mean square of the differences of the logits, as a fraction of
+            the logits' standard deviation.
+        max_metric_diff_int8: ``max_metric_diff`` of quantized files.
+        opset: The version of the ONNX operators, 18 to 23.
+        batch: Fix the number of rows of an input. None: any number.
+        sequence: Fix the number of tokens of an input. None: any number.
+        openvino: Also write ``model.xml`` and ``model.bin``, OpenVINO's own format.
+        external_data: Write the weights into ``model.onnx.data``, beside the graph. A model of more than 1.5 GiB is
+            written so in any case: no ONNX file can have 2 GiB.
+        target_cpu: The kind of CPU that the file is for; ``python -m sparse_xp.cpu`` lists them. None: the kind of this
+            CPU. It decides which warnings about int8 are printed; if it is not the kind of this CPU, latency is not
+            measured.
     """
 
     max_abs_diff: float = 1e-3
@@ -288,13 +344,18 @@ class Export:
 class Log:
     """Logging. These settings never affect results.
 
-    ``tracker``: ``wandb``, ``tensorboard``, ``mlflow``, ``trackio`` or ``none``.
-    ``mode``: of W&B: ``offline`` or ``online``.
-    ``project``: the tracker's project.
-    ``group``: the tracker's group of the run. None: the name of the run's parent directory, which is the sweep's.
-    ``tags``: the tracker's tags of the run.
-    ``artifacts``: upload the deployment folder and the report of a finished run to W&B, if it is online.
-    ``every``: optimizer steps between two lines of ``history.jsonl`` and of the tracker.
+    Attributes:
+        tracker: ``wandb``, ``tensorboard``, ``mlflow``, ``trackio``, ``csv`` (metrics.csv in the directory of the run)
+            or ``none``.
+        mode: The mode of W&B: ``offline`` or ``online``.
+        project: The tracker's project.
+        group: The tracker's group of the run. None: the name of the run's parent directory, which is the sweep's.
+        tags: Further tags of the run in the tracker; task, model and recipe are tags in any case.
+        job_type: The tracker's kind of job. None: ``teacher`` for the dense run of ``teacher=dense``, ``sweep`` for a
+            cell of a sweep, ``train`` for any other.
+        artifacts: Upload the deployment folder and the report of a finished run to W&B, if it is online.
+        every: Optimizer steps between two lines of ``history.jsonl`` and of the tracker.
+        profile_steps: Record so many optimizer steps with PyTorch's profiler. 0: none.
     """
 
     tracker: str = "wandb"
@@ -302,11 +363,15 @@ class Log:
     project: str = "sparse_xp"
     group: str | None = None
     tags: list[str] = field(default_factory=list)
+    job_type: str | None = None
     artifacts: bool = True
     every: int = 10
+    profile_steps: int = 0
 
     def __post_init__(self) -> None:
-        check_one_of("log.tracker", self.tracker, ("wandb", "tensorboard", "mlflow", "trackio", "none"))
+        check_one_of("log.tracker", self.tracker, ("wandb", "tensorboard", "mlflow", "trackio", "csv", "none"))
         check_one_of("log.mode", self.mode, ("offline", "online"))
         if self.every < 1:
             raise ValueError(f"log.every={self.every}: expected at least 1 step.")
+        if self.profile_steps < 0:
+            raise ValueError(f"log.profile_steps={self.profile_steps}: expected a number of steps, or 0 for none.")

@@ -39,7 +39,7 @@ def configure(*overrides: str) -> Config:
     GlobalHydra.instance().clear()
     register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return resolve(to_object(compose("config", overrides=list(overrides))))
+        return resolve(to_object(compose("config", overrides=list(overrides)), overrides))
 
 
 @contextmanager

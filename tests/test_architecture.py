@@ -144,8 +144,8 @@ def test_modules_say_what_they_are(module):
 #: libraries that take seconds to load, or are extras: only these are reasons for an import inside a function.
 #: huggingface_hub reads once, when it is loaded, whether it is offline.
 HEAVY = frozenset(
-    "accelerate datasets huggingface_hub matplotlib numpy onnx onnxruntime onnxscript openvino optuna pyarrow scipy "
-    "seqeval sentencex sklearn sqlalchemy tokenizers torch transformers wandb".split()
+    "accelerate datasets huggingface_hub matplotlib mlflow numpy onnx onnxruntime onnxscript openvino optuna pyarrow "
+    "scipy seqeval sentencex sklearn sqlalchemy tokenizers torch trackio transformers wandb".split()
 )
 
 
@@ -204,9 +204,7 @@ def test_imports_inside_functions_are_there_for_heavy_libraries_only():
     assert light == []
 
 
-@pytest.mark.parametrize(
-    "command", ["__main__", "benchmark", "export", "latency", "predict", "recipe.__main__", "verify"]
-)
+@pytest.mark.parametrize("command", ["main", "benchmark", "export", "latency", "predict", "recipe.__main__", "verify"])
 def test_a_command_is_checked_before_anything_heavy_is_loaded(command):
     assert loads()[f"sparse_xp.{command}"] - {"numpy", "tokenizers"} == set()
 

@@ -8,10 +8,9 @@ import pytest
 import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from sparse_xp.argv_checks import GROUPS
 from sparse_xp.choices import KEYS, check_overrides, config_directories, options, overrides_in
 from sparse_xp.errors import UserError
-from sparse_xp.places import CONF
+from sparse_xp.places import CONF, GROUPS
 from sparse_xp.sweep.grid import expand_grid
 from sparse_xp.sweep.search import parse_space
 
@@ -48,10 +47,13 @@ def test_none_is_what_empty_most_likely_means():
 
 def test_every_default_of_the_command_is_a_group():
     told = yaml.safe_load((CONF / "config.yaml").read_text(encoding="utf-8"))["defaults"]
-    groups = {key for each in told if isinstance(each, dict) for key in each if not key.startswith("override ")}
+    groups = {
+        key for each in told if isinstance(each, dict) for key in each if not key.startswith(("override ", "optional "))
+    }
     assert groups == set(GROUPS)
-    assert {path.name for path in CONF.iterdir() if path.is_dir()} == set(GROUPS)
-    assert set(GROUPS) - {"schedule"} < set(KEYS)  # schedule fills in keys of the recipe
+    assert {path.name for path in CONF.iterdir() if path.is_dir()} - {"local"} == set(GROUPS)
+    # these fill in keys of others
+    assert set(GROUPS) - {"schedule", "experiment", "debug"} < set(KEYS)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +95,13 @@ def test_in_a_sweep_and_in_a_search():
         expand_grid({}, {"a": {"train": ""}}, [])
     with pytest.raises(UserError, match="sparsity cannot be 5"):
         parse_space(["sparsity=5", "train.epochs=choice(1,2)"])
+
+
+@pytest.mark.parametrize("words", [["task=sst2", "task=qqp"], ["recipe=dense", "train.epochs=3", "recipe=pruned80"]])
+def test_a_group_is_chosen_once(words):
+    with pytest.raises(UserError, match=f"{words[0]} and {words[-1]}: .* is chosen twice. Leave one of them out"):
+        check_overrides(words)
+    check_overrides([words[0], words[0]])  # the same option is one choice
 
 
 def test_the_options_of_ones_own_are_listed(tmp_path):

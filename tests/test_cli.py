@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from sparse_xp.cli import parse_key_values, parse_list, positive_integer, quote_paths, require_keys, run_command
 from sparse_xp.errors import UserError
@@ -128,3 +129,41 @@ def test_options_of_text_files_are_checked(word, message):
     words = [word] if "utf" in word else ["data.train=t.csv", word]
     with pytest.raises(UserError, match=message):
         configure(*words)
+
+
+@pytest.mark.parametrize(
+    ("typed", "read"),
+    [
+        ('{"num_epochs": 8, "qat_start_epoch": 4.0}', {"num_epochs": 8, "qat_start_epoch": 4.0}),
+        (
+            '{"a": "it\'s", "b": [1, {"c": null}], "d": true, "e": 1e-5}',
+            {"a": "it's", "b": [1, {"c": None}], "d": True, "e": 1e-5},
+        ),
+        ("{num_epochs: 8}", {"num_epochs": 8}),
+        ("{name: 'x y'}", {"name": "x y"}),
+        ("{}", {}),
+    ],
+)
+def test_objects_may_be_json_or_hydras(typed, read):
+    [word] = quote_paths([f"recipe.args={typed}"])
+    assert OverridesParser.create().parse_override(word).value() == read
+
+
+def test_objects_of_a_sweep_are_several():
+    [word] = quote_paths(['recipe.args={"a": 1}, {"a": 2}'])
+    assert OverridesParser.create().parse_override(word).value().list == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ('{"num_epochs": 8', "this is no JSON: Expecting ',' delimiter at character 17. Write recipe.args="),
+        ('{"num_epochs": 8,}', "this is no JSON: "),
+        ("{'num_epochs': 8}", "this is no JSON: "),
+        ('{"num epochs": 8}', "'num epochs': a name consists of letters, digits and _."),
+    ],
+)
+def test_a_broken_object_is_refused(typed, said):
+    with pytest.raises(UserError) as error:
+        quote_paths([f"recipe.args={typed}"])
+    assert said in str(error.value)

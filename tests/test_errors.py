@@ -29,7 +29,7 @@ MOST = MAX_LENGTH + 500
 @pytest.fixture
 def say(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """All that a command of the package says; it must end by itself and without a traceback."""
-    monkeypatch.setattr("sparse_xp.__main__.run", lambda *_, **__: make_result())
+    monkeypatch.setattr("sparse_xp.main.run", lambda *_, **__: make_result())
 
     def run(module: str, *words: str) -> str:
         GlobalHydra.instance().clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,13 +12,18 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+import torch
 import yaml
+from datasets import Dataset
+from transformers import AutoModelForQuestionAnswering
 
 from sparse_xp import Pipeline, benchmark
 from sparse_xp.cli import run_command
 from sparse_xp.deployment.folder import check_bundle_files
 from sparse_xp.errors import UserError
 from sparse_xp.export import main, parts_of_run
+from sparse_xp.modifiers import Quantization
+from sparse_xp.post_training import PostTraining
 from sparse_xp.result import Result
 from sparse_xp.run import run
 from tests.runs import SHORT, configure
@@ -49,6 +55,17 @@ def test_a_run_is_exported_again_as_it_was(copy):
     assert (copy / "deployment/recipe.yaml").is_file()
     assert json.loads((copy / "result.json").read_text()) == before
     assert opset(copy / "deployment") == 20
+
+
+def test_the_tokenizer_is_the_same_whether_features_were_cached(copy, tmp_path):
+    """Tokenizing changes the settings of a tokenizer, and cached features need no tokenizing."""
+    names = ("tokenizer.json", "tokenizer_config.json")
+    as_made = {name: (copy / "model" / name).read_bytes() for name in names}
+    cached, afresh = tmp_path / "cached", tmp_path / "afresh"
+    main([f"run={copy}", f"out={cached}"])
+    main([f"run={copy}", f"out={afresh}", f"data.cache={tmp_path}/another"])
+    for folder in (copy / "deployment", cached, afresh):
+        assert {name: (folder / name).read_bytes() for name in names} == as_made
 
 
 @pytest.mark.slow
@@ -248,6 +265,170 @@ def test_a_model_in_a_process_of_its_own(finished, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     check_bundle_files(tmp_path / "out")
+
+
+# ---- quantized without training ----
+
+
+def quantize(checkpoint, place, *words):
+    rows = ("data.embedded_train_rows=64", "data.embedded_eval_rows=32", f"data.cache={place}/cache")
+    main(["task=squad", "profile=embedded", *rows, f"model.checkpoint={checkpoint}", f"out={place}/out", *words])
+    return place / "out"
+
+
+@pytest.mark.parametrize("option", ["ptq_int8", pytest.param("int8_dynamic", marks=pytest.mark.slow)])
+def test_a_trained_model_is_quantized_without_training(finished, tmp_path, option, capsys):
+    out = quantize(finished, tmp_path, f"quantization={option}", "max_loss=100")
+    check_bundle_files(out)
+    operators = {node.op_type for node in onnx.load(out / "model.onnx").graph.node}
+    assert ("DynamicQuantizeLinear" in operators, "DequantizeLinear" in operators)[option == "ptq_int8"]
+    assert (out / "model.onnx").stat().st_size < (finished / "deployment/model.onnx").stat().st_size / 2
+    shown = " ".join(capsys.readouterr().out.split())
+    assert option in shown
+    assert "in floating point: exact_match" in shown
+    assert "benchmark=true" in shown
+    rows = ", on up to 512 training rows" * (option == "ptq_int8")
+    assert f"Quantization: {option}, after training{rows}." in (out / "model_card.md").read_text()
+    assert Pipeline(out, verify=True)(question="Who?", context="Ada saw a bear.")["answer"]
+
+
+@pytest.mark.slow
+def test_its_speed_is_measured_beside_floating_point(finished, tmp_path, capsys):
+    out = quantize(finished, tmp_path, "quantization=ptq_int8", "max_loss=100", "benchmark=true", "task.max_length=64")
+    assert json.loads((tmp_path / "out-benchmark/benchmark.json").read_text())
+    check_bundle_files(out)
+    assert "ratio" in capsys.readouterr().out
+
+
+def test_what_a_quantized_file_may_lose():
+    task = configure("task=squad", "model=tiny", "recipe=dense").task
+    allowed = PostTraining(Quantization(calibration_rows=8), max_loss=2.0)
+    before = {"f1": 80.0, "exact_match": 70.0}
+    allowed.check_loss(task, before, {"f1": 78.0, "exact_match": 60.0})
+    told = (
+        r"f1 77\.50, in floating point 80\.00: it loses 2\.50 points, and max_loss=2 is allowed\. Nothing was written"
+    )
+    with pytest.raises(UserError, match=told):
+        allowed.check_loss(task, before, {"f1": 77.5, "exact_match": 70.0})
+    with pytest.raises(UserError, match="nan"):
+        allowed.check_loss(task, before, {"f1": float("nan"), "exact_match": 70.0})
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["quantization=int8"], "quantization=int8 trains the model in 8 bits, and this command trains nothing. Write"),
+        (["quantization=ptq_int8", "max_loss=few"], "max_loss=few: expected points of the task's metric"),
+        (["quantization=ptq_int8", "max_loss=-1"], "max_loss=-1: expected points"),
+        (["quantization=ptq_int8", "benchmark=yes"], "benchmark=yes: expected true or false"),
+        (["benchmark=true"], "benchmark=true is for a model that is quantized here. Otherwise: python -m"),
+    ],
+)
+def test_what_cannot_be_quantized_here(finished, tmp_path, words, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        quantize(finished, tmp_path, *words)
+
+
+def test_a_run_is_not_quantized_in_place(finished):
+    with pytest.raises(UserError, match=r"quantized into a folder of its own: task=NAME model\.checkpoint=.* out=DIR"):
+        main([f"run={finished}", "quantization=ptq_int8"])
+
+
+def test_a_model_that_is_quantized_already(finished, tmp_path):
+    shutil.copytree(finished / "model", tmp_path / "model")
+    (tmp_path / "model/quantization.json").write_text("{}")
+    with pytest.raises(UserError, match=r"is quantized already .*Leave quantization=ptq_int8 out"):
+        quantize(tmp_path / "model", tmp_path, "quantization=ptq_int8")
+    out = quantize(tmp_path / "model", tmp_path, "quantization=none")
+    assert "DequantizeLinear" not in {node.op_type for node in onnx.load(out / "model.onnx").graph.node}
+
+
+def test_no_rows_to_calibrate_on(finished, tmp_path):
+    folder = tmp_path / "mirror/squad"
+    folder.mkdir(parents=True)
+    row = {"id": "1", "question": "Who?", "context": "Ada.", "answers": {"text": ["Ada"], "answer_start": [0]}}
+    Dataset.from_list([row]).to_parquet(folder / "validation.parquet")
+    words = ["task=squad", "model=tiny", f"data.root={tmp_path}/mirror", f"data.cache={tmp_path}/cache"]
+    words += [f"model.checkpoint={finished}", f"out={tmp_path}/out", "task.max_length=64", "task.doc_stride=16"]
+    with pytest.raises(
+        UserError, match=r"(?s)takes the ranges of activations from training rows, .*int8_dynamic needs"
+    ):
+        main([*words, "quantization=ptq_int8"])
+    main([*words, "quantization=int8_dynamic", "max_loss=100"])
+    check_bundle_files(tmp_path / "out")
+
+
+# ---- a checkpoint of 8 bits as SparseML saved it ----
+
+RECIPE = """
+version: 1.1.0
+num_epochs: 13
+qat_start_epoch: 8.0
+training_modifiers:
+  - !EpochRangeModifier {start_epoch: 0.0, end_epoch: eval(num_epochs)}
+quantization_modifiers:
+  - !QuantizationModifier
+      start_epoch: eval(qat_start_epoch)
+      disable_quantization_observer_epoch: 12.0
+      freeze_bn_stats_epoch: 12.0
+      quantize_linear_activations: 0
+      exclude_module_types: ['LayerNorm']
+      submodules: [bert.embeddings, bert.encoder, qa_outputs]
+constant_modifiers:
+  - !ConstantPruningModifier {start_epoch: 0.0, params: __ALL_PRUNABLE__}
+"""
+
+
+def observed(stem):
+    """What a fake quantization of torch saves besides the weights."""
+    flags = {name: torch.ones(1, dtype=torch.uint8) for name in ("fake_quant_enabled", "observer_enabled")}
+    values = {"scale": torch.full((1,), 0.02), "zero_point": torch.full((1,), 128, dtype=torch.int32)}
+    ends = {f"activation_post_process.{name}_val": torch.tensor(value) for name, value in (("min", -2.0), ("max", 2.0))}
+    return {f"{stem}.{name}": value for name, value in (flags | values | ends).items()}
+
+
+@pytest.fixture
+def sparseml(finished, tmp_path):
+    """The model of the run with the names that SparseML gave to wrapped and observed modules."""
+    place = tmp_path / "sparseml"
+    shutil.copytree(finished / "model", place)
+    model = AutoModelForQuestionAnswering.from_pretrained(place)
+    saved = {"bert.embeddings.position_ids": torch.arange(model.config.max_position_embeddings)[None]}
+    for name, weight in model.state_dict().items():
+        stem, _, kind = name.rpartition(".")
+        module = model.get_submodule(stem)
+        if isinstance(module, torch.nn.Linear):
+            saved |= {f"{stem}.module.{kind}": weight, **observed(f"{stem}.quant.activation_post_process")}
+            saved |= observed(f"{stem}.module.weight_fake_quant")
+        else:
+            saved[name] = weight
+            saved |= observed(f"{stem}.weight_fake_quant") if isinstance(module, torch.nn.Embedding) else {}
+    for layer in range(model.config.num_hidden_layers):
+        stubs = f"bert.encoder.layer.{layer}.attention.self.attention_scores_matmul.input_quant_stubs"
+        saved |= observed(f"{stubs}.0.activation_post_process") | observed(f"{stubs}.1.activation_post_process")
+    for name in ("model.safetensors", "checksums.txt"):
+        (place / name).unlink()
+    torch.save(saved, place / "pytorch_model.bin")
+    (place / "recipe.yaml").write_text(RECIPE)
+    return place
+
+
+def test_training_goes_on_from_an_int8_checkpoint_of_sparseml(sparseml, tmp_path):
+    words = (*SHORT, "task=squad", "recipe=dense", "train.epochs=1", f"data.cache={tmp_path}/cache")
+    result = run(configure(*words, f"model.checkpoint={sparseml}"), tmp_path / "run")
+    assert (result.quantization, result.deployment.integers) == ("int8_sparseml", True)
+    assert result.deployment.metrics == pytest.approx(result.metrics, abs=5)
+    check_bundle_files(tmp_path / "run/deployment")
+
+
+def test_an_int8_checkpoint_of_sparseml_is_exported(sparseml, finished, tmp_path, capsys):
+    out = quantize(sparseml, tmp_path)
+    assert "was made in 8 bits, and this file is in floating point. In 8 bits: quantization=ptq_int8" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert (out / "model.onnx").stat().st_size == (finished / "deployment/model.onnx").stat().st_size
+    out = quantize(sparseml, tmp_path, "quantization=ptq_int8", "max_loss=100")
+    assert "DequantizeLinear" in {node.op_type for node in onnx.load(out / "model.onnx").graph.node}
 
 
 def test_the_command_without_words_says_how():

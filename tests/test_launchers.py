@@ -114,7 +114,7 @@ def test_the_command_of_a_wandb_agent_composes(path):
     words = agents_command(path)[4:]
     config = configure(*words)
     raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    assert raw["metric"]["name"] == f"eval/{config.task.metric}"
+    assert raw["metric"]["name"] == f"exported/{config.task.metric}"
     assert set(raw["parameters"]) <= {word.split("=")[0] for word in words}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 import sparse_xp.run
 from sparse_xp.__main__ import cli
-from sparse_xp.argv_checks import GROUPS
 from sparse_xp.config import Config, result_hash
+from sparse_xp.places import GROUPS
 from sparse_xp.result import Result
 from tests.in_process import Command, command_of
 from tests.runs import HANGS
@@ -38,9 +39,9 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Config, Path]]:
         calls.append((config, directory))
         return make_result()
 
-    monkeypatch.setattr("sparse_xp.__main__.run", note)
+    monkeypatch.setattr("sparse_xp.main.run", note)
     for reads in ("load_data", "check_student"):  # the files that these runs name are not there
-        monkeypatch.setattr(f"sparse_xp.__main__.{reads}", lambda *_: None)
+        monkeypatch.setattr(f"sparse_xp.main.{reads}", lambda *_: None)
     return calls
 
 
@@ -72,17 +73,33 @@ def test_without_arguments_in_a_process_of_its_own():
     assert "python -m sparse_xp task=squad recipe=pruned80 profile=embedded" in done.stdout
 
 
-def test_help_names_groups_and_options(command):
+def test_help_names_groups_options_and_keys(command):
     answer = command("--help")
     assert answer.code == 0
     for group in GROUPS:
         assert f"\n{group}: " in answer.out
-    assert "recipe: dense, file, gradual80, obert80, obert80_pairs, prune70_quant, prune80, pruned80" in answer.out
+    assert "[dense], file, gradual80" in answer.out
+    assert "\n  train.warmup (time, 0.0)  The length of the warm-up" in answer.out
+    assert command("-h").out == command("task=squad", "--help").out == answer.out
 
 
-def test_help_is_what_hydra_would_say(command):
-    """Only at once; with words beside it Hydra says it."""
-    assert command("--help").out == command("-h").out == command("--config-dir", ".", "--help").out
+def test_help_about_a_word(command):
+    answer = command("--help", "train.warmup")
+    assert answer.code == 0
+    assert (
+        "  train.warmup (time, 0.0)  The length of the warm-up of the learning rate. Recipes refer to it." in answer.out
+    )
+    assert "init_sparsity" in command("--help", "sparsity").out
+    assert "train.learning_rate" in command("--help", "learning").out
+    wrong = command("--help", "quantisation")
+    assert (wrong.code, wrong.out) == (1, "")
+    assert "Did you mean --help quantization" in wrong.message
+
+
+def test_a_command_of_the_old_scripts_is_answered(command, started):
+    answer = command("--dataset_name", "squad", "--do_train", "--num_train_epochs", "5")
+    assert (answer.code, started) == (1, [])
+    assert "\npython -m sparse_xp task=squad recipe=dense train.epochs=5\n" in answer.message
 
 
 @pytest.mark.parametrize(
@@ -148,7 +165,7 @@ IMPOSSIBLE = {
     "mask type": (["recipe=gradual80", "sparsity.mask_type=blok4"], ["mask_type", "'block4'"]),
     "more kept than there are": (["recipe=gradual80", "sparsity.mask_type='5:4'"], ["mask_type", "5:4"]),
     "2:4 at 80 percent": (["recipe=gradual80", "sparsity.mask_type='2:4'"], ["2:4", "0.5"]),
-    "nothing to prune to": (["recipe=dense", "sparsity=gradual"], ["final_sparsity=0.0", "recipe.sparsity="]),
+    "nothing to prune to": (["recipe=dense", "sparsity=gradual"], ["recipe.sparsity=0.0: expected a fraction"]),
     "a time": (["recipe=gradual80", "sparsity.start=10%%"], ["start='10%%'", "500 steps"]),
     "number of a modifier that is not there": (["sparsity.final_sparsity=0.5"], ["sparsity", "gradual"]),
     "number of no quantization": (["quantization.bits=8"], ["quantization"]),
@@ -321,7 +338,7 @@ def test_an_interrupted_run_says_where_it_continues(saved, where, command, monke
             (directory / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("sparse_xp.__main__.run", interrupt)
+    monkeypatch.setattr("sparse_xp.main.run", interrupt)
     answer = command("task=sst2", "recipe=dense", "profile=embedded")
     assert answer.code == 130
     assert f"interrupted: the same command continues {where}" in answer.out
@@ -334,8 +351,13 @@ def test_it_says_which_teacher_is_meant(command, started):
 
 @pytest.mark.parametrize(
     ("recipe", "extra"),
-    [("gradual80", ["profile=embedded"]), ("pruned80", []), ("gradual80", ["data.root=mirror", "model=minilm"])],
-    ids=["embedded", "hub", "mirror"],
+    [
+        ("gradual80", ["profile=embedded"]),
+        ("pruned80", []),
+        ("gradual80", ["data.root=mirror", "model=minilm"]),
+        ("gradual80", ["profile=embedded", "model.checkpoint=DIR"]),
+    ],
+    ids=["embedded", "hub", "mirror", "checkpoint"],
 )
 def test_the_teacher_is_the_run_that_recipe_dense_would_make(recipe, extra, command, started):
     """Else it would be trained again, or refused because its directory holds another configuration."""
@@ -355,7 +377,7 @@ def test_the_teacher_takes_over_task_data_and_model_of_the_student(command, star
         *("data.root=mirror", "log=none", "teacher.overrides=['train.epochs=9']", "teacher.seed=3"),
     )
     (teacher, _), (student, _) = started
-    assert (teacher.model, teacher.task, teacher.data, teacher.log) == (
+    assert (teacher.model, teacher.task, teacher.data, replace(teacher.log, job_type=None)) == (
         student.model,
         student.task,
         student.data,

@@ -114,6 +114,19 @@ class Power(Exception):
         (2, ("task=conll2003", "recipe=gradual80", "sparsity=movement")),
         (
             1,
+            ("task=sst2", "recipe=soft_movement", "sparsity.end=80%", "sparsity.score_learning_rate=0.5"),
+        ),
+        (
+            2,
+            (
+                "task=sst2",
+                "teacher=checkpoint",
+                "teacher.path=TEACHER",
+                "+modifier@recipe.modifiers.attention=AttentionDistillation",
+            ),
+        ),
+        (
+            1,
             (
                 "task=sst2",
                 "recipe=structured50",

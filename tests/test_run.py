@@ -191,22 +191,6 @@ def test_precisions_and_last_checkpoint(tmp_path, precision, keep_best):
     assert result.training.steps == 24
 
 
-@pytest.mark.parametrize("task", ["sst2", "conll2003"])
-def test_gradient_accumulation_is_a_larger_batch(tmp_path, task):
-    """4 batches of 8 give the gradient of one of 32: without dropout the losses agree to rounding.
-
-    For conll2003 the loss is a mean over words, of which batches have unequally many.
-    """
-    words = (*SHORT, f"task={task}", "recipe=dense", "model.dropout=0", "train.epochs=1", "train.group_by_length=false")
-    losses = []
-    for size, times in ((32, 1), (8, 4)):
-        config = configure(*words, f"train.batch_size={size}", f"train.gradient_accumulation_steps={times}")
-        with without_export():
-            run(config, tmp_path / str(size))
-        losses.append([line["loss"] for line in history(tmp_path / str(size)) if "loss" in line])
-    np.testing.assert_allclose(*losses, rtol=1e-5)
-
-
 def test_export_gate(tmp_path, monkeypatch):
     """A file that computes something else fails the run, says by how much, and is not left behind."""
     from sparse_xp.deployment import export, gate

@@ -15,7 +15,13 @@ from sparse_xp.errors import UserError
 from sparse_xp.functional.cost_model import LayerShape
 from sparse_xp.result import Result
 from sparse_xp.run import interrupted_run_quantizes, run
-from sparse_xp.target_cpu import faster_precision, leaves_precision_open, start_note, with_chosen_precision
+from sparse_xp.target_cpu import (
+    SCATTERED_ZEROS,
+    faster_precision,
+    leaves_precision_open,
+    start_note,
+    with_chosen_precision,
+)
 from tests.in_process import command_of
 from tests.runs import SHORT, configure, without_export
 from tests.tiny import make_bert
@@ -165,6 +171,37 @@ def test_what_a_run_says_first(monkeypatch, cpu, words, said):
     assert note is None if said is None else said in note
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["recipe=pruned80"], True),
+        (["recipe=gradual80"], True),
+        (["recipe=obert80"], True),
+        (["sparsity=movement", "recipe.sparsity=0.8"], True),
+        (["sparsity=acdc", "recipe.sparsity=0.8"], True),
+        (["sparsity=gradual_block4", "recipe.sparsity=0.8"], True),
+        (["sparsity=n_m", "recipe.sparsity=0.5"], True),
+        (["recipe=dense"], False),
+        (["recipe=pruned90_quant"], False),
+        (["recipe=structured50"], False),
+        (["recipe=upstream80", "task=wikipedia"], False),
+        (["recipe=teacher_preparation", "task=wikipedia"], False),
+    ],
+)
+def test_that_scattered_zeros_gain_no_speed_is_said_first(monkeypatch, words, said):
+    monkeypatch.setattr(target_cpu, "this_cpu", lambda: ICELAKE)
+    note = start_note(configure("task=sst2", *words), Path("run"))
+    assert note == (SCATTERED_ZEROS if said else None)
+    assert "\n" not in SCATTERED_ZEROS
+    assert "recipe=structured50" in SCATTERED_ZEROS
+
+
+def test_layers_that_are_left_out_are_no_scattered_zeros(monkeypatch):
+    monkeypatch.setattr(target_cpu, "this_cpu", lambda: ICELAKE)
+    fewer = ["+modifier@recipe.modifiers.fewer=LayerPruning", "recipe.modifiers.fewer.layers=[bert.encoder.layer.1]"]
+    assert start_note(configure("task=sst2", "recipe=prune80", *fewer), Path("run")) is None
+
+
 def test_a_speed_on_another_kind_of_cpu_is_measured_there(monkeypatch, tmp_path):
     monkeypatch.setattr(target_cpu, "this_cpu", lambda: ZEN2)
     run = tmp_path / "run"
@@ -190,7 +227,7 @@ def test_it_is_said_before_a_teacher_is_trained(monkeypatch, capsys, tmp_path):
         trained.append(config.recipe.name)
         raise UserError("enough")
 
-    monkeypatch.setattr("sparse_xp.__main__.run", train)
+    monkeypatch.setattr("sparse_xp.main.run", train)
     answer = command("task=sst2", "recipe=structured50_quant", "profile=embedded")
     assert trained == ["dense"]
     assert answer.out.startswith("8 bits on AMD EPYC (x86 with AVX2 and no VNNI): a quarter of the size")

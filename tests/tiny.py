@@ -81,6 +81,13 @@ def make_run(steps_per_epoch: int, total_steps: int, **fields: Any) -> FakeConte
     return run
 
 
+def loss_of(modifier: Any, run: Any, rows: list[int], batch: Any, outputs: Any, loss: torch.Tensor) -> torch.Tensor:
+    """The loss of a step of one micro-batch, as a modifier or a list of them makes it of ``loss``."""
+    modifier.before_batches(run, [rows], [batch])
+    result: torch.Tensor = modifier.loss(run, rows, batch, outputs, loss)
+    return result
+
+
 def plain_task(*targets: str) -> Any:
     """As much of a task as training looks at: the columns ``targets``, and the model's own loss."""
     return SimpleNamespace(

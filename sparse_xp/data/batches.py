@@ -41,16 +41,18 @@ def epoch_batches(lengths: Sequence[int], batch_size: int, seed: int, grouped: b
     """Return the row numbers of one epoch in batches: shuffled, a pure function of the arguments.
 
     ``grouped``: rows of like length go together. The shuffled rows are cut into pools, each pool is sorted by length
-    and cut into batches, and the batches are shuffled again.
+    and cut into batches, and the batches are shuffled again. The rows of the last, shorter batch weigh more in their
+    step than others. They are drawn at random in any case, so that over the epochs all rows weigh the same.
     """
     import torch
 
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(lengths), generator=generator).tolist()
     if grouped:
+        whole = len(order) - len(order) % batch_size
         pool = min(POOL_BATCHES, math.ceil(len(order) / batch_size / POOLS)) * batch_size
-        pools = [order[i : i + pool] for i in range(0, len(order), pool)]
-        order = [row for rows in pools for row in sorted(rows, key=lambda row: -lengths[row])]
+        pools = [order[i : min(i + pool, whole)] for i in range(0, whole, pool)]
+        order = [row for rows in pools for row in sorted(rows, key=lambda row: -lengths[row])] + order[whole:]
     batches = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
     if grouped:
         batches = [batches[i] for i in torch.randperm(len(batches), generator=generator).tolist()]

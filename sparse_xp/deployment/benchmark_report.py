@@ -22,7 +22,7 @@ from sparse_xp.files.writing import write_text
 from sparse_xp.text import markdown
 
 FILES = ("benchmark.json", "benchmark.svg")
-#: ratios between these count as equal
+#: ratios between these are hardly a gain, or none
 EQUAL = (0.9, 1.1)
 REMEDY = "What would be faster: integers (an int8 file) and structured removal (fewer layers, heads or neurons)."
 
@@ -33,29 +33,48 @@ def check_output(out: Path) -> list[Path]:
 
 
 def draw_conclusions(options: BenchmarkOptions, measurements: list[Measurement], stats: GraphStats) -> list[str]:
-    """Return a sentence for each engine, and advice on a faster alternative if one gains nothing."""
+    """Return a sentence for each engine, and advice on what is faster if one gains nothing from zeros."""
     sentences = [describe_ratios(engine, measurements, stats, options.against) for engine in options.engines]
-    return sentences + [REMEDY] * any("gains nothing from" in sentence for sentence in sentences)
+    no_gain = ("gains nothing", "gains hardly anything", "no difference")
+    useless = any(part in sentence for sentence in sentences for part in no_gain)
+    return sentences + [REMEDY] * (useless and not stats.integers)
 
 
 def describe_ratios(engine: str, measurements: list[Measurement], stats: GraphStats, against: Path | None) -> str:
-    """Return what the ratios of ``engine`` mean. ``stats``: of the file; ``against``: None for its dense copy."""
-    ratios = [measurement.ratio for measurement in measurements if measurement.engine == engine]
+    """Return what the ratios of ``engine`` mean. ``stats``: of the file; ``against``: None for its dense copy.
+
+    A ratio counts as a difference if 1 lies outside its quartiles; the figures are of those that do.
+    """
+    own = [measurement for measurement in measurements if measurement.engine == engine]
+    differing = [measurement.ratio for measurement in own if differs(measurement)]
+    ratios = differing or [measurement.ratio for measurement in own]
     median = statistics.median(ratios)
     figures = f"{median:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
     if not against and stats.zeros == 0:
         return f"{engine}: {figures}; the file has no zeros and is compared with itself: any difference is noise."
-    reference = f"the file of {against}" if against else "the same graph without zeros"
-    speed = f"{engine}: {figures} times as fast as {reference} on {this_cpu().short}"
-    equal = EQUAL[0] <= median <= EQUAL[1]
+    beside = f"{f'the file of {against}' if against else 'the same graph without zeros'} on {this_cpu().short}"
+    if differing:
+        shapes = f", in {len(differing)} of {len(own)} shapes; no difference measured in the others"
+        speed = f"{engine}: {figures} times as fast as {beside}{shapes * (len(differing) < len(own))}"
+        equal = EQUAL[0] <= median <= EQUAL[1]
+    else:
+        low, high = min(measurement.low for measurement in own), max(measurement.high for measurement in own)
+        speed = f"{engine}: no difference measured (quartiles {low:.2f} to {high:.2f}) to {beside}"
+        equal = EQUAL[0] <= low and high <= EQUAL[1]
+    gains = "gains hardly anything" if differing else "gains nothing"
     if equal and stats.integers:
-        return f"{speed}: it gains nothing there from integers or zeros."
+        return f"{speed}: it {gains} there from integers or zeros."
     if equal and stats.zeros > 0.05:
         return (
-            f"{speed}: it gains nothing from zeros ({stats.zeros:.1%} of what it multiplies by): it multiplies by them "
-            "like by any number."
+            f"{speed}: it {gains} from zeros ({stats.zeros:.1%} of what it multiplies by): it multiplies by them like "
+            "by any number."
         )
-    return f"{speed}."
+    return f"{speed}." if differing or equal else f"{speed}. More rounds (rounds=) narrow the quartiles."
+
+
+def differs(measurement: Measurement) -> bool:
+    """Return whether the file is faster or slower than the reference: 1 lies outside the ratio's quartiles."""
+    return not measurement.low <= 1 <= measurement.high
 
 
 def write_report_files(options: BenchmarkOptions, stats: GraphStats, measurements: list[Measurement]) -> None:
@@ -106,7 +125,15 @@ def table_row(measurement: Measurement) -> dict[str, str]:
         "reference ms": f"{measurement.reference_ms:.2f}",
         "ratio": f"{measurement.ratio:.2f}",
         "quartiles": f"{measurement.low:.2f} to {measurement.high:.2f}",
+        "verdict": verdict(measurement),
     }
+
+
+def verdict(measurement: Measurement) -> str:
+    """Return ``faster`` or ``slower``, or that no difference was measured."""
+    if not differs(measurement):
+        return "no difference measured"
+    return "faster" if measurement.low > 1 else "slower"
 
 
 def engine_label(measurement: Measurement) -> str:
@@ -117,4 +144,5 @@ def engine_label(measurement: Measurement) -> str:
 def bar_label(measurement: Measurement) -> str:
     """Return the ratio, with the latency of a single row or the throughput of a larger batch."""
     latency, throughput = f"{measurement.ms:.1f} ms", f"{measurement.rows_per_second:.0f} rows/s"
-    return f"{measurement.ratio:.2f}x, {latency if measurement.batch == 1 else throughput}"
+    ratio = f"{measurement.ratio:.2f}x" if differs(measurement) else "no difference"
+    return f"{ratio}, {latency if measurement.batch == 1 else throughput}"

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from sparse_xp.functional.fake_quant import MinMaxObserver, activation_scale, quantize_weight
+from sparse_xp.functional.quant_attention import ATTENTION_NAME, CHILD, QuantAttention
 from sparse_xp.functional.quant_modules import QuantEmbedding, QuantLinear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @torch.library.custom_op("sparse_xp::requantize", mutates_args=())
@@ -133,7 +137,26 @@ class IntegerEmbedding(nn.Module):
         return rows
 
 
-def activation_rounding(module: QuantLinear | QuantEmbedding, observer: MinMaxObserver | None) -> nn.Module:
+class IntegerAttention(nn.Module):
+    """Rounds the factors of attention's products, each with a range of its own."""
+
+    active = True
+
+    def __init__(self, module: QuantAttention):
+        super().__init__()
+        self.factors = nn.ModuleDict(
+            {factor: activation_rounding(module, observer) for factor, observer in module.observers.items()}
+        )
+
+    def forward(self, factor: str, values: Tensor) -> Tensor:
+        """Return the rounded values of a factor, in the same shape."""
+        rounded: Tensor = self.factors[factor](values)
+        return rounded
+
+
+def activation_rounding(
+    module: QuantLinear | QuantEmbedding | QuantAttention, observer: MinMaxObserver | None
+) -> nn.Module:
     """Return the rounding of an activation of ``module``: none, with a fixed range, or with the range of each batch.
 
     ``observer``: of the activation, None if it is not quantized.
@@ -148,9 +171,9 @@ def activation_rounding(module: QuantLinear | QuantEmbedding, observer: MinMaxOb
     return Requantize(observer.low, observer.high, config.activation_bits)
 
 
-def integer_copy(model: nn.Module) -> nn.Module:
+def integer_copy(model: PreTrainedModel) -> PreTrainedModel:
     """Return a copy of a fake-quantized model with int8 weights, for export. It computes the same up to rounding."""
-    result = copy.deepcopy(model).cpu().eval()
+    result: PreTrainedModel = copy.deepcopy(model).cpu().eval()
     converted: dict[nn.Module, nn.Module] = {}
     for name, module in list(result.named_modules(remove_duplicate=False)):  # a tied module has two names
         if isinstance(module, QuantLinear | QuantEmbedding):
@@ -159,6 +182,9 @@ def integer_copy(model: nn.Module) -> nn.Module:
                 converted[module] = integer
             parent, _, child = name.rpartition(".")
             setattr(result.get_submodule(parent), child, converted[module])
+        elif isinstance(module, QuantAttention):
+            result.get_submodule(name.rpartition(".")[0]).register_module(CHILD, IntegerAttention(module))
+            result.set_attn_implementation(ATTENTION_NAME)
     return result
 
 

@@ -13,13 +13,23 @@ from sparse_xp.schema import check_types
 
 @dataclass(frozen=True)
 class Latency:
-    """The time of a batch of one row of ``tokens`` tokens, and how many times as fast as its reference that is."""
+    """The time of a batch of one row of ``tokens`` tokens, and how many times as fast as its reference that is.
+
+    ``low``, ``high``: the quartiles of the ratio; None in files of earlier versions.
+    """
 
     engine: str
     tokens: int
     ms: float
     ratio: float
     machine: str
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def differs(self) -> bool:
+        """Whether 1 lies outside the quartiles."""
+        return self.low is None or self.high is None or not self.low <= 1 <= self.high
 
 
 def read_latency(run_directory: Path) -> Latency | None:
@@ -43,6 +53,8 @@ def read_latency(run_directory: Path) -> Latency | None:
             ms=measurement["ms"],
             ratio=measurement["ratio"],
             machine=stored["machine"],
+            low=measurement.get("low"),
+            high=measurement.get("high"),
         )
         check_types(latency)
         return latency

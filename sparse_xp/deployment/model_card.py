@@ -48,11 +48,21 @@ The command:
 
 
 def model_card(
-    task: Task, data: Data, checkpoint: str, rows: tuple[int, int], deployed: Deployment, zeros: Sparsity
+    task: Task,
+    data: Data,
+    checkpoint: str,
+    rows: tuple[int, int],
+    deployed: Deployment,
+    zeros: Sparsity,
+    quantization: str = "",
 ) -> str:
-    """Return the card of a model that was trained elsewhere. ``rows``: how many were scored, and of how many."""
+    """Return the card of a model that was trained elsewhere.
+
+    ``rows``: how many were scored, and of how many. ``quantization``: how it was quantized here; empty if it was not.
+    """
     name = portable_path(checkpoint)
     made = f"Exported from `{name}` with `python -m sparse_xp.export`; trained elsewhere."
+    made += f"\n\nQuantization: {quantization}." if quantization else ""
     title = f"{name} for {task.name}"
     return card(title, task, describe_data(task, data), rows_used(*rows), deployed, zeros, made)
 

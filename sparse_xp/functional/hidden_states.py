@@ -17,18 +17,34 @@ ModuleOutput = Tensor | LazyLogits | tuple[Tensor | LazyLogits, ...]
 
 
 def layer_loss(
-    student: Tensor, teacher: Tensor, mask: Tensor | None = None, normalize: bool = True, epsilon: float = 1e-6
+    student: Tensor,
+    teacher: Tensor,
+    mask: Tensor | None = None,
+    normalize: bool = True,
+    epsilon: float = 1e-6,
+    mean_square: Tensor | None = None,
 ) -> Tensor:
     """Return mean((student - teacher)^2), divided by mean(teacher^2) + ``epsilon`` if ``normalize``.
 
     ``student``, ``teacher``: hidden states [..., width]. ``mask`` [rows, tokens] bool: True for tokens that are not
-    padding. For hidden states [rows, tokens, width] both means are over these tokens. Computed in float32.
+    padding. For hidden states [rows, tokens, width] both means are over these tokens. ``mean_square``: the mean of
+    ``teacher^2`` over a larger batch that this one is a part of. Computed in float32.
     """
-    student, teacher = student.float(), teacher.float()
-    if mask is not None and teacher.dim() == 3 and teacher.shape[:2] == mask.shape:
-        student, teacher = student[mask], teacher[mask]
+    student, teacher = without_padding(student.float(), mask), without_padding(teacher.float(), mask)
     distance = (student - teacher).square().mean()
-    return distance / (teacher.square().mean() + epsilon) if normalize else distance
+    if not normalize:
+        return distance
+    return distance / ((teacher.square().mean() if mean_square is None else mean_square) + epsilon)
+
+
+def without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the values of the tokens in ``mask`` [rows, tokens]; all values if they have no such dimensions."""
+    return values[mask] if mask is not None and is_per_token(values, mask) else values
+
+
+def is_per_token(values: Tensor, mask: Tensor) -> bool:
+    """Return whether the values are [rows, tokens, width] for a ``mask`` [rows, tokens]."""
+    return values.dim() == 3 and values.shape[:2] == mask.shape
 
 
 def first_output(output: ModuleOutput) -> Tensor:

@@ -1,8 +1,12 @@
-"""Records of what was measured on a model: its sparsity, and what structured pruning removed. No torch."""
+"""Records of what was measured on a model: its sparsity, what structured pruning removed, compression. No torch."""
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from sparse_xp.text import abbreviate_counts
 
@@ -45,3 +49,85 @@ class Sparsity:
     model: float
     layers: dict[str, float]
     removed: Removed | None = None
+
+
+#: bits of a weight of the dense model
+DENSE_BITS = 32
+
+
+class StoredWeights(NamedTuple):
+    """One tensor of a model: its elements, those that are not zero, and the bits that the file has for each."""
+
+    size: int
+    nonzero: int
+    bits: int
+
+
+@dataclass
+class CompressedPart:
+    """How much smaller the nonzero weights of a part of a model are than the dense part in fp32.
+
+    ``dense_weights``: in the unpruned model, removed ones included; ``dense_bytes``: 4 for each. ``nonzero``: weights
+    that are not exactly 0; ``bits``: that the file has for each of them, the mean if they differ; ``nonzero_bytes``:
+    of them. ``ratio``: dense bytes over nonzero bytes, as papers count it, without the positions of the nonzero
+    weights. ``masked_bytes``, ``masked_ratio``: the same with positions, a bit for each weight that says whether it is
+    zero; a tensor that is smaller with its zeros stored needs none. ``arithmetic``: how ``ratio`` is computed.
+    """
+
+    dense_weights: int
+    dense_bytes: int
+    nonzero: int
+    bits: float
+    nonzero_bytes: float
+    ratio: float
+    masked_bytes: float
+    masked_ratio: float
+    arithmetic: str
+
+
+@dataclass
+class Compression:
+    """The compression of a model. ``encoder``: of the matrices of its encoder layers; ``model``: of all parameters."""
+
+    encoder: CompressedPart
+    model: CompressedPart
+
+    @property
+    def ratios(self) -> str:
+        """Both ratios, encoder first: ``40.0 / 13.3``."""
+        return f"{self.encoder.ratio:.1f} / {self.model.ratio:.1f}"
+
+    @property
+    def description(self) -> str:
+        """Both ratios with their arithmetic, and with the positions of the nonzero weights, as one sentence."""
+        parts = (("encoder", self.encoder), ("whole model", self.model))
+        return "; ".join(f"{name} {part.arithmetic} ({part.masked_ratio:.1f} with a bit mask)" for name, part in parts)
+
+
+def compressed_part(dense_weights: int, tensors: Sequence[StoredWeights]) -> CompressedPart:
+    """Return the compression of a part with ``dense_weights`` in the unpruned model, of which ``tensors`` are left."""
+    nonzero, stored, masked = sum(each.nonzero for each in tensors), 0, 0
+    counts: Counter[int] = Counter()
+    for size, left, bits in tensors:
+        counts[bits] += left
+        stored += left * bits
+        masked += min(size * bits, left * bits + size)
+    dense = dense_weights * DENSE_BITS
+    ratio = divide(dense, stored)
+    terms = " + ".join(f"{count:,} nonzero x {bits} bits" for bits, count in sorted(counts.items()) if count)
+    return CompressedPart(
+        dense_weights=dense_weights,
+        dense_bytes=dense // 8,
+        nonzero=nonzero,
+        bits=divide(stored, nonzero),
+        nonzero_bytes=stored / 8,
+        ratio=ratio,
+        masked_bytes=masked / 8,
+        masked_ratio=divide(dense, masked),
+        arithmetic=f"{dense_weights:,} weights x {DENSE_BITS} bits / ({terms or '0 nonzero'}) = {ratio:.1f}",
+    )
+
+
+def divide(dividend: float, divisor: float) -> float:
+    """Return the quotient; of something by nothing infinity, of nothing by nothing NaN."""
+    return dividend / divisor if divisor else math.inf if dividend else math.nan

@@ -2,16 +2,16 @@
 
 The file is an object of ``settings`` (fields of ``QuantConfig``) and ``modules``: by name the ``kind`` (linear or
 embedding), the ``scale`` (a number, or one for each output row), and ``inputs`` and ``outputs``: [low, high] of an
-observed activation, [] where the range is dynamic or was never observed.
+observed activation, [] where the range is dynamic or was never observed. A module of kind attention has such a range
+for each factor of its products.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,13 @@ from sparse_xp.files.model_directory import CHECKPOINT_ADVICE, read_json_object
 from sparse_xp.files.reading import explain_read_errors
 from sparse_xp.files.writing import write_text
 from sparse_xp.functional.fake_quant import MinMaxObserver
+from sparse_xp.functional.quant_attention import (
+    FACTORS,
+    QuantAttention,
+    install_attention,
+    quantized_attentions,
+    self_attentions,
+)
 from sparse_xp.functional.quant_config import QuantConfig, QuantMode
 from sparse_xp.functional.quant_modules import (
     QuantLinear,
@@ -31,6 +38,9 @@ from sparse_xp.functional.quant_modules import (
     to_quant_embedding,
     to_quant_linear,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 QUANTIZATION_FILE = "quantization.json"
 
@@ -42,6 +52,7 @@ def save_quantization(model: nn.Module, directory: Path) -> None:
         return
     config = next(iter(modules.values())).quant.config
     described = {name: describe_module(module) for name, module in modules.items()}
+    described |= {name: describe_attention(module) for name, module in quantized_attentions(model)}
     stored = {"settings": dataclasses.asdict(config), "modules": described}
     write_text(directory / QUANTIZATION_FILE, to_json(stored))
 
@@ -51,14 +62,21 @@ def describe_module(module: QuantModule) -> dict[str, object]:
     return {
         "kind": "linear" if isinstance(module, QuantLinear) else "embedding",
         "scale": module.quant.scale_of(module.weight).tolist(),
-        **{
-            side: [] if observer.low is None or observer.high is None else [observer.low.item(), observer.high.item()]
-            for side, observer in module.quant.observers.items()
-        },
+        **{side: describe_range(observer) for side, observer in module.quant.observers.items()},
     }
 
 
-def load_quantization(model: nn.Module, directory: Path) -> bool:
+def describe_attention(module: QuantAttention) -> dict[str, object]:
+    """Return the entry of the products of one attention."""
+    return {"kind": "attention", **{factor: describe_range(each) for factor, each in module.observers.items()}}
+
+
+def describe_range(observer: MinMaxObserver) -> list[float]:
+    """Return the ends of an observed range, none if nothing was observed."""
+    return [] if observer.low is None or observer.high is None else [observer.low.item(), observer.high.item()]
+
+
+def load_quantization(model: PreTrainedModel, directory: Path) -> bool:
     """Quantize ``model``, loaded from ``directory``, as its ``quantization.json`` says. Return False if it has none.
 
     Raises UserError for the file of another model or with impossible values; ``model`` is unchanged then.
@@ -69,8 +87,10 @@ def load_quantization(model: nn.Module, directory: Path) -> bool:
     stored = read_json_object(path)
     modules = dict(model.named_modules())
     with explain_read_errors(path, CHECKPOINT_ADVICE):
-        states = parse_modules(stored, modules, path)
+        states, attentions = parse_modules(stored, model, path)
     # All entries are valid: only now the model changes.
+    if attentions:
+        install_attention(model, attentions)
     for name, state in states.items():
         module = modules[name]
         if isinstance(module, nn.Linear):
@@ -80,15 +100,25 @@ def load_quantization(model: nn.Module, directory: Path) -> bool:
     return True
 
 
-def parse_modules(stored: dict[str, Any], modules: Mapping[str, nn.Module], path: Path) -> dict[str, QuantState]:
-    """Return the state of each module that the file names. Raises ValueError or UserError for impossible entries."""
+def parse_modules(
+    stored: dict[str, Any], model: PreTrainedModel, path: Path
+) -> tuple[dict[str, QuantState], dict[str, QuantAttention]]:
+    """Return the state of each module that the file names, and what rounds the factors of each attention.
+
+    Raises ValueError or UserError for impossible entries.
+    """
+    modules = dict(model.named_modules())
     config, mode = parse_config(stored["settings"]), QuantMode(active=True, observing=False)
     if not isinstance(stored["modules"], dict) or not stored["modules"]:
         raise ValueError("it has no object 'modules', or an empty one")
     kinds: dict[str, type[nn.Module]] = {"linear": nn.Linear, "embedding": nn.Embedding}
-    states = {}
+    states, attentions = {}, {}
+    known = self_attentions(model) if has_attention(stored["modules"]) else []
     for name, entry in stored["modules"].items():
         kind = entry.get("kind") if isinstance(entry, dict) else None
+        if kind == "attention" and name in known:
+            attentions[name] = parse_attention(entry, config, mode, name)
+            continue
         if not isinstance(kind, str) or kind not in kinds:
             raise ValueError(f"{shortened(name, 100)} has no kind: expected linear or embedding")
         module = modules.get(name)
@@ -100,7 +130,25 @@ def parse_modules(stored: dict[str, Any], modules: Mapping[str, nn.Module], path
             states[name] = parse_state(entry, module, config, mode)
         except ValueError as error:
             raise ValueError(f"{shortened(name, 100)}: {error}") from error
-    return states
+    if attentions and len(attentions) < len(known):
+        raise ValueError(f"it has {len(attentions)} of {len(known)} entries of kind attention")
+    return states, attentions
+
+
+def has_attention(entries: dict[str, object]) -> bool:
+    """Return whether a file has entries of kind attention."""
+    return any(isinstance(entry, dict) and entry.get("kind") == "attention" for entry in entries.values())
+
+
+def parse_attention(entry: dict[str, object], config: QuantConfig, mode: QuantMode, name: str) -> QuantAttention:
+    """Return what rounds the factors of the attention ``name``. Raises ValueError for impossible values."""
+    if set(entry) != {"kind", *FACTORS}:
+        raise ValueError(f"{shortened(name, 100)} is not an object of kind, {', '.join(FACTORS)}")
+    try:
+        observers = {factor: parse_observer(entry, factor) for factor in FACTORS}
+    except ValueError as error:
+        raise ValueError(f"{shortened(name, 100)}: {error}") from error
+    return QuantAttention(config, mode, {factor: each for factor, each in observers.items() if each is not None})
 
 
 def parse_config(stored: object) -> QuantConfig:

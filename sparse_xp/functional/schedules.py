@@ -48,12 +48,24 @@ def progress(now: float, start: float, end: float) -> float:
     return (now - start) / (end - start) if end > start else 1.0
 
 
-def share_due(inter_func: str, now: float, last: float, window: tuple[float, float], every: float) -> float | None:
+def ramp_progress(now: float, window: tuple[float, float], ramp_end: float) -> float:
+    """Return the part of a ramp that is over ``now``; 1 from the last update on.
+
+    ``window``: the times of the first and of the last update. ``ramp_end``: the end of the ramp. In a run that ends
+    with its ramp, the last update comes before that, and closes the ramp.
+    """
+    start, last_update = window
+    return 1.0 if now >= last_update else progress(now, start, ramp_end)
+
+
+def share_due(
+    inter_func: str, now: float, last: float, window: tuple[float, float], ramp_end: float, every: float
+) -> float | None:
     """Return the share in [0, 1] of the whole removal that the step at ``now`` has to reach; None if no update is due.
 
-    Arguments as in ``update_due`` and ``scheduled_sparsity``.
+    Arguments as in ``update_due``, ``ramp_progress`` and ``scheduled_sparsity``.
     """
     start, end = window
     if not update_due(now, last, start, end, every):
         return None
-    return scheduled_sparsity(inter_func, 0.0, 1.0, progress(now, start, end))
+    return scheduled_sparsity(inter_func, 0.0, 1.0, ramp_progress(now, window, ramp_end))

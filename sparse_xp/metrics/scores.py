@@ -3,7 +3,8 @@
 A mapping of named metrics (``squad_scores``, ``accuracy``, ``entity_scores`` ...) is in percent, 0 to 100. The score
 of a single answer (``exact_match``, ``f1``) is a fraction, 0 to 1.
 
-The SQuAD rules are those of the official v1.1 evaluation script (Rajpurkar et al., 2016, arXiv:1606.05250).
+The SQuAD rules are those of the official evaluation scripts of v1.1 (Rajpurkar et al., 2016, arXiv:1606.05250) and
+v2.0 (Rajpurkar et al., 2018, arXiv:1806.03822).
 """
 
 from __future__ import annotations
@@ -63,46 +64,61 @@ def squad_scores(predictions: Mapping[str, str], references: Mapping[str, Sequen
 def squad_v2_scores(
     answers: Sequence[str], margins: Sequence[float], references: Sequence[Sequence[str]], threshold: float = 0.0
 ) -> dict[str, float]:
-    """Return the scores of SQuAD v2's official script (Rajpurkar et al. 2018), in percent, the mean over all questions.
+    """Return the scores of SQuAD v2's official script, ``evaluate-v2.0.py`` (Rajpurkar et al. 2018), in percent.
 
-    ``answers``: the best span of each question. ``margins``: the score of "no answer" minus the score of that span;
-    above ``threshold`` the answer is empty. ``references``: gold answers, an empty list for an unanswerable question.
-    ``exact_match`` and ``f1`` of all questions, ``HasAns_*`` and ``NoAns_*`` of those with and without an answer;
-    ``best_exact`` and ``best_f1`` with the best threshold of each; ``best_f1_threshold``: that of ``best_f1``, a
-    margin.
+    ``answers``: the best span of each question. ``margins``: the score of "no answer" minus the score of that span,
+    the script's ``na_prob``; above ``threshold`` the question counts as said to have no answer. ``references``: gold
+    answers, an empty list for an unanswerable question.
+    ``exact_match`` and ``f1`` are means over all questions, ``HasAns_*`` and ``NoAns_*`` over those with and without an
+    answer. ``best_exact`` and ``best_f1`` are those of the best threshold of each; ``best_f1_threshold`` is that of
+    ``best_f1``, a margin.
 
-    An answer to a question without one scores 0, no answer scores 1, for both. Raises ``ValueError`` if the three
-    differ in length or are empty.
+    No answer scores 1 for a question without one and 0 for any other, even if its gold answers are of articles and
+    punctuation alone. Raises ``ValueError`` if the three differ in length or are empty.
     """
     if not len(answers) == len(margins) == len(references):
         raise ValueError(f"{len(answers)} answers and {len(margins)} margins for {len(references)} questions")
     if not references:
         raise ValueError("no references: the score of no questions is undefined")
     spans = [_score_v2(answer, golds) for answer, golds in zip(answers, references, strict=True)]
-    empty = [_score_v2("", golds) for golds in references]
-    said = [none if margin > threshold else span for span, none, margin in zip(spans, empty, margins, strict=True)]
+    said = [
+        (float(not golds),) * len(_V2) if margin > threshold else span
+        for span, golds, margin in zip(spans, references, margins, strict=True)
+    ]
     scores: dict[str, float] = {}
     for prefix, wanted in (("", None), ("HasAns_", True), ("NoAns_", False)):
         of = [score for score, golds in zip(said, references, strict=True) if wanted in (None, bool(golds))]
         if of:
             scores |= {f"{prefix}{name}": 100.0 * sum(s[i] for s in of) / len(of) for i, name in enumerate(_V2)}
-    # From all answers empty, one question after the other gets its span, the surest first.
-    order = sorted(range(len(margins)), key=lambda i: margins[i])
     for i, name in enumerate(("best_exact", "best_f1")):
-        total = best = sum(none[i] for none in empty)
-        where = margins[order[0]] - 1.0
-        for place, row in enumerate(order):
-            total += spans[row][i] - empty[row][i]
-            tied = place + 1 < len(order) and margins[order[place + 1]] == margins[row]
-            if total > best and not tied:
-                best, where = total, margins[row]
-        scores[name] = 100.0 * best / len(order)
+        # What a question gains by its span instead of no answer. Any text at all spoils an unanswerable question.
+        gains = [
+            span[i] if golds else -float(bool(answer))
+            for answer, span, golds in zip(answers, spans, references, strict=True)
+        ]
+        best, where = _best_threshold(gains, margins, sum(not golds for golds in references))
+        scores[name] = 100.0 * best / len(references)
         if name == "best_f1":
             scores["best_f1_threshold"] = where
     return scores
 
 
 _V2 = ("exact_match", "f1")
+
+
+def _best_threshold(gains: Sequence[float], margins: Sequence[float], unanswerable: int) -> tuple[float, float]:
+    """Return the highest sum of scores that a threshold reaches, and that threshold; 0 if no span helps.
+
+    From no answer to any question, which scores ``unanswerable``, one question after the other gets its span, the one
+    with the smallest margin first. Equal margins are told apart by their order, as the script does.
+    """
+    total = best = float(unanswerable)
+    where = 0.0
+    for row in sorted(range(len(margins)), key=lambda i: margins[i]):
+        total += gains[row]
+        if total > best:
+            best, where = total, margins[row]
+    return best, where
 
 
 def _score_v2(answer: str, golds: Sequence[str]) -> tuple[float, float]:

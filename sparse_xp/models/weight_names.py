@@ -10,7 +10,7 @@ from sparse_xp.functional.architectures import IN_ANY_LAYER
 #: what may be left over inside an encoder: the ranges of SparseML's quantization, which a run observes anew, and
 #: buffers that older versions of transformers saved
 _NOT_NEEDED = re.compile(
-    r"fake_quant|activation_post_process|(^|\.)(position_ids|token_type_ids|inv_freq|num_batches_tracked)$"
+    r"fake_quant|activation_post_process|\.(quant|module)\.(scale|zero_point)$|(^|\.)(position_ids|token_type_ids|inv_freq|num_batches_tracked)$"
 )
 #: heads of pretraining; where the encoder is called ``model``, a wrapper of the same name stands before them, too
 _PRETRAINING_HEADS = ("cls.", "decoder.", "lm_head.", "predictions.")

@@ -1,6 +1,7 @@
 """The modifiers that a recipe can name. To add one: a file beside this one, and a line here."""
 
 from sparse_xp.modifiers.acdc import ACDCPruning as ACDCPruning
+from sparse_xp.modifiers.attention_distillation import AttentionDistillation as AttentionDistillation
 from sparse_xp.modifiers.base import Modifier as Modifier
 from sparse_xp.modifiers.distillation import Distillation as Distillation
 from sparse_xp.modifiers.embedding_pruning import EmbeddingPruning as EmbeddingPruning
@@ -17,6 +18,7 @@ from sparse_xp.modifiers.pruning import ConstantPruning as ConstantPruning
 from sparse_xp.modifiers.quantization import Quantization as Quantization
 from sparse_xp.modifiers.rewinding import RewoundLearningRate as RewoundLearningRate
 from sparse_xp.modifiers.scheduled_learning_rate import ScheduledLearningRate as ScheduledLearningRate
+from sparse_xp.modifiers.soft_movement import SoftMovementPruning as SoftMovementPruning
 from sparse_xp.modifiers.structured.pruning import StructuredPruning as StructuredPruning
 from sparse_xp.modifiers.weight_decay import WeightDecay as WeightDecay
 

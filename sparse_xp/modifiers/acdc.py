@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.clock import Clock, TimeSpec, parse_time
-from sparse_xp.functional.patterns import check_n_m, parse_mask_type
+from sparse_xp.functional.patterns import check_n_m, parse_mask_type, with_n
 from sparse_xp.modifiers.display import Span, held_spans
 from sparse_xp.modifiers.pruning import Pruning
 
@@ -39,15 +39,16 @@ class ACDCPruning(Pruning):
     train again. At the beginning of a sparse phase the weights with the smallest absolute values are masked. The last
     phase is sparse. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
-    ``params``, ``exclude``: as in ``Pruning``.
-    ``compression_sparsity``: the fraction of zeros in a sparse phase, strictly between 0 and 1.
-    ``update_frequency``: the length of a phase, at least one step.
-    ``mask_type``: ``unstructured``, ``block4`` (groups of 4 inputs), ``[1, 4]``, or ``N:M`` (keep N of each M inputs).
-    ``global_sparsity``: compare the weights of all targets (the default), instead of pruning each target to the same
-    sparsity.
-    ``leave_enabled``: hold the last masks until the end of the run. If false, the first step after ``end`` drops them.
-    ``momentum_buffer_reset``: set SGD's momentum to zero after the first update of each dense phase. It has no effect
-    on AdamW, with which ``sparse_xp`` trains.
+    Attributes:
+        compression_sparsity: The fraction of zeros in a sparse phase, strictly between 0 and 1.
+        update_frequency: The length of a phase, at least one step.
+        mask_type: ``unstructured``, ``block4`` (groups of 4 inputs), ``[1, 4]``, or ``N:M`` (keep N of each M inputs;
+            ``N:4``: of 4 inputs as many as the sparsity says).
+        global_sparsity: Compare the weights of all targets (the default), instead of pruning each target to the same
+            sparsity.
+        leave_enabled: Hold the last masks until the end of the run. If false, the first step after ``end`` drops them.
+        momentum_buffer_reset: Set SGD's momentum to zero after the first update of each dense phase. It has no effect
+            on AdamW, with which ``sparse_xp`` trains.
     """
 
     compression_sparsity: float
@@ -68,8 +69,13 @@ class ACDCPruning(Pruning):
             raise ValueError(
                 f"ACDCPruning.update_frequency={self.update_frequency}: expected the length of a phase, a time above 0."
             )
+        self.mask_type = with_n(self.mask_type, self.compression_sparsity)
         self.pattern = parse_mask_type(self.mask_type)
         check_n_m(self.pattern, self.compression_sparsity)
+
+    @property
+    def zeros_at_end(self) -> float | None:
+        return self.compression_sparsity
 
     def attach(self, context: HookContext) -> None:
         super().attach(context)

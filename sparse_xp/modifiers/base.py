@@ -6,6 +6,7 @@ The hooks around a run, in the order in which they are called::
     parameters                  what trains beside the model
     for each optimizer step:    training/loop.train_step
         before_step             set rates, recompute masks
+        before_batches          count what the terms of the loss average over
         for each micro-batch:
             forward
             loss                add or weigh terms
@@ -43,6 +44,10 @@ class Modifier:
 
     Every hook may be left out. State that must survive an interruption goes into ``state_dict`` (tensors and plain
     values only), so that a resumed run is exact.
+
+    Attributes:
+        start: The time from which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        end: The time until which it acts, written in the same way.
     """
 
     start: TimeSpec = 0.0
@@ -54,6 +59,8 @@ class Modifier:
     changes_structure: ClassVar[bool] = False
     #: whether ``loss`` adds a term; it then runs after the modifiers that reweigh the loss (distillation)
     additive_loss: ClassVar[bool] = False
+    #: whether the weights, and no setting, decide how many zeros it makes
+    decides_sparsity: ClassVar[bool] = False
     #: the reason why cached teacher logits cannot be used, None if they can
     live_teacher: ClassVar[str | None] = None
     #: how the recipe viewer draws it, and which values of ``logs`` are displayed
@@ -69,6 +76,11 @@ class Modifier:
     def post_training(self) -> bool:
         """Whether ``detach`` changes predictions; the model is then evaluated again."""
         return False
+
+    @property
+    def zeros_at_end(self) -> float | None:
+        """The fraction of zeros that its weights have when the run ends; None if it makes and keeps none."""
+        return None
 
     @property
     def exclusive_resource(self) -> str | None:
@@ -127,10 +139,21 @@ class Modifier:
     def before_step(self, context: HookContext) -> None:
         """Set rates and recompute masks, before the forward passes of an optimizer step."""
 
+    def before_batches(self, context: HookContext, rows: list[list[int]], batches: list[dict[str, Tensor]]) -> None:
+        """Look at all micro-batches of the step, before the first forward pass.
+
+        A modifier that adds a mean to the loss asks ``context.shares`` here for its weight in each micro-batch.
+        ``rows``: the indices of their features.
+        """
+
     def loss(
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
     ) -> Tensor:
-        """Return the loss to minimize, given the loss so far. ``rows``: the indices of the batch's features."""
+        """Return the loss to minimize, given the loss so far: the part of a micro-batch in the loss of the step.
+
+        ``rows``: the indices of the batch's features. It is called once for each of the micro-batches, in the order of
+        ``before_batches``.
+        """
         return loss
 
     def before_update(self, context: HookContext) -> None:
@@ -152,6 +175,10 @@ class Modifier:
         """Return whether a model saved now satisfies this modifier's target (its final sparsity, say)."""
         return True
 
+    def is_pending(self, context: HookContext) -> bool:
+        """Return whether a model saved now is to be as if this modifier were not there."""
+        return False
+
     def logs(self, context: HookContext) -> dict[str, float]:
         """Return numbers for the log line of this step; ``logged`` says how they are shown."""
         return {}
@@ -167,7 +194,12 @@ class Modifier:
 
 @dataclass(kw_only=True)
 class OneTime(Modifier):
-    """A modifier that acts once, in the first step that begins at or after ``start``. It has no ``end``."""
+    """A modifier that acts once, in the first step that begins at or after ``start``. It has no ``end``.
+
+    Attributes:
+        start: It acts in the first step at or after this time, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        end: Not used: it acts once.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()

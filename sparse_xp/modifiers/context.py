@@ -102,6 +102,15 @@ class HookContext(Protocol):
     def calibration_batches(self, rows: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""
 
+    def shares(self, counts: list[int]) -> list[float]:
+        """Return the weight of the mean of each micro-batch in the mean of the whole step, over all processes.
+
+        ``counts``: the number of terms of each mean.
+        """
+
+    def mean_over_processes(self, value: Tensor) -> float:
+        """Return the mean over all processes of a number that each has."""
+
     def modifiers(self, kind: type[M]) -> Sequence[M]:
         """Return the modifiers of this run that are a ``kind``."""
 

@@ -49,6 +49,8 @@ def distillation_loss(
         student, teacher = student[tokens], teacher[tokens]
     if isinstance(student, LazyLogits):
         return divergence(student, teacher, temperature)
+    if not len(student):
+        return student.sum()  # no token counts: 0, where the mean is NaN
     if problem_type == "regression":
         return (student - teacher).square().mean()
     student, teacher = student / temperature, teacher / temperature
@@ -74,19 +76,20 @@ def distillation_loss(
 class Distillation(Modifier):
     """Train the student on the teacher's logits (Hinton et al. 2015, arXiv:1503.02531).
 
-    loss = (1 - hardness) * task loss + hardness * distillation loss. The distillation loss is the mean over
-    ``outputs`` of ``distillation_loss``; it is their sum for tasks whose own loss is a sum over outputs (pretraining on
-    pairs of texts).
+    loss = (1 - hardness) * task loss + hardness * distillation loss. The distillation loss is the mean over ``outputs``
+    of ``distillation_loss``; it is their sum for tasks whose own loss is a sum over outputs (pretraining on pairs of
+    texts).
 
-    ``start``, ``end``: the time in which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run. The step that begins
-    at ``end`` is included.
-    ``hardness``: the weight of the distillation loss, from 0 to 1.
-    ``temperature``: divides the logits of teacher and student; higher values soften both distributions.
-    ``outputs``: the names of the model outputs to match. None (the default): all logits of the task.
-    ``tokens``: for outputs with one entry per token, which tokens count: ``all`` without padding, or the ``targets``
-    of the task's loss (masked tokens).
-    ``token_share``: the fraction of these tokens that is compared, sampled in every step. A smaller fraction is cheaper
-    and has the same expected loss.
+    Attributes:
+        start: The time from which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        end: The time until which it acts. The step that begins at ``end`` is included.
+        hardness: The weight of the distillation loss, from 0 to 1.
+        temperature: Divides the logits of teacher and student; higher values soften both distributions.
+        outputs: The names of the model outputs to match. None (the default): all logits of the task.
+        tokens: For outputs with one entry per token, which tokens count: ``all`` without padding, or the ``targets`` of
+            the task's loss (masked tokens).
+        token_share: The fraction of these tokens that is compared, sampled in every step. A smaller fraction is cheaper
+            and has the same expected loss.
     """
 
     hardness: float = 0.5
@@ -111,7 +114,8 @@ class Distillation(Modifier):
             raise ValueError(f"Distillation.tokens={self.tokens}: expected all or targets.")
         if not 0 < self.token_share <= 1:
             raise ValueError(f"Distillation.token_share={self.token_share}: expected a fraction above 0, at most 1.")
-        self.last_losses: dict[str, Tensor] = {}  # of the latest micro-batch, for the log
+        self.weights: list[tuple[Tensor | None, float, float]] = []  # of the micro-batches to come, see before_batches
+        self.last_losses: dict[str, Tensor] = {}  # of the latest step, for the log
 
     @property
     def exclusive_resource(self) -> str:
@@ -138,37 +142,51 @@ class Distillation(Modifier):
                 "teacher=self, or teacher=checkpoint teacher.path=DIR."
             )
 
+    def before_batches(self, context: HookContext, rows: list[list[int]], batches: list[dict[str, Tensor]]) -> None:
+        """Draw the tokens to compare, and weigh each micro-batch by its number of tokens, or of rows."""
+        self.last_losses = {}
+        if not self.is_active(context.clock, context.step):
+            return
+        masks = [self.select_tokens(context, *each) for each in zip(rows, batches, strict=True)]
+        by_row = context.shares([len(numbers) for numbers in rows])
+        by_token = context.shares([0 if mask is None else int(mask.sum()) for mask in masks])
+        self.weights = list(zip(masks, by_token, by_row, strict=True))
+
     def loss(
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
     ) -> Tensor:
         import torch
 
         if not self.is_active(context.clock, context.step):
-            self.last_losses = {}
             return loss
         assert context.teacher is not None  # ``attach`` has checked it
         task = context.task
         teacher_logits = context.teacher(rows, batch)
-        names = self.outputs or task.outputs
-        masks = task.class_mask(batch), self.select_tokens(task.token_mask(batch), batch)
-        terms = [
-            distillation_loss(outputs[name], teacher_logits[name], self.temperature, *masks, task.problem_type)
-            for name in names
-        ]
+        tokens, by_token, by_row = self.weights.pop(0)
+        masks = task.class_mask(batch), tokens
+        terms = []
+        for name in self.outputs or task.outputs:
+            term = distillation_loss(outputs[name], teacher_logits[name], self.temperature, *masks, task.problem_type)
+            is_per_token = tokens is not None and outputs[name].dim() == 3
+            terms.append(term * (by_token if is_per_token else by_row))
         distillation = torch.stack(terms).sum() if task.loss_reduction == "sum" else torch.stack(terms).mean()
-        self.last_losses = {"loss_task": loss.detach(), "loss_distillation": distillation.detach()}
+        for key, value in (("loss_task", loss), ("loss_distillation", distillation)):
+            self.last_losses[key] = self.last_losses.get(key, 0) + value.detach()
         return (1 - self.hardness) * loss + self.hardness * distillation
 
-    def select_tokens(self, mask: Tensor | None, batch: dict[str, Tensor]) -> Tensor | None:
-        """Return which of the tokens in ``mask`` [rows, tokens] are compared in this step; None if all outputs are."""
+    def select_tokens(self, context: HookContext, rows: list[int], batch: dict[str, Tensor]) -> Tensor | None:
+        """Return which tokens are compared in this step, [rows, tokens]; None for outputs without tokens."""
+        import numpy as np
         import torch
 
+        mask = context.task.token_mask(batch)
         if mask is not None and self.tokens == "targets":
             mask = mask & (batch["labels"] >= 0)
         if mask is not None and self.token_share < 1:
-            # Drawn on the CPU, so that the sample does not depend on the device.
-            mask = mask & (torch.rand(mask.shape) < self.token_share).to(mask.device)
+            # A function of seed, step and row alone: neither the batching nor the padding changes the sample.
+            draws = [np.random.default_rng([context.seed, context.step, row]).random(mask.shape[1]) for row in rows]
+            mask = mask & (torch.from_numpy(np.stack(draws)) < self.token_share).to(mask.device)
         return mask
 
     def logs(self, context: HookContext) -> dict[str, float]:
-        return {name: value.item() for name, value in self.last_losses.items()}
+        return {name: context.mean_over_processes(value) for name, value in self.last_losses.items()}

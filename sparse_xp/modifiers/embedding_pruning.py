@@ -32,9 +32,15 @@ class EmbeddingPruning(Modifier):
     """Factor the word embeddings, and remove more and more dimensions of the factors from ``start`` to ``end``.
 
     The embeddings become a table and a projection; at first their product is the old table along its principal axes.
-    ``final_sparsity``: the part of the hidden size to remove; a whole ``multiple`` of dimensions stays. The dimensions
-    with the lowest scores are removed. ``score`` and ``decay`` are those of ``StructuredPruning``, for a gate on each
-    dimension. Removed dimensions never come back.
+    The dimensions with the lowest scores are removed. Removed dimensions never come back.
+
+    Attributes:
+        final_sparsity: The fraction of the hidden size to remove, strictly between 0 and 1.
+        score: The score of a dimension, for a gate on it: as in ``StructuredPruning``.
+        decay: The factor by which the sums of the score shrink in every step.
+        multiple: A whole multiple of this number of dimensions stays.
+        inter_func: The curve of the sparsity: ``cubic``, ``linear`` or ``inverse_cubic``.
+        update_frequency: The time between two updates.
     """
 
     start: TimeSpec = "10%"
@@ -110,7 +116,8 @@ class EmbeddingPruning(Modifier):
 
     def before_step(self, context: HookContext) -> None:
         now, every = context.clock.epoch(context.step), context.clock.to_epochs(self.update_frequency)
-        share = share_due(self.inter_func, now, self.last_update, self.window(context.clock), every)
+        window, ramp_end = self.window(context.clock), context.clock.to_epochs(self.end)
+        share = share_due(self.inter_func, now, self.last_update, window, ramp_end, every)
         if share is not None:
             self.choose(share)
             self.last_update = now

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparse_xp.clock import Clock, TimeSpec, parse_time
 from sparse_xp.errors import did_you_mean
-from sparse_xp.functional.patterns import check_n_m, parse_mask_type
-from sparse_xp.functional.schedules import RAMPS, progress, scheduled_sparsity, update_due
+from sparse_xp.functional.patterns import check_n_m, parse_mask_type, with_n
+from sparse_xp.functional.schedules import RAMPS, ramp_progress, scheduled_sparsity, update_due
 from sparse_xp.modifiers.display import Span, held_spans
 from sparse_xp.modifiers.pruning import Pruning
 
@@ -27,9 +27,9 @@ FROM_PARAM = "__FROM_PARAM__"
 
 
 def updates_window(kind: str, written: TimeSpec, start: float, end: float, clock: Clock) -> tuple[float, float]:
-    """Return the window of a modifier that acts in single steps; its end is the beginning of the last such step.
+    """Return the times of the first and of the last update of a modifier that acts in single steps.
 
-    A window that ends with the run ends at its last step, so that the last update happens inside the run. ``kind``
+    A ramp that ends with the run has its last update in the last step, so that it happens inside the run. ``kind``
     and ``written``, the start as configured, are for the message. Raises ValueError for a start after that step.
     """
     last = clock.epoch(clock.total_steps - 1)
@@ -49,20 +49,22 @@ class GradualPruning(Pruning):
     ``init_sparsity`` to ``final_sparsity`` (Zhu & Gupta 2017, arXiv:1710.01878, eq. 1), and the last update sets
     exactly ``final_sparsity``. Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
-    ``start``, ``end``: the times of the first and of the last update.
-    ``params``, ``exclude``: as in ``Pruning``.
-    ``final_sparsity``: the fraction of zeros at ``end``, strictly between 0 and 1.
-    ``init_sparsity``: the fraction of zeros at ``start``. ``__FROM_PARAM__``: each target's fraction of zeros at
-    ``start`` (with ``global_sparsity``: that of all targets). A target with more zeros than ``final_sparsity`` is held
-    at ``final_sparsity`` from the start.
-    ``inter_func``: the curve: ``cubic``, ``linear`` or ``inverse_cubic``.
-    ``update_frequency``: the time between two updates.
-    ``mask_type``: ``unstructured``, ``block4`` (groups of 4 inputs), ``[1, 4]``, or ``N:M`` (keep N of each M inputs).
-    ``global_sparsity``: compare the scores of all targets, instead of pruning each target to the same sparsity.
-    ``leave_enabled``: hold the masks until the end of the run. If false, the first step after ``end`` drops them, and
-    pruned weights train again.
-    ``refresh_until``: after ``end``, recompute the masks at ``final_sparsity`` every ``update_frequency`` until this
-    time. None (the default): the masks of ``end`` are final.
+    Attributes:
+        start: The time of the first update.
+        end: The time of the last update. Where the run ends then, its last step makes it.
+        final_sparsity: The fraction of zeros at ``end``, strictly between 0 and 1.
+        init_sparsity: The fraction of zeros at ``start``. ``__FROM_PARAM__``: each target's fraction of zeros at
+            ``start`` (with ``global_sparsity``: that of all targets). A target with more zeros than ``final_sparsity``
+            is held at ``final_sparsity`` from the start.
+        inter_func: The curve: ``cubic``, ``linear`` or ``inverse_cubic``.
+        update_frequency: The time between two updates.
+        mask_type: ``unstructured``, ``block4`` (groups of 4 inputs), ``[1, 4]``, or ``N:M`` (keep N of each M inputs;
+            ``N:4``: of 4 inputs as many as the sparsity says).
+        global_sparsity: Compare the scores of all targets, instead of pruning each target to the same sparsity.
+        leave_enabled: Hold the masks until the end of the run. If false, the first step after ``end`` drops them, and
+            pruned weights train again.
+        refresh_until: After ``end``, recompute the masks at ``final_sparsity`` every ``update_frequency`` until this
+            time. None (the default): the masks of ``end`` are final.
     """
 
     final_sparsity: float
@@ -99,10 +101,15 @@ class GradualPruning(Pruning):
             parse_time(self.refresh_until, f"{kind}.refresh_until")
             if not self.leave_enabled:
                 raise ValueError(f"{kind}.refresh_until: with leave_enabled=false there are no masks to recompute.")
+        self.mask_type = with_n(self.mask_type, self.final_sparsity)
         self.pattern = parse_mask_type(self.mask_type)
         check_n_m(self.pattern, self.final_sparsity)
         self.last_update = -1.0  # in epochs; below 0: none yet
         self.initial_sparsity: dict[str, float] = {}  # measured per target, with __FROM_PARAM__
+
+    @property
+    def zeros_at_end(self) -> float | None:
+        return self.final_sparsity if self.leave_enabled else None
 
     def attach(self, context: HookContext) -> None:
         super().attach(context)
@@ -118,14 +125,22 @@ class GradualPruning(Pruning):
         return updates_window(type(self).__name__, self.start, *super().window(clock), clock)
 
     def before_step(self, context: HookContext) -> None:
-        start, end = self.window(context.clock)
+        _, end = self.window(context.clock)
         now = context.clock.epoch(context.step)
         if self.masks_dropped(now, end, self.last_update):
             self.masks = {}
         if self.is_update_due(context.clock, now, self.last_update):
-            self.prune(context, self.levels(progress(now, start, end)))
+            self.prune(context, self.levels(self.progress(context.clock, now)))
             self.last_update = now
             self.zero_pruned()
+
+    def progress(self, clock: Clock, now: float) -> float:
+        """Return the part of the ramp that is over ``now``, in epochs; 1 at the last update.
+
+        A ramp that ends with the run is not compressed into its steps: they have the same sparsity as in a longer run.
+        Only the last step has ``final_sparsity``.
+        """
+        return ramp_progress(now, self.window(clock), clock.to_epochs(self.end))
 
     def is_update_due(self, clock: Clock, now: float, last: float) -> bool:
         """Return whether the step at ``now`` updates the masks, given the ``last`` update; both in epochs."""
@@ -144,11 +159,11 @@ class GradualPruning(Pruning):
     def levels_by_step(self, clock: Clock) -> dict[int, float | None]:
         # The viewer of recipes calls this. It replays ``before_step`` without a model.
         levels: dict[int, float | None] = {}
-        (start, end), last_update = self.window(clock), -1.0
+        (_, end), last_update = self.window(clock), -1.0
         for step in range(clock.total_steps):
             now = clock.epoch(step)
             if self.is_update_due(clock, now, last_update):
-                levels[step], last_update = self.level(progress(now, start, end)), now
+                levels[step], last_update = self.level(self.progress(clock, now)), now
             elif self.masks_dropped(now, end, last_update):
                 levels[step] = 0.0
                 break

@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 class LayerPruning(Modifier):
     """Train and deliver the model without some of its encoder layers. It acts for the whole run.
 
-    ``layers``: the layers to remove: exact names (``bert.encoder.layer.1``) or ``re:<pattern>``. An entry that matches
-    nothing is an error. During the run the remaining layers keep their names, so that ``params`` of pruning modifiers
-    still refer to them; in the delivered model they are renumbered.
+    Attributes:
+        layers: The layers to remove: exact names (``bert.encoder.layer.1``) or ``re:<pattern>``. An entry that matches
+            nothing is an error. During the run the remaining layers keep their names, so that ``params`` of pruning
+            modifiers still refer to them; in the delivered model they are renumbered.
     """
 
     layers: list[str] = field(default_factory=list)
@@ -44,6 +45,8 @@ class LayerPruning(Modifier):
             raise ValueError(
                 "LayerPruning.layers is empty: name encoder layers, such as [bert.encoder.layer.1], or 're:<pattern>'."
             )
+        #: names of the layers that are left out, once it is attached
+        self.removed: list[str] = []
 
     @property
     def exclusive_resource(self) -> str:
@@ -72,7 +75,8 @@ class LayerPruning(Modifier):
         from sparse_xp.functional.layers import bypass_layers
 
         # Bypassed, not removed: removing renumbers the layers, and other modifiers attach after this one.
-        bypass_layers(context.model, self.select(context.model))
+        self.removed = self.select(context.model)
+        bypass_layers(context.model, self.removed)
 
     def detach(self, context: HookContext) -> None:
         from sparse_xp.functional.layers import remove_bypassed

@@ -96,11 +96,13 @@ class LearningRate(RateModifier):
     It acts from the first step at or after ``start`` to the first step at or after ``end``, which gets exactly
     ``final_lr``. That rate stays until another modifier sets it. Times: epochs, ``'N steps'`` or ``'N%'`` of the run.
 
-    ``start``, ``end``: the times of the segment. An empty segment is allowed (a warm-up of 0).
-    ``shape``: ``linear``, ``cosine``, ``constant``, or ``cyclic_linear`` (a line that restarts every ``cycle``).
-    ``init_lr``: the learning rate at ``start``, in [0, 1].
-    ``final_lr``: the learning rate at ``end``, in [0, 1]. By default that of ``init_lr``, for ``constant`` only.
-    ``cycle``: the length of one cycle of ``cyclic_linear``, rounded to whole steps.
+    Attributes:
+        start: The time at which the segment begins.
+        end: The time at which the segment ends. An empty segment is allowed (a warm-up of 0).
+        shape: ``linear``, ``cosine``, ``constant``, or ``cyclic_linear`` (a line that restarts every ``cycle``).
+        init_lr: The learning rate at ``start``, in [0, 1].
+        final_lr: The learning rate at ``end``, in [0, 1]. By default that of ``init_lr``, for ``constant`` only.
+        cycle: The length of one cycle of ``cyclic_linear``, rounded to whole steps.
     """
 
     shape: str = "linear"
@@ -158,8 +160,9 @@ class SetLearningRate(OneTime, RateModifier):
 
     Where a segment starts in the same step, the segment sets the rate after it; where one ends there, before it.
 
-    ``start``: it acts in the first step at or after this time, in epochs, ``'N steps'`` or ``'N%'`` of the run.
-    ``learning_rate``: the rate, in (0, 1].
+    Attributes:
+        start: It acts in the first step at or after this time, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        learning_rate: The learning rate from then on, in (0, 1].
     """
 
     learning_rate: float

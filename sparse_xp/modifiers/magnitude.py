@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.modifiers.gradual_pruning import GradualPruning
+from sparse_xp.modifiers.pruning import decay_remembered
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,11 +21,14 @@ if TYPE_CHECKING:
 class MagnitudePruning(GradualPruning):
     """Gradual magnitude pruning: the weights with the smallest absolute values are pruned.
 
-    Zhu & Gupta 2017 (arXiv:1710.01878); Gale et al. 2019 (arXiv:1902.09574). Options as in ``GradualPruning``, and:
+    Zhu & Gupta 2017 (arXiv:1710.01878); Gale et al. 2019 (arXiv:1902.09574).
 
-    ``regrow``: remember the value that a weight had when it was pruned, shrunk by weight decay since. A later update
-    can then choose it again, with that value. By default a pruned weight is zero, so later updates prune it again
-    first.
+    The other options are those of ``GradualPruning``.
+
+    Attributes:
+        regrow: Remember the value that a weight had when it was pruned, shrunk by weight decay since. A later update
+            can then choose it again, with that value. By default a pruned weight is zero, so later updates prune it
+            again first.
     """
 
     regrow: bool = False
@@ -40,11 +44,7 @@ class MagnitudePruning(GradualPruning):
     def after_update(self, context: HookContext) -> None:
         super().after_update(context)
         if self.values:
-            # The optimizer decays the zeros in the model; the remembered values have to shrink with its rate too.
-            group = next(group for group in context.optimizer.param_groups if group["decays"])
-            if group["weight_decay"]:
-                for value in self.values.values():
-                    value.mul_(1 - group["lr"] * group["weight_decay"])
+            decay_remembered(self.values, context.optimizer)
 
     def prune(self, context: HookContext, levels: dict[str, float]) -> None:
         # Scores are computed on the dense weights: pruned weights get their values back before the masks change.

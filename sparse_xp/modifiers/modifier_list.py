@@ -83,6 +83,10 @@ class ModifierList:
         for modifier in self.modifiers.values():
             modifier.before_step(context)
 
+    def before_batches(self, context: HookContext, rows: list[list[int]], batches: list[dict[str, Tensor]]) -> None:
+        for modifier in self.modifiers.values():
+            modifier.before_batches(context, rows, batches)
+
     def loss(
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
     ) -> Tensor:

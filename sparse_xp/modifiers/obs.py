@@ -29,18 +29,20 @@ class OBSPruning(GradualPruning):
 
     At every update the inverse of the empirical Fisher information is estimated from gradients of the task loss,
     without dropout or distillation. The weights whose removal is expected to increase the loss least are pruned, and
-    the remaining weights of their block are corrected for it. Pruned weights stay pruned. Options as in
-    ``GradualPruning``, and:
+    the remaining weights of their block are corrected for it. Pruned weights stay pruned.
 
-    ``mask_type``: ``unstructured`` or ``block4`` (groups of 4 inputs).
-    ``global_sparsity``: compare the scores of all targets (the default here).
-    ``num_grads``: the number of gradients per estimate.
-    ``damp``: the damping; the estimate begins with 1 / ``damp`` on the diagonal.
-    ``fisher_block_size``: the number of weights per block, B. The inverse takes d * B floats during an update, for d
-    weights: 17 GB for the 85 million weights of BERT-base in blocks of 50. The default is SparseML's, the diagonal
-    alone; the paper uses 50.
-    ``num_recomputations``: split each update into this many equal parts, each with its own estimate.
-    ``grad_batch_size``: the number of training rows per gradient. None (the default): ``train.batch_size``.
+    The other options are those of ``GradualPruning``.
+
+    Attributes:
+        mask_type: ``unstructured`` or ``block4`` (groups of 4 inputs).
+        global_sparsity: Compare the scores of all targets (the default here).
+        num_grads: The number of gradients per estimate.
+        damp: The damping; the estimate begins with 1 / ``damp`` on the diagonal.
+        fisher_block_size: The number of weights per block, B. The inverse takes d * B floats during an update, for d
+            weights: 17 GB for the 85 million weights of BERT-base in blocks of 50. The default is SparseML's, the
+            diagonal alone; the paper uses 50.
+        num_recomputations: Split each update into this many equal parts, each with its own estimate.
+        grad_batch_size: The number of training rows per gradient. None (the default): ``train.batch_size``.
     """
 
     global_sparsity: bool = True

@@ -30,10 +30,12 @@ class TrainableParams(Modifier):
     A frozen parameter has no gradient, so neither momentum nor weight decay moves it. Where two of these modifiers
     overlap, the one that starts later decides.
 
-    ``start``, ``end``: the time in which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
-    ``params``: the parameters: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``.
-    ``trainable``: False freezes them, True lets them train.
-    ``params_strict``: whether an entry of ``params`` that matches nothing is an error (the default).
+    Attributes:
+        start: The time from which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        end: The time until which it acts.
+        params: The parameters: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``.
+        trainable: False freezes them, True lets them train.
+        params_strict: Whether an entry of ``params`` that matches nothing is an error (the default).
     """
 
     params: list[str] = field(default_factory=list)
@@ -105,10 +107,11 @@ class TrainableParams(Modifier):
 class SetParam(OneTime):
     """Set parameters to a value once. They continue to train from there.
 
-    ``start``: it acts in the first step at or after this time, in epochs, ``'N steps'`` or ``'N%'`` of the run.
-    ``params``: the parameters: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``.
-    ``val``: the value that all their elements get.
-    ``params_strict``: whether an entry of ``params`` that matches nothing is an error (the default).
+    Attributes:
+        start: It acts in the first step at or after this time, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        params: The parameters: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``.
+        val: The value that all elements of ``params`` get.
+        params_strict: Whether an entry of ``params`` that matches nothing is an error (the default).
     """
 
     params: list[str] = field(default_factory=list)

@@ -29,14 +29,17 @@ class PerLayerDistillation(Modifier):
 
     loss = loss + ``gain`` * sum over pairs of layers of ``layer_loss``, the mean squared error of their outputs.
 
-    ``start``, ``end``: the time in which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
-    ``gain``: the weight of the added loss.
-    ``normalize``: divide each error by the mean square of the teacher's output, so that layers count alike.
-    ``student_layer_names``, ``teacher_layer_names``: the modules to compare, as exact names or ``re:<pattern>``. They
-    are paired in this order. None (the default): all Linear modules.
-    ``project_features``: map the student's outputs to the teacher's width by a Linear without bias. The projections
-    train along, their gradients are not part of the clipped norm, and they are discarded after training.
-    ``epsilon``: added to the divisor of ``normalize``.
+    Attributes:
+        start: The time from which it acts, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        end: The time until which it acts.
+        gain: The weight of the added loss.
+        normalize: Divide each error by the mean square of the teacher's output, so that layers count alike.
+        student_layer_names: The modules of the student to compare, as exact names or ``re:<pattern>``. They are paired
+            with those of the teacher in this order. None: all Linear modules.
+        teacher_layer_names: The modules of the teacher to compare, written in the same way. None: all Linear modules.
+        project_features: Map the student's outputs to the teacher's width by a Linear without bias. The projections
+            train along, their gradients are not part of the clipped norm, and they are discarded after training.
+        epsilon: Added to the divisor of ``normalize``.
     """
 
     gain: float = 1.5
@@ -65,7 +68,9 @@ class PerLayerDistillation(Modifier):
         self.teacher_outputs: dict[str, Tensor] = {}
         self.hooks: list[RemovableHandle] = []
         self.active = False  # whether the current step is in the window
-        self.last_losses: dict[str, Tensor] = {}  # of the latest micro-batch, for the log
+        self.weights: list[tuple[float, float]] = []  # by token and by row, of the micro-batches to come
+        self.mean_squares: dict[str, Tensor] = {}  # of the teacher's outputs in all of them, where they are several
+        self.last_losses: dict[str, Tensor] = {}  # of the latest step, for the log
 
     @property
     def exclusive_resource(self) -> str:
@@ -122,31 +127,67 @@ class PerLayerDistillation(Modifier):
     def before_step(self, context: HookContext) -> None:
         self.active = self.is_active(context.clock, context.step)
 
+    def before_batches(self, context: HookContext, rows: list[list[int]], batches: list[dict[str, Tensor]]) -> None:
+        """Weigh each micro-batch by its number of tokens, or of rows.
+
+        The divisor of ``normalize`` is a mean over all of them. The teacher runs for it once more where they are
+        several: keeping its hidden states would take the memory that small batches are to save.
+        """
+        self.last_losses, self.mean_squares = {}, {}
+        if not self.active:
+            return
+        by_token = context.shares([int(batch["attention_mask"].sum()) for batch in batches])
+        self.weights = list(zip(by_token, context.shares([len(numbers) for numbers in rows]), strict=True))
+        if self.normalize and (len(batches) > 1 or context.accelerator.num_processes > 1):
+            self.mean_squares = self.measure_mean_squares(context, rows, batches)
+
+    def measure_mean_squares(
+        self, context: HookContext, rows: list[list[int]], batches: list[dict[str, Tensor]]
+    ) -> dict[str, Tensor]:
+        """Return the mean square of each output of the teacher over all micro-batches and processes, by its name."""
+        import torch
+
+        from sparse_xp.functional.hidden_states import without_padding
+
+        assert context.teacher is not None
+        names = list(dict.fromkeys(teacher_name for _, teacher_name in self.pairs))
+        sums = torch.zeros(2, len(names), dtype=torch.float64, device=context.accelerator.device)
+        for numbers, batch in zip(rows, batches, strict=True):
+            context.teacher(numbers, batch)  # fills ``teacher_outputs``
+            for i, name in enumerate(names):
+                values = without_padding(self.teacher_outputs[name].float(), batch["attention_mask"].bool())
+                sums[:, i] += torch.stack([values.square().sum().double(), sums.new_tensor(values.numel())])
+        if context.accelerator.num_processes > 1:
+            sums = context.accelerator.reduce(sums)
+        return dict(zip(names, (sums[0] / sums[1]).float(), strict=True))
+
     def loss(
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
     ) -> Tensor:
         import torch
 
-        from sparse_xp.functional.hidden_states import layer_loss
+        from sparse_xp.functional.hidden_states import is_per_token, layer_loss
 
         if not self.active:
-            self.last_losses = {}
             return loss
         assert context.teacher is not None
         context.teacher(rows, batch)  # fills ``teacher_outputs``; the student's forward pass has filled the other
         mask = batch["attention_mask"].bool()
+        by_token, by_row = self.weights.pop(0)
         terms = []
         for student_name, teacher_name in self.pairs:
             hidden = self.student_outputs[student_name]
             if student_name in self.projections:
                 hidden = self.projections[student_name](hidden.float())
             target = self.teacher_outputs[teacher_name]
-            terms.append(layer_loss(hidden, target, mask, self.normalize, self.epsilon))
+            mean_square = self.mean_squares.get(teacher_name)
+            term = layer_loss(hidden, target, mask, self.normalize, self.epsilon, mean_square)
+            terms.append(term * (by_token if is_per_token(target, mask) else by_row))
         # Clearing frees memory, and a missing output of the next batch becomes a KeyError instead of a stale tensor.
         self.student_outputs.clear()
         self.teacher_outputs.clear()
         layers = torch.stack(terms).sum()
-        self.last_losses = {"loss_layers": layers.detach()}
+        self.last_losses = {"loss_layers": self.last_losses.get("loss_layers", 0) + layers.detach()}
         return loss + self.gain * layers
 
     def before_update(self, context: HookContext) -> None:
@@ -162,7 +203,7 @@ class PerLayerDistillation(Modifier):
         self.hooks = []
 
     def logs(self, context: HookContext) -> dict[str, float]:
-        return {name: value.item() for name, value in self.last_losses.items()}
+        return {name: context.mean_over_processes(value) for name, value in self.last_losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"projections": {name: layer.weight.detach() for name, layer in self.projections.items()}}

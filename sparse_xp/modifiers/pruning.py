@@ -9,6 +9,7 @@ torch is imported late, inside the hooks: composing a configuration must not loa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,6 +23,7 @@ from sparse_xp.modifiers.display import HOLDS, Display, LoggedNumber, Span
 if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Parameter
+    from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
     from sparse_xp.modifiers.context import Cuts, HookContext
@@ -37,9 +39,10 @@ class Pruning(Modifier):
     ``targets``: the parameters by name. ``masks``: bool tensors shaped like their targets, False where a weight is
     pruned. A masked weight is kept at zero by masking its gradient before the update and the weight itself after it.
 
-    ``params``: the parameters to prune: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``. An entry
-    that matches nothing is an error.
-    ``exclude``: parameters to leave dense although ``params`` matches them, written in the same way.
+    Attributes:
+        params: The parameters to prune: exact names, ``re:<pattern>``, or a token such as ``__ENCODER__``. An entry
+            that matches nothing is an error.
+        exclude: Parameters to leave dense although ``params`` matches them, written in the same way.
     """
 
     params: list[str] = field(default_factory=lambda: ["__ENCODER__"])
@@ -146,15 +149,26 @@ class Pruning(Modifier):
             self.targets[name].data.mul_(mask)
 
 
+def decay_remembered(values: Mapping[str, Tensor], optimizer: Optimizer) -> None:
+    """Shrink remembered ``values`` of pruned weights by the weight decay of a step.
+
+    The optimizer decays the zeros in the model; the values behind them have to shrink with its rate too.
+    """
+    group = next(group for group in optimizer.param_groups if group["decays"])
+    if group["weight_decay"]:
+        for value in values.values():
+            value.mul_(1 - group["lr"] * group["weight_decay"])
+
+
 @dataclass(kw_only=True)
 class ConstantPruning(Pruning):
     """Keep the zeros of a sparse checkpoint (sparse transfer learning).
 
-    ``params``, ``exclude``: as in ``Pruning``.
-    ``min_sparsity``: the minimum overall fraction of zeros required of the targets at the start. It keeps a dense
-    checkpoint from being trained densely in a run that is called sparse. 0 accepts any checkpoint.
-    ``refresh_masks``: recompute the masks before every step, so that a weight that becomes exactly zero during
-    training stays zero as well. By default the masks are those of the first step.
+    Attributes:
+        min_sparsity: The minimum overall fraction of zeros required of the targets at the start. It keeps a dense
+            checkpoint from being trained densely in a run that is called sparse. 0 accepts any checkpoint.
+        refresh_masks: Recompute the masks before every step, so that a weight that becomes exactly zero during training
+            stays zero as well. By default the masks are those of the first step.
     """
 
     min_sparsity: float = 0.05
@@ -166,6 +180,10 @@ class ConstantPruning(Pruning):
         super().__post_init__()
         if not 0 <= self.min_sparsity <= 1:
             raise ValueError(f"ConstantPruning.min_sparsity={self.min_sparsity}: expected a fraction in [0, 1].")
+
+    @property
+    def zeros_at_end(self) -> float | None:
+        return self.min_sparsity or None
 
     def attach(self, context: HookContext) -> None:
         super().attach(context)

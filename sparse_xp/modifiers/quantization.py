@@ -7,6 +7,7 @@ arithmetic once ``mode.active`` is set (``functional/fake_quant``). ``detach`` f
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sparse_xp.functional.fake_quant import MinMaxObserver
+    from sparse_xp.functional.quant_attention import QuantAttention
     from sparse_xp.functional.quant_modules import QuantModule
     from sparse_xp.modifiers.context import HookContext
 
@@ -32,19 +34,25 @@ class Quantization(Modifier):
     From the step at ``start`` on, training is in float32, whatever ``train.precision`` is. Times are epochs,
     ``'N steps'`` or ``'N%'`` of the run.
 
-    ``observers_end``: the time at which activation ranges and weight scales are frozen. None (the default): never.
-    ``calibration_rows``: post-training quantization: after training, calibrate the activation ranges on this many
-    training rows, spread over the training set. None (the default): quantization-aware training.
-    ``submodules``: quantize only inside these modules, by name. None (the default): the whole model.
-    ``exclude``: classes or names of modules that stay in floating point.
-    ``quantize_embeddings``: quantize embedding tables as well, also those outside ``submodules``.
-    ``linear_outputs``, ``embedding_outputs``: also quantize the outputs of these modules, not only the inputs.
-    ``weight_bits``, ``activation_bits``: from 2 to 8.
-    ``per_channel``: one weight scale per output row (the default) instead of one per matrix.
-    ``dynamic``: compute activation ranges from each batch, instead of a moving average that is frozen later.
-    ``reduce_range``: limit weights of matrix products to 7 bits, -63 to 63. CPUs without VNNI add two products in
-    16 bits, which saturates with 8-bit weights and cannot with 7-bit weights. The file then computes the same on every
-    CPU (``saturation``).
+    Attributes:
+        observers_end: The time at which activation ranges and weight scales are frozen. None (the default): never.
+        calibration_rows: Post-training quantization: after training, calibrate the activation ranges on this many
+            training rows, spread over the training set. None (the default): quantization-aware training.
+        submodules: Quantize only inside these modules, by name. None (the default): the whole model.
+        exclude: Classes or names of modules that stay in floating point.
+        quantize_embeddings: Quantize embedding tables as well, also those outside ``submodules``.
+        linear_outputs: Also quantize the outputs of Linears, not only their inputs.
+        embedding_outputs: Also quantize the outputs of Embeddings.
+        weight_bits: The bits of a weight, from 2 to 8.
+        activation_bits: The bits of an activation, from 2 to 8.
+        per_channel: One weight scale per output row (the default) instead of one per matrix.
+        attention_products: Quantize both products of attention too, queries times keys and probabilities times values:
+            their factors have a range each. They are activations of 8 bits, so that the file computes the same on every
+            CPU only in an exact session.
+        dynamic: Compute activation ranges from each batch, instead of a moving average that is frozen later.
+        reduce_range: Limit weights of matrix products to 7 bits, -63 to 63. CPUs without VNNI add two products in 16
+            bits, which saturates with 8-bit weights and cannot with 7-bit weights. The file then computes the same on
+            every CPU (``saturation``).
     """
 
     observers_end: TimeSpec = None
@@ -57,6 +65,7 @@ class Quantization(Modifier):
     weight_bits: int = 8
     activation_bits: int = 8
     per_channel: bool = True
+    attention_products: bool = False
     dynamic: bool = False
     reduce_range: bool = True
 
@@ -86,6 +95,7 @@ class Quantization(Modifier):
             )
         self.mode = QuantMode()
         self.modules: dict[str, QuantModule] = {}
+        self.attentions: dict[str, QuantAttention] = {}
 
     @property
     def exclusive_resource(self) -> str:
@@ -129,8 +139,17 @@ class Quantization(Modifier):
         from sparse_xp.functional.selection import select_modules
 
         select_modules(dict(model.named_modules()), self.submodules or [])
+        if self.attention_products:
+            from sparse_xp.functional.quant_attention import self_attentions
+
+            self_attentions(model)
 
     def attach(self, context: HookContext) -> None:
+        self.attach_to(context.model)
+
+    def attach_to(self, model: PreTrainedModel) -> None:
+        """Replace the classes of the model's modules; their numbers do not change yet."""
+        from sparse_xp.functional.quant_attention import prepare_attention
         from sparse_xp.functional.quant_modules import prepare
 
         self.mode = QuantMode()
@@ -142,7 +161,7 @@ class Quantization(Modifier):
             reduce_range=self.reduce_range,
         )
         self.modules = prepare(
-            context.model,
+            model,
             config,
             self.mode,
             submodules=self.submodules,
@@ -151,6 +170,7 @@ class Quantization(Modifier):
             linear_outputs=self.linear_outputs,
             embedding_outputs=self.embedding_outputs,
         )
+        self.attentions = prepare_attention(model, config, self.mode) if self.attention_products else {}
 
     def before_step(self, context: HookContext) -> None:
         from sparse_xp.functional.quant_modules import freeze
@@ -185,24 +205,34 @@ class Quantization(Modifier):
     def detach(self, context: HookContext) -> None:
         from sparse_xp.functional.quant_modules import freeze
 
-        if self.post_training:
-            self.calibrate(context)
+        if self.calibration_rows is not None:
+            self.calibrate(context.model, context.calibration_batches(self.calibration_rows))
         freeze(self.modules)
 
-    def calibrate(self, context: HookContext) -> None:
-        """Observe the activation ranges of ``calibration_rows`` training rows, and quantize from now on."""
+    def calibrate(self, model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Observe the activation ranges of ``batches`` of training rows, and quantize from now on."""
         import torch
 
-        assert self.calibration_rows is not None
-        context.model.eval()
+        model.eval()
         self.mode.active = self.mode.calibrating = True
         with torch.no_grad():
-            for batch in context.calibration_batches(self.calibration_rows):
-                context.model(**batch)
+            for batch in batches:
+                model(**batch)
         self.mode.calibrating = False
+
+    def quantize_trained(self, model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> None:
+        """Quantize a trained model without training it. ``batches``: calibrate the ranges, unless they are dynamic."""
+        from sparse_xp.functional.quant_modules import freeze
+
+        self.attach_to(model)
+        self.calibrate(model, batches)
+        freeze(self.modules)
 
     def target_reached(self, context: HookContext) -> bool:
         return self.post_training or self.mode.active
+
+    def is_pending(self, context: HookContext) -> bool:
+        return not self.mode.active
 
     def logs(self, context: HookContext) -> dict[str, float]:
         return {"quantized": float(self.weight_bits * self.mode.active)}
@@ -214,7 +244,10 @@ class Quantization(Modifier):
         """
         from sparse_xp.functional.quant_modules import observers_of
 
-        return observers_of(self.modules)
+        found = observers_of(self.modules)
+        for name, module in self.attentions.items():
+            found |= {f"{name}.{factor}": observer for factor, observer in module.observers.items()}
+        return found
 
     def state_dict(self) -> dict[str, Any]:
         ranges: dict[str, Tensor] = {}

@@ -33,11 +33,14 @@ class RewoundLearningRate(RateModifier):
 
     Times are epochs, ``'N steps'`` or ``'N%'`` of the run.
 
-    ``start``, ``end``: the segment in which it sets the learning rate of every parameter group.
-    ``peak_lr``: the learning rate at the end of the warm-up, in (0, 1].
-    ``warmup``: the length of the linear warm-up.
-    ``ramp_start``, ``ramp_end``: the window of the pruning modifier. In it the rate is rewound.
-    ``update_frequency``: the time between two rewinds; that of the pruning modifier, so that they meet its updates.
+    Attributes:
+        start: The time from which it sets the learning rate of every parameter group.
+        end: The time until which it sets it.
+        peak_lr: The learning rate at the end of the warm-up, in (0, 1].
+        warmup: The length of the linear warm-up.
+        ramp_start: The start of the pruning modifier. From there on the rate is rewound.
+        ramp_end: The end of the pruning modifier. After it the rate is not rewound any more.
+        update_frequency: The time between two rewinds; that of the pruning modifier, so that they meet its updates.
     """
 
     peak_lr: float

@@ -65,12 +65,14 @@ class ScheduledLearningRate(RateModifier):
     After ``end`` the last rate stays until another modifier sets it. Times are epochs, ``'N steps'`` or ``'N%'`` of the
     run; those in ``lr_kwargs`` are epochs.
 
-    ``start``, ``end``: the times between which the scheduler acts.
-    ``lr_class``: ``StepLR``, ``MultiStepLR``, ``ExponentialLR`` or ``CosineAnnealingWarmRestarts``.
-    ``lr_kwargs``: its arguments, all of them. StepLR: ``step_size``, ``gamma``. MultiStepLR: ``milestones``, from the
-    start of the run, and ``gamma``. ExponentialLR: ``gamma``, per epoch. CosineAnnealingWarmRestarts: ``lr_min``,
-    ``cycle_epochs``. On the command line: ``+recipe.modifiers.NAME.lr_kwargs={gamma: 0.5}``.
-    ``init_lr``: the learning rate at ``start``, in (0, 1].
+    Attributes:
+        start: The time at which the scheduler begins to act.
+        end: The time at which it stops.
+        lr_class: ``StepLR``, ``MultiStepLR``, ``ExponentialLR`` or ``CosineAnnealingWarmRestarts``.
+        lr_kwargs: All arguments of the scheduler. StepLR: ``step_size``, ``gamma``. MultiStepLR: ``milestones``, from
+            the start of the run, and ``gamma``. ExponentialLR: ``gamma``, per epoch. CosineAnnealingWarmRestarts:
+            ``lr_min``, ``cycle_epochs``. On the command line: ``+recipe.modifiers.NAME.lr_kwargs={gamma: 0.5}``.
+        init_lr: The learning rate at ``start``, in (0, 1].
     """
 
     lr_class: str

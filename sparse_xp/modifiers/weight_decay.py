@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 class WeightDecay(Modifier):
     """Set the decoupled weight decay of AdamW from ``start`` on (Loshchilov & Hutter 2019, arXiv:1711.05101).
 
-    ``start``: the time from which it holds, in epochs, ``'N steps'`` or ``'N%'`` of the run.
-    ``weight_decay``: the factor, in [0, 1). Each update subtracts learning rate * ``weight_decay`` * weight.
-    ``all_groups``: apply it to biases and LayerNorms as well, as SparseML's SetWeightDecayModifier did. By default they
-    do not decay (Devlin et al. 2019).
+    Attributes:
+        start: The time from which it holds, in epochs, ``'N steps'`` or ``'N%'`` of the run.
+        end: Not used: it holds until the end of the run.
+        weight_decay: The factor of the decay, in [0, 1). Each update subtracts learning rate * ``weight_decay`` *
+            weight.
+        all_groups: Apply it to biases and LayerNorms as well, as SparseML's SetWeightDecayModifier did. By default they
+            do not decay (Devlin et al. 2019).
     """
 
     weight_decay: float = 0.0

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from sparse_xp.promises import TOLERANCE
 from sparse_xp.report.rows import Row
 from sparse_xp.sweep.cells import Published
 from sparse_xp.text import rows_used
@@ -93,8 +94,10 @@ def dense_score(row: Row, rows: Sequence[Row]) -> float | None:
 
 
 def is_dense(row: Row) -> bool:
-    """Return whether the row is of finished dense runs in floating point."""
-    return row.recipe == "dense" and row.quantization == "none"
+    """Return whether the row is of finished runs whose models are dense and in floating point, by what was measured."""
+    measured = [result.sparsity for result in row.results]
+    whole = all(each.prunable <= TOLERANCE and each.removed is None for each in measured)
+    return row.recipe == "dense" and row.quantization == "none" and bool(measured) and whole
 
 
 def numbers_of(row: Row, published: Sequence[Published]) -> list[Published]:

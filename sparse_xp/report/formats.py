@@ -6,16 +6,25 @@ import csv
 import io
 import statistics
 from collections.abc import Sequence
+from typing import Literal
 
+from sparse_xp.functional.measured import Compression
 from sparse_xp.report.compare import ComparedRow
 from sparse_xp.text import markdown
 
 #: columns that are left out where no row has a value
-OPTIONAL_COLUMNS = ("published", "difference", "verdict", "recovery", "latency ratio")
+OPTIONAL_COLUMNS = (
+    *("published", "difference", "verdict", "recovery"),
+    *("compression (encoder / model)", "latency ratio"),
+)
+COMPRESSION_NOTE = (
+    "Compression: the dense model in fp32 over the nonzero weights at their bits: of the matrices of the encoder's "
+    "layers, and of all parameters. Positions of the nonzero weights do not count, but for the ratio with a bit mask."
+)
 CSV_COLUMNS = (
     "task cell model recipe profile metric mean std n published published_std difference tolerance verdict "
-    "recovery sparsity_prunable sparsity_encoder sparsity_model quantization bytes compressed_bytes latency_ms "
-    "latency_ratio missing marks source commands"
+    "recovery sparsity_prunable sparsity_encoder sparsity_model quantization compression_encoder compression_model "
+    "compression_arithmetic bytes compressed_bytes latency_ms latency_ratio missing marks source commands"
 ).split()
 
 
@@ -34,9 +43,10 @@ def to_columns(row: ComparedRow) -> dict[str, str]:
         "recovery": "" if row.recovery is None else f"{row.recovery:.1f} %",
         "zeros (prunable / encoder / model)": sparsity_text(row),
         "quantization": row.quantization,
+        "compression (encoder / model)": compression_text(row),
         "ONNX MB": megabytes(row.mean_of(lambda result: result.deployment.bytes)),
         "zstd MB": compressed_text(row),
-        "latency ratio": "" if row.latency is None else f"{row.latency.ratio:.2f}",
+        "latency ratio": latency_text(row),
     }
 
 
@@ -68,10 +78,34 @@ def sparsity_text(row: ComparedRow) -> str:
     return text + (f"  [{statistics.fmean(removed):.1%} of the encoder removed]" if removed else "")
 
 
+def compressions(row: ComparedRow) -> list[Compression]:
+    """Return the compression of each finished seed; results of earlier versions have none."""
+    return [result.compression for result in row.results if result.compression]
+
+
+def mean_compression(row: ComparedRow, part: Literal["encoder", "model"]) -> float | None:
+    """Return the mean compression ratio of a part over the seeds, None without results that have one."""
+    ratios = [getattr(each, part).ratio for each in compressions(row)]
+    return statistics.fmean(ratios) if ratios else None
+
+
+def compression_text(row: ComparedRow) -> str:
+    """Return the compression ratios of the encoder and of the whole model; empty without results that have them."""
+    encoder, model = mean_compression(row, "encoder"), mean_compression(row, "model")
+    return "" if encoder is None or model is None else f"{encoder:.1f} / {model:.1f}"
+
+
 def compressed_text(row: ComparedRow) -> str:
     """Return the compressed size; results of earlier versions were compressed by gzip."""
     gzipped = any(result.deployment.compression == "gzip" for result in row.results)
     return megabytes(row.mean_of(lambda result: result.deployment.compressed_bytes)) + (" (gzip)" if gzipped else "")
+
+
+def latency_text(row: ComparedRow) -> str:
+    """Return how many times as fast as its reference the file is, and whether that is a difference."""
+    if row.latency is None:
+        return ""
+    return f"{row.latency.ratio:.2f}" + " (no difference measured)" * (not row.latency.differs)
 
 
 def megabytes(size: float | None) -> str:
@@ -87,8 +121,14 @@ def to_rows(rows: Sequence[ComparedRow]) -> list[dict[str, str]]:
 
 
 def notes(rows: Sequence[ComparedRow]) -> list[str]:
-    """Return the sentences below a table, each once: caveats (they begin with ``*``), failures, sources, latencies."""
-    sentences = [*caveat_notes(rows), *failure_notes(rows), *source_notes(rows), *latency_notes(rows)]
+    """Return the sentences below a table, each once.
+
+    Caveats (they begin with ``*``), failures, sources, compressions, latencies.
+    """
+    sentences = [
+        *(*caveat_notes(rows), *failure_notes(rows), *source_notes(rows)),
+        *(*compression_notes(rows), *latency_notes(rows)),
+    ]
     return list(dict.fromkeys(sentences))
 
 
@@ -130,6 +170,12 @@ def source_notes(rows: Sequence[ComparedRow]) -> list[str]:
             name = f"{number.task} {number.cell}" + (f" of {number.model}" if number.model else "")
             numbers_of.setdefault(source, []).append(f"{name} {number.metric} {number.published:g}")
     return [f"Published: {', '.join(dict.fromkeys(numbers))}: {source}." for source, numbers in numbers_of.items()]
+
+
+def compression_notes(rows: Sequence[ComparedRow]) -> list[str]:
+    """Return what compression counts, and the arithmetic of each row, of its first seed."""
+    lines = [f"{row_name(row)}: {found[0].description}." for row in rows if (found := compressions(row))]
+    return [COMPRESSION_NOTE, *lines] if lines else []
 
 
 def latency_notes(rows: Sequence[ComparedRow]) -> list[str]:
@@ -182,6 +228,9 @@ def csv_values(row: ComparedRow) -> dict[str, object]:
         "sparsity_encoder": row.mean_of(lambda result: result.sparsity.encoder),
         "sparsity_model": row.mean_of(lambda result: result.sparsity.model),
         "quantization": row.quantization,
+        "compression_encoder": mean_compression(row, "encoder"),
+        "compression_model": mean_compression(row, "model"),
+        "compression_arithmetic": "; ".join(each.description for each in compressions(row)[:1]),
         "bytes": row.mean_of(lambda result: result.deployment.bytes),
         "compressed_bytes": row.mean_of(lambda result: result.deployment.compressed_bytes),
         "latency_ms": latency and latency.ms,

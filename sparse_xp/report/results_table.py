@@ -11,6 +11,7 @@ from sparse_xp.text import markdown
 
 #: columns that move into the line above the table if all rows agree
 SHARED_COLUMNS = ("task", "model", "quantization", "seed", "train rows", "epochs")
+COMPRESSION = "compression (encoder / model)"
 #: the value that is left out of that line
 NOT_QUANTIZED = ("quantization", "none")
 
@@ -23,6 +24,8 @@ def results_table(runs: list[tuple[Path, Result]]) -> str:
     """
     runs = sorted(runs, key=lambda run: sort_key(run[1]))
     rows = [result_row(result) for _, result in runs]
+    if not any(row[COMPRESSION] for row in rows):  # results of earlier versions
+        rows = [{column: value for column, value in row.items() if column != COMPRESSION} for row in rows]
     if len({sort_key(result) for _, result in runs}) < len(runs):
         directories = [directory.resolve() for directory, _ in runs]
         top = os.path.commonpath([directory.parent for directory in directories])

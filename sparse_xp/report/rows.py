@@ -6,15 +6,18 @@ beside its dense reference and its published number, ``formats.py`` and ``page.p
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 from sparse_xp.deployment.measured_latency import Latency, read_latency
 from sparse_xp.portable import portable_command
 from sparse_xp.result import Result
 from sparse_xp.run_directory import ERROR, run_state
+from sparse_xp.run_names import NAMED, affects_result
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.state import last_line
 
@@ -168,13 +171,29 @@ def merge(seeds: Sequence[Row]) -> Row:
 
 
 def with_distinct_names(rows: Sequence[Row]) -> list[Row]:
-    """Return the rows, those of equal names renamed after their directories, then with the parent directory too."""
+    """Return the rows, those of equal names renamed after their commands, then with the parent directory too."""
     return rename_alike(rename_alike(rows, directory_name), parent_and_directory_name)
 
 
 def directory_name(row: Row) -> str:
-    """Return the name of the run directory without what other columns show: task, model and seed."""
-    return row.key[1].removeprefix(f"{row.task},{row.model},").replace(",", ", ")
+    """Return what makes a run: its recipe, its profile, and what else its command says about its result."""
+    words = [word for command in row.commands[:1] for word in overrides_of(command)]
+    return ", ".join([row.recipe, *([row.profile] if row.profile != "full" else []), *words])
+
+
+def overrides_of(command: str) -> list[str]:
+    """Return the overrides of a command that no column of a table shows, and that affect the result."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # an unbalanced quote: no command line
+        return []
+    shown = [word for before, word in pairwise(["", *words]) if "=" in word and not before.startswith("--")]
+    keys = {word: word.lstrip("+~").partition("=")[0] for word in shown if not word.startswith("-")}
+    return [
+        word
+        for word, key in sorted(keys.items())
+        if key not in NAMED and not key.startswith("hydra") and affects_result(key)
+    ]
 
 
 def parent_and_directory_name(row: Row) -> str:
@@ -185,14 +204,14 @@ def parent_and_directory_name(row: Row) -> str:
 def rename_alike(rows: Sequence[Row], new_name: Callable[[Row], str]) -> list[Row]:
     """Rename rows of one task and model that share a name.
 
-    The cell of a sweep with the fewest overrides, which has the shortest directory name, keeps the plain name:
-    published numbers are found by it.
+    The cell of a sweep with the shortest command, which has the fewest overrides, keeps the plain name: published
+    numbers are found by it.
     """
     alike: dict[tuple[str, str, str], list[Row]] = {}
     for row in rows:
         alike.setdefault((row.task, row.model, row.cell), []).append(row)
     renamed: set[Key] = set()
     for group in alike.values():
-        plain = min((row for row in group if row.swept), key=lambda row: len(row.key[1]), default=None)
+        plain = min((row for row in group if row.swept), key=lambda row: len(row.commands[0]), default=None)
         renamed |= {row.key for row in group if len(group) > 1 and row is not plain}
     return [replace(row, cell=new_name(row)) if row.key in renamed else row for row in rows]

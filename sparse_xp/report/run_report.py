@@ -35,6 +35,7 @@ def report_text(result: Result, history: list[dict[str, Any]]) -> str:
 
 - zeros: {sparsity.prunable:.2%} of the prunable weights, {sparsity.encoder:.2%} of the encoder,
   {sparsity.model:.2%} of the model{f"; {sparsity.removed.description}" if sparsity.removed else ""}
+{compression_lines(result)}\
 - `deployment/model.onnx`: {deployment.bytes / 1e6:.2f} MB, {deployment.compressed_bytes / 1e6:.2f} MB under \
 {deployment.compression};
   largest difference of a logit to PyTorch {deployment.max_abs_diff:.1e}
@@ -62,6 +63,19 @@ git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fi
 
 {layers}
 """
+
+
+def compression_lines(result: Result) -> str:
+    """Return the lines of the list about compression; nothing for a result of an earlier version."""
+    if result.compression is None:
+        return ""
+    parts = (("the encoder's matrices", result.compression.encoder), ("the whole model", result.compression.model))
+    return "".join(
+        f"- compression of {name}: {part.ratio:.1f} = {part.dense_bytes / 1e6:.2f} MB of the dense model in fp32 / "
+        f"{part.nonzero_bytes / 1e6:.2f} MB of nonzero weights;\n  {part.arithmetic};\n  {part.masked_ratio:.1f} with "
+        "a bit for each weight that says whether it is zero\n"
+        for name, part in parts
+    )
 
 
 def integer_lines(result: Result) -> str:

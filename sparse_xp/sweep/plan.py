@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, open_dict
 
 from sparse_xp.compose import to_object
-from sparse_xp.config import Config, result_hash
+from sparse_xp.config import Config, check_promise
+from sparse_xp.config import composed as composed_of
 from sparse_xp.errors import UserError
+from sparse_xp.identity import differences, hash_in, list_differences
 from sparse_xp.inputs import check_inputs
+from sparse_xp.promises import result_name
 from sparse_xp.recipe.file import resolve
-from sparse_xp.run_directory import run_state
+from sparse_xp.run_directory import has_begun, is_run, run_state
 from sparse_xp.sweep.cells import Cell, SweepPlan
 from sparse_xp.sweep.commands import config_arguments, run_command_line
+from sparse_xp.sweep.composition import CellLoader, compose_cells
 from sparse_xp.sweep.grid import changing_overrides, expand_grid, sweep_file
 from sparse_xp.sweep.manifest import with_earlier
 from sparse_xp.sweep.published import check_published, find_published
@@ -42,7 +47,12 @@ def make_plan(
     numbers = check_jobs(jobs, len(runs))
     # All cells are composed even if few are to run: which of them teaches must not depend on that.
     more = config_arguments(config.hydra)
-    drafts = [make_cell(number, *run, config, loader, more) for number, run in enumerate(runs)]
+    cell_loader = CellLoader(loader.get_search_path())
+    compositions = compose_cells([overrides for _, overrides in runs], config, cell_loader)
+    drafts = [
+        make_cell(number, name, overrides, composed, more)
+        for number, ((name, overrides), composed) in enumerate(zip(runs, compositions, strict=True))
+    ]
     drafted = [cell for cell, *_ in drafts]
     for cell in drafted:
         cell.changed = changing_overrides(arguments, bool(cells)) if file else []
@@ -62,7 +72,7 @@ def make_plan(
         states={cell.directory: run_state(directory / cell.directory, cell.config_hash) for cell in chosen},
         teachers=[cell for cell in drafted if cell.directory in teachers and cell not in chosen],
     )
-    check_mismatched(plan)
+    check_mismatched(plan, {cell.directory: run_config for cell, _, run_config in drafts})
     for number in numbers:
         cell, _, run_config = drafts[number]
         check_inputs(directory / cell.directory, run_config.task, run_config.data)
@@ -78,51 +88,44 @@ def check_jobs(jobs: list[int] | None, count: int) -> list[int]:
 
 
 def make_cell(
-    number: int, name: str, overrides: list[str], config: DictConfig, loader: ConfigLoader, more: list[str]
+    number: int, name: str, overrides: list[str], composed: DictConfig, more: list[str]
 ) -> tuple[Cell, DictConfig, Config]:
     """Return the cell of one run, its composition and its configuration.
 
-    ``config``: that of the sweep. ``more``: what the cell's command needs besides its overrides. Raises UserError,
-    naming the cell, for an impossible configuration.
+    ``more``: what the cell's command needs besides its overrides. Raises UserError, naming the cell, for an impossible
+    configuration.
     """
-    composed = compose_cell(overrides, config, loader)
     try:
-        run_config = to_config(composed)
+        run_config = to_config(composed, overrides)
+        check_promise(run_config, overrides)
     except UserError as error:
         raise UserError(f"Cell {name or number} ({' '.join(overrides)}): {error}") from error
     choices, sweep = composed.hydra.runtime.choices, composed.hydra.sweep
+    label = result_name(run_config.recipe.promise, composed_of(run_config))
     cell = Cell(
         number=number,
-        name=name or str(choices.recipe),
+        name=name or label,
         words=overrides,
         directory=str(sweep.subdir),
         task=str(choices.task),
         model=str(choices.model),
-        recipe=str(choices.recipe),
+        recipe=label,
         profile=run_config.profile,
         seed=run_config.seed,
         epochs=run_config.train.epochs,
         max_train_samples=run_config.task.max_train_samples,
-        config_hash=result_hash(run_config),
-        command=run_command_line([*more, *overrides], Path(config.hydra.sweep.dir) / str(sweep.subdir)),
+        config_hash=hash_in(Path(sweep.dir) / str(sweep.subdir), run_config),
+        command=run_command_line([*more, *overrides], Path(sweep.dir) / str(sweep.subdir)),
     )
     return cell, composed, run_config
 
 
-def compose_cell(overrides: list[str], config: DictConfig, loader: ConfigLoader) -> DictConfig:
-    """Return the composition of one run of the sweep, Hydra's own settings included."""
-    composed = loader.load_sweep_config(config, list(overrides))
-    with open_dict(composed):
-        composed.hydra.job.num = 0
-    return composed
-
-
-def to_config(composed: DictConfig) -> Config:
-    """Return the dataclasses of a composed run."""
+def to_config(composed: DictConfig, words: list[str]) -> Config:
+    """Return the dataclasses of a composed run. ``words``: its overrides."""
     bare = composed.copy()
     with open_dict(bare):
         del bare["hydra"]
-    return resolve(to_object(bare))
+    return resolve(to_object(bare, words))
 
 
 def check_unique(cells: list[Cell]) -> None:
@@ -137,12 +140,19 @@ def check_unique(cells: list[Cell]) -> None:
         by_directory[cell.directory] = cell
 
 
-def check_mismatched(plan: SweepPlan) -> None:
-    """Raise UserError if runs of another configuration stand where cells of the plan would be."""
+def check_mismatched(plan: SweepPlan, configs: Mapping[str, Config]) -> None:
+    """Raise UserError if runs of another configuration stand where cells of the plan would be.
+
+    ``configs``: the configuration of each cell by its directory. The message lists how the first run differs.
+    """
     if mismatched := [directory for directory, status in plan.states.items() if status == "foreign"]:
+        first = plan.directory / mismatched[0]
+        differing = differences(first, configs[mismatched[0]]) if is_run(first) and has_begun(first) else []
+        listed = f" {first.name}: {list_differences(differing)}" if differing else ""
         raise UserError(
             f"{plan.directory} holds runs of another configuration, or files that no run wrote: "
-            f"{', '.join(mismatched)}. Move them away, or give the sweep a directory of its own with hydra.sweep.dir=."
+            f"{', '.join(mismatched)}.{listed} Move them away, or give the sweep a directory of its own with "
+            "hydra.sweep.dir=."
         )
 
 

@@ -36,6 +36,8 @@ OBJECTIVES: dict[str, tuple[Callable[[Result], float], Literal["maximize", "mini
     "seconds": (lambda result: result.training.seconds, "minimize"),
 }
 SAMPLERS = ("tpe", "random")
+#: the attribute of a trial with its overrides as they ran: ``suggest`` rounds, and Optuna's values have all digits
+RAN = "overrides"
 
 
 #: launches jobs, given by their overrides, and returns what became of them; the second argument: the first job's number
@@ -229,13 +231,15 @@ def run_batch(
 ) -> Sequence[JobReturn]:
     """Ask the study for the values of ``size`` trials, run them, and record their objectives."""
     trials = [study.ask() for _ in range(size)]
-    overrides = [
-        [*space.fixed.values(), *(suggest(trial, key, values) for key, values in space.searched.items())]
-        for trial in trials
-    ]
-    jobs = launch(overrides, trials[0].number)
+    chosen = [[suggest(trial, key, values) for key, values in space.searched.items()] for trial in trials]
+    for trial, overrides in zip(trials, chosen, strict=True):
+        trial.set_user_attr(RAN, overrides)
+        say(f"trial {trial.number}: {' '.join(overrides)}")
+    jobs = launch([[*space.fixed.values(), *overrides] for overrides in chosen], trials[0].number)
     for trial, job in zip(trials, jobs, strict=True):
         record(study, trial, job, objectives)
+        finished = study.get_trials(deepcopy=False)[trial.number]
+        say(f"trial {trial.number}: {describe_trial(finished, objectives)}")
     return jobs
 
 
@@ -253,5 +257,12 @@ def record(study: optuna.Study, trial: optuna.Trial, job: JobReturn, objectives:
 def print_best(study: optuna.Study, objectives: Sequence[str]) -> None:
     """Print the best trials: one, or the Pareto front of several objectives."""
     for trial in study.best_trials:
-        scores = "  ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values, strict=True))
-        say(f"best: {scores}  with {' '.join(f'{key}={value}' for key, value in trial.params.items())}")
+        say(f"best: trial {trial.number}: {describe_trial(trial, objectives)}")
+
+
+def describe_trial(trial: optuna.trial.FrozenTrial, objectives: Sequence[str]) -> str:
+    """Return the objectives of a trial, or that it failed, and the values that it ran with."""
+    # Studies of earlier versions have Optuna's values alone.
+    overrides = trial.user_attrs.get(RAN) or [f"{key}={value}" for key, value in trial.params.items()]
+    reached = "  ".join(f"{name} {value:.6g}" for name, value in zip(objectives, trial.values or (), strict=False))
+    return f"{reached or 'failed'}  with {' '.join(overrides)}"

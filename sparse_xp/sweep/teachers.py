@@ -11,7 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from sparse_xp.choices import check_overrides
-from sparse_xp.config import Config, affects_result, result_hash, with_teacher
+from sparse_xp.config import Config, with_teacher
+from sparse_xp.identity import hash_in
+from sparse_xp.run_names import affects_result, checkpoint_name
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.commands import in_sweep, with_teacher_path
 from sparse_xp.sweep.manifest import read_manifest
@@ -28,13 +30,22 @@ def link_teachers(drafts: list[tuple[Cell, DictConfig, Config]], cells: Sequence
     ``drafts``: the cells with their composition and configuration. ``cells``: where a teacher may be found.
     """
     instance, before = HydraConfig.instance(), HydraConfig.instance().cfg
+    directories: dict[tuple[str, ...], Path] = {}  # by the overrides of a dense run that is no cell
     try:
         for cell, composed, config in drafts:
             if config.teacher.source == "dense":
-                instance.set_config(composed)  # dense_run takes the overrides of the cell from there
-                _, _, teacher = dense_run(config, cells)
+                instance.set_config(composed)  # the overrides of the cell are taken from there
+                overrides, known = teacher_overrides(config, cells)
+                if known:
+                    teacher = Path(composed.hydra.sweep.dir) / known.directory
+                else:
+                    key = tuple(overrides)
+                    if key not in directories:
+                        directories[key] = compose_dense(overrides)[2]
+                    teacher = directories[key]
                 cell.teacher = teacher.name
-                cell.config_hash = result_hash(with_teacher(config, teacher))
+                place = Path(composed.hydra.sweep.dir) / cell.directory
+                cell.config_hash = hash_in(place, with_teacher(config, teacher))
                 cell.command = with_teacher_path(cell.command, teacher)
     finally:
         instance.cfg = before
@@ -71,21 +82,34 @@ def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[Dict
     In a sweep it is the sweep's own dense cell if there is one. ``cells``: those of the sweep, by default read from its
     ``sweep.json``. Otherwise the run is composed by ``dense_overrides``.
     """
+    return compose_dense(teacher_overrides(config, cells)[0])
+
+
+def teacher_overrides(config: Config, cells: Sequence[Cell] | None = None) -> tuple[list[str], Cell | None]:
+    """Return the overrides of the dense run that teaches ``config``, and its cell if it is one of the sweep's.
+
+    ``cells``: see ``dense_run``.
+    """
     hydra_config = HydraConfig.get()
     model = config.teacher.model or str(hydra_config.runtime.choices["model"])
-    overrides = dense_overrides(config, hydra_config, model)
-    swept = in_sweep(hydra_config)
-    if swept and not config.teacher.overrides:
+    if in_sweep(hydra_config) and not config.teacher.overrides:
         known = read_manifest(Path(hydra_config.sweep.dir)).cells if cells is None else cells
         if cell := dense_cell(known, model, list(hydra_config.overrides.task), config.teacher.seed):
-            overrides = list(cell.words)
-    overrides += [
+            return list(cell.words), cell
+    return dense_overrides(config, hydra_config, model), None
+
+
+def compose_dense(overrides: list[str]) -> tuple[DictConfig, DictConfig, Path]:
+    """Return the composition of a dense run, Hydra's settings and its directory."""
+    hydra_config = HydraConfig.get()
+    words = overrides + [
         override
         for override in hydra_config.overrides.hydra
         if override.startswith(("hydra.searchpath=", "hydra.sweep."))
     ]
-    composed = hydra.compose(hydra_config.job.config_name, overrides=overrides, return_hydra_config=True)
+    composed = hydra.compose(hydra_config.job.config_name, overrides=words, return_hydra_config=True)
     settings = composed.hydra
+    swept = in_sweep(hydra_config)
     directory = Path(settings.sweep.dir) / settings.sweep.subdir if swept else Path(settings.run.dir)
     with open_dict(composed):
         del composed["hydra"]
@@ -95,19 +119,25 @@ def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[Dict
 def dense_overrides(config: Config, hydra_config: HydraConf | DictConfig, model: str) -> list[str]:
     """Return the overrides of ``recipe=dense`` for the task of ``config``.
 
-    Those of the command line for task, data, profile and log are taken over, and for the model if it is the student's.
+    Those of the command line for task, data, profile, log and debug are taken over, for the model if it is the
+    student's, and the task of an experiment.
     The numbers of training are those of the dense recipe, changed by ``teacher.overrides``.
     """
     student = str(hydra_config.runtime.choices["model"])
-    groups = [*DATA_GROUPS, "log", *(["model"] if model == student else [])]
+    groups = [*DATA_GROUPS, "log", "debug", *(["model"] if model == student else [])]
     overrides = [
         override
         for override in hydra_config.overrides.task
         if override.lstrip("+~").split("=")[0].split(".")[0] in groups or not affects_result(override.split("=")[0])
     ]
     overrides = [override for override in overrides if not override.startswith("model=")]
+    task = str(hydra_config.runtime.choices["task"])
+    if hydra_config.runtime.choices.get("experiment") != "none" and f"task={task}" not in overrides:
+        overrides.append(f"task={task}")
     check_overrides(config.teacher.overrides)
-    overrides += [f"model={model}", "recipe=dense", *config.teacher.overrides]
+    if model != student or checkpoint_name(hydra_config.overrides.task) is None:
+        overrides.append(f"model={model}")  # else the checkpoint says it, as it would in a command for the dense run
+    overrides += ["recipe=dense", *config.teacher.overrides]
     if config.teacher.seed is not None:
         overrides.append(f"seed={config.teacher.seed}")
     return overrides

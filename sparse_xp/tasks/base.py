@@ -9,7 +9,7 @@ All that is particular to a *kind* of task stands in one subclass of ``Task``. T
     models/heads.py            model_class, label_names
     models/loading.py          label_names, model_options
     training/state.py          batch_columns, apply_dynamic_masking, forward
-    training/loop.py           loss_weight
+    training/loop.py           losses, loss_counts
     training/teacher.py        outputs, fixed_features, per_token
     modifiers/distillation.py  outputs, class_mask, token_mask, problem_type, loss_reduction
     evaluation.py              outputs, padding, unpad, score
@@ -27,6 +27,7 @@ numpy are imported inside the methods that need them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -63,11 +64,20 @@ FOR_TRAINING = {"training_only": True}
 class Task(ABC):
     """One data set and how to learn it. The fields are its configuration; a *kind* of task is a subclass.
 
-    ``dataset``, ``subset``, ``revision``: the data set on the hub. ``folder``: its name under ``data.root``.
-    ``metric``: the score that picks the best checkpoint and heads the tables; higher is better.
-    ``eval_split``: one or several, ``a+b``. Without a split of its own (``eval_split`` equal to ``train_split``, or
-    ``data.train`` without ``data.validation``) the ``validation_share`` of the training rows is held out.
-    ``max_train_samples``, ``max_eval_samples``: use a seeded subset of so many rows; None: use all.
+    Attributes:
+        name: The name in the table of results.
+        dataset: The data set on the hub. None: rows come from files of your own (``data.train``).
+        subset: The configuration of the data set on the hub, such as ``sst2`` of ``nyu-mll/glue``.
+        revision: The branch, tag or commit of the data set on the hub. None: its main branch.
+        folder: The name of the data set's folder under ``data.root``.
+        train_split: The split to train on.
+        eval_split: The split to evaluate on, or several (``a+b``). If it is the training split, or for ``data.train``
+            without ``data.validation``, the ``validation_share`` of the training rows is held out.
+        max_length: The number of tokens after which a text is cut, or a long context divided.
+        validation_share: The fraction of the training rows that is held out where there is no split to evaluate on.
+        max_train_samples: Train on a seeded subset of so many rows. None: all.
+        max_eval_samples: Evaluate on a seeded subset of so many rows. None: all.
+        metric: The score that picks the best checkpoint and heads the tables. Higher is better.
     """
 
     name: str
@@ -105,6 +115,8 @@ class Task(ABC):
     fixed_features: ClassVar[bool] = True
     #: whether one feature combines several rows, so that it depends on how rows are batched for tokenization
     mixes_rows: ClassVar[bool] = False
+    #: whether the task computes its loss itself (``own_loss``), in place of the head of transformers
+    has_own_loss: ClassVar[bool] = False
     #: whether outputs are logits over the vocabulary: training does not hold those of all tokens at once
     is_language_model: ClassVar[bool] = False
     #: how the loss terms of several outputs combine: ``mean``, or ``sum`` as in pretraining
@@ -256,11 +268,23 @@ class Task(ABC):
 
     def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
         """Return the model's outputs for a training batch, the loss among them."""
-        return model(**batch)
+        if not self.has_own_loss:
+            return model(**batch)
+        outputs = model(**{name: value for name, value in batch.items() if name not in self.targets})
+        outputs["loss"] = self.own_loss(outputs, batch)
+        return outputs
 
-    def loss_weight(self, batch: dict[str, Tensor]) -> int:
-        """Return the number of terms that the loss averages: the weight of a micro-batch in gradient accumulation."""
-        return len(batch["input_ids"])
+    def own_loss(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of a training batch, where the task ``has_own_loss``."""
+        raise NotImplementedError
+
+    def losses(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """Return the terms whose sum is the loss in the ``outputs`` of ``forward``; each is a mean."""
+        return (outputs["loss"],)
+
+    def loss_counts(self, batch: dict[str, Tensor]) -> tuple[int, ...]:
+        """Return, for each of the ``losses``, the number of rows or tokens that it averages."""
+        return (len(batch["input_ids"]),)
 
     def class_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Return which entries of the outputs' last dimension are real, [rows, classes] bool; None for all of them."""

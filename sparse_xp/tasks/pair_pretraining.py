@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,8 +26,11 @@ FEWEST_DOCUMENTS = 10
 class PairPretraining(Pretraining):
     """Masked language modelling and next sentence prediction (Devlin et al. 2019, appendix A.2).
 
-    ``short_rows``: the share of documents whose rows are shorter than ``max_length``; ``random_next``: how often the
-    second segment comes from another document. The loss is the sum of both.
+    The loss is the sum of both.
+
+    Attributes:
+        short_rows: The fraction of documents whose rows are shorter than ``max_length``.
+        random_next: The fraction of rows whose second segment comes from another document.
     """
 
     short_rows: float = 0.1
@@ -78,8 +81,16 @@ class PairPretraining(Pretraining):
 
         outputs = super().forward(model, batch)
         logits = outputs["seq_relationship_logits"].float()
-        outputs["loss"] = outputs["loss"] + cross_entropy(logits, batch["next_sentence_label"])
+        outputs["masked_loss"] = outputs["loss"]
+        outputs["pair_loss"] = cross_entropy(logits, batch["next_sentence_label"])
+        outputs["loss"] = outputs["masked_loss"] + outputs["pair_loss"]
         return outputs
+
+    def losses(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        return outputs["masked_loss"], outputs["pair_loss"]
+
+    def loss_counts(self, batch: dict[str, Tensor]) -> tuple[int, ...]:
+        return (*super().loss_counts(batch), len(batch["input_ids"]))
 
     def unpad(self, name: str, value: np.ndarray, length: int, features: Dataset, row: int) -> np.ndarray:
         """Return the logits of the next sentence as they are, and losses for those of masked tokens."""

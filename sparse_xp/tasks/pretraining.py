@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from tokenizers import Tokenizer
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     #: masks the tokens of a row, given a seed: what the model sees, and the labels
@@ -34,15 +34,19 @@ MASK_TOKENS = ("[MASK]", "<mask>")
 
 @dataclass(kw_only=True)
 class Pretraining(Task):
-    """Masked language modelling of the documents in column ``text`` (Devlin et al. 2019, section 3.1).
+    """Masked language modelling of documents (Devlin et al. 2019, section 3.1).
 
-    A document becomes rows of whole sentences with a separator between them. The share ``mlm_probability`` of the
-    tokens, or of the whole words (``whole_word_mask``), is to be guessed. Training rows are masked anew in each epoch,
-    evaluation rows once, equally for every model with that vocabulary.
+    A document becomes rows of whole sentences with a separator between them. Training rows are masked anew in each
+    epoch, evaluation rows once, equally for every model with that vocabulary.
 
-    ``layout``: ``documents`` (one document a row) or ``wikitext`` (one line a row). ``language``: the language whose
-    rules split sentences. ``data_seed``: seeds the order of documents, the pairs and the masks of evaluation rows; runs
-    that differ only in ``seed`` share them.
+    Attributes:
+        text: The column of the documents.
+        layout: ``documents`` (one document a row) or ``wikitext`` (one line a row).
+        language: The language whose rules split sentences.
+        mlm_probability: The fraction of the tokens, or of the whole words, that is to be guessed.
+        whole_word_mask: Mask whole words instead of single tokens.
+        data_seed: The seed of the order of documents, the pairs and the masks of evaluation rows. Runs that differ only
+            in ``seed`` share them.
     """
 
     max_length: int = 512
@@ -58,6 +62,7 @@ class Pretraining(Task):
     outputs: ClassVar[tuple[str, ...]] = ("logits",)
     targets: ClassVar[tuple[str, ...]] = ("labels",)
     per_token: ClassVar[bool] = True
+    has_own_loss: ClassVar[bool] = True
     padding: ClassVar[dict[str, int]] = {"labels": IGNORED}
     fixed_features: ClassVar[bool] = False
     mixes_rows: ClassVar[bool] = True
@@ -177,18 +182,16 @@ class Pretraining(Task):
             input_ids[i, :length], labels[i, :length] = torch.from_numpy(visible), torch.from_numpy(targets)
         return {**batch, "input_ids": input_ids, "labels": labels}
 
-    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
+    def own_loss(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         from sparse_xp.functional.chunked_loss import cross_entropy
 
-        outputs = model(**{name: value for name, value in batch.items() if name not in self.targets})
-        outputs["loss"] = cross_entropy(outputs[self.outputs[0]], batch["labels"])
-        return outputs
+        return cross_entropy(outputs[self.outputs[0]], batch["labels"])
 
     def token_mask(self, batch: dict[str, Tensor]) -> Tensor:
         return batch["attention_mask"].bool()
 
-    def loss_weight(self, batch: dict[str, Tensor]) -> int:
-        return int((batch["labels"] != IGNORED).sum())
+    def loss_counts(self, batch: dict[str, Tensor]) -> tuple[int, ...]:
+        return (int((batch["labels"] != IGNORED).sum()),)
 
     def unpad(self, name: str, value: np.ndarray, length: int, features: Dataset, row: int) -> np.ndarray:
         """Return for each masked token its loss and whether it was guessed, [masked, 2].

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -26,17 +27,25 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class QuestionAnswering(Task):
-    """Find the answer to ``question`` in ``context``: one start and one end logit per token.
+    """Find the answer to a question in a context: one start and one end logit per token.
 
-    Long contexts are cut into windows of ``max_length`` tokens that overlap by ``doc_stride``. The answer of a
-    question is the best of the ``n_best_size`` starts times ``n_best_size`` ends of all its windows, at most
-    ``max_answer_length`` tokens long.
+    Long contexts are cut into windows of ``max_length`` tokens that overlap by ``doc_stride``. The answer of a question
+    is the best of the ``n_best_size`` starts times ``n_best_size`` ends of all its windows.
 
-    ``answers``: in one of the layouts of ``gold_answers``. Positions count characters (code points). A training answer
-    that does not stand at its position is moved to the nearest place with its text, and a warning says so.
-
-    ``version_2_with_negative`` (SQuAD v2, arXiv:1806.03822): a question may have no answer. The model then points at
-    [CLS]; the answer is empty if [CLS] scores more than ``null_score_diff_threshold`` above the best span.
+    Attributes:
+        doc_stride: The number of tokens that two windows over a long context share.
+        version_2_with_negative: Whether a question may have no answer (SQuAD v2, arXiv:1806.03822). The model then
+            points at [CLS].
+        null_score_diff_threshold: The answer is empty if [CLS] scores more than this above the best span. It is for
+            ``version_2_with_negative``.
+        n_best_size: The number of start and end logits of a window that are combined to answers.
+        max_answer_length: The most tokens that an answer may have.
+        question: The column of the questions.
+        context: The column of the contexts.
+        answers: The column of the answers, in one of the layouts of ``gold_answers``. Positions count characters (code
+            points). A training answer that does not stand at its position is moved to the nearest place with its text,
+            and a warning says so.
+        id: The column of the questions' ids.
     """
 
     max_length: int = 384
@@ -58,6 +67,7 @@ class QuestionAnswering(Task):
     version: ClassVar[int] = 2
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "exact_match")
     per_token: ClassVar[bool] = True
+    has_own_loss: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -253,6 +263,21 @@ class QuestionAnswering(Task):
                     f"task.max_length={self.max_length} to the context, which windows that overlap by "
                     f"task.doc_stride={self.doc_stride} do not fit. Raise task.max_length or lower task.doc_stride."
                 )
+
+    def own_loss(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """Return the mean cross entropy of start and end over the tokens of each row, without padding.
+
+        The heads of transformers compare all positions, so that their loss depends on how far a row was padded.
+        """
+        from torch import finfo, float32
+        from torch.nn.functional import cross_entropy
+
+        padding, lowest = ~self.class_mask(batch), finfo(float32).min  # not -inf, whose gradient is NaN
+        start, end = (
+            cross_entropy(outputs[name].float().masked_fill(padding, lowest), batch[target])
+            for name, target in zip(self.outputs, self.targets, strict=True)
+        )
+        return (start + end) / 2
 
     def class_mask(self, batch: dict[str, Tensor]) -> Tensor:
         return batch["attention_mask"].bool()

@@ -56,16 +56,20 @@ PROBLEM_TYPES = {
 
 @dataclass(kw_only=True)
 class TextClassification(Task):
-    """Predict ``label`` from ``text`` (with ``text_pair`` if there is one).
+    """Predict a label from a text or from a pair of texts.
 
-    ``problem``: ``single_label``, one of ``classes``, by its number or name; ``multi_label``, a list of them;
-    ``regression``, a number. ``classes``: in the order of the label numbers; empty: as the data name them, in their
-    order if they have one, else by value if all are numbers, else in alphabetical order.
-    ``metric``: the score that picks the best checkpoint (empty: accuracy, f1_micro or pearson, by the problem),
-    ``metrics``: all scores that are reported (empty: that one). ``accuracy`` is the share of rows with exactly the
-    right labels; ``f1`` that of the second of two classes, as in GLUE; ``f1_macro``, ``f1_micro`` average over all
-    classes; ``pearson``, ``spearman``: correlations. With several evaluation splits (``eval_split: a+b``) the metrics
-    of the first keep their names, those of another end in its name.
+    Attributes:
+        problem: ``single_label`` (one of ``classes``), ``multi_label`` (a list of them) or ``regression`` (a number).
+        metric: The score that picks the best checkpoint. Empty: accuracy, f1_micro or pearson, by the problem.
+        metrics: All scores that are reported. Empty: ``metric`` alone. ``accuracy`` is the share of rows with exactly
+            the right labels; ``f1`` that of the second of two classes, as in GLUE; ``f1_macro``, ``f1_micro`` average
+            over all classes; ``pearson``, ``spearman``: correlations. With several evaluation splits
+            (``eval_split: a+b``) the metrics of the first keep their names, those of another end in its name.
+        text: The column of the texts.
+        text_pair: The column of the second text of a pair. None: single texts.
+        label: The column of the labels: a class by its number or name, a list of them, or a number, by the problem.
+        classes: The names of the classes in the order of the label numbers. Empty: as the data name them, in their
+            order if they have one, else by value if all are numbers, else in alphabetical order.
     """
 
     max_length: int = 128

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -33,11 +33,15 @@ WORD = re.compile(r"\w+(?:[^\w\s]\w+)*|[^\w\s]")
 
 @dataclass(kw_only=True)
 class TokenClassification(Task):
-    """Give each word of ``tokens`` one of ``classes``: ``O``, ``B-X`` for the first word of an X, ``I-X`` for the next.
+    """Give each word one of the tags ``O``, ``B-X`` for the first word of an X, ``I-X`` for the next.
 
-    ``tags``: one tag per word, as a number (its index in ``classes``) or by name. ``classes`` may be left out if the
-    data name them. The prediction for a word is the one for its first sub-word; no other token is trained on. Words
-    beyond ``max_length`` tokens are not seen, and are scored as if tagged ``O``.
+    The prediction for a word is the one for its first sub-word; no other token is trained on. Words beyond
+    ``max_length`` tokens are not seen, and are scored as if tagged ``O``.
+
+    Attributes:
+        tokens: The column of the words.
+        tags: The column of the tags: one tag per word, as a number (its index in ``classes``) or by name.
+        classes: The names of the tags. Empty: as the data name them.
     """
 
     max_length: int = 512
@@ -52,6 +56,7 @@ class TokenClassification(Task):
     purpose: ClassVar[str] = "named entities"
     metric_names: ClassVar[tuple[str, ...]] = ("f1", "precision", "recall", "accuracy")
     per_token: ClassVar[bool] = True
+    has_own_loss: ClassVar[bool] = True
     version: ClassVar[int] = 2
     list_name: ClassVar[str] = "entities"
     padding: ClassVar[dict[str, int]] = {"labels": IGNORED}
@@ -158,11 +163,16 @@ class TokenClassification(Task):
             + ("are not learnt from" if train else "count as tagged O")
         ]
 
+    def own_loss(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
+        from sparse_xp.functional.chunked_loss import cross_entropy
+
+        return cross_entropy(outputs["logits"], batch["labels"])  # 0 without a label, where transformers has NaN
+
     def token_mask(self, batch: dict[str, Tensor]) -> Tensor:
         return batch["attention_mask"].bool()
 
-    def loss_weight(self, batch: dict[str, Tensor]) -> int:
-        return int((batch["labels"] != IGNORED).sum())
+    def loss_counts(self, batch: dict[str, Tensor]) -> tuple[int, ...]:
+        return (int((batch["labels"] != IGNORED).sum()),)
 
     def score(self, rows: Dataset, features: Dataset, outputs: dict[str, list[np.ndarray]]) -> dict[str, float]:
         golds = self.gold_tags(rows)

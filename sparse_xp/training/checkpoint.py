@@ -30,7 +30,7 @@ BEST = "best/model.safetensors"
 
 
 def save(run: Run) -> None:
-    """Write ``checkpoints/step-N``, and remove the oldest beyond ``train.keep_checkpoints``."""
+    """Write ``checkpoints/step-N``, and remove the oldest beyond ``train.keep_states``."""
     run.modifier_list.check(run)
     run.accelerator.wait_for_everyone()
     folder = run.directory / CHECKPOINTS
@@ -53,7 +53,7 @@ def save(run: Run) -> None:
             torch.save(state, draft / "state.pt")
         # Checkpoints of later steps neither count nor are removed.
         up_to_here = [path for path in checkpoints(folder) if path.name <= f"step-{run.progress.step:08d}"]
-        for old in [path for path in up_to_here if is_own(path, "checkpoint")][: -run.train.keep_checkpoints]:
+        for old in [path for path in up_to_here if is_own(path, "checkpoint")][: -run.train.keep_states]:
             remove_own(old, "checkpoint")
     run.accelerator.wait_for_everyone()
 

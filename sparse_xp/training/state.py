@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparse_xp.clock import Clock
-from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, evaluation_batches, lengths_of
-from sparse_xp.evaluation import EvalContext, to_device
+from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, lengths_of
+from sparse_xp.evaluation import EvalContext, spread_batches, to_device
 from sparse_xp.history import History
 from sparse_xp.modifiers.context import Cuts, M, TeacherModel
 from sparse_xp.modifiers.modifier_list import ModifierList
@@ -33,7 +33,8 @@ class Progress:
     """How far a run is: the part of its state that is not tensors. Checkpoints save it.
 
     ``step``: optimizer steps made. ``seconds``: time spent in them. ``best_step``, ``best``: step and metrics of the
-    best model so far. ``lines``: the number of lines of history.jsonl.
+    best model so far. ``lines``: the number of lines of history.jsonl. ``stopped``: whether ``train.early_stopping``
+    has ended the run. ``stale``: evaluations since the last improvement; ``improved``: the score that was one.
     """
 
     step: int = 0
@@ -41,6 +42,9 @@ class Progress:
     best_step: int = 0
     lines: int = 0
     best: dict[str, float] = field(default_factory=dict)
+    stopped: bool = False
+    stale: int = 0
+    improved: float | None = None
 
 
 class TrainingWrapper(torch.nn.Module):
@@ -114,11 +118,23 @@ class Run(EvalContext):
 
     def calibration_batches(self, rows: int) -> Iterator[dict[str, torch.Tensor]]:
         """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""
-        total = len(self.train_features)
-        count = min(rows, total)
-        features = self.train_features.select([i * total // count for i in range(count)])
-        for indices in evaluation_batches(features, self.eval_batch_size):
-            yield to_device(self, collate(features, indices, self.inputs, self.padding))
+        return spread_batches(self, self.train_features, rows)
+
+    def shares(self, counts: list[int]) -> list[float]:
+        """Return the weight of the mean of each micro-batch in the mean of the whole step, over all processes.
+
+        ``counts``: the number of terms of each mean. DDP averages the gradients of processes, hence their number as a
+        factor.
+        """
+        processes, total = self.accelerator.num_processes, sum(counts)
+        if processes > 1:
+            total = int(self.accelerator.reduce(torch.tensor(total, device=self.device)))
+        return [count * processes / max(1, total) for count in counts]
+
+    def mean_over_processes(self, value: torch.Tensor) -> float:
+        """Return the mean over all processes of a number that each has."""
+        mean = self.accelerator.reduce(value, "mean") if self.accelerator.num_processes > 1 else value
+        return float(mean.item())
 
     def modifiers(self, kind: type[M]) -> list[M]:
         """Return the modifiers of this run that are a ``kind``."""

@@ -80,6 +80,24 @@ def test_grouped_rows_are_sorted_in_pools_only(rows, pool):
         assert pool_of[first] == pool_of[second]  # so that not every epoch has the same batches
 
 
+def test_rows_of_every_length_come_into_the_short_batch():
+    """5 of 517 rows are in a batch of 5, where a row weighs 32 / 5 times as much as in the others."""
+    lengths = [1 + row % 100 for row in range(517)]
+    short = [
+        row
+        for seed in range(400)
+        for batch in epoch_batches(lengths, 32, seed, True)
+        if len(batch) == 5
+        for row in batch
+    ]
+    assert len(short) == 2000
+    mean = sum(lengths[row] for row in short) / 2000
+    assert abs(mean - sum(lengths) / 517) < 3  # five standard errors: 29 / sqrt(2000) each
+    counts = Counter(short)
+    assert max(counts.values()) < 16  # 3.9 are expected of each row; the shortest had 400
+    assert len(counts) > 480
+
+
 def test_accumulation_groups_the_batches():
     batches = [[4, 2], [0, 1], [6, 3], [5, 8], [7]]
     assert epoch_steps(batches, 1) == [[[4, 2]], [[0, 1]], [[6, 3]], [[5, 8]], [[7]]]

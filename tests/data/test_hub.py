@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sparse_xp.data.hub import check_available, explain_loading_errors, is_local_checkpoint
 from sparse_xp.errors import UserError
+from sparse_xp.places import CONF
 from sparse_xp.run_directory import claim_run
 from tests.tiny import make_bert
 
@@ -86,3 +89,12 @@ def test_a_fault_of_a_cached_file_is_no_unreachable_hub():
         explain_loading_errors("model some/name", "some/name"),
     ):
         raise ValueError("it has no sdpa")
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "task").glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_data_set_of_the_hub_is_pinned(path):
+    """To a commit; of SQuADShifts only the branch with the hub's own conversion is known."""
+    task = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if task["dataset"]:
+        commit = r"[0-9a-f]{40}" if path.stem != "squadshifts" else "refs/convert/parquet"
+        assert re.fullmatch(commit, task["revision"])

@@ -30,6 +30,7 @@ from sparse_xp.deployment.integer_graph import (
 from sparse_xp.deployment.onnx_export import to_onnx
 from sparse_xp.evaluation import EvalContext
 from sparse_xp.functional.fake_quant import fake_quantize_activation
+from sparse_xp.functional.quant_attention import prepare_attention
 from sparse_xp.functional.quant_config import QuantConfig, QuantMode
 from sparse_xp.functional.quant_modules import QuantEmbedding, QuantLinear, freeze, prepare
 from sparse_xp.functional.saturation import saturating_product
@@ -80,11 +81,14 @@ class Exported(SimpleNamespace):
     session: onnxruntime.InferenceSession
 
 
-def exported(place, architecture, config, quant_config, zero="", **words):
+def exported(place, architecture, config, quant_config, zero="", attention=False, **words):
     """A model that has seen three batches, its file, and that file as onnxruntime rewrites it."""
     torch.manual_seed(0)
     model = getattr(transformers, architecture)(config).train()
-    modules = prepare(model, quant_config, QuantMode(active=True), **words)
+    mode = QuantMode(active=True)
+    modules = prepare(model, quant_config, mode, **words)
+    if attention:
+        prepare_attention(model, quant_config, mode)
     if zero:
         model.get_submodule(zero).weight.data[::2] = 0
         model.get_submodule(zero).weight.data[1, 3:6] = 0
@@ -130,10 +134,14 @@ def cells(tmp_path_factory):
             tmp_path_factory.mktemp("seven"), "BertForMaskedLM", transformers.BertConfig(**BERT),
             QuantConfig(reduce_range=True),
         ),
+        "bert with its attention": exported(
+            tmp_path_factory.mktemp("attention"), "BertForMaskedLM", transformers.BertConfig(**BERT),
+            QuantConfig(reduce_range=True), attention=True,
+        ),
     }  # fmt: skip
 
 
-NAMES = ("bert", "distilbert", "roberta", "bert of 7 bits")
+NAMES = ("bert", "distilbert", "roberta", "bert of 7 bits", "bert with its attention")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -238,7 +246,8 @@ def test_every_linear_is_an_integer_kernel(cells, name):
     kinds = Counter(node.op_type for node in cells[name].optimized.node)
     # Rounded outputs make another kernel of it; what multiplies in floating point is attention's own two products.
     integer = kinds["MatMulIntegerToFloat"] + kinds["DynamicQuantizeMatMul"] + kinds["QLinearMatMul"]
-    products = name == "roberta"  # its queries and keys come out as integers, and so are multiplied
+    # RoBERTa's queries and keys come out as integers here, and so are multiplied.
+    products = {"roberta": 1, "bert with its attention": 2}.get(name, 0)
     assert integer - products == linears(cells[name]) > 5
     assert kinds["MatMul"] + kinds["FusedMatMul"] + products == 2
     assert kinds["Gemm"] == 0
@@ -269,10 +278,11 @@ def test_query_key_and_value_read_one_conversion(cells, name):
     for node in cell.graph.node:
         if node.op_type == "MatMul" and all(made_by[x].op_type == "DequantizeLinear" for x in node.input):
             sources[made_by[node.input[0]].input[0]] += 1
-    assert sorted(sources.values(), reverse=True) == [3] + [1] * (linears(cell) - 3)
+    products = 2 * (name == "bert with its attention")
+    assert sorted(sources.values(), reverse=True) == [3] + [1] * (linears(cell) - 3 + products)
     quantizers = [node for node in cell.graph.node if "QuantizeLinear" in node.op_type]
     quantizers = [node for node in quantizers if not node.op_type.startswith("De")]
-    assert len(quantizers) == linears(cell) - 2 + (linears(cell) if name == "roberta" else 0)
+    assert len(quantizers) == linears(cell) - 2 + (linears(cell) if name == "roberta" else 0) + 2 * products
 
 
 def test_zeros_stay_zeros_in_the_file(cells):

@@ -89,7 +89,7 @@ def test_unknown_ramp_lists_the_known_ones():
 )
 def test_when_an_update_is_due(now, last, due):
     assert update_due(now, last, start=1.0, end=3.0, every=0.5) is due
-    assert (share_due("linear", now, last, (1.0, 3.0), 0.5) is not None) is due
+    assert (share_due("linear", now, last, (1.0, 3.0), 3.0, 0.5) is not None) is due
 
 
 def test_an_update_at_the_very_beginning_was_one():
@@ -98,9 +98,14 @@ def test_an_update_at_the_very_beginning_was_one():
 
 
 def test_the_share_that_is_due():
-    assert share_due("linear", 1.5, 1.0, (1.0, 3.0), 0.5) == 0.25
-    assert share_due("cubic", 2.0, 1.0, (1.0, 3.0), 0.5) == 0.875
-    assert share_due("cubic", 3.5, 1.0, (1.0, 3.0), 0.5) == 1.0
+    assert share_due("linear", 1.5, 1.0, (1.0, 3.0), 3.0, 0.5) == 0.25
+    assert share_due("cubic", 2.0, 1.0, (1.0, 3.0), 3.0, 0.5) == 0.875
+    assert share_due("cubic", 3.5, 1.0, (1.0, 3.0), 3.0, 0.5) == 1.0
+
+
+def test_a_ramp_that_ends_with_the_run_is_closed_by_its_last_update():
+    shares = [share_due("linear", now, 0.0, (0.0, 1.75), 2.0, 0.25) for now in (0.5, 1.0, 1.5, 1.75)]
+    assert shares == [0.25, 0.5, 0.75, 1.0]
 
 
 def test_the_progress_of_a_window():

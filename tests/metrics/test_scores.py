@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import re
+import string
 import subprocess
 import sys
 
@@ -297,10 +299,96 @@ def test_squad_v2_with_answers_only_is_squad():
     }  # fmt: skip
 
 
-def test_squad_v2_a_tie_is_not_split():
-    # two spans with one margin, one right and one that spoils a question without answer: both or neither
+def test_squad_v2_equal_margins_are_told_apart_by_their_order():
+    # two spans with one margin: the first is right, the second spoils a question without answer
     found = squad_v2_scores(["cat", "mat"], [1.0, 1.0], [["cat"], []])
+    assert (found["best_f1"], found["best_f1_threshold"]) == (100, 1.0)
+    found = squad_v2_scores(["mat", "cat"], [1.0, 1.0], [[], ["cat"]])
     assert (found["best_f1"], found["best_f1_threshold"]) == (50, 0.0)
+
+
+def test_squad_v2_answers_of_articles_and_punctuation():
+    # "the" has an answer, so that saying there is none is wrong, whatever is left of it
+    assert squad_v2_scores(["cat"], [1.0], [["the"]])["exact_match"] == 0
+    assert squad_v2_scores(["!"], [-1.0], [["the"]])["f1"] == 100
+    # "the" is no answer once normalized, yet a text: given to a question without answer, it counts against it
+    found = squad_v2_scores(["the"], [-1.0], [[]])
+    assert (found["exact_match"], found["best_exact"]) == (100, 100)
+    found = squad_v2_scores(["the", "cat"], [-2.0, -1.0], [[], ["cat"]])
+    assert (found["exact_match"], found["best_exact"], found["best_f1_threshold"]) == (100, 50, 0.0)
+
+
+WORDS = "a A an the The cat cat. dog red-dog Red, 7 ! ... \u00e9t\u00e9 \u2013 mat's".split()
+
+
+def plain(text: str) -> list[str]:
+    """The words of a text that the official scripts compare."""
+    kept = "".join(letter for letter in text.lower() if letter not in string.punctuation)
+    return re.sub(r"\b(?:the|an|a)\b", " ", kept).split()
+
+
+def fractions_of(said: str, gold: str, empty_agree: bool) -> tuple[int, float]:
+    """Exact match and F1 of two texts; F1 of two empty ones is 1 where ``empty_agree`` (v2.0), else 0 (v1.1)."""
+    ours, theirs = plain(said), plain(gold)
+    if not (ours and theirs) and empty_agree:
+        return int(ours == theirs), float(ours == theirs)
+    both = sum(min(ours.count(word), theirs.count(word)) for word in set(ours))
+    return int(ours == theirs), 2 * both / (len(ours) + len(theirs)) if both else 0.0
+
+
+def official_v2(answers, margins, golds, threshold):
+    """The rules of evaluate-v2.0.py, question after question: raw scores, then the threshold, then the best one."""
+    raw, has_answer = [], [len(each) > 0 for each in golds]
+    for answer, each in zip(answers, golds, strict=True):
+        pairs = [fractions_of(answer, gold, True) for gold in ([g for g in each if plain(g)] or [""])]
+        raw.append([max(column) for column in zip(*pairs, strict=True)])
+    rows, found = range(len(golds)), {}
+    for column, name in enumerate(("exact_match", "f1")):
+        final = [float(not has_answer[i]) if margins[i] > threshold else raw[i][column] for i in rows]
+        for prefix, chosen in (
+            ("", list(rows)),
+            ("HasAns_", [i for i in rows if has_answer[i]]),
+            ("NoAns_", [i for i in rows if not has_answer[i]]),
+        ):
+            if chosen:
+                found[prefix + name] = 100 * sum(final[i] for i in chosen) / len(chosen)
+        now = has_answer.count(False)
+        tries = [(now, 0.0)]
+        for i in sorted(rows, key=margins.__getitem__):
+            now += raw[i][column] if has_answer[i] else (-1 if answers[i] else 0)
+            tries.append((now, margins[i]))
+        highest = max(score for score, _ in tries)
+        found["best_exact" if column == 0 else "best_f1"] = 100 * highest / len(golds)
+        if column == 1:
+            found["best_f1_threshold"] = next(where for score, where in tries if score == highest)
+    return found
+
+
+def random_text(draw: random.Random, most: int) -> str:
+    return " ".join(draw.choice(WORDS) for _ in range(draw.randint(0, most)))
+
+
+def test_squad_v2_is_the_official_script_on_artificial_sets():
+    draw = random.Random(2)
+    for _ in range(3000):
+        count = draw.randint(1, 12)
+        golds = [[random_text(draw, 2) for _ in range(draw.randint(0, 3))] for _ in range(count)]
+        answers = [random_text(draw, 2) for _ in range(count)]
+        margins = [float(draw.randint(-3, 3)) for _ in range(count)]
+        threshold = draw.choice([0.0, 0.0, 1.0, -2.5])
+        expected = official_v2(answers, margins, golds, threshold)
+        assert squad_v2_scores(answers, margins, golds, threshold) == pytest.approx(expected, abs=1e-9)
+
+
+def test_squad_is_the_official_script_on_artificial_sets():
+    draw = random.Random(1)
+    for _ in range(3000):
+        golds = {str(i): [random_text(draw, 3) for _ in range(draw.randint(1, 3))] for i in range(draw.randint(1, 8))}
+        answers = {key: random_text(draw, 3) for key in golds}
+        pairs = [[fractions_of(answers[key], gold, False) for gold in each] for key, each in golds.items()]
+        best = [[max(column) for column in zip(*each, strict=True)] for each in pairs]
+        exact, overlap = (100 * sum(column) / len(golds) for column in zip(*best, strict=True))
+        assert squad_scores(answers, golds) == pytest.approx({"exact_match": exact, "f1": overlap}, abs=1e-9)
 
 
 def test_squad_v2_refuses_what_does_not_fit():

@@ -12,7 +12,8 @@ from sparse_xp.errors import UserError
 from sparse_xp.modifiers import Distillation
 from sparse_xp.modifiers.distillation import distillation_loss
 from sparse_xp.modifiers.modifier_list import ModifierList
-from tests.tiny import make_run
+from sparse_xp.training.state import Progress
+from tests.tiny import loss_of, make_run
 
 # Teacher (3/4, 1/4) against student (1/2, 1/2): 0.75 ln 1.5 + 0.25 ln 0.5.
 EVEN, UNEVEN, DIVERGENCE = [[0.0, 0.0]], [[log(3), 0.0]], 0.130812036
@@ -108,7 +109,7 @@ def test_hardness_mixes_the_two_losses(hardness, expected):
     run = make_run(1, 1, task=make_task(), teacher=teacher)
     modifier = Distillation(hardness=hardness, temperature=1.0)
     modifier.attach(run)
-    loss = modifier.loss(run, [0], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(2.0))
+    loss = loss_of(modifier, run, [0], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(2.0))
     assert loss.item() == pytest.approx(expected, abs=1e-6)
     assert modifier.logs(run) == pytest.approx({"loss_task": 2.0, "loss_distillation": DIVERGENCE}, abs=1e-6)
 
@@ -116,7 +117,7 @@ def test_hardness_mixes_the_two_losses(hardness, expected):
 def test_the_teacher_is_asked_about_the_rows_of_the_batch():
     teacher = Teacher(logits=UNEVEN)
     run = make_run(1, 1, task=make_task(), teacher=teacher)
-    Distillation().loss(run, [7], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(2.0))
+    loss_of(Distillation(), run, [7], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(2.0))
     assert teacher.calls == [([7], BATCH)]
 
 
@@ -130,7 +131,7 @@ def test_the_mean_over_the_outputs(outputs, expected):  # the end logits agree a
     modifier = Distillation(hardness=1.0, temperature=1.0, outputs=outputs)
     modifier.attach(run)
     student = {"start_logits": torch.tensor(EVEN), "end_logits": torch.tensor(EVEN)}
-    assert modifier.loss(run, [0], BATCH, student, torch.tensor(2.0)).item() == pytest.approx(expected, abs=1e-6)
+    assert loss_of(modifier, run, [0], BATCH, student, torch.tensor(2.0)).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_the_mask_of_the_task_is_used():
@@ -138,7 +139,7 @@ def test_the_mask_of_the_task_is_used():
     task = make_task(class_mask=lambda batch: mask)
     run = make_run(1, 1, task=task, teacher=Teacher(logits=[[log(3), 0.0, 50.0]]))
     modifier = Distillation(hardness=1.0, temperature=1.0)
-    loss = modifier.loss(run, [0], BATCH, {"logits": torch.tensor([[0.0, 0.0, 90.0]])}, torch.tensor(2.0))
+    loss = loss_of(modifier, run, [0], BATCH, {"logits": torch.tensor([[0.0, 0.0, 90.0]])}, torch.tensor(2.0))
     assert loss.item() == pytest.approx(DIVERGENCE, abs=1e-6)
 
 
@@ -150,7 +151,7 @@ def test_outside_its_window_the_loss_is_untouched_and_the_teacher_idle():
     for step in range(6):
         run.progress.step = step
         task_loss = torch.tensor(2.0)
-        loss = modifier.loss(run, [0], BATCH, {"logits": torch.tensor(EVEN)}, task_loss)
+        loss = loss_of(modifier, run, [0], BATCH, {"logits": torch.tensor(EVEN)}, task_loss)
         if loss is task_loss:
             assert modifier.logs(run) == {}
         else:
@@ -218,7 +219,7 @@ def test_t41_two_windows_that_meet_are_chained_in_the_step_between_them():
     recipe = ModifierList(windows, run.clock)
     found = []
     for run.progress.step in (3, 4, 5):
-        found.append(recipe.loss(run, [0], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(1.0)).item())
+        found.append(loss_of(recipe, run, [0], BATCH, {"logits": torch.tensor(EVEN)}, torch.tensor(1.0)).item())
     first = 0.4 + 0.6 * DIVERGENCE
     assert found == pytest.approx([first, 0.6 * first + 0.4 * DIVERGENCE, 0.6 + 0.4 * DIVERGENCE], abs=1e-6)
 
@@ -236,21 +237,33 @@ def test_t41_two_windows_that_meet_are_chained_in_the_step_between_them():
 def test_which_tokens_are_compared(fields, expected):
     batch = {"labels": torch.tensor([[-100, 7, -100, -100]])}
     mask = torch.tensor([[True, True, True, False]])
-    chosen = Distillation(**fields).select_tokens(mask, batch)
+    chosen = Distillation(**fields).select_tokens(run_over(mask), [0], batch)
     assert chosen is not None
     assert chosen.tolist() == expected
 
 
+def run_over(mask, step=0):
+    """A run of a task whose tokens are those of ``mask``."""
+    return make_run(1, 1, seed=42, task=make_task(token_mask=lambda batch: mask), progress=Progress(step=step))
+
+
 def test_a_share_of_the_tokens_is_drawn_anew_and_padding_never():
-    torch.manual_seed(0)
     mask = torch.ones(4, 1000, dtype=torch.bool)
     mask[:, 900:] = False
     modifier = Distillation(token_share=0.25)
-    one, other = (modifier.select_tokens(mask, {}) for _ in range(2))
+    one, other = (modifier.select_tokens(run_over(mask, step), [0, 1, 2, 3], {}) for step in (0, 1))
     assert one is not None
     assert one.float().mean().item() == pytest.approx(0.225, abs=0.02)
     assert not one[:, 900:].any()
     assert not torch.equal(one, other)
+    assert len({str(row.tolist()) for row in one}) == 4
+
+
+def test_the_tokens_drawn_of_a_row_depend_on_nothing_beside_it():
+    modifier = Distillation(token_share=0.5)
+    together = modifier.select_tokens(run_over(torch.ones(3, 40, dtype=torch.bool)), [5, 6, 7], {})
+    alone = modifier.select_tokens(run_over(torch.ones(1, 25, dtype=torch.bool)), [6], {})
+    assert together[1, :25].equal(alone[0])
 
 
 @pytest.mark.parametrize(("field", "value"), [("tokens", "masked"), ("token_share", 0.0), ("token_share", 1.5)])

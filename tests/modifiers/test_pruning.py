@@ -59,7 +59,9 @@ def test_the_smallest_weights_go():
 
 def test_init_sparsity_is_reached_at_once():
     run = bert_run(4, 5)
-    modifier = MagnitudePruning(final_sparsity=0.75, init_sparsity=0.5, inter_func="linear", update_frequency="2 steps")
+    modifier = MagnitudePruning(
+        final_sparsity=0.75, init_sparsity=0.5, inter_func="linear", end="4 steps", update_frequency="2 steps"
+    )
     modifier.attach(run)
     seen = [num_zeros(modifier)[64] for _ in simulate(run, modifier)]
     assert seen == [{32}, {32}, {40}, {40}, {48}]  # 0.5, 0.625, 0.75
@@ -73,9 +75,18 @@ def test_pruning_up_to_the_end_of_the_run_lands_on_final_at_the_last_step():
     for _ in simulate(run, modifier):
         seen.append(num_zeros(modifier)[64])
         reached.append(modifier.target_reached(run))
-    assert seen == [{0}, {7}, {15}, {22}, {29}, {37}, {44}, {51}]  # 64 * 0.8 * step / 7
+    # 64 * 0.8 * step / 8, as in a longer run and as in SparseML, but for the last step
+    assert seen == [{0}, {6}, {13}, {19}, {26}, {32}, {38}, {51}]
     assert reached == [False] * 7 + [True]
     assert modifier.logs(run) == {"sparsity": pytest.approx((4 * 51 + 2 * 102) / 512)}
+
+
+def test_a_ramp_that_ends_with_the_run_has_the_levels_of_sparseml():
+    modifier = MagnitudePruning(final_sparsity=0.8, start=0.5, end=2.0, update_frequency=0.125)
+    levels = modifier.levels_by_step(Clock(8, 16))
+    zeros = [round(500 * (levels[step] or 0.0)) for step in range(4, 16)]
+    # recorded from the GMPruningModifier of SparseML 1.7 on a matrix of 500 weights
+    assert zeros == [0, 92, 169, 231, 281, 321, 350, 371, 385, 394, 398, 400]
 
 
 def test_a_frequency_that_does_not_divide_the_window_still_lands_on_final():
@@ -523,6 +534,7 @@ def test_from_param_starts_from_the_zeros_that_are_there(global_sparsity, expect
         final_sparsity=0.75,
         init_sparsity="__FROM_PARAM__",
         inter_func="linear",
+        end="2 steps",
         update_frequency="1 step",
         params=["re:.*weight"],
         global_sparsity=global_sparsity,

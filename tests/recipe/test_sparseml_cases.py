@@ -17,7 +17,7 @@ from sparse_xp.recipe.text import read_recipe
 from sparse_xp.recipe.zoo import FILES
 from tests.runs import configure
 from tests.simulation import bert_run, simulate
-from tests.tiny import make_bert, make_run
+from tests.tiny import loss_of, make_bert, make_run
 
 NAME = "bert.encoder.layer.0.output.dense.weight"
 
@@ -100,7 +100,7 @@ def test_t29_what_is_distilled_and_from_whom():
     run.task = SimpleNamespace(outputs=("start_logits", "end_logits"), loss_reduction="mean", **nothing)
     loss = torch.tensor(5.0)
     both, ends, starts = (
-        Distillation(hardness=1.0, temperature=1.0, outputs=names).loss(run, [0], {}, logits[0], loss).item()
+        loss_of(Distillation(hardness=1.0, temperature=1.0, outputs=names), run, [0], {}, logits[0], loss).item()
         for names in (None, ["end_logits"], ["start_logits"])
     )
     assert ends == pytest.approx(0.46211716)  # (e - 1) / (e + 1)

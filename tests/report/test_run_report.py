@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sparse_xp.cli import run_command
-from sparse_xp.functional.measured import Sparsity
+from sparse_xp.functional.measured import Compression, Sparsity, StoredWeights, compressed_part
 from sparse_xp.report.__main__ import main
 from sparse_xp.report.results_table import results_table
 from sparse_xp.report.run_report import evaluations, learning_curves, report_text, sparkline, write_report
@@ -271,3 +271,18 @@ def test_a_run_whose_name_is_not_utf_8_is_in_its_tables(tmp_path, capsys, monkey
     run_command(main)
     assert "pruned80" in capsys.readouterr().out
     assert len(list((tmp_path / os.fsdecode(b"page\xff")).iterdir())) == 4
+
+
+def test_the_report_states_compression_with_its_arithmetic():
+    encoder = compressed_part(12_800, [StoredWeights(12_800, 1280, 8)])
+    text = report_text(make_result(compression=Compression(encoder, encoder)), HISTORY)
+    assert (
+        """
+- compression of the encoder's matrices: 40.0 = 0.05 MB of the dense model in fp32 / 0.00 MB of nonzero weights;
+  12,800 weights x 32 bits / (1,280 nonzero x 8 bits) = 40.0;
+  17.8 with a bit for each weight that says whether it is zero
+- compression of the whole model: 40.0"""
+        in text
+    )
+    assert "compression" not in report_text(make_result(), HISTORY)
+    assert "compression (encoder / model) |" in table([make_result(compression=Compression(encoder, encoder))])

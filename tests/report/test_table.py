@@ -12,10 +12,10 @@ import pytest
 
 from sparse_xp.deployment.measured_latency import Latency, read_latency
 from sparse_xp.errors import UserError
-from sparse_xp.functional.measured import Sparsity
+from sparse_xp.functional.measured import Compression, Sparsity, StoredWeights, compressed_part
 from sparse_xp.report.__main__ import main
 from sparse_xp.report.compare import ComparedRow, compare
-from sparse_xp.report.formats import csv_table, latex_table, markdown_table, notes
+from sparse_xp.report.formats import csv_table, latex_table, markdown_table, notes, to_columns
 from sparse_xp.report.page import html_report
 from sparse_xp.report.rows import collect
 from sparse_xp.result import Deployment, Result
@@ -141,9 +141,15 @@ def test_a_cell_that_failed_shows_in_the_table(tmp_path):
     assert 'class="failed">failed' in html_report("t", [line])
 
 
-def test_lines_of_one_name_are_named_after_their_directories():
+def typed(words: str) -> Result:
+    made = run(80.0, 1, "sparse", profile="embedded")
+    made.provenance.command = f"python -m sparse_xp task=sst2 recipe=sparse profile=embedded {words} hydra.run.dir=out"
+    return made
+
+
+def test_lines_of_one_name_are_named_after_their_commands():
     alone = [
-        (Path("out/sst2,bert_base,sparse,embedded,teacher=none,seed=1"), run(80.0, 1, "sparse")),
+        (Path("out/sst2,bert_base,sparse,embedded,0a1b2c,seed=1"), typed("teacher=none log=none data.root=DATA")),
         (Path("out/sst2,bert_base,other,seed=1"), run(70.0, 1, "other")),
         (Path("more/sst2,bert_base,other,seed=1"), run(60.0, 1, "other")),
     ]
@@ -340,3 +346,40 @@ def test_the_commands_do_not_say_where_somebodys_home_is():
     text = markdown_table("x", made) + csv_table(made) + html_report("x", made)
     assert str(home) not in text
     assert f"data.root=data hydra.run.dir={unfinished.directory}" in text
+
+
+def test_compression_has_a_column_and_its_arithmetic_a_note():
+    def smaller(nonzero: int) -> Compression:
+        encoder = StoredWeights(1000, nonzero, 8)
+        return Compression(
+            compressed_part(1000, [encoder]), compressed_part(1500, [encoder, StoredWeights(500, 500, 32)])
+        )
+
+    results = [run(90.0, 1, compression=smaller(100)), run(91.0, 2, compression=smaller(200))]
+    rows = compared([RUNS[0], *zip([place for place, _ in PLACES[1:]], results, strict=True)], PLACES, [])
+    text = markdown_table("t", rows)
+    assert "| compression (encoder / model) |" in text
+    # (40 + 20) / 2, and (6000 / 2100 + 6000 / 2200) / 2
+    assert "| 30.0 / 2.8 " in text
+    line = "sst2 sparse: encoder 1,000 weights x 32 bits / (100 nonzero x 8 bits) = 40.0 (17.8 with a bit mask); "
+    assert line + "whole model 1,500 weights x 32 bits / (100 nonzero x 8 bits + 500 nonzero x 32 bits) = 2.9" in text
+    assert "Compression: the dense model in fp32 over" in html_report("t", rows)
+    _, sparse = csv.DictReader(io.StringIO(csv_table(rows)))
+    assert (float(sparse["compression_encoder"]), sparse["compression_arithmetic"][:21]) == (
+        30,
+        "encoder 1,000 weights",
+    )
+    assert "compression" not in markdown_table("t", compared(RUNS, PLACES, []))
+
+
+@pytest.mark.parametrize(
+    ("quartiles", "shown"),
+    [({}, "1.16"), ({"low": 0.97, "high": 1.2}, "1.16 (no difference measured)"), ({"low": 1.01, "high": 1.2}, "1.16")],
+    ids=["of an earlier version", "noise", "a difference"],
+)
+def test_a_latency_ratio_whose_quartiles_include_1_is_no_difference(tmp_path, quartiles, shown):
+    cell = {"engine": "onnxruntime", "threads": 1, "batch": 1, "length": 128, "ms": 20.0, "ratio": 1.16} | quartiles
+    (tmp_path / "benchmark").mkdir()
+    (tmp_path / "benchmark/benchmark.json").write_text(json.dumps({"cells": [cell], "machine": "PDP-11"}))
+    [row] = compared([(tmp_path, run(90.0, 1))], [], [])
+    assert to_columns(row)["latency ratio"] == shown

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparse_xp.config import result_hash
+from sparse_xp.identity import run_hash
 from sparse_xp.run import write_config
 from sparse_xp.run_directory import claim_run, find_finished, remove_temporary_files
 from tests.in_process import command_of
@@ -41,7 +41,7 @@ def made(monkeypatch):
     def run(config, directory, command=None, show=True, splits=None):
         if config.recipe.name in calls.broken:
             raise RuntimeError(f"{config.recipe.name} is broken")
-        config_hash = result_hash(config)
+        config_hash = run_hash(directory, config)
         if finished := find_finished(directory, config_hash):
             remove_temporary_files(directory)
             return finished
@@ -56,7 +56,7 @@ def made(monkeypatch):
         remove_temporary_files(directory)
         return result
 
-    monkeypatch.setattr("sparse_xp.__main__.run", run)
+    monkeypatch.setattr("sparse_xp.main.run", run)
     return calls
 
 

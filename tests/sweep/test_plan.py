@@ -35,7 +35,7 @@ def test_some_of_the_jobs(grid, made, command):
     ("change", "published", "parts"),
     [
         (("task: sst2", "task: sst"), None, ["task=sst: there is no such task.", "Did you mean 'sst2'?"]),
-        (("recipe.sparsity: 0.7", "recipe.sparsity: 70"), None, ["Cell sparse", "recipe.sparsity=70)", "such as 0.8"]),
+        (("recipe.sparsity: 0.7", "recipe.sparsity: 70"), None, ["Cell sparse", "recipe.sparsity=70)", "such as 0.7"]),
         (("recipe: gradual80, recipe.sparsity: 0.7", "recipe: dense"), None, ["dense and sparse are the same run"]),
         (("sparse:", "dense:"), None, ["duplicate key", "dense"]),
         (("", ""), "sst2,spares,accuracy,91,,,,x,\n", ["cell 'spares' of task 'sst2'", "mean 'sst2 sparse'?"]),
@@ -55,13 +55,17 @@ def test_a_wrong_sweep_is_refused(change, published, parts, grid, made, command)
 
 
 def test_runs_of_another_configuration_are_not_touched(grid, made, command):
-    command(*grid(), "seed=2", "recipe=dense", "hydra.sweeper.jobs=[0]")
+    command(*grid(), "seed=2", "hydra.sweeper.jobs=[0]")
     stored = Path("outputs/mine/sst2,tiny,dense,embedded,seed=2/config.yaml")
-    stored.write_text(re.sub("config_hash: .*", "config_hash: of-another-version", stored.read_text()))
+    text = re.sub("config_hash: .*", "config_hash: of-another-version", stored.read_text())
+    stored.write_text(text)
+    assert command(*grid())[0] == 0  # the same values under the hash of an earlier version: the same run
+    stored.write_text(re.sub("  epochs: .*", "  epochs: 77.0", text))
     code, said = command(*grid())
     assert code == 1
     told = "holds runs of another configuration, or files that no run wrote: sst2,tiny,dense,embedded,seed=2."
     assert told in said
+    assert "They differ in train.epochs: 77.0 there, 10.0 here." in said
 
 
 def test_a_cell_whose_data_have_changed_stops_the_sweep_before_anything_is_launched(grid, made, command):

@@ -107,7 +107,26 @@ def test_it_goes_on_in_the_study_that_is_there(asked, tmp_path, capsys):
     assert len(asked) == 5
     assert len({words[1] for words in asked}) == 5
     assert (Path(place) / "study.db").exists()
-    assert "best: score " in capsys.readouterr().out
+    assert "best: trial " in capsys.readouterr().out
+
+
+def test_it_prints_the_values_that_ran(asked, tmp_path, capsys):
+    """A real number runs with four digits, and Optuna knows more of them."""
+    run_search(SearchSettings(n_trials=3, n_jobs=2), parse_space(SPACE), str(tmp_path / "s"), asked.run)
+    *lines, best = capsys.readouterr().out.splitlines()
+    ran = [word for _, word in asked]
+    scores = [f"{100 * (1 - (float(word[2:]) - 0.5) ** 2):.6g}" for word in ran]
+    began = [f"trial {number}: {word}" for number, word in enumerate(ran)]
+    ended = [f"trial {number}: score {score}  with {ran[number]}" for number, score in enumerate(scores)]
+    assert lines == [*began[:2], *ended[:2], began[2], ended[2]]
+    assert best == f"best: {ended[scores.index(max(scores, key=float))]}"
+
+
+def test_a_trial_that_failed_is_printed_with_its_values(asked, tmp_path, capsys):
+    asked.broken = True
+    with pytest.raises(RuntimeError, match="broken"):
+        run_search(SearchSettings(n_trials=1), parse_space(SPACE), str(tmp_path / "s"), asked.run)
+    assert capsys.readouterr().out.splitlines()[1] == f"trial 0: failed  with {asked[0][1]}"
 
 
 def test_what_was_interrupted_is_asked_again(asked, tmp_path):

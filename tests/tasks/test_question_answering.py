@@ -127,6 +127,39 @@ def test_a_question_that_leaves_no_room_is_a_user_error(question, fields):
         make_task(**fields).features(rows[:], TOKENIZER, 0, train=True)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_padding_changes_neither_loss_nor_gradient(dtype):
+    """Positions of padding are no answers, whatever their logits."""
+    lengths, width = [3, 5], 5
+    logits = torch.randn(2, 2, width, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+    def loss_of(rows, width, garbage):
+        padded = torch.full((2, len(rows), width), garbage, dtype=dtype)
+        for i, row in enumerate(rows):
+            padded[:, i, : lengths[row]] = logits[:, row, : lengths[row]]
+        padded.requires_grad_()
+        batch = {
+            "input_ids": torch.zeros(len(rows), width, dtype=torch.long),
+            "attention_mask": torch.stack([(torch.arange(width) < lengths[row]).long() for row in rows]),
+            "start_positions": torch.tensor([2 - row for row in rows]),
+            "end_positions": torch.tensor([2 + row for row in rows]),
+        }
+        outputs = make_task().forward(lambda **_: {"start_logits": padded[0], "end_logits": padded[1]}, batch)
+        outputs["loss"].backward()
+        assert not padded.grad[:, batch["attention_mask"] == 0].any()
+        assert outputs["start_logits"].isfinite().all()
+        return outputs["loss"].item()
+
+    alone = [loss_of([0], 3, 0.0), loss_of([1], 5, 0.0)]
+    expected = [
+        sum(-logits[k, row, : lengths[row]].float().log_softmax(-1)[at] for k, at in enumerate((2 - row, 2 + row))) / 2
+        for row in (0, 1)
+    ]
+    assert alone == pytest.approx([value.item() for value in expected], rel=1e-6)
+    for width, garbage in ((5, 0.0), (9, 50.0), (12, -60000.0), (7, 60000.0)):
+        assert loss_of([0, 1], width, garbage) == pytest.approx(sum(alone) / 2, rel=1e-6)
+
+
 def test_the_distillation_mask_is_the_attention_mask():
     mask = make_task().class_mask({"attention_mask": torch.tensor([[1, 1, 0], [1, 0, 0]])})
     assert mask.dtype == torch.bool

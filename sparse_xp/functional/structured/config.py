@@ -33,6 +33,11 @@ def is_reduced(config: PreTrainedConfig) -> bool:
     return bool(getattr(config, STRUCTURE_KEY, None) or getattr(config, FACTOR_KEY, None))
 
 
+def is_structured(config: PreTrainedConfig) -> bool:
+    """Return whether heads, neurons or layers were removed from the model with this ``config``."""
+    return bool(getattr(config, STRUCTURE_KEY, None))
+
+
 def full_shape(model: PreTrainedModel) -> LayerShape:
     """Return the shape of a layer from which nothing has been removed, now or in an earlier run."""
     structure = getattr(model.config, STRUCTURE_KEY, None)

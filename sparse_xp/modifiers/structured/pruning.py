@@ -34,24 +34,31 @@ if TYPE_CHECKING:
 class StructuredPruning(Modifier):
     """Zero more and more heads and neurons from ``start`` to ``end``, and remove them after training.
 
-    Target: either ``final_sparsity``, the part to remove of the encoder's ``cost_metric``: ``parameters`` (weights of
-    its six matrices) or ``multiplications`` (for a row of ``tokens``, including both products of attention). Or
-    ``target_speedup``, which overrides ``final_sparsity``: how many times as fast as the dense fp32 model of the full
-    shape, by a latency table of the engine. ``latency``: ENGINE:PRECISION:ROWSxTOKENS, measured once on this machine
-    and cached, or a table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or int8,
-    whichever reaches the target with more left (``target_cpu.with_chosen_precision``).
+    It reaches either ``final_sparsity`` or ``target_speedup``. Scores are gathered from the first step of the run. A
+    layer keeps at least one head. Removed groups never come back.
 
-    ``score``: the groups with the lowest scores are removed. ``first_order``: |dL/dg| for a gate g on each head and
-    neuron, summed over steps with a ``decay``; ``second_order``: its square (sources in ``GateScores``). Both are
-    gathered from the first step of the run. ``magnitude``: the sum of squares of the weights.
-
-    ``global_sparsity``: remove the groups with the lowest score per unit of cost, across all layers. Otherwise every
-    layer keeps the same share of its heads and neurons. A layer keeps at least one head, and neurons in a whole
-    ``multiple``, the width of an engine's vectors. Removed groups never come back.
-
-    ``layers``: with ``global_sparsity``, whole layers may be removed as well; at least one stays. A layer has a gate
-    and a score of its own (with ``magnitude``: the sum of what is left in it). The score cannot be derived from its
-    heads and neurons, because its LayerNorms act without them.
+    Attributes:
+        final_sparsity: The fraction of the encoder's ``cost_metric`` to remove.
+        cost_metric: What is counted: ``parameters`` (weights of a layer's six matrices) or ``multiplications`` (for a
+            row of ``tokens``, including both products of attention).
+        tokens: The number of tokens of a row, for ``multiplications``.
+        target_speedup: How many times as fast as the dense fp32 model of the full shape, by a latency table of the
+            engine. It overrides ``final_sparsity``.
+        latency: For ``target_speedup``: ENGINE:PRECISION:ROWSxTOKENS, measured once on this machine and cached, or a
+            table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or int8, whichever
+            reaches the target with more left (``target_cpu.with_chosen_precision``).
+        score: The groups with the lowest scores are removed: ``first_order``, ``second_order`` or ``magnitude``.
+            ``first_order``: |dL/dg| for a gate g on each head and neuron, summed over steps. ``second_order``: its
+            square (sources in ``GateScores``). ``magnitude``: the sum of squares of the weights.
+        decay: The factor by which the sums of the score shrink in every step.
+        global_sparsity: Remove the groups with the lowest score per unit of cost, across all layers. Otherwise every
+            layer keeps the same share of its heads and neurons.
+        layers: With ``global_sparsity``, whole layers may be removed as well; at least one stays. A layer has a gate
+            and a score of its own (with ``magnitude``: the sum of what is left in it). The score cannot be derived from
+            its heads and neurons, because its LayerNorms act without them.
+        multiple: A layer keeps neurons in a whole multiple of this number, the width of an engine's vectors.
+        inter_func: The curve of the sparsity: ``cubic``, ``linear`` or ``inverse_cubic``.
+        update_frequency: The time between two updates.
     """
 
     final_sparsity: float | None = None
@@ -109,7 +116,8 @@ class StructuredPruning(Modifier):
     def share_due(self, clock: Clock, step: int, last_update: float) -> float | None:
         """Return the share of the removal to reach in ``step``; None if the step makes no update."""
         every = clock.to_epochs(self.update_frequency)
-        return share_due(self.inter_func, clock.epoch(step), last_update, self.window(clock), every)
+        now, ramp_end = clock.epoch(step), clock.to_epochs(self.end)
+        return share_due(self.inter_func, now, last_update, self.window(clock), ramp_end, every)
 
     def target_reached(self, context: HookContext) -> bool:
         return self.last_update >= self.window(context.clock)[1]
