@@ -67,8 +67,9 @@ def run_name(
         key: value for key, value in _values(overrides).items() if key not in NAMED and affects_result(key.lstrip("~"))
     }
     others = {key: value for key, value in others.items() if not _is_within(key.lstrip("~"), LABELS)}
-    model = _slug(checkpoint_name(overrides) or str(choices["model"]))[:24]
-    recipe = _slug(recipe_file_name(overrides) or str(choices["recipe"]))[:24]
+    # Names of files are cut: the hash of the overrides tells them apart. Names of options are not.
+    model = _slug(checkpoint_name(overrides) or "")[:24] or str(choices["model"])
+    recipe = _slug(recipe_file_name(overrides) or "")[:24] or str(choices["recipe"])
     parts = [str(choices["task"]), model, recipe, *([profile] if profile != "full" else [])]
     words = [f"{key}={value}" if value else key for key, value in sorted(others.items())]
     name = ",".join([*parts, *words, f"seed={seed}"])
