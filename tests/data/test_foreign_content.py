@@ -32,6 +32,7 @@ def zipped(*names: str) -> bytes:
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "Run git lfs pull"),
         (b"\n<!DOCTYPE html><html>", "a web page, not the file itself. Fetch"),
     ],
+    ids=["gzip", "zip", "spreadsheet", "git-lfs", "web page"],  # bytes as an id would have the time of their packing
 )
 def test_first_bytes_tell_what_a_file_is(tmp_path, name, contents, message):
     (tmp_path / name).write_bytes(contents)
