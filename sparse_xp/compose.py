@@ -50,10 +50,23 @@ def to_object(cfg: DictConfig, words: Sequence[str] = ()) -> Config:
             OmegaConf.to_object(cfg[name])
         config = OmegaConf.to_object(cfg)
     except ValueError as error:
-        raise UserError(blame_source(cfg, invalid_node(cfg), str(error))) from error
+        where = invalid_node(cfg)
+        raise UserError(blame_words(where, words) + blame_source(cfg, where, str(error))) from error
     assert isinstance(config, Config)
     check_windows(cfg, config)
     return config
+
+
+def blame_words(where: str, words: Sequence[str]) -> str:
+    """Return which two words do not go together, where nobody typed the number that is refused; else an empty text.
+
+    ``where``: the node that was refused. ``words``: the overrides as typed.
+    """
+    keys = {word.lstrip("+~").partition("=")[0]: word for word in words}
+    number = any(key == "recipe.sparsity" or key.startswith(f"{where}.") for key in keys)
+    if where != "sparsity" or number or not {"recipe", "sparsity"} <= set(keys):
+        return ""
+    return f"{keys['recipe']} and {keys['sparsity']} do not go together: "
 
 
 def blame_source(cfg: DictConfig, where: str, message: str) -> str:

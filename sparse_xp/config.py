@@ -30,6 +30,7 @@ from sparse_xp.modifiers import (
     WeightDecay,
 )
 from sparse_xp.modifiers.learning_rate import RateModifier
+from sparse_xp.places import CONF
 from sparse_xp.promises import Composed, Promise, broken_promise
 from sparse_xp.run_names import LABELS, NOT_IN_RESULT, run_name
 from sparse_xp.settings import Data, Export, Log, Model, TeacherSource, TinyModel, Train
@@ -177,6 +178,14 @@ def check_promise(config: Config, words: Iterable[str]) -> None:
         )
     if message := broken_promise(promise, run):
         raise UserError(message)
+    named = run.typed("recipe.name")
+    if named and run.name in recipe_names() and (promise is None or promise.recipe != run.name):
+        raise UserError(f"{named}: {run.name} is the name of another recipe. Choose a name of your own.")
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the recipes in ``conf/``."""
+    return [path.stem for path in (CONF / "recipe").glob("*.yaml")]
 
 
 def with_teacher(config: Config, path: Path) -> Config:

@@ -16,7 +16,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 
 import yaml
-from hydra.errors import CompactHydraException, HydraException, MissingConfigException
+from hydra.errors import CompactHydraException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import (
     ConfigKeyError,
@@ -125,6 +125,8 @@ def describe_composition_error(error: BaseException) -> str:
         return _empty_group_message(sys.argv[1:])
     if message := _two_options_message(error, sys.argv[1:]):
         return message
+    if message := _unreadable_override_message(error) or _prefix_message(str(error)):
+        return message
     # Hydra chains the error for a word of the command line, and only quotes the one for a line of a file.
     cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__ or error.__context__
     if not isinstance(cause, OmegaConfBaseException):
@@ -196,6 +198,30 @@ def unknown_key_message(where: str, key: str, known: list[str]) -> str:
             "or teacher.distillation.* on the command line, or in a recipe of your own."
         )
     return f"Unknown key '{where}'.{did_you_mean(key, known)} The keys there: {', '.join(known) or 'none'}."
+
+
+def _unreadable_override_message(error: BaseException) -> str | None:
+    """Return the message for an override that does not follow Hydra's grammar; None for another error."""
+    if not isinstance(error, OverrideParseException):
+        return None
+    key, _, value = error.override.partition("=")
+    reason = str(error).partition("\n")[0].rpartition("Exception: ")[2]
+    quotes = f" Put quotes around a value with commas, blanks, '=', brackets or quotes: {key}=\"'VALUE'\"."
+    if "/" in value and not value.startswith(("[", "{")):
+        return f"{error.override}: there is no such file or directory, and as a text it cannot be read.{quotes}"
+    return f"{error.override}: it cannot be read ({reason}).{quotes}"
+
+
+def _prefix_message(text: str) -> str | None:
+    """Return the message for a ``+`` before a key that exists, and for a recipe without its package; else None."""
+    if match := re.match(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"{match[1]} exists already. Write it without the +: {match[1]}=VALUE."
+    if match := re.match(r"Could not override '(\w+)@[\w.]+'", text):
+        return (
+            f"A file of yours overrides the group {match[1]} from within a group. A recipe, experiment or profile "
+            "begins with the line `# @package _global_`."
+        )
+    return None
 
 
 def _two_options_message(error: BaseException, argv: list[str]) -> str | None:

@@ -47,6 +47,7 @@ from sparse_xp.files.locks import file_lock
 from sparse_xp.files.ownership import read_marker
 from sparse_xp.files.reading import explain_read_errors, resolve_model_dir
 from sparse_xp.history import read_history
+from sparse_xp.migration.command import answer_flags
 from sparse_xp.modifiers import Quantization
 from sparse_xp.places import CONF
 from sparse_xp.post_training import OPTIONS, PostTraining, post_training
@@ -70,6 +71,10 @@ PARTS = ("task", "data", "export", "eval_batch_size")
 
 def main(argv: list[str]) -> None:
     """Run the command."""
+    if any(argument.startswith("--") for argument in argv) and (
+        answer := answer_flags(["sparseml.export_onnx", *argv])
+    ):
+        raise UserError(answer)
     if wrong := next((argument for argument in argv if "=" not in argument), None):
         raise UserError(f"{wrong}: expected KEY=VALUE.{did_you_mean(wrong, ('run=', 'task=', 'out='))}")
     keys = ("run", "out", "max_loss", "benchmark")

@@ -7,6 +7,7 @@ decide, and the run keeps the hash that it has.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
@@ -17,8 +18,9 @@ import yaml
 from sparse_xp.config import Config, result_hash
 from sparse_xp.errors import UserError, shortened
 from sparse_xp.files.reading import explain_read_errors
+from sparse_xp.result import RESULT
 from sparse_xp.run_directory import has_begun, is_run, stored_hash
-from sparse_xp.run_names import LABELS, affects_result
+from sparse_xp.run_names import LABELS, affects_result, normal_path
 from sparse_xp.target_cpu import find_speedup_pruner
 
 #: keys that a run fills in from its data, where the configuration leaves them out
@@ -80,6 +82,8 @@ def differences(directory: Path, config: Config) -> list[Difference]:
         if not isinstance(stored, dict):
             raise ValueError("it is no mapping")
     ignored: tuple[str, ...] = (*LABELS, "zoo")
+    if not os.path.lexists(directory / RESULT):
+        ignored = (*ignored, "recipe.name")  # a run may get another name until it is finished
     if (pruner := find_speedup_pruner(config)) and pruner.latency:
         ignored = (*ignored, "quantization")  # measurements have decided it
     return [
@@ -104,7 +108,7 @@ def _compare(given: object, stored: object, key: str) -> Iterator[Difference]:
     elif isinstance(given, dict) and isinstance(stored, dict):
         for name in dict.fromkeys([*stored, *given]):
             yield from _compare(given.get(name), stored.get(name), f"{key}.{name}")
-    elif _plain(given) != stored:
+    elif _plain(given) != _plain(stored):
         yield Difference(key, stored, given)
 
 
@@ -116,7 +120,9 @@ def _default(field: Field[Any]) -> object:
 
 
 def _plain(value: object) -> object:
-    """Return a value as ``config.yaml`` has it: tuples are lists."""
+    """Return a value as ``config.yaml`` has it: tuples are lists. A path has one spelling."""
+    if isinstance(value, str):
+        return normal_path(value)
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -125,5 +131,5 @@ def _shown(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return type(value).__name__
     if isinstance(value, dict):
-        return "{...}" if value else "{}"
-    return {None: "none", True: "true", False: "false"}.get(value, value) if isinstance(value, bool | None) else value
+        return yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=1000).strip()
+    return {None: "null", True: "true", False: "false"}.get(value, value) if isinstance(value, bool | None) else value

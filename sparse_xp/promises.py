@@ -116,11 +116,11 @@ def _fault_of_pruning(promise: Promise, run: Composed) -> str | None:
             return None
         return f"prunes nothing, and {run.typed('sparsity') or 'this run'} does."
     if promise.prunes == "learned":
-        there = run.typed("sparsity") or "this run"
+        there = run.typed("sparsity") or run.chosen("experiment") or "this run"
         return None if run.decides_sparsity else f"learns how many zeros there are, and {there} does not."
     if promise.prunes == "zeros":
         says = f"promises {percent(sparsity)} zeros, and "
-        there = run.typed("sparsity", "recipe.start_sparsity") or "this run"
+        there = run.typed("sparsity", "recipe.start_sparsity") or run.chosen("experiment") or "this run"
         if run.decides_sparsity:
             return f"{says}{run.typed('sparsity') or 'this run'} makes as many as the weights decide."
         if run.zeros is None:
@@ -128,7 +128,7 @@ def _fault_of_pruning(promise: Promise, run: Composed) -> str | None:
         if abs(run.zeros - sparsity) > 1e-6:
             return f"{says}{there} {'asks for' if run.zeros < sparsity else 'makes'} {percent(run.zeros)}."
         return None
-    there = run.typed("sparsity") or "this run"
+    there = run.typed("sparsity") or run.chosen("experiment") or "this run"
     if promise.speedup is not None:
         if remover is None or remover.target_speedup is None:
             return f"promises a speed, and {there} prunes for none."
@@ -162,10 +162,10 @@ def covers_too_little(promise: Promise | None, run: Composed, covered: float) ->
         return None
     if run.sparsity * covered >= run.sparsity - TOLERANCE:
         return None
-    word = run.typed("sparsity.params", "sparsity.exclude") or "sparsity.params"
     return (
-        f"recipe={run.name} promises {percent(run.sparsity)} zeros in the encoder, and {word} leaves out "
-        f"{percent(1 - covered)} of its weights. Give the result a name of its own: recipe.name=NAME."
+        f"recipe={run.name} promises {percent(run.sparsity)} zeros in the encoder, and sparsity.params and "
+        f"sparsity.exclude leave out {percent(1 - covered)} of its weights. Give the result a name of its own: "
+        "recipe.name=NAME."
     )
 
 
@@ -191,7 +191,8 @@ def shortfall(promise: Promise | None, run: Composed, zeros: float, removed: flo
     what = "of the encoder's weights removed" if removes else "zeros in the encoder"
     return (
         f"recipe={run.name} promises {percent(sparsity)} {what}, and the trained model has {percent(reached)}. The "
-        "model is kept. The same command with recipe.name=NAME in addition delivers it under another name."
+        "model is kept. The same command with recipe.name=NAME and hydra.run.dir= this directory delivers it under "
+        "another name."
     )
 
 

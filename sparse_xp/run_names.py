@@ -7,6 +7,7 @@ cannot be part of a file name, is replaced by a hash. The whole of it stands in 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -32,8 +33,8 @@ NOT_IN_RESULT = (
     "export.max_metric_diff_int8",
     "export.target_cpu",
 )
-#: keys that say how a result is called
-LABELS = ("model.name", "recipe.name", "recipe.promise")
+#: keys that say how a result is called, and follow from others
+LABELS = ("model.name", "recipe.promise")
 #: keys with a part of their own in the name
 NAMED = ("task", "model", "recipe", "profile", "seed")
 #: the most characters of a name that spells out its overrides
@@ -70,15 +71,18 @@ def run_name(
     # Names of files are cut: the hash of the overrides tells them apart. Names of options are not.
     model = _slug(checkpoint_name(overrides) or "")[:24] or str(choices["model"])
     recipe = _slug(recipe_file_name(overrides) or "")[:24] or str(choices["recipe"])
+    if own := others.pop("recipe.name", None):
+        recipe = _slug(own)
     parts = [str(choices["task"]), model, recipe, *([profile] if profile != "full" else [])]
     words = [f"{key}={value}" if value else key for key, value in sorted(others.items())]
     name = ",".join([*parts, *words, f"seed={seed}"])
     if len(name) > LONGEST or any(re.search(r"[^\w.=+~%-]", word) for word in words):
         name = ",".join([*parts, *([_digest(others)] if others else []), f"seed={seed}"])
-    earlier = earlier_run_name(choices, overrides, profile, seed)
-    if parent is None or earlier == name or (Path(parent) / name).exists():
+    if parent is None or (Path(parent) / name).exists():
         return name
-    return earlier if _holds(Path(parent) / earlier, others) else name
+    lasting = [each for each in overrides if affects_result(each.lstrip("+~").partition("=")[0])]
+    earlier = (earlier_run_name(choices, words, profile, seed) for words in (overrides, lasting))
+    return next((each for each in earlier if _holds(Path(parent) / each, others)), name)
 
 
 def checkpoint_name(overrides: Iterable[str]) -> str | None:
@@ -133,8 +137,19 @@ def _digest(values: Mapping[str, str]) -> str:
         except ValueError:
             return value
 
-    text = "\n".join(f"{key}={plain(value)}" for key, value in sorted(values.items()))
+    text = "\n".join(f"{key}={normal_path(plain(value))}" for key, value in sorted(values.items()))
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:6]
+
+
+def normal_path(text: str) -> str:
+    """Return a path that exists in one spelling, relative to the current directory if it is below; else the text."""
+    try:
+        if "/" not in text or not os.path.exists(text):
+            return text
+    except ValueError:  # a null byte
+        return text
+    path = os.path.abspath(text)
+    return os.path.relpath(path) if Path(path).is_relative_to(Path.cwd()) else path
 
 
 def _holds(directory: Path, values: Mapping[str, str]) -> bool:
@@ -150,7 +165,7 @@ def _holds(directory: Path, values: Mapping[str, str]) -> bool:
         node = stored
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None
-        if "/" in value and isinstance(node, str) and node != value:
+        if "/" in value and isinstance(node, str) and normal_path(node) != normal_path(value):
             return False
     return isinstance(stored, dict)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from hydra.errors import HydraException
 
 from sparse_xp.config import check_promise
 from sparse_xp.error_report import describe_error, is_users_error
@@ -73,6 +74,42 @@ def test_a_recipe_and_a_way_of_pruning_go_together_or_both_are_named(recipe, spa
     if message := refusal(words):
         assert f"recipe={recipe}" in message or "recipe.sparsity" in message, message
         assert f"sparsity={sparsity}" in message or "recipe.sparsity" in message, message
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["recipe=dense", "sparsity=n_m"], "recipe=dense and sparsity=n_m do not go together: recipe.sparsity=0.0"),
+        (["recipe=gradual80", "sparsity=n_m"], "recipe=gradual80 and sparsity=n_m do not go together: "),
+        (["recipe=gradual80", "sparsity=n_m"], "Write recipe.sparsity=0.75 (1:4)."),
+        (
+            ["recipe=dense", "sparsity=n_m", "recipe.sparsity=0.8"],
+            "mask_type=N:4 keeps a whole number of every 4 inputs",
+        ),
+    ],
+)
+def test_two_words_are_named_where_nobody_typed_the_number(words, message):
+    with pytest.raises(UserError) as caught:
+        configure("task=sst2", *words)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        (
+            "model.checkpoint=outputs/a,seed=42,x",
+            "model.checkpoint=outputs/a,seed=42,x: there is no such file or directory",
+        ),
+        ("model.checkpoint='/a/b", "there is no such file or directory, and as a text it cannot be read. Put quotes"),
+        ("task.text=a b=c", "task.text=a b=c: it cannot be read (mismatched input '=' expecting <EOF>)"),
+        ("+seed=42", "seed exists already. Write it without the +: seed=VALUE."),
+    ],
+)
+def test_what_hydra_cannot_read_is_named(word, message):
+    with pytest.raises(HydraException) as caught:
+        configure("task=sst2", word)
+    assert message in describe_error(caught.value)
 
 
 def test_a_key_that_somebody_typed_is_unknown_by_its_name(monkeypatch):

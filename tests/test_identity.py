@@ -64,7 +64,7 @@ def test_keys_that_differ_are_listed_with_both_values(stored):
         run_hash(stored, config)
     assert str(caught.value) == (
         f"{stored} holds a run of another configuration. They differ in train.epochs: 10.0 there, 4.0 here; "
-        "data.validation: none there, /rows/b.csv here; seed: 42 there, 7 here. Remove the directory, or give "
+        "data.validation: null there, /rows/b.csv here; seed: 42 there, 7 here. Remove the directory, or give "
         "this run its own with hydra.run.dir=."
     )
     assert hash_in(stored, config) == result_hash(config)
@@ -73,7 +73,22 @@ def test_keys_that_differ_are_listed_with_both_values(stored):
 def test_another_modifier_is_a_difference(stored):
     keys = {each.key for each in differences(stored, configure(*WORDS[:1], *WORDS[2:], "recipe=dense"))}
     assert "sparsity" in keys
-    assert {"recipe.name", "recipe.promise"}.isdisjoint(keys)
+    assert {"recipe.promise", "model.name"}.isdisjoint(keys)
+
+
+def test_a_run_may_get_another_name_until_it_is_finished(stored):
+    renamed = configure(*WORDS, "recipe.name=mine")
+    assert run_hash(stored, renamed) == EARLIER
+    (stored / "result.json").touch()
+    with pytest.raises(UserError, match=r"They differ in recipe\.name: gradual80 there, mine here\."):
+        run_hash(stored, renamed)
+
+
+def test_a_path_has_one_spelling(stored, monkeypatch):
+    monkeypatch.chdir(stored)
+    (stored / "rows").mkdir()
+    edit(stored, lambda values: values["data"].update(validation=f"{stored}/rows"))
+    assert run_hash(stored, configure(*WORDS, "data.validation=./rows")) == EARLIER
 
 
 def test_a_long_list_is_cut(stored):

@@ -129,6 +129,18 @@ def test_the_directory_says_which_checkpoint_and_which_recipe_file():
     assert run_name({**CHOICES, "recipe": "file"}, words, "full", 42).startswith("squad,tiny,obert_90,")
 
 
+def test_a_name_of_its_own_stands_in_place_of_the_recipe():
+    assert named("recipe.name=mine") == "squad,tiny,mine,seed=42"
+
+
+def test_a_path_has_one_spelling(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    spellings = ("a/b", "./a/b", "a/b/", "a/../a/b", f"{tmp_path}/a/b")
+    assert len({named(f"model.checkpoint={each}") for each in spellings}) == 1
+    assert named("model.checkpoint=a/c") != named("model.checkpoint=./a/c")  # it may be the id of a hub
+
+
 # ---- directories of earlier versions ----
 
 WORDS = ["data.train=/rows/a.csv", "data.root=mirror", "train.threads=1"]
@@ -147,6 +159,14 @@ def test_the_directory_of_an_earlier_version_is_found(tmp_path):
     assert earlier == "squad,tiny,gradual80,data.root=mirror,data.train=a.csv,train.threads=1,seed=42"
     assert named(*WORDS, parent=str(tmp_path)) == earlier
     assert named(*WORDS, parent=str(tmp_path / "other")) != earlier
+
+
+def test_what_is_no_part_of_a_run_does_not_hide_its_earlier_directory(tmp_path):
+    words = ["recipe.sparsity=0.9", "train.epochs=4", "train.batch_size=8"]
+    earlier = earlier_run_name(CHOICES, words, "full", 42)
+    (tmp_path / earlier).mkdir()
+    (tmp_path / earlier / "config.yaml").write_text("data: {}")
+    assert named(*words, "log=none", "train.threads=1", "data.root=mirror", parent=str(tmp_path)) == earlier
 
 
 def test_a_file_of_another_directory_is_another_run(tmp_path):

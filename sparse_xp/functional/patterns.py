@@ -61,7 +61,7 @@ def with_n(mask_type: str | Sequence[int], sparsity: float) -> str | Sequence[in
     larger = next((each for each in (8, 16, 32) if each > m and _nearest(sparsity, each) is not None), None)
     raise ValueError(
         f"mask_type={mask_type} keeps a whole number of every {m} inputs: a sparsity of {sparsity:g} is not possible. "
-        f"Write {numbers}{f', or mask_type=N:{larger}' if larger else ''} (recipe.sparsity= sets it)."
+        f"Write recipe.sparsity={numbers}{f', or mask_type=N:{larger}' if larger else ''}."
     )
 
 

@@ -18,7 +18,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from sparse_xp.choices import OPTIONS_WITH_VALUE
 from sparse_xp.configuration import group_options
 from sparse_xp.migration.flags import FLAGS
-from sparse_xp.migration.tasks import NO_TASK, kind_of_script, known_task
+from sparse_xp.migration.tasks import kind_of_script, known_task, unknown_data
 from sparse_xp.places import GROUPS
 from sparse_xp.recipe.zoo import FILES, NEAREST, STUB, read_stubs
 
@@ -103,7 +103,7 @@ def training_words(typed: Typed) -> tuple[list[str], list[str]]:
     notes = [f"--{name}: no value" for name, value in flags.items() if not value]
     task, extra = known_task(flags, typed.script)
     words = [f"task={task or 'TASK'}", *extra]
-    notes += [] if task else [NO_TASK]
+    notes += [] if task else [unknown_data(typed.flags)]
     words += _model(flags.get("model_name_or_path", ""), notes)
     words += _recipe(flags, notes)
     words += _times(flags, notes)
@@ -128,7 +128,7 @@ def export_words(typed: Typed) -> tuple[list[str], list[str]]:
     if source.startswith(STUB) or _is_plain_model(source):
         task, extra = known_task(flags, typed.script)
         words = [f"task={task or 'TASK'}", *extra, *_model(source, notes), hydra_word("out", out or "exported")]
-        notes += [] if task else [NO_TASK]
+        notes += [] if task else [unknown_data(typed.flags)]
     else:
         words = [f"run={source}", *([f"out={out}"] if out else [])]
         settled = [

@@ -42,6 +42,19 @@ NO_TASK = (
 )
 
 
+def unknown_data(flags: dict[str, str]) -> str:
+    """Return the message for a data set that is no task here; empty if the flags name none."""
+    names = ("task_name", "dataset_name")
+    if "train_file" in flags or not (name := next((each for each in names if flags.get(each)), "")):
+        return NO_TASK
+    known = ", ".join(each.name for each in group_options("task"))
+    return (
+        f"TASK: --{name} {flags[name]} is no task here. There are: {known}. "
+        "Data of another kind: save them to files, and write task=custom_classification (or custom_qa, custom_ner) "
+        "data.train=FILE data.validation=FILE."
+    )
+
+
 def known_task(flags: dict[str, str], script: str) -> tuple[str, list[str]]:
     """Return the task of a command, empty if it cannot be known, and further words for it."""
     names = [each.name for each in group_options("task")]

@@ -62,7 +62,11 @@ def _find(kind: str, stub: str, key: str, own: str | None) -> str:
     if target:
         advice = f"the nearest is {target.removeprefix(NEAREST).strip()}."
     else:
-        advice = f"conf/zoo.yaml has no line for it.{did_you_mean(key.removeprefix(STUB), stubs)}"
+        name = key.removeprefix(STUB)
+        stem = name.partition("?")[0]
+        types = [each.removeprefix(stem) for each in stubs if each.startswith(f"{stem}?")]
+        near = f" It has lines for this stub with {', '.join(types)}." if types else did_you_mean(name, stubs)
+        advice = f"conf/zoo.yaml has no line for it.{near}"
     raise UserError(
         f"{stub}: the SparseZoo was switched off in 2025. This {singular} has no public copy; {advice} "
         f"Give a {singular} of your own in place of the stub, or zoo=FILE with a line for it, such as conf/zoo.yaml "

@@ -25,7 +25,7 @@ from sparse_xp.sweep.composition import CellLoader, compose_cells
 from sparse_xp.sweep.grid import changing_overrides, expand_grid, sweep_file
 from sparse_xp.sweep.manifest import with_earlier
 from sparse_xp.sweep.published import check_published, find_published
-from sparse_xp.sweep.teachers import link_teachers
+from sparse_xp.sweep.teachers import link_teachers, possible_teachers
 
 
 def make_plan(
@@ -57,7 +57,7 @@ def make_plan(
     for cell in drafted:
         cell.changed = changing_overrides(arguments, bool(cells)) if file else []
     check_unique(drafted)
-    link_teachers(drafts, with_earlier(directory, drafted))
+    link_teachers(drafts, possible_teachers(drafted, with_earlier(directory, drafted)))
     published = find_published(file)
     if published and file:
         described = expand_grid(params, cells, [], parser)

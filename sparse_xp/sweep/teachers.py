@@ -13,7 +13,7 @@ from omegaconf import DictConfig, open_dict
 from sparse_xp.choices import check_overrides
 from sparse_xp.config import Config, with_teacher
 from sparse_xp.identity import hash_in
-from sparse_xp.run_names import affects_result, checkpoint_name
+from sparse_xp.run_names import NAMED, affects_result, checkpoint_name
 from sparse_xp.sweep.cells import Cell
 from sparse_xp.sweep.commands import in_sweep, with_teacher_path
 from sparse_xp.sweep.manifest import read_manifest
@@ -71,32 +71,60 @@ def dense_cell(cells: Sequence[Cell], model: str, overrides: list[str], seed: in
     return min(candidates, key=distance, default=None)
 
 
+def possible_teachers(cells: Sequence[Cell], earlier: Sequence[Cell]) -> list[Cell]:
+    """Return the dense cells of a sweep that may teach: those of ``cells``, and of ``earlier`` calls if trained alike.
+
+    Without this a short trial would teach every later sweep into the same directory.
+    """
+    dense = [numbers_of_training(cell.words) for cell in cells if cell.recipe == "dense"]
+    own = {cell.directory for cell in cells}
+    alike: list[set[str]] = [set(), *dense]
+    known = [cell for cell in earlier if cell.recipe == "dense"]
+    return [cell for cell in known if cell.directory in own or numbers_of_training(cell.words) in alike]
+
+
+def numbers_of_training(overrides: list[str]) -> set[str]:
+    """Return the overrides that change how a run trains, without those of task, data, profile and seed."""
+    keys = {override: override.lstrip("+~").partition("=")[0] for override in overrides}
+    skipped = (*DATA_GROUPS, *NAMED)
+    return {each for each, key in keys.items() if affects_result(key) and key.split(".")[0] not in skipped}
+
+
 def data_overrides(overrides: list[str]) -> set[str]:
     """Return the overrides of task, data and profile."""
     return {override for override in overrides if override.split("=")[0].split(".")[0] in DATA_GROUPS}
 
 
-def dense_run(config: Config, cells: Sequence[Cell] | None = None) -> tuple[DictConfig, DictConfig, Path]:
+def dense_run(config: Config) -> tuple[DictConfig, DictConfig, Path]:
     """Return the dense run that teaches ``config``: its composition, Hydra's settings and its directory.
 
-    In a sweep it is the sweep's own dense cell if there is one. ``cells``: those of the sweep, by default read from its
-    ``sweep.json``. Otherwise the run is composed by ``dense_overrides``.
+    In a sweep it is the cell that the plan chose, if it chose one. Otherwise ``dense_overrides`` composes it.
     """
-    return compose_dense(teacher_overrides(config, cells)[0])
+    return compose_dense(teacher_overrides(config)[0])
 
 
 def teacher_overrides(config: Config, cells: Sequence[Cell] | None = None) -> tuple[list[str], Cell | None]:
     """Return the overrides of the dense run that teaches ``config``, and its cell if it is one of the sweep's.
 
-    ``cells``: see ``dense_run``.
+    ``cells``: where a plan looks for a teacher. None: the plan is made, and ``sweep.json`` has it.
     """
     hydra_config = HydraConfig.get()
     model = config.teacher.model or str(hydra_config.runtime.choices["model"])
     if in_sweep(hydra_config) and not config.teacher.overrides:
-        known = read_manifest(Path(hydra_config.sweep.dir)).cells if cells is None else cells
-        if cell := dense_cell(known, model, list(hydra_config.overrides.task), config.teacher.seed):
+        cell = (
+            planned_teacher(Path(hydra_config.sweep.dir), str(hydra_config.sweep.subdir))
+            if cells is None
+            else dense_cell(cells, model, list(hydra_config.overrides.task), config.teacher.seed)
+        )
+        if cell:
             return list(cell.words), cell
     return dense_overrides(config, hydra_config, model), None
+
+
+def planned_teacher(sweep: Path, directory: str) -> Cell | None:
+    """Return the cell that the plan of a ``sweep`` chose to teach the one in ``directory``; None for another run."""
+    cells = {cell.directory: cell for cell in read_manifest(sweep).cells}
+    return cells.get(cells[directory].teacher or "") if directory in cells else None
 
 
 def compose_dense(overrides: list[str]) -> tuple[DictConfig, DictConfig, Path]:

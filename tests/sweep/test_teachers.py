@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparse_xp.sweep.manifest import read_manifest
-from sparse_xp.sweep.teachers import dense_cell
+from sparse_xp.sweep.teachers import dense_cell, possible_teachers
 from tests.sweep.cells import make_cell
 
 
@@ -23,6 +23,15 @@ def test_the_dense_cell_of_the_same_data_teaches():
     assert dense_cell(cells, "tiny", ["task=sst2"], 2) is cells[4]
     assert dense_cell(cells, "bert_base", ["task=sst2"], None) is None
     assert dense_cell(cells, "tiny", ["task=sst2", "data.root=here"], None) is None
+
+
+def test_a_trial_of_an_earlier_call_teaches_no_later_sweep():
+    short = make_cell(words=["task=sst2", "recipe=dense", "train.steps=4"], directory="trial")
+    plain = make_cell(words=["task=sst2", "recipe=dense", "profile=embedded", "seed=3", "log=none"], directory="plain")
+    sparse = make_cell(words=["task=sst2", "recipe=gradual80", "train.steps=4"], recipe="gradual80", directory="sparse")
+    again = make_cell(words=["task=sst2", "recipe=dense", "train.steps=4", "seed=2"], directory="again")
+    assert possible_teachers([sparse], [short, plain, sparse]) == [plain]
+    assert possible_teachers([sparse, again], [short, plain, sparse, again]) == [short, plain, again]
 
 
 @pytest.mark.parametrize(
