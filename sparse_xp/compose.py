@@ -58,13 +58,16 @@ def to_object(cfg: DictConfig, words: Sequence[str] = ()) -> Config:
 
 
 def blame_words(where: str, words: Sequence[str]) -> str:
-    """Return which two words do not go together, where nobody typed the number that is refused; else an empty text.
+    """Return the words that ask for a number of ``sparsity`` which is refused and which nobody typed; else nothing.
 
     ``where``: the node that was refused. ``words``: the overrides as typed.
     """
     keys = {word.lstrip("+~").partition("=")[0]: word for word in words}
-    number = any(key == "recipe.sparsity" or key.startswith(f"{where}.") for key in keys)
-    if where != "sparsity" or number or not {"recipe", "sparsity"} <= set(keys):
+    if where != "sparsity" or any(key.startswith(f"{where}.") for key in keys):
+        return ""
+    if "recipe.sparsity" in keys:
+        return f"{' '.join(keys[key] for key in ('sparsity', 'recipe.sparsity') if key in keys)}: "
+    if not {"recipe", "sparsity"} <= set(keys):
         return ""
     return f"{keys['recipe']} and {keys['sparsity']} do not go together: "
 

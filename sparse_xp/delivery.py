@@ -109,7 +109,7 @@ def make_result(
 
     ``totals``: numbers of training and evaluation rows in the data, before subsetting.
     """
-    seconds, removed = run.progress.seconds, removal_summary(run.model)
+    seconds, removed = run.progress.seconds, removal_summary(run.model, dropped_layers(run))
     teacher = portable_path(config.teacher.path, run.directory) if config.teacher.path else None
     return Result(
         task=config.task.name,
@@ -139,7 +139,7 @@ def make_result(
         teacher=teacher or (config.teacher.source if config.teacher.given else None),
         provenance=replace(recorded, command=portable_command(recorded.command, run.directory)),
         quantization=quantization_option(run),
-        compression=measure_compression(run.model, sum(len(each.removed) for each in run.modifiers(LayerPruning))),
+        compression=measure_compression(run.model, len(dropped_layers(run))),
     )
 
 
@@ -183,6 +183,12 @@ def recipe_text(run: Run, inherits: bool) -> str:
     }
     base = inherit.read_base(run.source) if inherits else None
     return write_recipe(run.modifier_list.modifiers, run.clock, base, arguments)
+
+
+def dropped_layers(run: Run) -> list[int]:
+    """Return the numbers of the layers that ``LayerPruning`` has taken out, in the model that the run began with."""
+    names = [name for modifier in run.modifiers(LayerPruning) for name in modifier.removed]
+    return sorted({int(name.rpartition(".")[2]) for name in names})
 
 
 def quantization_option(run: Run) -> str | None:

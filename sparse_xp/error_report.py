@@ -154,6 +154,8 @@ def describe_key_error(error: OmegaConfBaseException) -> str:
         return f"{where} cannot be empty.{_describe_field(parent, key)}"
     if first_line.endswith("does not support deletion"):
         return f"{where} cannot be left out.{_describe_field(parent, key)}"
+    if whole := re.match(r"Value '(.*)' of type '\w+' could not be converted to Integer", first_line):
+        return f"{where}: expected a whole number, not {whole[1]}."
     percent = re.match(r"Value '(\d+(?:\.\d+)?)%'.* could not be converted to Float", first_line)
     return f"{where}: {first_line}" + (f". Write {float(percent[1]) / 100:g}." if percent else "")
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import math
 import os
-import tempfile
 from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
@@ -260,13 +259,13 @@ def export_model(overrides: list[str], out: Path | None, max_loss: float = 2.0, 
         f"{deployed.float_bytes / deployment.bytes:.1f} times the size of the file"
     )
     if benchmarks:
-        with tempfile.TemporaryDirectory() as place:
-            reference = Path(place) / "floating_point"
-            with atomic_directory(reference, "deployment", ANOTHER) as draft:
-                export_into(draft, None)
-            measured = Path(f"{out}-benchmark")
-            lengths = f"lengths={config.export.sequence or config.task.max_length}"
-            benchmark.main([f"model={out}", f"against={reference}", lengths, "batch=1", f"out={measured}"])
+        measured = Path(f"{out}-benchmark")
+        measured.mkdir(parents=True, exist_ok=True)
+        with atomic_directory(measured / "floating_point", "deployment", ANOTHER) as draft:
+            export_into(draft, None)
+        lengths = f"lengths={config.export.sequence or config.task.max_length}"
+        reference = f"against={measured / 'floating_point'}"
+        benchmark.main([f"model={out}", reference, lengths, "batch=1", f"out={measured}"])
     else:
         say("  its speed beside floating point: the same command with benchmark=true")
     return deployment

@@ -100,6 +100,6 @@ def post_training(
     if os.path.lexists(Path(checkpoint) / "quantization.json"):
         raise UserError(
             f"{checkpoint} is quantized already (quantization.json holds its scales). Leave {typed[0]} out: the file "
-            "is of 8 bits then, as it was trained. quantization=none exports its weights in floating point."
+            "will be int8, as the model was trained. quantization=none exports its weights in floating point."
         )
     return PostTraining(quantization, max_loss)

@@ -10,7 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from sparse_xp.modifiers import Distillation, Modifier, Quantization, StructuredPruning
+from sparse_xp.modifiers import (
+    Distillation,
+    EmbeddingPruning,
+    LayerPruning,
+    Modifier,
+    Quantization,
+    StructuredPruning,
+)
 
 #: how far the zeros of a result may be from the number in its name: rounding in small matrices
 TOLERANCE = 0.01
@@ -70,7 +77,12 @@ class Composed:
     @property
     def prunes(self) -> bool:
         """Whether weights become zero, or go."""
-        return self.zeros is not None or self.remover is not None or self.decides_sparsity
+        return self.zeros is not None or self.remover is not None or self.decides_sparsity or bool(self.cutters)
+
+    @property
+    def cutters(self) -> list[Modifier]:
+        """The modifiers that take away whole layers, or dimensions of the embeddings."""
+        return [each for each in self.modifiers if isinstance(each, LayerPruning | EmbeddingPruning)]
 
     def has(self, kind: type[Modifier]) -> bool:
         """Return whether a modifier is of this kind."""
@@ -114,7 +126,8 @@ def _fault_of_pruning(promise: Promise, run: Composed) -> str | None:
         # Nobody who left the recipe out has asked for a dense model.
         if not (run.prunes and run.chosen("recipe")):
             return None
-        return f"prunes nothing, and {run.typed('sparsity') or 'this run'} does."
+        cutter = f"{type(run.cutters[0]).__name__}" if run.cutters else "this run"
+        return f"prunes nothing, and {run.chosen('sparsity') or run.typed('sparsity') or cutter} does."
     if promise.prunes == "learned":
         there = run.typed("sparsity") or run.chosen("experiment") or "this run"
         return None if run.decides_sparsity else f"learns how many zeros there are, and {there} does not."
@@ -211,7 +224,7 @@ def result_name(promise: Promise | None, run: Composed, zeros: float | None = No
     pruners = [
         type(each).__name__
         for each in run.modifiers
-        if each.zeros_at_end is not None or each is run.remover or each.decides_sparsity
+        if each.zeros_at_end is not None or each is run.remover or each.decides_sparsity or each in run.cutters
     ]
     name = " and ".join(pruners) if pruners and promise.prunes == "nothing" else run.name
     parts = [name, *_pruning_part(promise, run, zeros, removed)]
@@ -233,10 +246,14 @@ def _pruning_part(promise: Promise, run: Composed, zeros: float | None, removed:
         return [f"at {speedup:g} times"] if speedup is not None and speedup != promise.speedup else []
     if promise.sparsity is None:
         return []
-    level = run.sparsity
-    if promise.prunes == "zeros" and zeros is not None and zeros > level + TOLERANCE:
-        level = zeros  # a checkpoint with more zeros than were asked for
-    return [f"at {percent(level)}"] if abs(level - promise.sparsity) > 1e-6 else []
+    level, more = run.sparsity, []
+    if promise.prunes == "zeros":
+        if zeros is not None and zeros > level + TOLERANCE:
+            level = zeros  # a checkpoint with more zeros than were asked for
+        more = [f"with {percent(removed)} removed"] if removed > TOLERANCE else []
+    elif removed > level + TOLERANCE_REMOVED:
+        level = removed  # another modifier has taken layers
+    return [*([f"at {percent(level)}"] if abs(level - promise.sparsity) > 1e-6 else []), *more]
 
 
 def distills(modifiers: Iterable[Modifier]) -> bool:

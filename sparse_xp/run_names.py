@@ -73,6 +73,8 @@ def run_name(
     recipe = _slug(recipe_file_name(overrides) or "")[:24] or str(choices["recipe"])
     if own := others.pop("recipe.name", None):
         recipe = _slug(own)
+    elif recipe == "dense" and "recipe" not in _values(overrides) and others.get("sparsity", "none") != "none":
+        recipe = others.pop("sparsity")  # nobody asked for a dense model
     parts = [str(choices["task"]), model, recipe, *([profile] if profile != "full" else [])]
     words = [f"{key}={value}" if value else key for key, value in sorted(others.items())]
     name = ",".join([*parts, *words, f"seed={seed}"])

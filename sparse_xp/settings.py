@@ -193,6 +193,10 @@ class Train:
             )
         if self.keep_checkpoints < 0:
             raise ValueError(f"train.keep_checkpoints={self.keep_checkpoints}: expected a number, or 0 to keep none.")
+        if self.early_stopping is None and self.early_stopping_threshold:
+            raise ValueError(
+                f"train.early_stopping_threshold={self.early_stopping_threshold:g} needs train.early_stopping=N."
+            )
         if not 0 <= self.learning_rate <= 1:
             raise ValueError(f"train.learning_rate={self.learning_rate}: expected a rate in [0, 1].")
         self._check_warmup()

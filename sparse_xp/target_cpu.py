@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 #: the note on a run that ends with scattered zeros and nothing else
 SCATTERED_ZEROS = (
     "speed: scattered zeros make the file smaller once it is compressed, and no faster: onnxruntime and OpenVINO "
-    "multiply by them like by any number. Faster are recipe=structured50 (about 2 times), recipe=speedup4, and "
-    "quantization=int8 on CPUs with instructions for it (python -m sparse_xp.cpu)"
+    "multiply by zeros as by any other number. What makes it faster: recipe=structured50 (about 2 times), "
+    "recipe=speedup4, and quantization=int8 on CPUs with instructions for it (python -m sparse_xp.cpu)"
 )
 
 

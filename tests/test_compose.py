@@ -84,7 +84,7 @@ def test_a_recipe_and_a_way_of_pruning_go_together_or_both_are_named(recipe, spa
         (["recipe=gradual80", "sparsity=n_m"], "Write recipe.sparsity=0.75 (1:4)."),
         (
             ["recipe=dense", "sparsity=n_m", "recipe.sparsity=0.8"],
-            "mask_type=N:4 keeps a whole number of every 4 inputs",
+            "sparsity=n_m recipe.sparsity=0.8: mask_type=N:4 keeps a whole number of every 4 inputs",
         ),
     ],
 )

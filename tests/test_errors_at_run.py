@@ -42,7 +42,7 @@ from tests.tiny import WORDS, make_bert, make_tokenizer
 SENTENCES = ["the dog sat", "the cat sat", "a red mat", "who sat on the mat ?"]
 #: A local mirror and a local model, the smallest of each: everything a run needs, and no hub.
 LOCAL = [
-    *("task=sst2", "recipe=dense", "data.root=mirror", "model=tiny", "model.checkpoint=encoder", "task.max_length=16"),
+    *("task=sst2", "data.root=mirror", "model=tiny", "model.checkpoint=encoder", "task.max_length=16"),
     *("task.classes=[bad,good]", "train.batch_size=2", "train.epochs=2", "train.precision=fp32", "log=none"),
 ]
 
@@ -579,7 +579,7 @@ def test_run_directory_that_holds_another_configuration(command):
     Path("mine/checkpoints/step-00000001").mkdir(parents=True)
     Path("mine/config.yaml").write_text(yaml.safe_dump({"config_hash": "0123456789"}), encoding="utf-8")
     answer = command(*LOCAL, "hydra.run.dir=mine")
-    assert_refused(answer, "mine", "another configuration", "0123456789", "hydra.run.dir=")
+    assert_refused(answer, "mine", "another configuration", "They differ in task", "hydra.run.dir=")
     assert yaml.safe_load(Path("mine/config.yaml").read_text(encoding="utf-8")) == {"config_hash": "0123456789"}
 
 

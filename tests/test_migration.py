@@ -11,8 +11,9 @@ from dataclasses import replace
 import pytest
 
 from sparse_xp import export
-from sparse_xp.config import with_teacher
+from sparse_xp.config import composed, with_teacher
 from sparse_xp.places import CONF
+from sparse_xp.promises import result_name
 from sparse_xp.run import run
 from sparse_xp.synthetic.sentences import question_answering_rows
 from tests.runs import configure, without_export
@@ -92,7 +93,7 @@ def test_a_training_command_runs(words, exported, place, dense, monkeypatch, tmp
         config = with_teacher(config, dense(config.task.name, said))
     with nullcontext() if exported else without_export():
         result = run(config, tmp_path / "run")
-    assert result.recipe == config.recipe.name
+    assert result.recipe == result_name(config.recipe.promise, composed(config))
     if "recipe=dense" not in words:
         assert result.sparsity.prunable == pytest.approx(config.recipe.sparsity, abs=0.01)
     if exported:

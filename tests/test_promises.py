@@ -12,6 +12,7 @@ from tests.runs import configure
 
 RECIPES = sorted(path.stem for path in (CONF / "recipe").glob("*.yaml") if path.stem != "file")
 SPARSEML = f"recipe.path={CONF.parent}/sparse_xp/recipe/files/obert_base_squad.yaml"
+LAYERS = ["+modifier@recipe.modifiers.x=LayerPruning", "recipe.modifiers.x.layers=[bert.encoder.layer.1]"]
 LATENCY = "sparsity.latency=onnxruntime:fp32:1x128"
 
 
@@ -88,6 +89,7 @@ def test_every_recipe_makes_a_promise_and_keeps_it(recipe):
         (["recipe=soft_movement", "sparsity=none"], ["recipe=soft_movement learns how many zeros there are"]),
         (["recipe=soft_movement", "recipe.sparsity=0.8"], ["recipe.sparsity=0.8 has no effect"]),
         (["recipe=dense", "sparsity=soft_movement"], ["recipe=dense prunes nothing, and sparsity=soft_movement does"]),
+        (["recipe=dense", *LAYERS], ["recipe=dense prunes nothing, and LayerPruning does"]),
         (["recipe=dense", "recipe.sparsity=0.8"], ["recipe.sparsity=0.8 asks for 80 %", "recipe=dense prunes nothing"]),
         (["recipe.sparsity=0.8"], ["recipe.sparsity=0.8 asks for 80 %", "recipe=dense prunes nothing"]),
         (["recipe=gradual80", SPARSEML], ["recipe=gradual80 and recipe.path=", "two recipes"]),
@@ -128,6 +130,7 @@ def test_a_name_of_its_own_says_that_it_is_meant(words):
         (["recipe=structured50", "recipe.sparsity=0.25"], "structured50 at 25 %"),
         (["recipe=speedup4", "sparsity.target_speedup=3"], "speedup4 at 3 times"),
         (["recipe=pruneofa_transfer", "recipe.sparsity=0.85"], "pruneofa_transfer"),
+        (LAYERS, "LayerPruning"),
         (["sparsity=gradual", "recipe.sparsity=0.5"], "MagnitudePruning at 50 %"),
         (["sparsity=structured", "recipe.sparsity=0.5"], "StructuredPruning"),
     ],
@@ -145,6 +148,9 @@ def test_a_result_is_called_after_what_it_is(words, name):
         ("dense", 0.0, 0.0, "dense"),
         ("dense", 0.9, 0.0, "dense at 90 %"),
         ("dense", 0.0, 0.5, "dense with 50 % removed"),
+        ("gradual80", 0.8, 0.5, "gradual80 with 50 % removed"),
+        ("structured50", 0.0, 0.75, "structured50 at 75 %"),
+        ("structured50", 0.0, 0.52, "structured50"),
     ],
 )
 def test_what_was_measured_has_the_last_word(recipe, zeros, removed, name):

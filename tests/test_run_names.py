@@ -133,6 +133,13 @@ def test_a_name_of_its_own_stands_in_place_of_the_recipe():
     assert named("recipe.name=mine") == "squad,tiny,mine,seed=42"
 
 
+def test_a_run_that_prunes_without_a_recipe_is_filed_under_what_prunes():
+    choices = {**CHOICES, "recipe": "dense"}
+    words = ["sparsity=n_m", "recipe.sparsity=0.75"]
+    assert run_name(choices, words, "full", 42) == "squad,tiny,n_m,recipe.sparsity=0.75,seed=42"
+    assert run_name(choices, ["recipe=dense", "sparsity=none"], "full", 42) == "squad,tiny,dense,sparsity=none,seed=42"
+
+
 def test_a_path_has_one_spelling(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a" / "b").mkdir(parents=True)

@@ -47,9 +47,13 @@ def describe_ratios(engine: str, measurements: list[Measurement], stats: GraphSt
     """
     own = [measurement for measurement in measurements if measurement.engine == engine]
     differing = [measurement.ratio for measurement in own if differs(measurement)]
-    ratios = differing or [measurement.ratio for measurement in own]
+    ratios = [measurement.ratio for measurement in differing_or_all(own)]
     median = statistics.median(ratios)
-    figures = f"{median:.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f} over {len(ratios)} shapes"
+    if len(ratios) == 1:
+        [single] = differing_or_all(own)
+        spread = f"quartiles {single.low:.2f} to {single.high:.2f}"
+    figures = f"{median:.2f} ({spread})"
     if not against and stats.zeros == 0:
         return f"{engine}: {figures}; the file has no zeros and is compared with itself: any difference is noise."
     beside = f"{f'the file of {against}' if against else 'the same graph without zeros'} on {this_cpu().short}"
@@ -66,10 +70,15 @@ def describe_ratios(engine: str, measurements: list[Measurement], stats: GraphSt
         return f"{speed}: it {gains} there from integers or zeros."
     if equal and stats.zeros > 0.05:
         return (
-            f"{speed}: it {gains} from zeros ({stats.zeros:.1%} of what it multiplies by): it multiplies by them like "
-            "by any number."
+            f"{speed}: it {gains} from zeros ({stats.zeros:.1%} of what it multiplies by): it multiplies by them as "
+            "by any other number."
         )
     return f"{speed}." if differing or equal else f"{speed}. More rounds (rounds=) narrow the quartiles."
+
+
+def differing_or_all(measurements: list[Measurement]) -> list[Measurement]:
+    """Return the measurements that show a difference; all of them if none does."""
+    return [each for each in measurements if differs(each)] or measurements
 
 
 def differs(measurement: Measurement) -> bool:

@@ -79,5 +79,5 @@ def check_n_m(pattern: Pattern, final_sparsity: float) -> None:
     if abs(final_sparsity - implied) > 0.01 + 1e-9:
         raise ValueError(
             f"mask_type '{pattern.n}:{pattern.m}' keeps {pattern.n} of every {pattern.m} inputs, "
-            f"so final_sparsity must be {implied:.4g}, not {final_sparsity}"
+            f"so the sparsity must be {implied:.4g}, not {final_sparsity}"
         )

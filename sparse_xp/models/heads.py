@@ -57,8 +57,8 @@ def check_head(task: Task, checkpoint: str, config: PreTrainedConfig) -> None:
         head = architecture.partition("For")[2]
         if head in TRAINED_HEADS and head != wanted:
             raise UserError(
-                f"{checkpoint} does not fit task {task.name}: it is a {architecture}, the task needs a ...For{wanted}, "
-                f"and its trained head would be thrown away. {NEW_HEAD_ADVICE}"
+                f"{checkpoint} does not fit task {task.name}: its class is {architecture}, and the task needs "
+                f"...For{wanted}. Its trained head would be thrown away. {NEW_HEAD_ADVICE}"
             )
 
 

@@ -142,7 +142,7 @@ def load_teacher_model(
         command = "recipe=teacher_preparation" if task.is_language_model else "teacher=dense"
         raise UserError(
             f"The teacher {checkpoint} has no trained head for task {task.name} (missing: {', '.join(missing)}): "
-            f"it is a {'/'.join(config.architectures or ['?'])}. Train one with {command}."
+            f"its class is {'/'.join(config.architectures or ['?'])}. Train one with {command}."
         )
     check_same_vocabulary(checkpoint, load_tokenizer(checkpoint, revision), student_tokenizer)
     teacher.eval()

@@ -136,6 +136,11 @@ class SoftMovementPruning(Pruning):
                         f"final_threshold={self.final_threshold:g}: nothing is pruned. Raise score_learning_rate or "
                         "final_lambda, or train longer."
                     )
+                if not any(bool(mask.any()) for mask in self.masks.values()):
+                    raise UserError(
+                        f"SoftMovementPruning: at step {context.step} every score has fallen to the threshold: all "
+                        "weights would be zero. Lower final_lambda or score_learning_rate."
+                    )
                 self.scores, self.values, self.moments, self.score_optimizer = {}, {}, {}, None
 
     def update_masks(self, threshold: float) -> None:

@@ -42,8 +42,7 @@ def report_text(result: Result, history: list[dict[str, Any]]) -> str:
 - trained on {rows_used(training.train_rows, training.train_rows_of)} rows for {training.epochs:g} epochs:
   {training.steps} steps, {training.seconds:.0f} s,
   {training.samples_per_second:.1f} features/s on {training.device} in {training.precision}
-- teacher: {result.teacher or "none"}{integer_lines(result)}
-- unstructured zeros make a file smaller once it is compressed; onnxruntime does not compute faster with them
+- teacher: {result.teacher or "none"}{integer_lines(result)}{zeros_line(result)}
 
 ## Course
 
@@ -76,6 +75,14 @@ def compression_lines(result: Result) -> str:
         "a bit for each weight that says whether it is zero\n"
         for name, part in parts
     )
+
+
+def zeros_line(result: Result) -> str:
+    """Return a line on what the zeros of the model are good for; nothing for a model without zeros."""
+    if result.sparsity.prunable < 0.01:
+        return ""
+    line = "unstructured zeros make a file smaller once it is compressed; onnxruntime does not compute faster with them"
+    return f"\n- {line}"
 
 
 def integer_lines(result: Result) -> str:

@@ -54,7 +54,7 @@ def train(run: Run, write_model: ModelWriter) -> None:
                 if completes_period(run, run.train.save_every) or progress.stopped:
                     keep_model(run, write_model)
                     checkpoint.save(run)
-                if progress.stopped:
+                if progress.stopped and progress.step < clock.total_steps:
                     say(
                         f"step {progress.step}/{clock.total_steps}: train.early_stopping={run.train.early_stopping} "
                         f"ends the run, {run.task.metric} has not improved"

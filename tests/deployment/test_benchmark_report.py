@@ -24,7 +24,7 @@ def made(ratio, engine="onnxruntime", low=None, high=None):
             1.04,
             GraphStats(0.8, False),
             None,
-            "1.04 (1.04 to 1.04) times as fast as the same graph without zeros on a CPU: it gains",
+            "1.04 (quartiles 1.04 to 1.04) times as fast as the same graph without zeros on a CPU: it gains",
         ),
         (
             0.95,
@@ -38,9 +38,19 @@ def made(ratio, engine="onnxruntime", low=None, high=None):
             Path("a"),
             "the file of a on a CPU: it gains nothing there from integers or zeros.",
         ),
-        (2.5, GraphStats(0.8, True), Path("a"), "2.50 (2.50 to 2.50) times as fast as the file of a on a CPU."),
+        (
+            2.5,
+            GraphStats(0.8, True),
+            Path("a"),
+            "2.50 (quartiles 2.50 to 2.50) times as fast as the file of a on a CPU.",
+        ),
         (1.01, GraphStats(0.0, False), None, "the file has no zeros and is compared with itself"),
-        (1.5, GraphStats(0.0, False), Path("a"), "1.50 (1.50 to 1.50) times as fast as the file of a on a CPU."),
+        (
+            1.5,
+            GraphStats(0.0, False),
+            Path("a"),
+            "1.50 (quartiles 1.50 to 1.50) times as fast as the file of a on a CPU.",
+        ),
     ],
 )
 def test_what_ratios_mean(monkeypatch, ratio, inside, against, told):
@@ -58,21 +68,21 @@ def test_what_ratios_mean(monkeypatch, ratio, inside, against, told):
         ),
         (
             [(1.16, 1.01, 1.20)],
-            "onnxruntime: 1.16 (1.16 to 1.16) times as fast as the same graph without zeros on a CPU.",
+            "onnxruntime: 1.16 (quartiles 1.01 to 1.20) times as fast as the same graph without zeros on a CPU.",
         ),
         (
             [(0.8, 0.7, 0.99)],
-            "onnxruntime: 0.80 (0.80 to 0.80) times as fast as the same graph without zeros on a CPU.",
+            "onnxruntime: 0.80 (quartiles 0.70 to 0.99) times as fast as the same graph without zeros on a CPU.",
         ),
         (
             [(1.0, 0.98, 1.03), (1.02, 0.99, 1.05)],
             "onnxruntime: no difference measured (quartiles 0.98 to 1.05) to the same graph without zeros on a CPU: it "
-            "gains nothing from zeros (80.0% of what it multiplies by): it multiplies by them like by any number.",
+            "gains nothing from zeros (80.0% of what it multiplies by): it multiplies by them as by any other number.",
         ),
         (
             [(1.16, 0.97, 1.20), (1.3, 1.2, 1.4), (1.5, 1.4, 1.6)],
-            "onnxruntime: 1.40 (1.30 to 1.50) times as fast as the same graph without zeros on a CPU, in 2 of 3 "
-            "shapes; no difference measured in the others.",
+            "onnxruntime: 1.40 (1.30 to 1.50 over 2 shapes) times as fast as the same graph without zeros on a CPU, in 2 "
+            "of 3 shapes; no difference measured in the others.",
         ),
     ],
 )

@@ -16,7 +16,8 @@ EVERY = logged_numbers(kind.logged for kind in MODIFIERS.values())
 def test_numbers_come_in_one_order_whatever_the_modifiers():
     names = [number.name for number in EVERY]
     assert names == (
-        "loss loss_task loss_distillation loss_layers lr sparsity removed speedup quantized grad_norm".split()
+        "loss loss_task loss_distillation loss_layers loss_attention lr sparsity threshold removed speedup quantized "
+        "grad_norm".split()
     )
     assert len({number.order for number in EVERY}) == len(EVERY)
     some = logged_numbers([Quantization.logged, LearningRate.logged, LearningRate.logged])

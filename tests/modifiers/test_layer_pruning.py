@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from sparse_xp.clock import Clock
-from sparse_xp.delivery import pruned_names
+from sparse_xp.delivery import dropped_layers, pruned_names
 from sparse_xp.errors import UserError
+from sparse_xp.functional.structured.config import removal_summary
 from sparse_xp.modifiers import LayerPruning, MagnitudePruning
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.run import run
@@ -64,6 +65,14 @@ def test_pruned_names_are_those_of_the_delivered_model():
         self is other for self, other in zip(before, map(this.model.get_parameter, pruned_names(this)), strict=True)
     )
     assert torch.isfinite(this.model(**BATCH).logits).all()
+
+
+def test_the_removed_share_counts_whole_layers():
+    this, _ = attached("1", "2", "3")
+    assert dropped_layers(this) == [1, 2, 3]
+    this.modifier_list.detach(this)
+    removed = removal_summary(this.model, dropped_layers(this))
+    assert (removed.share, removed.layers, len(removed.heads)) == (pytest.approx(3 / 12), [1, 2, 3], 9)
 
 
 @pytest.mark.parametrize(

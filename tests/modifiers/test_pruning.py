@@ -455,7 +455,7 @@ def test_constant_pruning_wants_the_sparsity_it_was_promised(min_sparsity, fits)
         (MagnitudePruning, {"update_frequency": "often"}, r"MagnitudePruning\.update_frequency='often' is not a time"),
         (MagnitudePruning, {"mask_type": "4:2"}, r"mask_type='4:2'; expected 'unstructured'"),
         (MagnitudePruning, {"mask_type": "channel"}, r"mask_type='channel'; expected 'unstructured'"),
-        (MagnitudePruning, {"mask_type": "2:4"}, r"mask_type '2:4' .*final_sparsity must be 0\.5, not 0\.8"),
+        (MagnitudePruning, {"mask_type": "2:4"}, r"mask_type '2:4' .*the sparsity must be 0\.5, not 0\.8"),
         (MagnitudePruning, {"params": []}, r"MagnitudePruning\.params is empty"),
         (MagnitudePruning, {"end": -1}, r"MagnitudePruning\.end=-1 is not a time"),
         (

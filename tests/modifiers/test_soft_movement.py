@@ -184,6 +184,14 @@ def test_nothing_pruned_at_the_end_is_an_error(modifier):
         list(train(this, modifier, 0, 30))
 
 
+def test_a_model_of_zeros_is_an_error(modifier):
+    this = matrix()
+    modifier.attach(this)
+    modifier.scores["weight"].data -= 50.0
+    with pytest.raises(UserError, match=r"at step 22 every score has fallen to the threshold: all weights would be"):
+        list(train(this, modifier, 0, 30))
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

@@ -70,11 +70,15 @@ def removed_layer_numbers(model: PreTrainedModel) -> list[int]:
     return list((getattr(model.config, STRUCTURE_KEY, None) or {}).get("gone", ()))
 
 
-def removal_summary(model: PreTrainedModel) -> Removed | None:
-    """Return what structured pruning has removed from ``model``, in this run and before; None if nothing."""
-    if not is_reduced(model.config):
+def removal_summary(model: PreTrainedModel, dropped_layers: Sequence[int] = ()) -> Removed | None:
+    """Return what was removed from ``model``, in this run and before; None if nothing.
+
+    ``dropped_layers``: the numbers of layers that this run took out as a whole (``LayerPruning``).
+    """
+    if not (is_reduced(model.config) or dropped_layers):
         return None
-    sizes, shape, layers = sizes_of(model), full_shape(model), removed_layer_numbers(model)
+    sizes, shape = sizes_of(model), full_shape(model)
+    layers = sorted({*removed_layer_numbers(model), *dropped_layers})
     costs = parameter_costs(shape)
     full = costs.total([(shape.heads, shape.neurons)] * (len(sizes) + len(layers)))
     return Removed(
