@@ -219,7 +219,7 @@ def test_the_task_comes_back_as_it_was(finished):
         (["run=nowhere"], "nowhere holds no run."),
         (["run={}", "recipe=dense"], "recipe=dense: recipe is settled once a run is finished; task, data, export"),
         (["run={}", "export.opzet=18"], "Unknown key 'export.opzet'. Did you mean 'opset'?"),
-        (["run={}", "export.opset=new"], "export.opset: Value 'new'"),
+        (["run={}", "export.opset=new"], "export.opset: expected a whole number, not new."),
         (["run={}", "export.opset=17"], "export.opset=17: expected 18 to 23."),
         (["run={}", "export.sequence=16"], "export.sequence=16: texts of task squad have up to"),
         (["run={}", "export.batch=0"], "export.batch=0: expected at least 1, or null"),

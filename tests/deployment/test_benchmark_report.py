@@ -81,8 +81,8 @@ def test_what_ratios_mean(monkeypatch, ratio, inside, against, told):
         ),
         (
             [(1.16, 0.97, 1.20), (1.3, 1.2, 1.4), (1.5, 1.4, 1.6)],
-            "onnxruntime: 1.40 (1.30 to 1.50 over 2 shapes) times as fast as the same graph without zeros on a CPU, in 2 "
-            "of 3 shapes; no difference measured in the others.",
+            "onnxruntime: 1.40 (1.30 to 1.50 over 2 shapes) times as fast as the same graph without zeros on a CPU, in "
+            "2 of 3 shapes; no difference measured in the others.",
         ),
     ],
 )
