@@ -518,7 +518,7 @@ def test_teacher_with_another_vocabulary(command):
     save_checkpoint("teacher", classifier("bad", "good"), words)
     answer = command(*LOCAL, *TEACHER)
     cat, dog = WORDS.index("cat"), WORDS.index("dog")
-    assert_refused(answer, "reads other tokens", f"'cat' is number {dog} there and {cat} here")
+    assert_refused(answer, "reads other tokens", f"'cat' is number {dog} there and number {cat} here")
 
 
 def test_teacher_with_more_words(command):
@@ -527,7 +527,7 @@ def test_teacher_with_more_words(command):
     save_checkpoint("teacher", BertForSequenceClassification(config), [*WORDS, "bird"])
     answer = command(*LOCAL, *TEACHER)
     assert_refused(
-        answer, f"{len(WORDS) + 1} against {len(WORDS)}", f"'bird' is number {len(WORDS)} there and None here"
+        answer, f"{len(WORDS) + 1} against {len(WORDS)}", f"'bird' is number {len(WORDS)} there and missing here"
     )
 
 

@@ -159,7 +159,8 @@ def check_same_vocabulary(checkpoint: str, teacher: PreTrainedTokenizerBase, stu
     if theirs == ours:
         return
     token = min((t for t in theirs.keys() | ours.keys() if theirs.get(t) != ours.get(t)), key=str)
+    there, here = (f"number {known[token]}" if token in known else "missing" for known in (theirs, ours))
     raise UserError(
         f"The teacher {checkpoint} reads other tokens than the student: {len(theirs)} against {len(ours)} in the "
-        f"vocabulary, and {token!r} is number {theirs.get(token)} there and {ours.get(token)} here."
+        f"vocabulary, and {token!r} is {there} there and {here} here."
     )
