@@ -77,11 +77,11 @@ def test_the_sparsity_says_how_many_of_a_group_are_kept(mask_type, sparsity, exp
 @pytest.mark.parametrize(
     ("mask_type", "sparsity", "message"),
     [
-        ("N:4", 0.8, r"every 4 inputs: a sparsity of 0\.8 is not possible\. Write 0\.75 \(1:4\) \("),
-        ("N:4", 0.6, r"Write 0\.5 \(2:4\) or 0\.75 \(1:4\), or mask_type=N:32 \("),
-        ("N:8", 0.8, r"Write 0\.75 \(2:8\) or 0\.875 \(1:8\) \("),
-        ("N:4", 0.9, r"Write 0\.75 \(1:4\), or mask_type=N:32 \("),
-        ("N:4", 0.1, r"Write 0\.25 \(3:4\), or mask_type=N:32"),
+        ("N:4", 0.8, r"every 4 inputs: a sparsity of 0\.8 is not possible\. Write recipe\.sparsity=0\.75 \(1:4\)"),
+        ("N:4", 0.6, r"Write recipe\.sparsity=0\.5 \(2:4\) or 0\.75 \(1:4\), or mask_type=N:32"),
+        ("N:8", 0.8, r"Write recipe\.sparsity=0\.75 \(2:8\) or 0\.875 \(1:8\)"),
+        ("N:4", 0.9, r"Write recipe\.sparsity=0\.75 \(1:4\), or mask_type=N:32"),
+        ("N:4", 0.1, r"Write recipe\.sparsity=0\.25 \(3:4\), or mask_type=N:32"),
     ],
 )
 def test_a_sparsity_that_no_group_has_is_answered_with_the_nearest(mask_type, sparsity, message):
