@@ -180,6 +180,7 @@ def test_a_model_that_no_run_has_made(finished, tmp_path):
     words = ["task=squad", "model=tiny", f"model.checkpoint={finished / 'model'}", "data.embedded=true"]
     main([*words, "data.embedded_eval_rows=32", f"data.cache={tmp_path}/cache", f"out={tmp_path / 'out'}"])
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if "token" not in path.name) == [
+        ".sparse_xp",
         "checksums.txt",
         "config.json",
         "deployment.json",
@@ -294,8 +295,11 @@ def test_a_trained_model_is_quantized_without_training(finished, tmp_path, optio
 
 @pytest.mark.slow
 def test_its_speed_is_measured_beside_floating_point(finished, tmp_path, capsys):
-    out = quantize(finished, tmp_path, "quantization=ptq_int8", "max_loss=100", "benchmark=true", "task.max_length=64")
-    assert json.loads((tmp_path / "out-benchmark/benchmark.json").read_text())
+    words = ("quantization=ptq_int8", "max_loss=100", "benchmark=true", "task.max_length=64", "task.doc_stride=32")
+    out = quantize(finished, tmp_path, *words)
+    measured = json.loads((tmp_path / "out-benchmark/benchmark.json").read_text())
+    assert measured["against"] == str(tmp_path / "out-benchmark/floating_point")
+    check_bundle_files(tmp_path / "out-benchmark/floating_point")
     check_bundle_files(out)
     assert "ratio" in capsys.readouterr().out
 
