@@ -72,7 +72,7 @@ def run_name(
     model = _slug(checkpoint_name(overrides) or "")[:24] or str(choices["model"])
     recipe = _slug(recipe_file_name(overrides) or "")[:24] or str(choices["recipe"])
     if own := others.pop("recipe.name", None):
-        recipe = _slug(own)
+        recipe, others["recipe"] = _slug(own), str(choices["recipe"])  # two recipes may get one name
     elif recipe == "dense" and "recipe" not in _values(overrides) and others.get("sparsity", "none") != "none":
         recipe = others.pop("sparsity")  # nobody asked for a dense model
     parts = [str(choices["task"]), model, recipe, *([profile] if profile != "full" else [])]

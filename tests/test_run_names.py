@@ -130,7 +130,8 @@ def test_the_directory_says_which_checkpoint_and_which_recipe_file():
 
 
 def test_a_name_of_its_own_stands_in_place_of_the_recipe():
-    assert named("recipe.name=mine") == "squad,tiny,mine,seed=42"
+    assert named("recipe.name=mine") == "squad,tiny,mine,recipe=gradual80,seed=42"
+    assert run_name({**CHOICES, "recipe": "pruned80"}, ["recipe.name=mine"], "full", 42) != named("recipe.name=mine")
 
 
 def test_a_run_that_prunes_without_a_recipe_is_filed_under_what_prunes():
