@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sparse_xp.errors import UserError, check_one_of
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.display import Display, LoggedNumber
+from sparse_xp.modifiers.distillation import require_teacher
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -79,14 +80,12 @@ class AttentionDistillation(Modifier):
     def attach(self, context: HookContext) -> None:
         from sparse_xp.functional.hidden_states import record_outputs
 
-        if context.teacher is None:
-            raise UserError(
-                "AttentionDistillation compares the student's attention with a teacher's, and the run has no teacher: "
-                "write teacher=dense, teacher=self, or teacher=checkpoint teacher.path=DIR."
-            )
-        assert context.teacher.model is not None  # ``live_teacher`` requires it
+        teacher_model = require_teacher(
+            context, "AttentionDistillation compares the student's attention with a teacher's"
+        ).model
+        assert teacher_model is not None  # ``live_teacher`` requires it
         students = choose_layers(context.model, self.student_layers, "student")
-        teachers = choose_layers(context.teacher.model, self.teacher_layers, "teacher")
+        teachers = choose_layers(teacher_model, self.teacher_layers, "teacher")
         if len(students) != len(teachers):
             raise UserError(
                 f"AttentionDistillation: {len(students)} layers of the student and {len(teachers)} of the teacher. "

@@ -17,7 +17,7 @@ from sparse_xp.modifiers.display import Display, LoggedNumber
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from sparse_xp.modifiers.context import HookContext
+    from sparse_xp.modifiers.context import HookContext, TeacherModel
 
 
 def distillation_loss(
@@ -136,11 +136,7 @@ class Distillation(Modifier):
                 f"teacher.distillation.outputs names {', '.join(sorted(unknown))}, but task {context.task.name} has "
                 f"{', '.join(context.task.outputs)}."
             )
-        if context.teacher is None:
-            raise UserError(
-                "Distillation compares the student with a teacher, and the run has no teacher: write teacher=dense, "
-                "teacher=self, or teacher=checkpoint teacher.path=DIR."
-            )
+        require_teacher(context, "Distillation compares the student with a teacher")
 
     def before_batches(self, context: HookContext, rows: list[list[int]], batches: list[dict[str, Tensor]]) -> None:
         """Draw the tokens to compare, and weigh each micro-batch by its number of tokens, or of rows."""
@@ -190,3 +186,13 @@ class Distillation(Modifier):
 
     def logs(self, context: HookContext) -> dict[str, float]:
         return {name: context.mean_over_processes(value) for name, value in self.last_losses.items()}
+
+
+def require_teacher(context: HookContext, purpose: str) -> TeacherModel:
+    """Return the teacher of the run. Raises UserError, which begins with the ``purpose``, if it has none."""
+    if context.teacher is None:
+        raise UserError(
+            f"{purpose}, and the run has no teacher: write teacher=dense, teacher=self, or teacher=checkpoint "
+            "teacher.path=DIR."
+        )
+    return context.teacher

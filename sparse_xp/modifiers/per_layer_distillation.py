@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.display import Display, LoggedNumber
+from sparse_xp.modifiers.distillation import require_teacher
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -81,14 +82,12 @@ class PerLayerDistillation(Modifier):
 
         from sparse_xp.functional.hidden_states import record_outputs
 
-        if context.teacher is None:
-            raise UserError(
-                "PerLayerDistillation compares the student's layers with a teacher's, and the run has no teacher: "
-                "write teacher=dense, teacher=self, or teacher=checkpoint teacher.path=DIR."
-            )
-        assert context.teacher.model is not None  # ``live_teacher`` requires it
+        teacher_model = require_teacher(
+            context, "PerLayerDistillation compares the student's layers with a teacher's"
+        ).model
+        assert teacher_model is not None  # ``live_teacher`` requires it
         student = choose_modules(context.model, self.student_layer_names, "the student")
-        teacher = choose_modules(context.teacher.model, self.teacher_layer_names, "the teacher")
+        teacher = choose_modules(teacher_model, self.teacher_layer_names, "the teacher")
         if len(student) != len(teacher):
             raise UserError(
                 f"PerLayerDistillation: the student has {len(student)} layers to compare, the teacher {len(teacher)}. "
@@ -96,7 +95,7 @@ class PerLayerDistillation(Modifier):
             )
         self.pairs = list(zip(student, teacher, strict=True))
         student_shapes = output_shapes(context, context.model, student)
-        teacher_shapes = output_shapes(context, context.teacher.model, teacher)
+        teacher_shapes = output_shapes(context, teacher_model, teacher)
         self.projections = {}
         for student_name, teacher_name in self.pairs:
             ours, theirs = student_shapes[student_name], teacher_shapes[teacher_name]
