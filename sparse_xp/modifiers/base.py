@@ -83,6 +83,11 @@ class Modifier:
         return None
 
     @property
+    def needs_batches(self) -> bool:
+        """Whether it asks for batches of training data beside those of the loop."""
+        return False
+
+    @property
     def exclusive_resource(self) -> str | None:
         """The resource that one modifier at a time may drive (``"learning rate"``), None if several may act at once."""
         return None

@@ -1,29 +1,82 @@
 """The part of a run that modifiers see.
 
-The hooks of ``modifiers/base.py`` get a ``HookContext``. ``training/state.py`` has the object behind it; your own
-training loop needs an object with just these members.
+The hooks of ``modifiers/base.py`` get a ``HookContext``. The object behind it is ``training/state.Run`` in the loop of
+the command, and ``sparsifier/context.LoopContext`` in a loop of your own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    import torch
     from torch import Tensor
+    from torch.amp.grad_scaler import GradScaler
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
 
     from sparse_xp.clock import Clock
-    from sparse_xp.tasks import Task
 
 M = TypeVar("M")
 
 #: for each parameter that changed shape, by name: a function that cuts a tensor of its old shape to the new one, or
 #: None for a parameter that was removed
 Cuts = Mapping[str, "Callable[[Tensor], Tensor] | None"]
+
+
+#: a distillation loss of one's own: from outputs of the student, outputs of the teacher and the batch to a scalar
+DistillationFunction = Callable[[Any, Any, Any], "Tensor"]
+
+
+class Devices(Protocol):
+    """The device, the processes and the gradient scaler of a run: the part of Accelerate's ``Accelerator`` in use."""
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+
+    @property
+    def num_processes(self) -> int:
+        """The number of processes that train together."""
+
+    @property
+    def scaler(self) -> GradScaler | None:
+        """The scaler of the loss in fp16, None in other precisions."""
+
+    def reduce(self, tensor: Tensor, reduction: str = "sum") -> Tensor:
+        """Return the ``sum`` or the ``mean`` of a tensor over all processes."""
+
+    def main_process_first(self) -> AbstractContextManager[None]:
+        """Return a context that rank 0 passes before the others enter it."""
+
+
+class Outputs(Protocol):
+    """What distillation has to know of the model's outputs. A ``Task`` knows it."""
+
+    @property
+    def name(self) -> str:
+        """The name of the task, for messages."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of the logits; empty before the first batch where only the outputs can tell."""
+
+    @property
+    def problem_type(self) -> str:
+        """The problem type of the logits, in transformers' terms."""
+
+    @property
+    def loss_reduction(self) -> str:
+        """How the loss terms of several outputs combine: ``mean`` or ``sum``."""
+
+    def class_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Return which entries of the outputs' last dimension are real, [rows, classes] bool; None for all of them."""
+
+    def token_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
+        """Return which tokens have outputs that count, [rows, tokens] bool; None for outputs without tokens."""
 
 
 class TeacherModel(Protocol):
@@ -48,12 +101,16 @@ class HookContext(Protocol):
         """The student, in float32."""
 
     @property
-    def task(self) -> Task:
-        """The task: names of outputs, padding masks, the loss."""
+    def task(self) -> Outputs:
+        """The task: names of outputs, padding masks."""
 
     @property
     def teacher(self) -> TeacherModel | None:
         """The teacher, if the run has one."""
+
+    @property
+    def distillation_function(self) -> DistillationFunction | None:
+        """A distillation loss of one's own, in place of that of ``Distillation``."""
 
     @property
     def clock(self) -> Clock:
@@ -68,8 +125,8 @@ class HookContext(Protocol):
         """The optimizer. Not there yet in ``attach`` and ``parameters``."""
 
     @property
-    def accelerator(self) -> Accelerator:
-        """Device, autocast, gradient scaler, and reductions over processes."""
+    def accelerator(self) -> Devices:
+        """Device, gradient scaler, and reductions over processes."""
 
     @property
     def seed(self) -> int:
@@ -87,17 +144,17 @@ class HookContext(Protocol):
     def cache(self) -> Path:
         """The directory for what several runs can share."""
 
-    def training_batch(self, rows: list[int]) -> dict[str, Tensor]:
-        """Return the training features ``rows`` as the model sees them in this epoch, on the device."""
+    def task_loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of the task alone for a training batch."""
 
-    def input_batch(self, rows: list[int]) -> dict[str, Tensor]:
-        """Return the model's inputs of the training features ``rows``, without labels, on the device."""
+    def gradient_batches(self, count: int, batch_size: int | None, part: int) -> Iterator[dict[str, Tensor]]:
+        """Yield ``count`` training batches as the model sees them in this epoch, on the device.
 
-    def shuffled_batches(self, batch_size: int | None, seed: int) -> list[list[int]]:
-        """Return the row indices of one epoch of batches, shuffled by ``seed`` alone.
-
-        ``batch_size``: by default that of training.
+        They depend on seed, step and ``part`` alone. ``batch_size``: None for that of training.
         """
+
+    def example_inputs(self) -> dict[str, Tensor]:
+        """Return the model's inputs of a training row, without labels, on the device."""
 
     def calibration_batches(self, rows: int) -> Iterator[dict[str, Tensor]]:
         """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""
@@ -107,6 +164,9 @@ class HookContext(Protocol):
 
         ``counts``: the number of terms of each mean.
         """
+
+    def broadcast(self, tensor: Tensor) -> Tensor:
+        """Return the tensor of rank 0. With one process that is ``tensor``."""
 
     def mean_over_processes(self, value: Tensor) -> float:
         """Return the mean over all processes of a number that each has."""

@@ -131,7 +131,7 @@ class Distillation(Modifier):
 
     def attach(self, context: HookContext) -> None:
         unknown = set(self.outputs or ()) - set(context.task.outputs)
-        if unknown:
+        if unknown and context.task.outputs:
             raise UserError(
                 f"teacher.distillation.outputs names {', '.join(sorted(unknown))}, but task {context.task.name} has "
                 f"{', '.join(context.task.outputs)}."
@@ -161,10 +161,15 @@ class Distillation(Modifier):
         tokens, by_token, by_row = self.weights.pop(0)
         masks = task.class_mask(batch), tokens
         terms = []
-        for name in self.outputs or task.outputs:
-            term = distillation_loss(outputs[name], teacher_logits[name], self.temperature, *masks, task.problem_type)
-            is_per_token = tokens is not None and outputs[name].dim() == 3
-            terms.append(term * (by_token if is_per_token else by_row))
+        if context.distillation_function:
+            terms.append(context.distillation_function(outputs, teacher_logits, batch) * by_row)
+        else:
+            for name in self.outputs or task.outputs:
+                term = distillation_loss(
+                    outputs[name], teacher_logits[name], self.temperature, *masks, task.problem_type
+                )
+                is_per_token = tokens is not None and outputs[name].dim() == 3
+                terms.append(term * (by_token if is_per_token else by_row))
         distillation = torch.stack(terms).sum() if task.loss_reduction == "sum" else torch.stack(terms).mean()
         for key, value in (("loss_task", loss), ("loss_distillation", distillation)):
             self.last_losses[key] = self.last_losses.get(key, 0) + value.detach()

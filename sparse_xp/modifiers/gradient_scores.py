@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 from sparse_xp.errors import did_you_mean
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from torch import Tensor
+
+    from sparse_xp.modifiers.context import Devices
 
 #: values of the option ``score`` of structured pruning and of embedding pruning
 SCORES = ("first_order", "second_order", "magnitude")
@@ -31,7 +32,7 @@ def all_finite(*tensors: Tensor) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def unscaled(terms: dict[str, Tensor], accelerator: Accelerator) -> dict[str, Tensor] | None:
+def unscaled(terms: dict[str, Tensor], accelerator: Devices) -> dict[str, Tensor] | None:
     """Return ``terms``, products of gradients of this step, without the loss scale of fp16.
 
     Returns None for infinite gradients: the gradient scaler skips that step, and so must the scores.
@@ -61,7 +62,7 @@ class GateScores:
         """Whether the scores come from gradients; magnitudes are read off the weights when they are needed."""
         return self.score != "magnitude"
 
-    def add(self, gradients: dict[str, Tensor], accelerator: Accelerator) -> None:
+    def add(self, gradients: dict[str, Tensor], accelerator: Devices) -> None:
         """Add dL/dg of this step, [gates] for each group, as they are before unscaling and clipping."""
         terms = unscaled(gradients, accelerator)
         for name, term in ({} if terms is None else terms).items():

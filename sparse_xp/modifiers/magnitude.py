@@ -44,7 +44,7 @@ class MagnitudePruning(GradualPruning):
     def after_update(self, context: HookContext) -> None:
         super().after_update(context)
         if self.values:
-            decay_remembered(self.values, context.optimizer)
+            decay_remembered(self.values, self.targets, context.optimizer)
 
     def prune(self, context: HookContext, levels: dict[str, float]) -> None:
         # Scores are computed on the dense weights: pruned weights get their values back before the masks change.

@@ -70,6 +70,10 @@ class OBSPruning(GradualPruning):
                 f"multiple of {self.group_size}, such as 48."
             )
 
+    @property
+    def needs_batches(self) -> bool:
+        return True
+
     def attach(self, context: HookContext) -> None:
         super().attach(context)
         for name, weight in self.targets.items():
@@ -159,10 +163,9 @@ class OBSPruning(GradualPruning):
         training = context.model.training
         context.model.eval()
         try:
-            for rows in self.batches(context, part):
-                batch = context.training_batch(rows)
+            for batch in context.gradient_batches(self.num_grads, self.grad_batch_size, part):
                 with torch.enable_grad():
-                    loss = context.task.forward(context.model, batch).loss
+                    loss = context.task_loss(batch)
                 values = torch.autograd.grad(loss, list(self.targets.values()), materialize_grads=True)
                 gradients = dict(zip(self.targets, values, strict=True))
                 for name, mask in self.masks.items():
@@ -171,26 +174,10 @@ class OBSPruning(GradualPruning):
         finally:
             context.model.train(training)
 
-    def batches(self, context: HookContext, part: int) -> Iterator[list[int]]:
-        """Yield the row indices of ``num_grads`` batches, from as many shuffled epochs as that takes."""
-        count = 0
-        for epoch in range(self.num_grads):  # an epoch has at least one batch
-            # A seed of its own for each epoch of each part of each update, without touching a global generator.
-            seed = context.seed
-            for number in (context.step, part, epoch):
-                seed = (seed * 1_000_003 + number) % 2**63
-            for batch in context.shuffled_batches(self.grad_batch_size, seed)[: self.num_grads - count]:
-                count += 1
-                yield batch
-            if count == self.num_grads:
-                return
-
     def synchronize(self, context: HookContext) -> None:
         """Copy masks and weights from rank 0: on GPUs sums may differ in the last bit between processes."""
         if context.accelerator.num_processes == 1:
             return
-        from accelerate.utils import broadcast
-
         for name, weight in self.targets.items():
-            weight.data.copy_(broadcast(weight.data))
-            self.masks[name] = broadcast(self.masks[name].to(weight.device).int()).bool()
+            weight.data.copy_(context.broadcast(weight.data))
+            self.masks[name] = context.broadcast(self.masks[name].to(weight.device).int()).bool()

@@ -109,10 +109,8 @@ class PerLayerDistillation(Modifier):
                 device = context.accelerator.device
                 self.projections[student_name] = torch.nn.Linear(ours[-1], theirs[-1], bias=False, device=device)
         if context.accelerator.num_processes > 1:  # DDP synchronizes the model only, and the projections are beside it
-            from accelerate.utils import broadcast
-
             for weight in self.parameters(context):
-                weight.data = broadcast(weight.data)
+                weight.data = context.broadcast(weight.data)
         self.student_outputs, self.teacher_outputs, self.last_losses, self.active = {}, {}, {}, False
         self.hooks = [
             # Not in evaluation: no ``loss`` follows that would clear the outputs.
@@ -242,7 +240,7 @@ def output_shapes(context: HookContext, model: nn.Module, modules: dict[str, nn.
     outputs: dict[str, Any] = {}
     hooks, training = record_outputs(modules, outputs, lambda module: True), model.training
     device = next(model.parameters()).device
-    batch = context.input_batch([0])
+    batch = context.example_inputs()
     try:
         with torch.no_grad():
             model.eval()(**{name: value.to(device) for name, value in batch.items()})

@@ -149,14 +149,15 @@ class Pruning(Modifier):
             self.targets[name].data.mul_(mask)
 
 
-def decay_remembered(values: Mapping[str, Tensor], optimizer: Optimizer) -> None:
-    """Shrink remembered ``values`` of pruned weights by the weight decay of a step.
+def decay_remembered(values: Mapping[str, Tensor], targets: Mapping[str, Parameter], optimizer: Optimizer) -> None:
+    """Shrink remembered ``values`` of pruned weights of ``targets`` by the decoupled weight decay of a step.
 
     The optimizer decays the zeros in the model; the values behind them have to shrink with its rate too.
     """
-    group = next(group for group in optimizer.param_groups if group["decays"])
-    if group["weight_decay"]:
-        for value in values.values():
+    groups = {id(parameter): group for group in optimizer.param_groups for parameter in group["params"]}
+    for name, value in values.items():
+        group = groups.get(id(targets[name]), {})
+        if group.get("weight_decay"):
             value.mul_(1 - group["lr"] * group["weight_decay"])
 
 

@@ -7,7 +7,7 @@ arithmetic once ``mode.active`` is set (``functional/fake_quant``). ``detach`` f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -110,6 +110,10 @@ class Quantization(Modifier):
     @property
     def post_training(self) -> bool:
         return self.calibration_rows is not None
+
+    @property
+    def needs_batches(self) -> bool:
+        return self.post_training
 
     def window(self, clock: Clock) -> tuple[float, float]:
         start, end = super().window(clock)
@@ -217,7 +221,7 @@ class Quantization(Modifier):
         self.mode.active = self.mode.calibrating = True
         with torch.no_grad():
             for batch in batches:
-                model(**batch)
+                model(**batch) if isinstance(batch, Mapping) else model(batch)
         self.mode.calibrating = False
 
     def quantize_trained(self, model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> None:

@@ -190,7 +190,7 @@ class SoftMovementPruning(Pruning):
     def after_update(self, context: HookContext) -> None:
         super().after_update(context)
         if self.values:
-            decay_remembered(self.values, context.optimizer)
+            decay_remembered(self.values, self.targets, context.optimizer)
 
     def logs(self, context: HookContext) -> dict[str, float]:
         return {**super().logs(context), "threshold": self.threshold(context.clock, context.step)}

@@ -20,8 +20,8 @@ class WeightDecay(Modifier):
         end: Not used: it holds until the end of the run.
         weight_decay: The factor of the decay, in [0, 1). Each update subtracts learning rate * ``weight_decay`` *
             weight.
-        all_groups: Apply it to biases and LayerNorms as well, as SparseML's SetWeightDecayModifier did. By default they
-            do not decay (Devlin et al. 2019).
+        all_groups: Apply it to the groups of biases and LayerNorms as well, as SparseML's SetWeightDecayModifier did.
+            By default they do not decay (Devlin et al. 2019).
     """
 
     weight_decay: float = 0.0
@@ -40,5 +40,5 @@ class WeightDecay(Modifier):
         if context.clock.epoch(context.step) >= self.window(context.clock)[0]:
             # Set in every step: then a resumed run needs no state for it.
             for group in context.optimizer.param_groups:
-                if group["decays"] or self.all_groups:
+                if self.all_groups or any(parameter.ndim > 1 for parameter in group["params"]):
                     group["weight_decay"] = self.weight_decay

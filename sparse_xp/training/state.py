@@ -93,6 +93,10 @@ class Run(EvalContext):
     progress: Progress = field(default_factory=Progress)
 
     @property
+    def distillation_function(self) -> None:
+        """The command has no distillation loss but that of ``Distillation``."""
+
+    @property
     def step(self) -> int:
         """The number of optimizer steps already made."""
         return self.progress.step
@@ -112,6 +116,37 @@ class Run(EvalContext):
         """Return the model's inputs of the training features ``rows``, without labels, on the device."""
         return to_device(self, collate(self.train_features, rows, self.inputs, self.padding))
 
+    def task_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of the task alone for a training batch."""
+        loss: torch.Tensor = self.task.forward(self.model, batch).loss
+        return loss
+
+    def gradient_batches(self, count: int, batch_size: int | None, part: int) -> Iterator[dict[str, torch.Tensor]]:
+        """Yield ``count`` training batches; ``gradient_rows`` says which."""
+        for rows in self.gradient_rows(count, batch_size, part):
+            yield self.training_batch(rows)
+
+    def gradient_rows(self, count: int, batch_size: int | None, part: int) -> Iterator[list[int]]:
+        """Yield the row indices of ``count`` batches, from as many shuffled epochs as that takes.
+
+        They depend on seed, step and ``part`` alone, so that a resumed run has the same.
+        """
+        left = count
+        for epoch in range(count):  # an epoch has at least one batch
+            # A seed of its own for each epoch of each part of each step, without touching a global generator.
+            seed = self.seed
+            for number in (self.step, part, epoch):
+                seed = (seed * 1_000_003 + number) % 2**63
+            for rows in self.shuffled_batches(batch_size, seed)[:left]:
+                left -= 1
+                yield rows
+            if not left:
+                return
+
+    def example_inputs(self) -> dict[str, torch.Tensor]:
+        """Return the model's inputs of the first training feature, without labels, on the device."""
+        return self.input_batch([0])
+
     def shuffled_batches(self, batch_size: int | None, seed: int) -> list[list[int]]:
         """Return the row indices of one epoch of batches, shuffled by ``seed`` alone."""
         return epoch_batches(self.lengths, batch_size or self.train.batch_size, seed, self.train.group_by_length)
@@ -130,6 +165,13 @@ class Run(EvalContext):
         if processes > 1:
             total = int(self.accelerator.reduce(torch.tensor(total, device=self.device)))
         return [count * processes / max(1, total) for count in counts]
+
+    def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return the tensor of rank 0."""
+        from accelerate.utils import broadcast
+
+        received: torch.Tensor = broadcast(tensor)
+        return received
 
     def mean_over_processes(self, value: torch.Tensor) -> float:
         """Return the mean over all processes of a number that each has."""

@@ -135,7 +135,7 @@ def test_gradients_are_those_of_the_task_loss_without_dropout():
     run.model.train()
     drawn = list(modifier.gradients(run, 1))
     run.model.eval()
-    for rows, gradients in zip(modifier.batches(run, 1), drawn, strict=True):
+    for rows, gradients in zip(run.gradient_rows(2, None, 1), drawn, strict=True):
         batch = run.train_features[rows]
         run.model.zero_grad()
         run.model(input_ids=torch.tensor(batch["input_ids"]), labels=torch.tensor(batch["labels"])).loss.backward()
@@ -167,7 +167,7 @@ def test_rows_depend_on_seed_step_and_part_alone():
         run = taught_run(1, 8, seed)
         run.progress.step = step
         torch.manual_seed(random.randrange(1000))
-        return list(make(run, num_grads=20).batches(run, part))
+        return list(run.gradient_rows(20, None, part))
 
     assert drawn() == drawn()
     assert all(drawn(**{name: value}) != drawn() for name, value in {"seed": 43, "step": 4, "part": 2}.items())
@@ -181,7 +181,8 @@ def test_rows_depend_on_seed_step_and_part_alone():
 @pytest.mark.parametrize(("fields", "size"), [({}, 4), ({"grad_batch_size": 5}, 5)])
 def test_rows_of_a_gradient(fields, size):
     run = taught_run(1, 1)
-    assert len(next(make(run, **fields).batches(run, 1))) == size
+    batches = run.gradient_batches(1, make(run, **fields).grad_batch_size, 1)
+    assert len(next(batches)["input_ids"]) == size
 
 
 # Schedules

@@ -635,7 +635,8 @@ def test_a_refresh_before_the_end_of_the_ramp_is_refused():
 def regrown(regrow: bool) -> Tensor:
     """Four weights, half of them pruned; then one of the others shrinks to 0.15, and the masks are made anew."""
     run = matrix_run(torch.tensor([[0.1, 0.2, 0.5, 0.9]]), 10, 10)
-    run.optimizer = SimpleNamespace(param_groups=[{"decays": True, "lr": 0.1, "weight_decay": 0.5}])
+    group = {"params": [run.model.weight], "lr": 0.1, "weight_decay": 0.5}
+    run.optimizer = SimpleNamespace(param_groups=[{"params": [], "lr": 9.0, "weight_decay": 9.0}, group])
     modifier = MagnitudePruning(
         final_sparsity=0.5, params=["weight"], end="1 steps", refresh_until="9 steps", update_frequency="1 steps",
         regrow=regrow,

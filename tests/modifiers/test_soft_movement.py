@@ -63,7 +63,7 @@ def modifier():
 def matrix(steps=30):
     layer = nn.Linear(6, 4, bias=False)
     layer.weight.data = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    optimizer = torch.optim.AdamW([{"params": [layer.weight], "decays": True}], lr=0.01, weight_decay=0.0)
+    optimizer = torch.optim.AdamW([{"params": [layer.weight]}], lr=0.01, weight_decay=0.0)
     return make_run(10, steps, model=layer, optimizer=optimizer)
 
 

@@ -14,7 +14,8 @@ from tests.tiny import make_run
 
 
 def test_it_starts_on_time_and_leaves_the_other_group_alone():
-    groups = [{"weight_decay": 0.0, "decays": True}, {"weight_decay": 0.0, "decays": False}]
+    matrix, bias = torch.zeros(2, 2), torch.zeros(2)
+    groups = [{"weight_decay": 0.0, "params": [bias, matrix]}, {"weight_decay": 0.0, "params": [bias]}]
     run = make_run(4, 8, optimizer=SimpleNamespace(param_groups=groups))
     recipe = ModifierList(
         {
@@ -32,7 +33,7 @@ def test_it_starts_on_time_and_leaves_the_other_group_alone():
 
 
 def test_zero_switches_it_off():
-    groups = [{"weight_decay": 0.5, "decays": True}]
+    groups = [{"weight_decay": 0.5, "params": [torch.zeros(2, 2)]}]
     run = make_run(4, 8, optimizer=SimpleNamespace(param_groups=groups))
     WeightDecay(weight_decay=0.0).before_step(run)
     assert groups[0]["weight_decay"] == 0.0

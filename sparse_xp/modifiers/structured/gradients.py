@@ -13,7 +13,7 @@ from sparse_xp.functional.structured.blocks import Block, linear_at
 from sparse_xp.functional.structured.scores import gate_gradients
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
+    from sparse_xp.modifiers.context import Devices
 
 
 def group_gradients(model: nn.Module, blocks: Sequence[Block], score: str) -> dict[str, Tensor]:
@@ -34,7 +34,7 @@ def group_gradients(model: nn.Module, blocks: Sequence[Block], score: str) -> di
     return gradients
 
 
-def layer_gradients(gates: Mapping[str, LayerGate], accelerator: Accelerator) -> dict[str, Tensor]:
+def layer_gradients(gates: Mapping[str, LayerGate], accelerator: Devices) -> dict[str, Tensor]:
     """Return dL/dg of layers, scalars by name of the layer, and clear them; only gates that track a gradient."""
     gradients = {}
     for name, gate in gates.items():

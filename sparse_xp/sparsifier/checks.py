@@ -1,0 +1,90 @@
+"""Does the recipe fit the loop: its length, its teacher, its data? Is the model free?"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable
+from typing import Any
+from weakref import WeakSet
+
+from torch import nn
+
+from sparse_xp.clock import Clock
+from sparse_xp.errors import UserError
+from sparse_xp.modifiers.context import DistillationFunction
+from sparse_xp.sparsifier.context import TeacherFunction
+from sparse_xp.sparsifier.models import unwrapped
+from sparse_xp.sparsifier.recipes import LoopRecipe
+
+#: models that a Sparsifier or a Lock holds now
+HELD: WeakSet[nn.Module] = WeakSet()
+
+
+def check_not_held(model: nn.Module) -> None:
+    """Raise UserError if another Sparsifier or Lock holds the model."""
+    if model in HELD:
+        raise UserError(
+            "The model has a Sparsifier or a lock already: finalize() that one (remove_pruning() a lock), or load the "
+            "model anew."
+        )
+
+
+def loop_clock(recipe: LoopRecipe, steps_per_epoch: int, epochs: float | None) -> Clock:
+    """Return the clock of the loop. Raises UserError if the recipe is longer, or neither has a length."""
+    if isinstance(steps_per_epoch, bool) or not isinstance(steps_per_epoch, int) or steps_per_epoch < 1:
+        raise UserError(f"steps_per_epoch={steps_per_epoch}: expected the optimizer steps of an epoch, len(loader).")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise UserError(f"epochs={epochs}: expected a number above 0.")
+    if epochs is None and recipe.epochs is None:
+        raise UserError(f"{recipe.name} has no length of its own: give epochs=NUMBER, the length of the loop.")
+    if epochs is not None and recipe.has_fixed_length and recipe.epochs is not None and recipe.epochs > epochs:
+        raise UserError(
+            f"{recipe.name} has {recipe.epochs:g} epochs, and the loop {epochs:g}: the recipe would not be finished. "
+            f"Train for {recipe.epochs:g} epochs, or change the times in the recipe."
+        )
+    length = epochs if epochs is not None else recipe.epochs
+    assert length is not None
+    return Clock.of(length, steps_per_epoch)
+
+
+def check_batches(recipe: LoopRecipe, batches: Iterable[Any] | None) -> None:
+    """Raise UserError if a modifier needs training data of its own and there are none to iterate over again."""
+    needing = [name for name, modifier in recipe.modifiers.items() if modifier.needs_batches]
+    if needing and batches is None:
+        raise UserError(
+            f"{', '.join(needing)} needs training data of its own beside the loop: give batches=LOADER, the DataLoader."
+        )
+    if batches is not None and iter(batches) is batches:
+        raise UserError("batches= can be read only once: give a DataLoader or a list, which begins anew.")
+
+
+def match_loop_teacher(
+    recipe: LoopRecipe,
+    model: nn.Module,
+    teacher: TeacherFunction | str | None,
+    distillation: DistillationFunction | None,
+) -> tuple[LoopRecipe, TeacherFunction | None]:
+    """Return the recipe and the teacher that fit each other. Raises UserError if they do not.
+
+    ``teacher``, ``distillation``: those of ``Sparsifier``.
+    """
+    distils = ", ".join(recipe.distilling)
+    if isinstance(teacher, str) and teacher not in ("self", "disable"):
+        raise UserError(f"teacher={teacher!r}: expected a model, a function of a batch, 'self' or 'disable'.")
+    if teacher is model or (isinstance(teacher, nn.Module) and unwrapped(teacher) is model):
+        raise UserError("teacher= is the model that trains: give another one, or teacher='self', a copy of it.")
+    if teacher == "disable":
+        return recipe.without_distillation(), None
+    if distils and teacher is None:
+        raise UserError(
+            f"{recipe.name} distils ({distils}), and no teacher is given: teacher=MODEL, teacher='self', or "
+            "teacher='disable' to train without it."
+        )
+    if not distils and (teacher is not None or distillation is not None):
+        given = "teacher" if teacher is not None else "distillation"
+        raise UserError(f"{given}= is given, and {recipe.name} does not distil: leave it out, or add Distillation().")
+    if teacher == "self":
+        return recipe, copy.deepcopy(model)
+    assert not isinstance(teacher, str)
+    return recipe, teacher

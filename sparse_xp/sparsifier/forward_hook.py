@@ -1,0 +1,27 @@
+"""A hook that begins a step with the model's first forward pass in training mode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+
+class ForwardHook:
+    """Calls ``begin`` before each forward pass in training mode with gradients. A copy of the model has none of it."""
+
+    def __init__(self, begin: Callable[[], None] | None = None):
+        self.begin = begin
+
+    def __call__(self, module: nn.Module, inputs: object) -> None:
+        """Begin the step if this forward pass trains."""
+        if self.begin is not None and module.training and torch.is_grad_enabled():
+            self.begin()
+
+    def __deepcopy__(self, memo: object) -> ForwardHook:
+        return ForwardHook()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ForwardHook, ()

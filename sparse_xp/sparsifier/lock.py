@@ -1,0 +1,107 @@
+"""Keep the zeros of a sparse model in any loop, with one line.
+
+Hooks on the parameters set the gradients of pruned weights to zero. A zero whose gradient is always zero stays zero
+under SGD, Adam and AdamW, whatever their momentum and weight decay. Nothing has to be called in the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from sparse_xp.clock import Clock
+from sparse_xp.errors import UserError
+from sparse_xp.modifiers import ConstantPruning
+from sparse_xp.modifiers.modifier_list import ModifierList
+from sparse_xp.sparsifier.checks import HELD, check_not_held
+from sparse_xp.sparsifier.context import LoopContext
+from sparse_xp.sparsifier.devices import LoopDevices
+from sparse_xp.sparsifier.models import source_of, unwrapped
+from sparse_xp.sparsifier.outputs import LoopOutputs
+
+
+class Lock:
+    """The zeros of a model, locked. ``lock`` makes it.
+
+    ``masks``: by name of the parameter, False where a weight is pruned.
+    """
+
+    def __init__(self, modifier: ConstantPruning, model: nn.Module):
+        self.modifier = modifier
+        clock = Clock(1, 1)
+        self.context = LoopContext(
+            model=model,
+            clock=clock,
+            modifier_list=ModifierList({"lock": modifier}, clock),
+            accelerator=LoopDevices(model),
+            task=LoopOutputs(model),
+            source=source_of(model),
+        )
+        modifier.attach(self.context)
+        modifier.before_step(self.context)
+        self.masks = modifier.masks
+        weights = [(weight, self.masks[name]) for name, weight in modifier.targets.items() if weight.requires_grad]
+        self.hooks = [weight.register_hook(masking(mask)) for weight, mask in weights]
+
+    @property
+    def sparsity(self) -> float:
+        """The fraction of zeros in the locked weights."""
+        return self.modifier.measured_sparsity()
+
+    def check(self) -> None:
+        """Raise UserError if a locked weight is not zero any more."""
+        try:
+            self.modifier.masks = {
+                name: mask.to(self.modifier.targets[name].device) for name, mask in self.masks.items()
+            }
+            self.modifier.check(self.context)
+        except RuntimeError as error:
+            raise UserError(
+                f"{str(error).partition(' at step')[0]}: other weights were loaded, or an optimizer that had trained "
+                "them before the lock. Lock after loading, and make the optimizer then."
+            ) from error
+
+    def remove_pruning(self) -> None:
+        """Check the zeros, and let the weights go. The model itself was never changed. Raises as ``check`` does."""
+        self.check()
+        for hook in self.hooks:
+            hook.remove()
+        self.hooks = []
+        HELD.discard(self.context.model)
+
+
+def masking(mask: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a hook that sets the gradient of pruned weights to zero."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        return gradient.masked_fill(~mask.to(gradient.device), 0.0)
+
+    return hook
+
+
+def lock(
+    model: nn.Module,
+    params: Sequence[str] = ("__ENCODER__",),
+    exclude: Sequence[str] = (),
+    min_sparsity: float = 0.05,
+) -> Lock:
+    """Keep the zeros of a sparse model while it trains, in any loop, and return the lock.
+
+    Args:
+        model: A model with zeros. Make its optimizer after this.
+        params: The parameters whose zeros to keep, as in ``ConstantPruning``: names, ``re:<pattern>`` or tokens.
+        exclude: Parameters among them to leave out.
+        min_sparsity: The fraction of zeros that they must have, so that a dense model is not trained densely.
+
+    Raises UserError for a model with fewer zeros, and for one that is locked already.
+    """
+    inner = unwrapped(model)
+    check_not_held(inner)
+    try:
+        modifier = ConstantPruning(params=list(params), exclude=list(exclude), min_sparsity=min_sparsity)
+    except ValueError as error:
+        raise UserError(str(error).replace("ConstantPruning.", "")) from error
+    locked = Lock(modifier, inner)
+    HELD.add(inner)
+    return locked

@@ -1,0 +1,329 @@
+"""``Sparsifier``: the recipe in a plain PyTorch loop.
+
+A step has the order of the command's loop (``training/loop.train_step``)::
+
+    model(**batch)              the first forward pass of a step begins it: rates, masks (``begin_step``)
+    loss                        distillation
+    loss.backward()             of the loop, once for each micro-batch
+    step                        zeros in gradients, clipping, optimizer, zeros in weights
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from sparse_xp.config import drives_rate
+from sparse_xp.errors import UserError
+from sparse_xp.modifiers import Modifier
+from sparse_xp.modifiers.context import Devices, DistillationFunction
+from sparse_xp.modifiers.modifier_list import ModifierList
+from sparse_xp.modifiers.pruning import SPARSITY_TOLERANCE, Pruning
+from sparse_xp.sparsifier.checks import HELD, check_batches, check_not_held, loop_clock, match_loop_teacher
+from sparse_xp.sparsifier.context import LoopContext, LoopTeacher, LossFunction, TeacherFunction, adopt_parameters
+from sparse_xp.sparsifier.devices import LoopDevices
+from sparse_xp.sparsifier.forward_hook import ForwardHook
+from sparse_xp.sparsifier.models import check_trainable, source_of, unwrapped
+from sparse_xp.sparsifier.outputs import LoopOutputs, rows_of
+from sparse_xp.sparsifier.recipes import RecipeSource, read_loop_recipe
+from sparse_xp.sparsifier.saving import save_model_directory
+from sparse_xp.training.checkpoint import move
+
+
+class Sparsifier:
+    """A recipe in a training loop of your own.
+
+    Args:
+        recipe: The name of a recipe (``"gradual80"``), a recipe of SparseML (a file, a stub or its text), or modifiers
+            as objects (``[MagnitudePruning(final_sparsity=0.9)]``).
+        model: Any module; it may be compiled, or wrapped in ``DistributedDataParallel``.
+        optimizer: The optimizer of the model's parameters. None: ``use_optimizer`` gives it later.
+        steps_per_epoch: Optimizer steps in an epoch of the loop.
+        epochs: The length of the loop. By default that of the recipe.
+        teacher: The model to distil from, or a function from a batch to its outputs. ``"self"``: the model as it is
+            now. ``"disable"``: leave out what distils.
+        batches: Training batches, a DataLoader preferably: for second-order pruning and calibration after training.
+        loss_function: The loss of the task, from model and batch, for second-order pruning. By default the model's own.
+        distillation: A distillation loss in place of the usual one, from the outputs of the model, those of the teacher
+            and the batch.
+        max_grad_norm: Clip the norm of the gradient, as it is without that of pruned weights. None: do not clip.
+        scaler: The gradient scaler of a loop in fp16.
+        seed: Chooses the rows of second-order pruning and the tokens of distillation.
+        devices: Device, processes and scaler, such as an ``Accelerator``. By default those of ``torch.distributed``.
+        numbers: Numbers of the recipe to change: ``sparsity=0.9``, ``learning_rate=3e-5`` for one of ours, the
+            variables of a recipe of SparseML (``num_epochs=8``).
+
+    Raises UserError for a recipe that does not fit the model, the loop or the optimizer.
+    """
+
+    def __init__(
+        self,
+        recipe: RecipeSource,
+        model: nn.Module,
+        optimizer: Optimizer | None = None,
+        *,
+        steps_per_epoch: int,
+        epochs: float | None = None,
+        teacher: TeacherFunction | str | None = None,
+        batches: Iterable[Any] | None = None,
+        loss_function: LossFunction | None = None,
+        distillation: DistillationFunction | None = None,
+        max_grad_norm: float | None = None,
+        scaler: GradScaler | None = None,
+        seed: int = 42,
+        devices: Devices | None = None,
+        **numbers: Any,
+    ):
+        inner: Any = unwrapped(model)
+        check_not_held(inner)
+        self.recipe, source = match_loop_teacher(read_loop_recipe(recipe, numbers), inner, teacher, distillation)
+        clock = loop_clock(self.recipe, steps_per_epoch, epochs)
+        for modifier in self.recipe.modifiers.values():
+            modifier.check_model(inner)
+        self.max_grad_norm, self.scaler = max_grad_norm, scaler
+        self.steps = 0  # optimizer steps made, also past the end of the recipe
+        self.began = False  # whether rates and masks are those of the coming step
+        self.finalized = False
+        self.rates: list[float] = []  # that the recipe has set last, by group of the optimizer
+        self.context = LoopContext(
+            model=inner,
+            clock=clock,
+            modifier_list=ModifierList(self.recipe.modifiers, clock),
+            accelerator=devices or LoopDevices(inner, scaler),
+            task=LoopOutputs(inner),
+            teacher=None if source is None else LoopTeacher(source),
+            distillation_function=distillation,
+            batches=batches,
+            loss_function=loss_function,
+            seed=seed,
+            source=source_of(inner),
+        )
+        check_batches(self.recipe, batches)
+        if optimizer is not None:
+            check_trainable(inner, optimizer)
+        before = list(inner.parameters())
+        self.modifier_list.attach(self.context)
+        self.replaced = before
+        HELD.add(inner)
+        self.hook = model.register_forward_pre_hook(ForwardHook(self.begin_step))
+        if optimizer is not None:
+            self.use_optimizer(optimizer)
+
+    def use_optimizer(self, optimizer: Optimizer) -> None:
+        """Give the optimizer of the model. Parameters that modifiers train or have replaced are added to it.
+
+        Raises UserError if it does not hold the model's parameters.
+        """
+        check_trainable(self.context.model, optimizer, self.replaced)
+        adopt_parameters(optimizer, self.replaced, self.context.model)
+        if others := self.modifier_list.parameters(self.context):
+            optimizer.add_param_group({"params": others})
+        self.context.optimizer = optimizer
+
+    @property
+    def modifier_list(self) -> ModifierList:
+        """The modifiers in the order in which they act."""
+        return self.context.modifier_list
+
+    @property
+    def modifiers(self) -> dict[str, Modifier]:
+        """The modifiers by name, with their state: masks, for instance."""
+        return self.modifier_list.modifiers
+
+    @property
+    def epochs(self) -> int:
+        """The epochs of the loop."""
+        return math.ceil(self.context.clock.end - 1e-9)
+
+    @property
+    def total_steps(self) -> int:
+        """The optimizer steps of the recipe."""
+        return self.context.clock.total_steps
+
+    @property
+    def sets_learning_rate(self) -> bool:
+        """Whether the recipe sets the learning rate at some time."""
+        return any(map(drives_rate, self.modifiers.values()))
+
+    # A step
+
+    def begin_step(self) -> None:
+        """Set rates and masks for the coming step. The first forward pass in training mode does it.
+
+        Past the end of the recipe they stay as they are.
+        """
+        if self.began or self.finalized:
+            return
+        self.check_optimizer()
+        self.began = True
+        if self.steps >= self.total_steps:
+            if self.steps == self.total_steps:
+                warnings.warn(
+                    f"The recipe has {self.total_steps} steps, and the loop makes more: masks and rates stay as they "
+                    "are.",
+                    stacklevel=2,
+                )
+            self.hold_rates()
+            return
+        self.context.step = self.steps
+        self.hold_rates()
+        self.modifier_list.before_step(self.context)
+        if self.sets_learning_rate and (self.rates or self.rate_is_set()):
+            self.rates = [float(group["lr"]) for group in self.context.optimizer.param_groups]
+
+    def loss(self, loss: Tensor, outputs: Any, batch: Any, *, share: float = 1.0) -> Tensor:
+        """Return the loss to minimize for a micro-batch, given the task's ``loss``; with the teacher's, if it distils.
+
+        ``outputs``: of the model for ``batch``. ``share``: the part of the step's loss that ``loss`` is a mean over, if
+        the loop does not divide what this returns: 1 / number of micro-batches.
+        """
+        self.begin_step()
+        if self.recipe.distilling and self.context.distillation_function is None:
+            outputs = self.context.task.read(outputs)
+        self.context.share = share
+        rows = list(range(rows_of(batch)))
+        self.modifier_list.before_batches(self.context, [rows], [batch])
+        total = self.modifier_list.loss(self.context, rows, batch, outputs, loss)
+        if self.context.teacher:
+            self.context.teacher.forget()
+        self.context.task.current = {}
+        return total
+
+    def step(self) -> None:
+        """Make the optimizer step: mask gradients, clip, update, mask weights.
+
+        It takes the place of ``optimizer.step()``, after ``backward`` of the last micro-batch. Raises UserError once
+        the recipe is finalized.
+        """
+        self.before_update()
+        optimizer = self.context.optimizer
+        if self.max_grad_norm is not None:
+            if self.scaler:
+                self.scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(self.context.model.parameters(), self.max_grad_norm)
+        if self.scaler:
+            self.scaler.step(optimizer)
+            self.scaler.update()
+        else:
+            optimizer.step()
+        optimizer.zero_grad()
+        self.after_update()
+
+    def before_update(self) -> None:
+        """Mask gradients, before clipping: for a loop that calls its optimizer itself."""
+        if self.finalized:
+            raise UserError("step() after finalize(): the recipe is finished. Make a new Sparsifier to train on.")
+        self.begin_step()
+        self.modifier_list.before_update(self.context)
+
+    def after_update(self) -> None:
+        """Mask weights, after the update: for a loop that calls its optimizer itself."""
+        self.modifier_list.after_update(self.context)
+        self.steps += 1
+        self.began = False
+
+    def hold_rates(self) -> None:
+        """Restore the rates that the recipe has set last, whatever a scheduler of the loop has made of them."""
+        for group, rate in zip(self.context.optimizer.param_groups, self.rates, strict=False):
+            group["lr"] = rate
+
+    def rate_is_set(self) -> bool:
+        """Return whether a modifier has set the learning rate by now."""
+        clock = self.context.clock
+        rates = [each for each in self.modifiers.values() if drives_rate(each)]
+        return any(clock.first_step(each.window(clock)[0]) <= self.context.step for each in rates)
+
+    def check_optimizer(self) -> None:
+        """Raise UserError if there is no optimizer yet."""
+        if self.context.optimizer is None:
+            raise UserError("The Sparsifier has no optimizer: give one to it, or call use_optimizer before training.")
+
+    def logs(self) -> dict[str, float]:
+        """Return numbers of the latest step to log: sparsity, learning rate, the parts of the loss."""
+        return self.modifier_list.logs(self.context)
+
+    # State
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed beside the states of model and optimizer to continue exactly.
+
+        Tensors and plain values, which ``torch.load`` reads with ``weights_only=True``.
+        """
+        return {
+            "steps": self.steps,
+            "total_steps": self.total_steps,
+            "rates": list(self.rates),
+            "modifiers": self.modifier_list.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was called. Raises UserError for the state of another recipe or length."""
+        ours = (self.total_steps, sorted(self.modifiers))
+        theirs = (state["total_steps"], sorted(state["modifiers"]))
+        if ours != theirs:
+            raise UserError(
+                f"The state is of a recipe of {theirs[0]} steps with {', '.join(theirs[1])}; this one has {ours[0]} "
+                f"steps with {', '.join(ours[1])}. Make the Sparsifier as it was made when the state was saved."
+            )
+        self.modifier_list.load_state_dict(move(state["modifiers"], self.context.accelerator.device))
+        self.steps, self.rates, self.began = state["steps"], list(state["rates"]), False
+        self.context.step = min(self.steps, self.total_steps - 1)
+
+    # The end
+
+    def finalize(self, *, unfinished: bool = False) -> None:
+        """End the recipe: cut what was removed, freeze scales, calibrate. The model is plain after it.
+
+        ``unfinished``: accept a model that has not reached what the recipe asks for. Otherwise it raises UserError.
+        """
+        if self.finalized:
+            return
+        self.modifier_list.check(self.context)
+        if not unfinished:
+            self.check_promises()
+        training = self.context.model.training
+        self.modifier_list.detach(self.context)
+        self.context.model.train(training)
+        self.finalized = True
+        self.hook.remove()
+        HELD.discard(self.context.model)
+
+    def check_promises(self) -> None:
+        """Raise UserError for a modifier that has not done yet what it is to do until the end of the recipe."""
+        for name, modifier in self.modifiers.items():
+            if not modifier.target_reached(self.context):
+                raise UserError(
+                    f"{name} has not reached its target after step {self.steps} of {self.total_steps}"
+                    f"{self.sparsity_so_far(modifier)}. Train to the end of the recipe, or accept the model as it is "
+                    "with finalize(unfinished=True)."
+                )
+            promised = modifier.zeros_at_end
+            if isinstance(modifier, Pruning) and promised is not None:
+                zeros = modifier.measured_sparsity()
+                if zeros < promised - SPARSITY_TOLERANCE:
+                    raise UserError(
+                        f"{name} was to end with {promised:.1%} zeros, and its weights have {zeros:.1%}: something "
+                        "else has written into them after the last step."
+                    )
+
+    def sparsity_so_far(self, modifier: Modifier) -> str:
+        """Return the zeros that a modifier has made, for a message."""
+        if not isinstance(modifier, Pruning) or modifier.zeros_at_end is None:
+            return ""
+        return f": {modifier.measured_sparsity():.1%} of {modifier.zeros_at_end:.1%} zeros"
+
+    def save(self, directory: str, tokenizer: Any = None) -> None:
+        """Write the finished model into a directory: weights, quantization, recipe and ``tokenizer``.
+
+        ``from_pretrained`` loads a model of transformers from it. Raises UserError before ``finalize``.
+        """
+        if not self.finalized:
+            raise UserError("save() before finalize(): call that first. For a pause in training there is state_dict().")
+        save_model_directory(self.context, directory, tokenizer)
