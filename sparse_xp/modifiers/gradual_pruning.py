@@ -53,8 +53,8 @@ class GradualPruning(Pruning):
         start: The time of the first update.
         end: The time of the last update. Where the run ends then, its last step makes it.
         final_sparsity: The fraction of zeros at ``end``, strictly between 0 and 1.
-        init_sparsity: The fraction of zeros at ``start``. ``__FROM_PARAM__``: each target's fraction of zeros at
-            ``start`` (with ``global_sparsity``: that of all targets). A target with more zeros than ``final_sparsity``
+        init_sparsity: The fraction of zeros at ``start``. ``__FROM_PARAM__``: each target's fraction of zeros in the
+            checkpoint (with ``global_sparsity``: that of all targets). A target with more zeros than ``final_sparsity``
             is held at ``final_sparsity`` from the start.
         inter_func: The curve: ``cubic``, ``linear`` or ``inverse_cubic``.
         update_frequency: The time between two updates.
@@ -114,8 +114,9 @@ class GradualPruning(Pruning):
     def attach(self, context: HookContext) -> None:
         super().attach(context)
         self.last_update = -1.0
-        self.initial_sparsity = {}
-        self.check_shapes(self.mask_type, self.pattern)
+        # Measured now and not at ``start``, as in SparseML: until then the zeros train.
+        self.initial_sparsity = self.measure_initial_sparsity() if self.init_sparsity == FROM_PARAM else {}
+        self.check_shapes(context.model, self.mask_type, self.pattern)
 
     def window(self, clock: Clock) -> tuple[float, float]:
         if self.refresh_until is not None and clock.to_epochs_unrounded(self.refresh_until) < clock.to_epochs_unrounded(
