@@ -17,7 +17,7 @@ from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.sparsifier.checks import HELD, check_not_held
 from sparse_xp.sparsifier.context import LoopContext
 from sparse_xp.sparsifier.devices import LoopDevices
-from sparse_xp.sparsifier.models import source_of, unwrapped
+from sparse_xp.sparsifier.models import check_weights, source_of, unwrapped
 from sparse_xp.sparsifier.outputs import LoopOutputs
 
 
@@ -80,6 +80,11 @@ def masking(mask: Tensor) -> Callable[[Tensor], Tensor]:
     return hook
 
 
+def as_list(names: Sequence[str]) -> list[str]:
+    """Return a list of names; of one, if it is a text."""
+    return [names] if isinstance(names, str) else list(names)
+
+
 def lock(
     model: nn.Module,
     params: Sequence[str] = ("__ENCODER__",),
@@ -97,9 +102,10 @@ def lock(
     Raises UserError for a model with fewer zeros, and for one that is locked already.
     """
     inner = unwrapped(model)
+    check_weights(inner)
     check_not_held(inner)
     try:
-        modifier = ConstantPruning(params=list(params), exclude=list(exclude), min_sparsity=min_sparsity)
+        modifier = ConstantPruning(params=as_list(params), exclude=as_list(exclude), min_sparsity=min_sparsity)
     except ValueError as error:
         raise UserError(str(error).replace("ConstantPruning.", "")) from error
     locked = Lock(modifier, inner)
