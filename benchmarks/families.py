@@ -21,7 +21,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from sparse_xp import benchmark
+from sparse_xp import benchmark_command
 from sparse_xp.compose import to_object
 from sparse_xp.config import register
 from sparse_xp.deployment.pipeline import Pipeline
@@ -157,7 +157,7 @@ def run_cell(out: Path, family: str, task: str, recipe: Recipe, directory: Path,
     if timed:
         dense = out / "runs" / family / task / "dense"
         against = [] if directory == dense else [f"against={dense}"]
-        benchmark.main([f"run={directory}", *against, "lengths=16", "batch=1", "rounds=2"])
+        benchmark_command.main([f"run={directory}", *against, "lengths=16", "batch=1", "rounds=2"])
     return result.deployment.metrics[result.metric]
 
 

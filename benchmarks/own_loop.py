@@ -1,8 +1,8 @@
 """What does a recipe cost a training loop of one's own?  python benchmarks/own_loop.py --model DIR [--rounds 15]
 
-One model trains in a plain loop, and the same in a loop with ``Sparsifier``. Its masks are at rest: pruned to 80 %, held,
-no teacher. Both loops make the same steps of random tokens in turn, and the medians of the rounds count. Prints seconds a
-step and the ratio for each batch size. With --parts, where the time goes.
+A model trains in a plain loop, and a copy of it in a loop with ``Sparsifier``. Its masks are at rest: pruned to 80 %,
+held, no teacher. Both loops take turns with the same batches of random tokens, and the medians of the rounds count.
+Prints seconds a step and the ratio for each batch size; with --parts also what each hook takes.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def main() -> None:
         seconds: list[tuple[float, float]] = []
         for number in range(options.rounds + 2):
             batch = batch_of(rows, tokens, number)
-            calls = [lambda b=batch: plain_step(dense, optimizers[0], b), lambda b=batch: sparse_step(sparse, sparsifier, b)]
+            calls = [
+                lambda b=batch: plain_step(dense, optimizers[0], b),
+                lambda b=batch: sparse_step(sparse, sparsifier, b),
+            ]
             order = (0, 1) if number % 2 else (1, 0)
             pair = [0.0, 0.0]
             for side in order:

@@ -20,7 +20,7 @@ import torch
 from sparse_xp.console import silence_libraries
 from sparse_xp.data.batches import collate
 from sparse_xp.evaluation import EvalContext, predict
-from sparse_xp.export import parts_of_run
+from sparse_xp.export_command import parts_of_run
 from sparse_xp.functional.fake_quant import MinMaxObserver, activation_scale, fake_quantize_activation
 from sparse_xp.functional.quant_file import load_quantization
 from sparse_xp.functional.quant_modules import observers_of, quantized_modules

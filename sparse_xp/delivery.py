@@ -13,7 +13,7 @@ from pathlib import Path
 from sparse_xp.config import Config, composed
 from sparse_xp.console import say
 from sparse_xp.deployment import bundle
-from sparse_xp.deployment.export import export
+from sparse_xp.deployment.export import export_checked
 from sparse_xp.deployment.measured_latency import read_latency
 from sparse_xp.deployment.model_card import run_card
 from sparse_xp.errors import UserError
@@ -77,7 +77,7 @@ def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, comm
 def export_result(run: Run, config: Config, trained: Result) -> Result:
     """Write ``deployment/`` and return the result with it. Raises UserError if the gate refuses the file."""
     with atomic_directory(run.directory / "deployment", "deployment", MOVE_AWAY) as draft:
-        result = replace(trained, deployment=export(run, draft, config.export, trained.metrics))
+        result = replace(trained, deployment=export_checked(run, draft, config.export, trained.metrics))
         bundle.write_card_and_recipe(draft, run_card(config.task, config.data, result), run.directory / "recipe.yaml")
     return result
 

@@ -1,10 +1,13 @@
-"""Load a trained model with its evaluation rows, and export it: what ``sparse_xp.export`` does without training.
+"""Load a trained model with its evaluation rows, and export it without training.
+
+``export_command`` exports a model of the disk by ``deploy``, ``deploy_model`` one in memory by ``deploy_context``.
 
 torch and transformers are imported late: the command's help and its errors about arguments must not load them.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +15,7 @@ from typing import TYPE_CHECKING
 from sparse_xp.console import silence_libraries
 from sparse_xp.data.table import to_dataset
 from sparse_xp.errors import UserError
+from sparse_xp.files.ownership import read_marker
 from sparse_xp.functional.measured import Sparsity
 from sparse_xp.models.config_files import read_config
 from sparse_xp.models.heads import check_labels
@@ -21,6 +25,7 @@ from sparse_xp.models.tokenizers import drop_token_types, load_tokenizer
 from sparse_xp.post_training import PostTraining
 from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.result import Deployment
+from sparse_xp.run_directory import CHECKPOINTS, DIRECTORIES, enclosing_kind
 from sparse_xp.settings import Data, Export
 from sparse_xp.tasks.base import Task
 from sparse_xp.tasks.features import make_features
@@ -63,18 +68,33 @@ def deploy(
     ``post_training``: quantize it first, and refuse a file that has lost more than it allows (UserError).
     ``as_float``: leave out the 8 bits of a model that has them.
     """
-    from sparse_xp.deployment.export import export
+    context, total = load_trained(task, data, eval_batch_size, checkpoint, revision, as_float)
+    return deploy_context(context, total, data, settings, out, post_training)
+
+
+def deploy_context(
+    context: EvalContext,
+    total: int,
+    data: Data,
+    settings: Export,
+    out: Path,
+    post_training: PostTraining | None = None,
+) -> Deployed:
+    """Evaluate the model of ``context`` and export it into the directory ``out``.
+
+    ``total``: the number of evaluation rows before any limit. ``post_training``: as of ``deploy``.
+    """
+    from sparse_xp.deployment.export import export_checked
     from sparse_xp.evaluation import evaluate
     from sparse_xp.functional.sparsity import measure_sparsity
     from sparse_xp.functional.structured.config import removal_summary
 
-    context, total = load_trained(task, data, eval_batch_size, checkpoint, revision, as_float)
     metrics = expected = evaluate(context)
     if post_training:
         post_training.quantize(context, data)
         expected = evaluate(context)
         post_training.check_loss(context.task, metrics, expected)
-    deployment = export(context, out, settings, expected)
+    deployment = export_checked(context, out, settings, expected)
     if post_training:
         post_training.check_loss(context.task, metrics, deployment.metrics)
     return Deployed(
@@ -133,3 +153,19 @@ def load_trained(
         device=torch.device("cpu"),
     )
     return context, loaded.total
+
+
+def check_outside_runs(directory: Path, key: str = "") -> None:
+    """Raise UserError if ``directory`` is inside one that is written as a whole, such as the deployment of a run.
+
+    ``key``: what the message puts before the directory.
+    """
+    real = Path(os.path.realpath(directory))
+    inside = enclosing_kind(real.parent)
+    if not inside and read_marker(real.parent) == "run" and real.name in (*DIRECTORIES, CHECKPOINTS):
+        inside = "run"
+    if inside:
+        raise UserError(
+            f"{key}{directory} is inside of a {inside}, which tells of its own files alone. Name another directory; a "
+            "run's own deployment is written by python -m sparse_xp.export run=DIR without out=."
+        )

@@ -51,7 +51,7 @@ def without_export() -> Iterator[None]:
         return Deployment(metrics=expected, max_abs_diff=0.0, bytes=1, compressed_bytes=1)
 
     with (
-        mock.patch("sparse_xp.delivery.export", skip),
+        mock.patch("sparse_xp.delivery.export_checked", skip),
         mock.patch("sparse_xp.deployment.bundle.write_card_and_recipe", return_value=None),
     ):
         yield

@@ -12,7 +12,8 @@ from xml.etree import ElementTree
 import onnx
 import pytest
 
-from sparse_xp import benchmark
+import sparse_xp
+from sparse_xp import benchmark_command
 from sparse_xp.cli import run_command
 from sparse_xp.cpu import this_cpu
 from sparse_xp.files.checksums import write_checksums
@@ -23,7 +24,7 @@ FEW = ("lengths=[8,16]", "batch=[1,2]", "rounds=2")
 @pytest.mark.slow
 def test_the_command(deployed, tmp_path, capsys):
     run = deployed("squad")
-    benchmark.main([f"run={run}", *FEW, "engine=onnxruntime", f"out={tmp_path / 'out'}"])
+    benchmark_command.main([f"run={run}", *FEW, "engine=onnxruntime", f"out={tmp_path / 'out'}"])
     shown = capsys.readouterr().out
     assert "| onnxruntime | 1       | 2     | 16 " in shown
     told = json.loads((tmp_path / "out/benchmark.json").read_text())
@@ -38,14 +39,14 @@ def test_the_command(deployed, tmp_path, capsys):
 def test_every_engine_that_is_installed_by_default(deployed, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     copy = shutil.copytree(deployed("sst2"), tmp_path / "run")
-    benchmark.main([f"run={copy}", *FEW])
+    benchmark_command.main([f"run={copy}", *FEW])
     assert "openvino is not installed and left out: pip install 'sparse-xp[openvino]'" in capsys.readouterr().out
     assert sorted(path.name for path in (copy / "benchmark").iterdir()) == ["benchmark.json", "benchmark.svg"]
 
 
 def test_openvino(deployed, tmp_path, capsys):
     pytest.importorskip("openvino")
-    benchmark.main([f"run={deployed('squad')}", *FEW, "engine=[openvino]", "threads=[1,2]", f"out={tmp_path}"])
+    benchmark_command.main([f"run={deployed('squad')}", *FEW, "engine=[openvino]", "threads=[1,2]", f"out={tmp_path}"])
     told = json.loads((tmp_path / "benchmark.json").read_text())
     assert {(each["engine"], each["threads"]) for each in told["cells"]} == {("openvino", 1), ("openvino", 2)}
 
@@ -67,7 +68,7 @@ def test_an_int8_file_needs_one_to_compare_with(deployed, int8, tmp_path, capsys
     assert "model.onnx computes with integers" in refused(f"model={int8}")
     assert "Give against=DIR" in refused(f"model={int8}")
     words = [f"model={int8}", *FEW, "engine=onnxruntime", f"against={deployed('sst2')}", f"out={tmp_path / 'out'}"]
-    benchmark.main(words)
+    benchmark_command.main(words)
     assert (
         f"times as fast as the file of {deployed('sst2')}/deployment on {this_cpu().short}" in capsys.readouterr().out
     )
@@ -79,7 +80,7 @@ def refused(*words):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["benchmark", *words])
         with pytest.raises(SystemExit) as stopped:
-            run_command(benchmark.main, benchmark.__doc__)
+            run_command(benchmark_command.main, benchmark_command.__doc__)
     [line] = str(stopped.value.code).splitlines()
     return line
 
@@ -142,6 +143,37 @@ def test_results_do_not_replace_files_of_the_user(deployed, tmp_path):
     message = refused(f"run={deployed('sst2')}", *FEW, f"out={tmp_path}")
     assert "benchmark.json holds what sparse_xp did not write" in message
     assert (tmp_path / "benchmark.json").read_text() == "mine"
+
+
+def test_the_function_writes_no_files_unless_it_is_told(deployed, tmp_path):
+    options = {"lengths": [8, 16], "batch": 2, "rounds": 2, "engine": "onnxruntime"}
+    measured = sparse_xp.benchmark(deployed("sst2") / "deployment", **options)
+    assert [(each.batch, each.length, each.threads) for each in measured] == [(2, 8, 1), (2, 16, 1)]
+    assert list(tmp_path.iterdir()) == []
+    title, *table = str(measured).splitlines()
+    assert "against the same graph, zeros filled" in title
+    assert [line.split(" | ")[3].strip() for line in table if line.startswith("| onnxruntime")] == ["8", "16"]
+    assert str(measured).endswith("\n".join(measured.conclusions))
+    again = sparse_xp.benchmark(deployed("sst2"), against=deployed("sst2"), out=tmp_path / "out", **options)
+    assert again.reference == f"{deployed('sst2')}/deployment"
+    assert json.loads((tmp_path / "out/benchmark.json").read_text())["says"] == again.conclusions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"lengths": []}, r"lengths=\[\]: expected a whole number of at least 1, or several"),
+        ({"batch": "8"}, "batch='8': expected a whole number"),
+        ({"threads": True}, "threads=True: expected a whole number"),
+        ({"rounds": [3]}, r"rounds=\[3\]: expected a whole number of at least 1\."),
+        ({"engine": ["onxruntime"]}, "engine=onxruntime: expected onnxruntime or openvino. Did you mean 'onnxruntime'"),
+        ({"lengths": 1000}, r"lengths=1000: the model takes 2 to 512 tokens\."),
+        ({"against": "nowhere"}, r"nowhere holds no model\.onnx"),
+    ],
+)
+def test_what_the_function_refuses(deployed, options, message):
+    with pytest.raises(sparse_xp.UserError, match=message):
+        sparse_xp.benchmark(deployed("sst2"), **options)
 
 
 def test_an_engine_that_is_not_installed(deployed, monkeypatch):

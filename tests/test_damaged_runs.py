@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sparse_xp import export
+from sparse_xp import export_command
 from sparse_xp.errors import UserError
 from sparse_xp.result import find_results
 from sparse_xp.run import run
@@ -131,7 +131,7 @@ def test_a_finished_run(place, tmp_path, monkeypatch, name, reader, damage):
     readers = {
         "run": lambda: run(place.config, copy),
         "report": lambda: find_results([copy]),
-        "export": lambda: export.main([f"run={copy}"]),
+        "export": lambda: export_command.main([f"run={copy}"]),
     }
     if (name, damage, reader) == ("result.json", "missing", "report"):
         assert readers[reader]() == []

@@ -17,11 +17,11 @@ import yaml
 from datasets import Dataset
 from transformers import AutoModelForQuestionAnswering
 
-from sparse_xp import Pipeline, benchmark
+from sparse_xp import Pipeline, benchmark_command
 from sparse_xp.cli import run_command
 from sparse_xp.deployment.folder import check_bundle_files
 from sparse_xp.errors import UserError
-from sparse_xp.export import main, parts_of_run
+from sparse_xp.export_command import main, parts_of_run
 from sparse_xp.modifiers import Quantization
 from sparse_xp.post_training import PostTraining
 from sparse_xp.result import Result
@@ -94,8 +94,8 @@ def test_a_file_of_one_shape_answers_as_one_of_any(copy, tmp_path, capsys):
     with pytest.raises(UserError, match=rf"max_length={length + 1}: the file was exported for {length} tokens"):
         Pipeline(tmp_path / "out", max_length=length + 1)
     with pytest.raises(UserError, match=r"batch=1: .*/out/model.onnx was exported for batch=3 alone"):
-        benchmark.main([f"model={tmp_path / 'out'}", "batch=1"])
-    benchmark.main([f"model={tmp_path / 'out'}", "rounds=1", "engine=onnxruntime", f"out={tmp_path}"])
+        benchmark_command.main([f"model={tmp_path / 'out'}", "batch=1"])
+    benchmark_command.main([f"model={tmp_path / 'out'}", "rounds=1", "engine=onnxruntime", f"out={tmp_path}"])
     assert f"| 3     | {length} " in capsys.readouterr().out
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sparse_xp import benchmark, expand, export, latency, predict
+from sparse_xp import benchmark_command, expand, export_command, latency, predict
+from sparse_xp.deployment import benchmark as measuring
 from sparse_xp.errors import UserError
 from sparse_xp.recipe.__main__ import main as recipe
 from sparse_xp.report import __main__ as report
@@ -51,9 +52,9 @@ def _nothing_is_computed(monkeypatch, deployed):
     """What is refused is refused before the work."""
     deployed("sst2")
     for module, name in (
-        (export, "deploy"),
+        (export_command, "deploy"),
         (latency, "measure_tables"),
-        (benchmark, "measure_all"),
+        (measuring, "measure_all"),
     ):
         monkeypatch.setattr(module, name, lambda *_, **__: pytest.fail("it began to work"))
     monkeypatch.setattr("sparse_xp.run.execute", lambda *_: pytest.fail("it began to work"))
@@ -99,12 +100,12 @@ def test_a_directory_of_the_users_is_left_as_it_is(command, name, through, finis
     (place / name).write_text("all of it")
     out = given(place, through)
     acts = {
-        "export run": lambda: export.main([f"run={finished}", f"out={out}"]),
-        "export model": lambda: export.main(
+        "export run": lambda: export_command.main([f"run={finished}", f"out={out}"]),
+        "export model": lambda: export_command.main(
             ["task=sst2", "profile=embedded", f"model.checkpoint={finished}/model", f"out={out}"]
         ),
         "expand": lambda: expand.main([f"model={finished}/model", f"out={out}"]),
-        "benchmark": lambda: benchmark.main([f"run={finished}", f"out={out}", "engine=[onnxruntime]"]),
+        "benchmark": lambda: benchmark_command.main([f"run={finished}", f"out={out}", "engine=[onnxruntime]"]),
         "report": lambda: report.main([str(finished), "--out", out]),
         "run": lambda: run(configure(*SHORT, "task=sst2", "recipe=dense"), Path(out)),
     }
@@ -129,12 +130,12 @@ def test_a_file_of_the_users_is_left_as_it_is(command, through, finished, tmp_pa
 def test_the_only_copy_of_a_model_is_no_place_for_its_export(finished, tmp_path, capsys):
     model = Path(shutil.copytree(finished / "model", tmp_path / "mymodel"))
     words = ["task=sst2", "profile=embedded", f"model.checkpoint={model}", f"out={model}"]
-    refused(lambda: export.main(words), model, capsys)
+    refused(lambda: export_command.main(words), model, capsys)
 
 
 @pytest.mark.parametrize("inside", ["", "/model", "/model/new", "/deployment", "/deployment/new"])
 def test_a_run_is_no_place_for_an_export_of_its_own(finished, capsys, inside):
-    refused(lambda: export.main([f"run={finished}", f"out={finished}{inside}"]), finished, capsys)
+    refused(lambda: export_command.main([f"run={finished}", f"out={finished}{inside}"]), finished, capsys)
 
 
 def test_a_manifest_of_other_origin_stops_the_sweep(tmp_path, capsys):

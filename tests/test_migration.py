@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from sparse_xp import export
+from sparse_xp import export_command
 from sparse_xp.config import composed, with_teacher
 from sparse_xp.places import CONF
 from sparse_xp.promises import result_name
@@ -98,5 +98,5 @@ def test_a_training_command_runs(words, exported, place, dense, monkeypatch, tmp
         assert result.sparsity.prunable == pytest.approx(config.recipe.sparsity, abs=0.01)
     if exported:
         before = result.deployment.metrics
-        export.main([f"run={tmp_path / 'run'}"])
+        export_command.main([f"run={tmp_path / 'run'}"])
         assert replace(result.deployment, metrics=before) == result.deployment

@@ -46,7 +46,7 @@ def test_the_wheel_holds_the_package_its_configuration_and_nothing_else(wheel):
         ROOT / "conf"
     ) | files_below(ROOT / "sweeps")
     assert {name for name in inside if name.endswith(".csv")} == {f"sweeps/{p.name}" for p in ROOT.glob("sweeps/*.csv")}
-    assert {"__main__.py", "metrics/squad/squad.py", "metrics/accuracy/accuracy.py"} <= inside
+    assert {"py.typed", "__main__.py", "metrics/squad/squad.py", "metrics/accuracy/accuracy.py"} <= inside
     assert {name.split("/")[0] for name in names if not name.startswith("sparse_xp/")} == {
         "hydra_plugins", *(name.split("/")[0] for name in names if ".dist-info/" in name)
     }  # fmt: skip

@@ -25,7 +25,7 @@ FIRST, *SECTIONS = re.split(r"^## ", TEXT, flags=re.MULTILINE)
 
 def test_the_page_is_read():
     assert len(examples(FIRST)) == 1
-    assert len([section for section in SECTIONS if examples(section)]) > 8
+    assert len([section for section in SECTIONS if examples(section)]) >= 8
 
 
 @pytest.mark.parametrize("section", SECTIONS, ids=[section.partition("\n")[0] for section in SECTIONS])

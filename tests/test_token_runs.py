@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from sparse_xp.config import with_teacher
-from sparse_xp.export import export_run
+from sparse_xp.export_command import export_run
 from sparse_xp.run import run
 from tests.runs import SHORT, configure, history, without_export
 

@@ -6,7 +6,7 @@ Whatever a file contains, the result is its rows or one UserError that names the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,16 +42,24 @@ def read_rows(
     ``used``: the columns that are read, None for all. Others are left out if their values are not of one type, or if
     several have the same name.
     """
-    import pyarrow
-
     if path.suffix.lower() == ".parquet":
         check_text_format(path, text_format)
         check_file(path)
         check_start_of(path)
         return Table(read_table(path, limits), path)
     numbered = _numbered(path, limits, True, text_format, used)
-    records = [record for _, record in numbered]
-    lines = [numbers for numbers, _ in numbered]
+    return records_to_table([record for _, record in numbered], path, [lines for lines, _ in numbered], used)
+
+
+def records_to_table(
+    records: Sequence[Mapping[str, Any]], path: Path, lines: list[list[int]], used: Collection[str] | None = None
+) -> Table:
+    """Return rows as a table. ``path``: where they come from; ``lines``: of ``Table``; ``used``: as in ``read_rows``.
+
+    Raises UserError for a column of ``used`` whose values are not of one type.
+    """
+    import pyarrow
+
     names = dict.fromkeys(name for record in records for name in record)
     columns: dict[str, pyarrow.Array] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What ``python -m sparse_xp.benchmark`` prints and writes: a table, ``benchmark.json`` and a chart.
+"""What ``sparse_xp.benchmark`` returns and writes: a table, ``benchmark.json`` and a chart.
 
 ``report.rows`` reads ``benchmark.json`` again, for the latency columns of a sweep.
 """
@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sparse_xp.chart import Bar, bar_chart
-from sparse_xp.console import say
 from sparse_xp.cpu import this_cpu
 from sparse_xp.deployment.engines import engine_versions
 from sparse_xp.deployment.graph import GraphStats
@@ -25,6 +24,29 @@ FILES = ("benchmark.json", "benchmark.svg")
 #: ratios between these are hardly a gain, or none
 EQUAL = (0.9, 1.1)
 REMEDY = "What would be faster: integers (an int8 file) and structured removal (fewer layers, heads or neurons)."
+
+
+class Measurements(list[Measurement]):
+    """What ``sparse_xp.benchmark`` measured, in a list that prints as a table with conclusions.
+
+    ``options``: what was asked for. ``stats``: zeros and integers of the file. ``conclusions``: a sentence for each
+    engine, and advice on what is faster if one gains nothing from zeros.
+    """
+
+    def __init__(self, measured: list[Measurement], options: BenchmarkOptions, stats: GraphStats):
+        super().__init__(measured)
+        self.options, self.stats = options, stats
+        self.conclusions = draw_conclusions(options, measured, stats)
+
+    @property
+    def reference(self) -> str:
+        """What the file was compared with."""
+        return str(self.options.against or "the same graph, zeros filled")
+
+    def __str__(self) -> str:
+        title = f"{self.options.file} against {self.reference}, {this_cpu()}, {self.options.rounds} rounds"
+        table = markdown([table_row(measurement) for measurement in self])
+        return "\n".join((title, "", table, "", *self.conclusions))
 
 
 def check_output(out: Path) -> list[Path]:
@@ -86,29 +108,24 @@ def differs(measurement: Measurement) -> bool:
     return not measurement.low <= 1 <= measurement.high
 
 
-def write_report_files(options: BenchmarkOptions, stats: GraphStats, measurements: list[Measurement]) -> None:
-    """Write ``benchmark.json`` and ``benchmark.svg``, and print the table with its conclusions."""
-    conclusions = draw_conclusions(options, measurements, stats)
-    file = options.directory / "model.onnx"
-    against = str(options.against) if options.against else "the same graph, zeros filled"
+def write_report_files(out: Path, measurements: Measurements) -> None:
+    """Write ``benchmark.json`` and ``benchmark.svg`` into ``out``."""
+    options, stats = measurements.options, measurements.stats
     content = {
-        "file": str(file),
-        "against": against,
+        "file": str(options.file),
+        "against": measurements.reference,
         **asdict(stats),
         "rounds": options.rounds,
         "machine": str(this_cpu()),
         "versions": engine_versions(options.engines),
         "cells": [asdict(measurement) for measurement in measurements],
-        "says": conclusions,
+        "says": measurements.conclusions,
         "by": SIGNATURE,
     }
-    options.out.mkdir(parents=True, exist_ok=True)
-    report, chart = check_output(options.out)  # again: the measurement may have taken minutes
+    out.mkdir(parents=True, exist_ok=True)
+    report, chart = check_output(out)  # again: the measurement may have taken minutes
     write_text(report, to_json(content, indent=2) + "\n")
     write_text(chart, draw_chart(options, stats, measurements))
-    say(f"{file} against {against}, {this_cpu()}, {options.rounds} rounds\n")
-    say(markdown([table_row(measurement) for measurement in measurements]))
-    say("\n" + "\n".join(conclusions) + f"\n\n{options.out}/benchmark.json, {options.out}/benchmark.svg")
 
 
 def draw_chart(options: BenchmarkOptions, stats: GraphStats, measurements: list[Measurement]) -> str:

@@ -1,8 +1,8 @@
 """Export a model into a deployment folder: the ONNX file, checked against PyTorch, and the files beside it.
 
 ``onnx_export`` writes the file, ``distance`` and ``gate`` check it, ``bundle`` and ``samples`` write the files for
-predicting and verifying. ``sparse_xp.delivery`` (of a run) and ``sparse_xp.export`` (the command) call ``export``, then
-add the model card, which needs the whole result.
+predicting and verifying. ``delivery`` (of a run), ``export_command`` and ``deploy_model`` (a model in memory) call
+``export_checked``, then add the model card, which needs the whole result.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from sparse_xp.result import Deployment
 from sparse_xp.settings import Export
 
 
-def export(context: EvalContext, directory: Path, settings: Export, expected: dict[str, float]) -> Deployment:
+def export_checked(context: EvalContext, directory: Path, settings: Export, expected: dict[str, float]) -> Deployment:
     """Write ``model.onnx`` and the files beside it into ``directory``, and check that it computes what the model does.
 
     ``expected``: the metrics of the model in PyTorch, in per cent. Raises UserError, with the cause, if a logit or a

@@ -1,4 +1,4 @@
-"""Time an exported file and a reference in turn, for ``python -m sparse_xp.benchmark``.
+"""Time an exported file and a reference in turn, for ``sparse_xp.benchmark``.
 
 The machine's speed changes while a benchmark runs. Both files are therefore called within every round, and the ratio
 is taken per round.
@@ -35,7 +35,7 @@ Seconds = tuple[float, float]
 
 @dataclass(frozen=True)
 class BenchmarkOptions:
-    """The options of the command. ``directory``, ``against``: deployment folders; ``out``: where the results go."""
+    """What is measured. ``directory``, ``against``: deployment folders; ``out``: where files go, None for no files."""
 
     directory: Path
     against: Path | None
@@ -44,7 +44,12 @@ class BenchmarkOptions:
     batches: list[int]
     threads: list[int]
     rounds: int
-    out: Path
+    out: Path | None
+
+    @property
+    def file(self) -> Path:
+        """The file that is measured."""
+        return self.directory / "model.onnx"
 
 
 @dataclass
@@ -69,7 +74,7 @@ class Measurement:
 
 def measure_all(options: BenchmarkOptions, reference: Path) -> list[Measurement]:
     """Time ``options.directory`` and the file ``reference`` with every engine, number of threads, batch and length."""
-    path = options.directory / "model.onnx"
+    path = options.file
     folders = [options.directory, *([options.against] if options.against else [])]
     vocabulary = min(map(vocabulary_size, folders))  # token ids must exist in both
     calls = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparse_xp.errors import UserError
 from sparse_xp.functional.architectures import LAYER, architecture_of
-from sparse_xp.functional.layers import encoder_layers, weighted_paths
+from sparse_xp.functional.layers import encoder_layers, model_type_of, weighted_paths
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,8 +42,8 @@ def attention_layers(model: PreTrainedModel, whose: str) -> list[AttentionLayer]
     """
     found = []
     for name, layer in encoder_layers(model).items():
-        architecture = architecture_of(model.config.model_type, weighted_paths(layer))
-        if architecture is None or architecture.name not in PLAIN or model.config.model_type in ROTARY:
+        architecture = architecture_of(model_type_of(model), weighted_paths(layer))
+        if architecture is None or architecture.name not in PLAIN or model_type_of(model) in ROTARY:
             break
         query, key = (layer.get_submodule(path) for path in architecture.query_key_value[:2])
         size = getattr(layer.get_submodule(architecture.self_attention), architecture.head_size)

@@ -6,7 +6,7 @@ point, as in ``sparsity.py``: a weight that int8 rounds to zero still counts. Sc
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from torch import nn
 
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
 QUANTIZED_BITS = 8
 
 
-def measure_compression(model: PreTrainedModel, dropped_layers: int = 0) -> Compression:
+def measure_compression(
+    model: nn.Module, dropped_layers: int = 0, encoder: PreTrainedModel | None = None
+) -> Compression:
     """Return the compression of ``model``, each tied tensor counted once.
 
+    ``encoder``: the model of transformers inside ``model``; None for ``model`` itself.
     ``dropped_layers``: encoder layers that were left out without a record in its configuration (``LayerPruning``).
     """
     quantized = {id(module.weight) for _, module in quantized_modules(model)}
@@ -42,7 +45,7 @@ def measure_compression(model: PreTrainedModel, dropped_layers: int = 0) -> Comp
         everything.append(tensor)
         if id(weight) in matrices:
             inside.append(tensor)
-    taken = count_removed(model, dropped_layers)
+    taken = count_removed(encoder or cast("PreTrainedModel", model), dropped_layers)
     return Compression(
         encoder=compressed_part(sum(tensor.size for tensor in inside) + taken[0], inside),
         model=compressed_part(sum(tensor.size for tensor in everything) + taken[1], everything),

@@ -39,18 +39,44 @@ def layer_loss(
 
 def without_padding(values: Tensor, mask: Tensor | None) -> Tensor:
     """Return the values of the tokens in ``mask`` [rows, tokens]; all values if they have no such dimensions."""
-    return values[mask] if mask is not None and is_per_token(values, mask) else values
+    return values[mask] if is_per_token(values, mask) else values
 
 
-def is_per_token(values: Tensor, mask: Tensor) -> bool:
-    """Return whether the values are [rows, tokens, width] for a ``mask`` [rows, tokens]."""
-    return values.dim() == 3 and values.shape[:2] == mask.shape
+def is_per_token(values: Tensor, mask: Tensor | None) -> bool:
+    """Return whether the values are [rows, tokens, width] for a ``mask`` [rows, tokens]; None: there are no tokens."""
+    return mask is not None and values.dim() == 3 and values.shape[:2] == mask.shape
 
 
 def first_output(output: ModuleOutput) -> Tensor:
     """Return the output of a module, or the first one if it has several. Lazy logits are computed."""
     first = output[0] if isinstance(output, tuple) else output
     return first.materialize() if isinstance(first, LazyLogits) else first
+
+
+class OutputRecorder:
+    """A forward hook that writes the output of a module into ``outputs`` under a name, if ``condition`` holds.
+
+    Its copy, in a copy of the model, records nothing.
+    """
+
+    def __init__(
+        self,
+        name: str = "",
+        outputs: dict[str, Tensor] | None = None,
+        condition: Callable[[nn.Module], bool] = lambda module: False,
+    ):
+        self.name, self.outputs, self.condition = name, {} if outputs is None else outputs, condition
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: ModuleOutput) -> None:
+        """Record ``output`` of ``module``."""
+        if self.condition(module):
+            self.outputs[self.name] = first_output(output)
+
+    def __deepcopy__(self, memo: object) -> OutputRecorder:
+        return OutputRecorder()
+
+    def __reduce__(self) -> tuple[type[OutputRecorder], tuple[()]]:
+        return OutputRecorder, ()
 
 
 def record_outputs(
@@ -60,12 +86,4 @@ def record_outputs(
 
     ``condition``: a module is recorded only in forward passes for which this returns True.
     """
-
-    def hook_of(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], ModuleOutput], None]:
-        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: ModuleOutput) -> None:
-            if condition(module):
-                outputs[name] = first_output(output)
-
-        return hook
-
-    return [module.register_forward_hook(hook_of(name)) for name, module in modules.items()]
+    return [module.register_forward_hook(OutputRecorder(name, outputs, condition)) for name, module in modules.items()]

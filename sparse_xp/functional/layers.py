@@ -77,11 +77,38 @@ class LayerGate:
         return torch.lerp(before.to(after.dtype), after, self.value.to(after.dtype))
 
 
+def model_type_of(model: nn.Module) -> str:
+    """Return the ``model_type`` in the configuration of ``model``; "" for a module that is not of transformers."""
+    return str(getattr(getattr(model, "config", None), "model_type", ""))
+
+
 def encoder_layers(model: nn.Module) -> dict[str, nn.Module]:
     """Return the encoder layers of ``model`` that are not bypassed, by name and in order."""
     return {
         name: module for name, module in model.named_modules() if LAYER.search(name) and not isinstance(module, Bypass)
     }
+
+
+def find_encoders(model: nn.Module) -> dict[str, PreTrainedModel]:
+    """Return by name the outermost models of transformers in ``model`` that have encoder layers.
+
+    The name of ``model`` itself is empty. Layers that are called ``layers`` alone may be those of a decoder, and count
+    for a known ``model_type`` only.
+    """
+    from transformers import PreTrainedModel
+
+    found: dict[str, PreTrainedModel] = {}
+    for name, module in model.named_modules():
+        inside = any(name.startswith(f"{outer}.") or not outer for outer in found)
+        if isinstance(module, PreTrainedModel) and not inside and _has_encoder_layers(module):
+            found[name] = module
+    return found
+
+
+def _has_encoder_layers(model: PreTrainedModel) -> bool:
+    """Return whether ``model`` has layers that are named as those of an encoder."""
+    known = any(model.config.model_type in row.model_types for row in ARCHITECTURES)
+    return any(known or name.rpartition(".")[0].rpartition(".")[2] != "layers" for name in encoder_layers(model))
 
 
 def weighted_paths(layer: nn.Module) -> list[str]:
@@ -98,7 +125,7 @@ def weighted_paths(layer: nn.Module) -> list[str]:
 
 def removable_architecture(model: PreTrainedModel, name: str) -> Architecture:
     """Return the architecture of the encoder layer ``name``. Raises UserError if the model cannot be without it."""
-    architecture = architecture_of(model.config.model_type, weighted_paths(model.get_submodule(name)))
+    architecture = architecture_of(model_type_of(model), weighted_paths(model.get_submodule(name)))
     kind = type(model).__name__
     if architecture is None or architecture.shares_layers:
         reason = "is used by several layers of the encoder" if architecture else "has parts that are not known"

@@ -98,7 +98,12 @@ def _n_m_mask(name: str, scores: Tensor, sparsity: float, pattern: Pattern) -> T
 
 def _checked(name: str, scores: Tensor, tile: tuple[int, int] | None = None, tiles: str = "") -> Tensor:
     """Return ``scores``. Raises ValueError for NaN, and (given a tile) unless they are a matrix that it divides."""
-    if tile and (scores.dim() != 2 or scores.shape[0] % tile[0] or scores.shape[1] % tile[1]):
+    if tile and scores.dim() != 2:
+        raise ValueError(
+            f"'{name}' of shape {tuple(scores.shape)} is no matrix [out, in], which {tiles} are for. Leave it out "
+            "(exclude), or write mask_type=unstructured"
+        )
+    if tile and (scores.shape[0] % tile[0] or scores.shape[1] % tile[1]):
         raise ValueError(f"'{name}' of shape {tuple(scores.shape)} (out, in) does not divide into {tiles}")
     if scores.isnan().any():
         raise ValueError(f"the scores of '{name}' hold NaN: its weights hold NaN, training has diverged")

@@ -4,11 +4,33 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from sparse_xp.text import abbreviate_counts
+
+
+@dataclass(frozen=True)
+class Zeros:
+    """Weights that are exactly 0 (``zeros``), among so many (``weights``)."""
+
+    zeros: int
+    weights: int
+
+    @classmethod
+    def total(cls, parts: Iterable[Zeros]) -> Zeros:
+        """Return the sum of several."""
+        listed = list(parts)
+        return cls(sum(part.zeros for part in listed), sum(part.weights for part in listed))
+
+    @property
+    def fraction(self) -> float:
+        """Zeros over weights, in [0, 1]; 0 if there are no weights."""
+        return self.zeros / self.weights if self.weights else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.zeros:,} of {self.weights:,} ({self.fraction:.2%})"
 
 
 @dataclass
@@ -131,3 +153,33 @@ def compressed_part(dense_weights: int, tensors: Sequence[StoredWeights]) -> Com
 def divide(dividend: float, divisor: float) -> float:
     """Return the quotient; of something by nothing infinity, of nothing by nothing NaN."""
     return dividend / divisor if divisor else math.inf if dividend else math.nan
+
+
+@dataclass(frozen=True)
+class WeightCount:
+    """The zeros of a model and what they are counted among, each tied tensor once.
+
+    ``prunable``: the weights that are usually pruned; ``prunable_weights`` says in words which these are. ``encoder``:
+    all parameters of the encoder layers; None for a model without such layers. ``model``: all parameters. ``layers``:
+    of each prunable matrix, by its name. ``integers``: how many modules compute in 8 bits. ``removed``: what structured
+    pruning removed, which is not among the weights that are counted. ``compression``: of the encoder and the whole
+    model against dense fp32. Both are None for a model without encoder layers, ``removed`` also where nothing is gone.
+    """
+
+    prunable: Zeros
+    prunable_weights: str
+    encoder: Zeros | None
+    model: Zeros
+    layers: dict[str, Zeros]
+    integers: int
+    removed: Removed | None
+    compression: Compression | None
+
+    def __str__(self) -> str:
+        lines = [f"zeros of the prunable weights: {self.prunable}: {self.prunable_weights}"]
+        lines += [f"zeros of the encoder layers: {self.encoder}"] if self.encoder else []
+        lines += [f"zeros of the whole model: {self.model}"]
+        lines += [self.removed.description] if self.removed else []
+        lines += [f"modules in 8 bits: {self.integers}"] if self.integers else []
+        lines += [f"compression: {self.compression.description}"] if self.compression else []
+        return "\n".join(lines)

@@ -19,7 +19,8 @@ from sparse_xp.errors import UserError
 from sparse_xp.functional.architectures import architecture_of
 from sparse_xp.functional.attention_maps import PLAIN
 from sparse_xp.functional.fake_quant import MinMaxObserver
-from sparse_xp.functional.layers import encoder_layers, weighted_paths
+from sparse_xp.functional.layers import encoder_layers, model_type_of, weighted_paths
+from sparse_xp.functional.model_calls import full_precision
 from sparse_xp.functional.quant_config import QuantConfig, QuantMode
 from sparse_xp.functional.quant_modules import QuantState
 
@@ -76,13 +77,14 @@ def quantized_attention(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
         return output, None
-    # Transposed before it is rounded, and scaled after the product: engines look for a product of two rounded factors.
-    scores = rounded("query", query) @ rounded("key", key.transpose(2, 3))
-    scores = scores * (scaling if scaling is not None else query.shape[-1] ** -0.5)
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = plain_dropout(rounded("probabilities", scores.softmax(-1)), dropout, module.training)
-    return (weights @ rounded("value", value)).transpose(1, 2).contiguous(), None
+    with full_precision(query.device):
+        # Transposed before it is rounded, and scaled after the product: engines look for a product of rounded factors.
+        scores = rounded("query", query) @ rounded("key", key.transpose(2, 3))
+        scores = scores * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+        if attention_mask is not None:
+            scores = scores + attention_mask
+        weights = plain_dropout(rounded("probabilities", scores.softmax(-1)), dropout, module.training)
+        return (weights @ rounded("value", value)).transpose(1, 2).contiguous().to(value.dtype), None
 
 
 AttentionInterface.register(ATTENTION_NAME, quantized_attention)
@@ -110,7 +112,7 @@ def self_attentions(model: PreTrainedModel) -> list[str]:
     """Return the names of the self-attentions of all encoder layers. Raises UserError for those of another kind."""
     names: list[str] = []
     for name, layer in encoder_layers(model).items():
-        architecture = architecture_of(model.config.model_type, weighted_paths(layer))
+        architecture = architecture_of(model_type_of(model), weighted_paths(layer))
         if architecture is None or architecture.name not in PLAIN or not model._supports_attention_backend:
             names = []
             break

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +27,7 @@ from sparse_xp.functional.fake_quant import (
     fake_quantize_weight,
     weight_scale,
 )
+from sparse_xp.functional.model_calls import full_precision
 from sparse_xp.functional.quant_config import QuantConfig, QuantMode
 from sparse_xp.functional.selection import select_modules
 
@@ -98,7 +100,9 @@ class QuantState:
         bits = self.config.activation_bits
         if self.config.dynamic:
             return fake_quantize_activation(values, *activation_scale(*torch.aminmax(values.detach()), bits), bits)
-        collects = self.mode.calibrating or (training and self.mode.observing)
+        # Gradient checkpointing computes a layer again in the backward pass: what is there has been observed already.
+        again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+        collects = self.mode.calibrating or (training and self.mode.observing and not again)
         if collects and (updates or observer.low is None):
             observer.update(values)
         if observer.low is None or observer.high is None:  # never observed; evaluation data must not calibrate
@@ -109,7 +113,10 @@ class QuantState:
 
 
 class QuantLinear(nn.Linear):
-    """A Linear that fake-quantizes its input and its weight."""
+    """A Linear that fake-quantizes its input and its weight.
+
+    It computes in float32 under autocast too, and with weights in half precision, whose type its outputs then have.
+    """
 
     quant: QuantState
 
@@ -117,8 +124,11 @@ class QuantLinear(nn.Linear):
         """Map [..., in] to [..., out]."""
         if not self.quant.mode.active:
             return super().forward(input)
-        input = self.quant.round_inputs(input, self.training)
-        return self.quant.round_outputs(linear(input, self.quant.round_weight(self.weight), self.bias), self.training)
+        bias = None if self.bias is None else self.bias.float()
+        with full_precision(input.device):
+            input = self.quant.round_inputs(input.float(), self.training)
+            outputs = linear(input, self.quant.round_weight(self.weight.float()), bias)
+            return self.quant.round_outputs(outputs, self.training).to(self.weight.dtype)
 
 
 class QuantEmbedding(nn.Embedding):
@@ -130,8 +140,9 @@ class QuantEmbedding(nn.Embedding):
         """Map row indices [...] to rows of the table [..., width]."""
         if not self.quant.mode.active:
             return super().forward(input)
-        rows = embedding(input, self.weight, self.padding_idx)
-        return self.quant.round_outputs(self.quant.round_weight(rows, scaled_by=self.weight), self.training)
+        rows = embedding(input, self.weight, self.padding_idx).float()
+        rows = self.quant.round_weight(rows, scaled_by=self.weight)
+        return self.quant.round_outputs(rows, self.training).to(self.weight.dtype)
 
 
 QuantModule = QuantLinear | QuantEmbedding
@@ -174,25 +185,60 @@ def prepare(
     modules = dict(model.named_modules())
     # An unknown name is an error: the head that it meant would silently stay in floating point.
     within = [""] if submodules is None else [f"{name}." for name in select_modules(modules, submodules)]
+    only_self_attention = attends_to_itself(model)
     shared: dict[tuple[str, tuple[str, ...]], MinMaxObserver] = {}
     prepared: dict[str, QuantModule] = {}
     for name, module in modules.items():
         if any(type(module).__name__ == each or f"{name}.".startswith(f"{each}.") for each in exclude or ()):
             continue
-        if type(module) is nn.Linear and f"{name}.".startswith(tuple(within)) and module.weight.numel():
+        if (
+            is_unquantized(module, nn.Linear, QuantLinear)
+            and f"{name}.".startswith(tuple(within))
+            and module.weight.numel()
+        ):
             state = QuantState.of_linear(config, mode)
             # Query, key and value read one activation: one range, and one conversion in the engine.
             parent, _, child = name.rpartition(".")
-            readers = (parent, same_input(child))
+            readers = (parent, same_input(child) if only_self_attention else (child,))
             state.updates_inputs = readers not in shared
             state.input_observer = shared.setdefault(readers, MinMaxObserver())
             state.output_observer = MinMaxObserver() if linear_outputs else None
             prepared[name] = to_quant_linear(module, state)
-        elif type(module) is nn.Embedding and embeddings and module.weight.numel() and not is_matrix(name):
+        elif (
+            is_unquantized(module, nn.Embedding, QuantEmbedding)
+            and embeddings
+            and module.weight.numel()
+            and not is_matrix(name)
+        ):
             state = QuantState.of_embedding(config, mode)
             state.output_observer = MinMaxObserver() if embedding_outputs else None
             prepared[name] = to_quant_embedding(module, state)
+    call_every_linear(model)
     return prepared
+
+
+def is_unquantized(module: nn.Module, plain: type[nn.Module], quantizable: type[QuantModule]) -> TypeGuard[Any]:
+    """Return whether a module is a ``plain`` one, or was made quantizable by a recipe that never quantized it."""
+    return type(module) is plain or (isinstance(module, quantizable) and not module.quant.mode.active)
+
+
+def attends_to_itself(model: nn.Module) -> bool:
+    """Return whether queries, keys and values read the same activation everywhere: in encoders of transformers.
+
+    In cross-attention they do not, and what the modules of others read is not known.
+    """
+    configs = [module.config for module in model.modules() if hasattr(module, "config")]
+    crossing = ("is_encoder_decoder", "add_cross_attention")
+    return bool(configs) and not any(getattr(config, key, False) for config in configs for key in crossing)
+
+
+def call_every_linear(model: nn.Module) -> None:
+    """Let the encoder layers of PyTorch call their Linears: in evaluation fused kernels would read their weights."""
+    for module in model.modules():
+        if isinstance(module, nn.TransformerEncoderLayer):
+            module.activation_relu_or_gelu = 0
+        elif isinstance(module, nn.TransformerEncoder):
+            module.use_nested_tensor = False
 
 
 def observers_of(modules: dict[str, QuantModule]) -> dict[str, MinMaxObserver]:

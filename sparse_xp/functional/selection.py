@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.functional.architectures import IN_LAYER
@@ -14,10 +15,30 @@ from sparse_xp.functional.architectures import IN_LAYER
 T = TypeVar("T")
 
 
-def _weights_of(model: nn.Module, *kinds: type[nn.Module]) -> set[str]:
-    """Return the names of the weights of all modules of these ``kinds``, tied ones under each of their names."""
-    modules = model.named_modules(remove_duplicate=False)
-    return {f"{path}.weight".lstrip(".") for path, module in modules if isinstance(module, kinds)}
+def holds_transposed(module: nn.Module) -> bool:
+    """Return whether the weight of a Linear is stored as [in, out]: the ``Conv1D`` of GPT-2 in transformers."""
+    return type(module).__name__ == "Conv1D" and type(module).__module__.startswith("transformers.")
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Return whether the matrices of a module are those of Linears: of PyTorch's attention too, which fuses three."""
+    return isinstance(module, nn.Linear | nn.MultiheadAttention) or holds_transposed(module)
+
+
+def is_prunable(module: nn.Module) -> bool:
+    """Return whether a module has matrices to prune: a Linear, a convolution, a recurrent network."""
+    return is_linear(module) or isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.RNNBase)
+
+
+def _weights_of(model: nn.Module, kind: Callable[[nn.Module], bool]) -> set[str]:
+    """Return the names of the weights of all modules of a ``kind``, tied ones under each of their names."""
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, module in model.named_modules(remove_duplicate=False)
+        if kind(module)
+        for name, weight in module.named_parameters(recurse=False)
+        if "weight" in name and weight.dim() > 1
+    }
 
 
 def in_base_model(model: nn.Module) -> Callable[[str], bool]:
@@ -46,9 +67,9 @@ def tied_to_embeddings(model: nn.Module) -> set[int]:
 #: tokens that stand for a set of parameters, with the function that returns their names
 TOKENS: dict[str, Callable[[nn.Module], set[str]]] = {
     "__ALL__": lambda model: {name for name, _ in model.named_parameters(remove_duplicate=False)},
-    "__ALL_PRUNABLE__": lambda model: _weights_of(model, nn.Linear, nn.Conv1d, nn.Conv2d),
-    "__BODY__": lambda model: set(filter(in_base_model(model), _weights_of(model, nn.Linear))),
-    "__ENCODER__": lambda model: set(filter(in_encoder(model), _weights_of(model, nn.Linear))),
+    "__ALL_PRUNABLE__": lambda model: _weights_of(model, is_prunable),
+    "__BODY__": lambda model: set(filter(in_base_model(model), _weights_of(model, is_linear))),
+    "__ENCODER__": lambda model: set(filter(in_encoder(model), _weights_of(model, is_linear))),
 }
 
 
@@ -60,10 +81,11 @@ def select_parameters(model: nn.Module, patterns: Iterable[str], strict: bool = 
 
     - ``__ENCODER__``: weight of every Linear in the encoder layers (``in_encoder``),
     - ``__BODY__``: weight of every Linear below the head: the former, and the pooler if there is one,
-    - ``__ALL_PRUNABLE__``: weight of every Linear, Conv1d and Conv2d, heads and tied decoders included,
+    - ``__ALL_PRUNABLE__``: weight of every Linear, convolution and recurrent network, heads and tied decoders included,
     - ``__ALL__``: every parameter, biases and LayerNorm included.
 
-    Raises UserError for an invalid regex and, if ``strict``, for a pattern that matches nothing.
+    Raises UserError for an invalid regex and, if ``strict``, for a pattern that matches nothing, and for a token of
+    Linears in a network of convolutions (``_missed_by``) or with computed weights (``_computed_by``).
     """
     parameters = dict(model.named_parameters(remove_duplicate=False))
     names: set[str] = set()
@@ -71,6 +93,18 @@ def select_parameters(model: nn.Module, patterns: Iterable[str], strict: bool = 
         matched = _matching_names(model, pattern, parameters)
         if strict and not matched:
             raise UserError(f"No parameter matches '{pattern}'.{_hint(pattern, parameters)}")
+        if strict and (computed := _computed_by(model, pattern)):
+            raise UserError(
+                f"{computed}.weight of {type(model).__name__} is computed by a parametrization, so that its zeros "
+                "would not last: call torch.nn.utils.parametrize.remove_parametrizations(module, 'weight') first, or "
+                f"name the parameters to prune instead of {pattern}."
+            )
+        if strict and (missed := _missed_by(model, pattern, matched)):
+            raise UserError(
+                f"{pattern} means the Linears of an encoder, and {type(model).__name__} has {len(missed)} other "
+                f"matrices ({missed[0]}), which would stay dense: write params=['__ALL_PRUNABLE__'] for all, or name "
+                "the parameters."
+            )
         names |= matched
     first: dict[int, tuple[str, nn.Parameter]] = {}  # by id: tied tensors once
     for name, parameter in parameters.items():
@@ -90,6 +124,31 @@ def _matching_names(model: nn.Module, pattern: str, names: Iterable[str]) -> set
     except re.error as error:
         raise UserError(f"'{pattern}' is not a valid regular expression: {error}.") from error
     return set(filter(regex.match, names))
+
+
+def _computed_by(model: nn.Module, pattern: str) -> str | None:
+    """Return the first module whose matrix a token means, and which is computed of others (weight normalization)."""
+    if pattern.upper() not in TOKENS:
+        return None
+    computed = (
+        path for path, module in model.named_modules() if is_prunable(module) and is_parametrized(module, "weight")
+    )
+    return next(computed, None)
+
+
+def _missed_by(model: nn.Module, pattern: str, matched: set[str]) -> list[str]:
+    """Return the matrices that a token of Linears leaves out of a network that is not made of Linears.
+
+    Encoders of transformers are, whatever else a layer of theirs has.
+    """
+    tokens: dict[str, Callable[[nn.Module], Callable[[str], bool]]] = {
+        "__ENCODER__": in_encoder,
+        "__BODY__": in_base_model,
+    }
+    named_layers = any(IN_LAYER.search(name) for name in matched)
+    if pattern.upper() not in tokens or (named_layers and hasattr(model, "base_model_prefix")):
+        return []
+    return sorted(set(filter(tokens[pattern.upper()](model), _weights_of(model, is_prunable))) - matched)
 
 
 def _hint(pattern: str, names: Iterable[str]) -> str:

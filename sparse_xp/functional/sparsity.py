@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from sparse_xp.functional.measured import Sparsity
+from sparse_xp.functional.measured import Sparsity, Zeros
 from sparse_xp.functional.selection import in_encoder, select_parameters
 
 
@@ -24,28 +24,21 @@ def measure_sparsity(model: nn.Module, prunable: Iterable[str] | None = None) ->
     """
     # An encoder may have no Linear at all; what a recipe names has to be there.
     targets = select_parameters(model, "__ENCODER__" if prunable is None else prunable, strict=prunable is not None)
-    layers = _count_zeros(targets.items())
-    everything, inside = _count_zeros(model.named_parameters()), in_encoder(model)
+    layers, inside = zeros_by_name(targets.items()), in_encoder(model)
+    everything = zeros_by_name(model.named_parameters())
     return Sparsity(
-        prunable=_fraction(layers.values()),
-        encoder=_fraction(count for name, count in everything.items() if inside(name)),
-        model=_fraction(everything.values()),
-        layers={name: _fraction([count]) for name, count in layers.items()},
+        prunable=Zeros.total(layers.values()).fraction,
+        encoder=Zeros.total(zeros for name, zeros in everything.items() if inside(name)).fraction,
+        model=Zeros.total(everything.values()).fraction,
+        layers={name: zeros.fraction for name, zeros in layers.items()},
     )
+
+
+def zeros_by_name(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Zeros]:
+    """Return the zeros of each parameter."""
+    return {name: Zeros(count_zeros(parameter), parameter.numel()) for name, parameter in parameters}
 
 
 def count_zeros(tensor: Tensor) -> int:
     """Return the number of elements that are exactly 0 (or -0)."""
     return tensor.numel() - int(torch.count_nonzero(tensor.detach()))
-
-
-def _count_zeros(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, tuple[int, int]]:
-    """Return, by name, the number of zeros and the number of elements of each parameter."""
-    return {name: (count_zeros(parameter), parameter.numel()) for name, parameter in parameters}
-
-
-def _fraction(counts: Iterable[tuple[int, int]]) -> float:
-    """Return the zeros of all counts over their elements, 0 if there are no elements."""
-    pairs = list(counts)
-    elements = sum(size for _, size in pairs)
-    return sum(count for count, _ in pairs) / elements if elements else 0.0

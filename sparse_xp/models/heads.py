@@ -82,7 +82,7 @@ def check_labels(task: Task, config: PreTrainedConfig, whose: str, way_out: str)
         )
     if (
         task.label_names
-        and (_are_placeholders(theirs) or _are_placeholders(task.label_names))
+        and (are_placeholders(theirs) or are_placeholders(task.label_names))
         and theirs != task.label_names
     ):
         say(
@@ -99,12 +99,12 @@ def labels_differ(task: Task, config: PreTrainedConfig) -> bool:
     ours, theirs = task.label_names, label_names_of(config)
     if not ours:
         return False
-    if len(ours) == len(theirs) and (_are_placeholders(ours) or _are_placeholders(theirs)):
+    if len(ours) == len(theirs) and (are_placeholders(ours) or are_placeholders(theirs)):
         return False
     return [name.casefold() for name in ours] != [name.casefold() for name in theirs]
 
 
-def _are_placeholders(labels: list[str]) -> bool:
+def are_placeholders(labels: list[str]) -> bool:
     """Return whether labels are numbers only: ``LABEL_0`` (the default of transformers) or ``0``, and so on."""
     return all(name in (f"LABEL_{i}", str(i)) for i, name in enumerate(labels))
 

@@ -79,7 +79,7 @@ class ACDCPruning(Pruning):
 
     def attach(self, context: HookContext) -> None:
         super().attach(context)
-        self.check_shapes(self.mask_type, self.pattern)
+        self.check_shapes(context.model, self.mask_type, self.pattern)
 
     def window(self, clock: Clock) -> tuple[float, float]:
         start, end = super().window(clock)

@@ -112,8 +112,14 @@ class AttentionDistillation(Modifier):
 
     def before_batches(self, context: HookContext, rows: list[list[int]], batches: list[dict[str, Tensor]]) -> None:
         self.last_losses = {}
+        from sparse_xp.functional.model_calls import attention_mask
+
         if self.active:
-            self.weights = context.shares([int(batch["attention_mask"].sum()) for batch in batches])
+            masks = map(attention_mask, batches)
+            counts = [
+                len(numbers) if mask is None else int(mask.sum()) for numbers, mask in zip(rows, masks, strict=True)
+            ]
+            self.weights = context.shares(counts)
 
     def loss(
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor
@@ -121,12 +127,15 @@ class AttentionDistillation(Modifier):
         import torch
 
         from sparse_xp.functional.attention_maps import attention_log_probabilities, attention_loss
+        from sparse_xp.functional.model_calls import attention_mask
 
         if not self.active:
             return loss
         assert context.teacher is not None
         context.teacher(rows, batch)  # its hooks record; those of the student did in its forward pass
-        mask = batch["attention_mask"].bool()
+        mask = attention_mask(batch)
+        if mask is None:  # no token is padding
+            mask = torch.ones_like(self.recorded["student query 0"][:, :, 0], dtype=torch.bool)
         terms = []
         for number, pair in enumerate(self.pairs):
             student, teacher = (

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sparse_xp.clock import Clock
+    from sparse_xp.functional.model_calls import Batch
 
 M = TypeVar("M")
 
@@ -153,10 +154,10 @@ class HookContext(Protocol):
         They depend on seed, step and ``part`` alone. ``batch_size``: None for that of training.
         """
 
-    def example_inputs(self) -> dict[str, Tensor]:
-        """Return the model's inputs of a training row, without labels, on the device."""
+    def example_inputs(self) -> Batch:
+        """Return the model's inputs of a training row or batch, without labels, on the device (``call_model``)."""
 
-    def calibration_batches(self, rows: int) -> Iterator[dict[str, Tensor]]:
+    def calibration_batches(self, rows: int) -> Iterator[Any]:
         """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""
 
     def shares(self, counts: list[int]) -> list[float]:

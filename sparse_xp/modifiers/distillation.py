@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -165,6 +166,7 @@ class Distillation(Modifier):
             terms.append(context.distillation_function(outputs, teacher_logits, batch) * by_row)
         else:
             for name in self.outputs or task.outputs:
+                check_comparable(name, outputs, teacher_logits)
                 term = distillation_loss(
                     outputs[name], teacher_logits[name], self.temperature, *masks, task.problem_type
                 )
@@ -182,6 +184,10 @@ class Distillation(Modifier):
 
         mask = context.task.token_mask(batch)
         if mask is not None and self.tokens == "targets":
+            if "labels" not in batch:
+                raise UserError(
+                    "Distillation.tokens=targets compares the tokens with a label: the batch has no labels."
+                )
             mask = mask & (batch["labels"] >= 0)
         if mask is not None and self.token_share < 1:
             # A function of seed, step and row alone: neither the batching nor the padding changes the sample.
@@ -191,6 +197,19 @@ class Distillation(Modifier):
 
     def logs(self, context: HookContext) -> dict[str, float]:
         return {name: context.mean_over_processes(value) for name, value in self.last_losses.items()}
+
+
+def check_comparable(name: str, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> None:
+    """Raise UserError unless both models give the output ``name``, in one shape: broadcasting would compare others."""
+    for whose, outputs in (("model", student), ("teacher", teacher)):
+        if name not in outputs:
+            raise UserError(f"Distillation compares '{name}', and the {whose} returns {', '.join(outputs)}.")
+    ours, theirs = (getattr(outputs[name], "shape", None) for outputs in (student, teacher))  # lazy logits have none
+    if ours is not None and theirs is not None and ours != theirs:
+        raise UserError(
+            f"Distillation: '{name}' is {tuple(ours)} for the model and {tuple(theirs)} for the teacher. Both "
+            "have to give the same classes for the same batch."
+        )
 
 
 def require_teacher(context: HookContext, purpose: str) -> TeacherModel:

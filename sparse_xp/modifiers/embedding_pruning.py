@@ -83,6 +83,11 @@ class EmbeddingPruning(Modifier):
         from sparse_xp.functional.structured.blocks import encoder_blocks
 
         encoder_blocks(model)  # raises UserError for a kind of encoder that could not be loaded again
+        if not hasattr(model, "get_input_embeddings"):
+            raise UserError(
+                f"EmbeddingPruning: a {type(model).__name__} does not say which module is its table of embeddings. "
+                "Reduce a model of transformers."
+            )
 
     def attach(self, context: HookContext) -> None:
         import torch

@@ -64,6 +64,11 @@ class LayerPruning(Modifier):
         from sparse_xp.functional.selection import select_modules
 
         layers = encoder_layers(model)
+        if not layers:
+            raise UserError(
+                f"LayerPruning: {type(model).__name__} has no encoder layers that could be removed. Its weights "
+                "can be pruned (MagnitudePruning)."
+            )
         names = list(select_modules(layers, self.layers, "encoder layer"))
         if len(names) == len(layers):
             raise UserError(

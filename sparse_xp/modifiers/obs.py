@@ -156,12 +156,14 @@ class OBSPruning(GradualPruning):
         """Yield ``num_grads`` gradients of the task loss by target, zero where a weight is pruned.
 
         The model runs in float32 and without dropout. Neither ``.grad`` nor any random state changes. The rows depend
-        on seed, step and ``part`` only, so that a resumed run uses the same.
+        on seed, step and ``part`` only, so that a resumed run uses the same. Frozen targets have gradients here too.
         """
         import torch
 
-        training = context.model.training
+        training, frozen = context.model.training, [w for w in self.targets.values() if not w.requires_grad]
         context.model.eval()
+        for weight in frozen:
+            weight.requires_grad_(True)
         try:
             for batch in context.gradient_batches(self.num_grads, self.grad_batch_size, part):
                 with torch.enable_grad():
@@ -173,6 +175,8 @@ class OBSPruning(GradualPruning):
                 yield gradients
         finally:
             context.model.train(training)
+            for weight in frozen:
+                weight.requires_grad_(False)
 
     def synchronize(self, context: HookContext) -> None:
         """Copy masks and weights from rank 0: on GPUs sums may differ in the last bit between processes."""

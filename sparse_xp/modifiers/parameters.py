@@ -91,9 +91,14 @@ class TrainableParams(Modifier):
         return loss
 
     def before_update(self, context: HookContext) -> None:
-        if self.acts_now(context) and not self.trainable and context.accelerator.num_processes > 1:
-            for parameter in self.targets.values():
+        if not self.acts_now(context) or context.accelerator.num_processes == 1:
+            return
+        for name, parameter in self.targets.items():
+            if not self.trainable:
                 parameter.grad = None
+            elif not self.original[name] and parameter.grad is not None:
+                # DDP averages the gradients of what it was given as trainable.
+                parameter.grad = context.accelerator.reduce(parameter.grad, "mean")
 
     def after_update(self, context: HookContext) -> None:
         # The flags are restored after every step and set again before the next one. Overlapping windows can then end in

@@ -88,6 +88,11 @@ class PerLayerDistillation(Modifier):
         assert teacher_model is not None  # ``live_teacher`` requires it
         student = choose_modules(context.model, self.student_layer_names, "the student")
         teacher = choose_modules(teacher_model, self.teacher_layer_names, "the teacher")
+        if not student:
+            raise UserError(
+                f"PerLayerDistillation: {type(context.model).__name__} has no Linear whose outputs could be compared. "
+                "Name modules in student_layer_names and teacher_layer_names."
+            )
         if len(student) != len(teacher):
             raise UserError(
                 f"PerLayerDistillation: the student has {len(student)} layers to compare, the teacher {len(teacher)}. "
@@ -131,10 +136,14 @@ class PerLayerDistillation(Modifier):
         several: keeping its hidden states would take the memory that small batches are to save.
         """
         self.last_losses, self.mean_squares = {}, {}
+        from sparse_xp.functional.model_calls import attention_mask
+
         if not self.active:
             return
-        by_token = context.shares([int(batch["attention_mask"].sum()) for batch in batches])
-        self.weights = list(zip(by_token, context.shares([len(numbers) for numbers in rows]), strict=True))
+        masks, counts = list(map(attention_mask, batches)), list(map(len, rows))
+        by_row = context.shares(counts)
+        tokens = [count if mask is None else int(mask.sum()) for mask, count in zip(masks, counts, strict=True)]
+        self.weights = list(zip(context.shares(tokens), by_row, strict=True))
         if self.normalize and (len(batches) > 1 or context.accelerator.num_processes > 1):
             self.mean_squares = self.measure_mean_squares(context, rows, batches)
 
@@ -145,6 +154,7 @@ class PerLayerDistillation(Modifier):
         import torch
 
         from sparse_xp.functional.hidden_states import without_padding
+        from sparse_xp.functional.model_calls import attention_mask
 
         assert context.teacher is not None
         names = list(dict.fromkeys(teacher_name for _, teacher_name in self.pairs))
@@ -152,7 +162,7 @@ class PerLayerDistillation(Modifier):
         for numbers, batch in zip(rows, batches, strict=True):
             context.teacher(numbers, batch)  # fills ``teacher_outputs``
             for i, name in enumerate(names):
-                values = without_padding(self.teacher_outputs[name].float(), batch["attention_mask"].bool())
+                values = without_padding(self.teacher_outputs[name].float(), attention_mask(batch))
                 sums[:, i] += torch.stack([values.square().sum().double(), sums.new_tensor(values.numel())])
         if context.accelerator.num_processes > 1:
             sums = context.accelerator.reduce(sums)
@@ -164,12 +174,13 @@ class PerLayerDistillation(Modifier):
         import torch
 
         from sparse_xp.functional.hidden_states import is_per_token, layer_loss
+        from sparse_xp.functional.model_calls import attention_mask
 
         if not self.active:
             return loss
         assert context.teacher is not None
         context.teacher(rows, batch)  # fills ``teacher_outputs``; the student's forward pass has filled the other
-        mask = batch["attention_mask"].bool()
+        mask = attention_mask(batch)
         by_token, by_row = self.weights.pop(0)
         terms = []
         for student_name, teacher_name in self.pairs:
@@ -223,6 +234,8 @@ def choose_modules(model: nn.Module, names: list[str] | None, whose: str) -> dic
 
     if names is None:
         excluded = {id(module.projection) for module in model.modules() if isinstance(module, FactoredEmbedding)}
+        # PyTorch's attention reads the weights of its Linear, and never calls it.
+        excluded |= {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
         return {n: m for n, m in model.named_modules() if isinstance(m, nn.Linear) and id(m) not in excluded}
     return select_modules({n: m for n, m in model.named_modules() if n}, names, f"module of {whose}")
 
@@ -235,15 +248,15 @@ def output_shapes(context: HookContext, model: nn.Module, modules: dict[str, nn.
     import torch
 
     from sparse_xp.functional.hidden_states import record_outputs
+    from sparse_xp.functional.model_calls import call_model, moved
 
     # Shapes are measured, because a module's attributes do not say them for every kind of module.
     outputs: dict[str, Any] = {}
     hooks, training = record_outputs(modules, outputs, lambda module: True), model.training
-    device = next(model.parameters()).device
-    batch = context.example_inputs()
+    inputs = moved(context.example_inputs(), next(model.parameters()).device)
     try:
         with torch.no_grad():
-            model.eval()(**{name: value.to(device) for name, value in batch.items()})
+            call_model(model.eval(), inputs)
     finally:
         model.train(training)
         for hook in hooks:

@@ -21,7 +21,7 @@ from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.display import HOLDS, Display, LoggedNumber, Span
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
     from torch.nn import Parameter
     from torch.optim import Optimizer
     from transformers import PreTrainedModel
@@ -53,10 +53,14 @@ class Pruning(Modifier):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name in ("params", "exclude"):
+            if isinstance(value := getattr(self, name), str):  # in Python a single pattern may be a text
+                setattr(self, name, [value])
         if not self.params:
             raise ValueError(f"{type(self).__name__}.params is empty: name parameters, 're:<pattern>' or __ENCODER__.")
         self.targets: dict[str, Parameter] = {}
         self.masks: dict[str, Tensor] = {}
+        self.factors: dict[str, tuple[Tensor, Tensor]] = {}  # masks and what ``factor`` has made of them
 
     @property
     def exclusive_resource(self) -> str:
@@ -88,18 +92,19 @@ class Pruning(Modifier):
             del self.targets[name]
             say(f"{type(self).__name__}: {name} is an embedding too, and stays dense (its name in params prunes it)")
         if not self.targets:
+            removed_by = f"exclude={' '.join(self.exclude)} removes" if self.exclude else "Embeddings are"
             raise UserError(
-                f"{type(self).__name__}: nothing is left to prune. exclude={' '.join(self.exclude)} removes "
-                f"everything that params={' '.join(self.params)} matches."
+                f"{type(self).__name__}: nothing is left to prune. {removed_by} everything that "
+                f"params={' '.join(self.params)} matches."
             )
-        self.masks = {}  # one configuration object may serve several runs
+        self.masks, self.factors = {}, {}  # one configuration object may serve several runs
 
     def before_update(self, context: HookContext) -> None:
         # Masked gradients keep pruned weights out of the clipped norm and out of Adam's moments.
-        for name, mask in self.masks.items():
+        for name in self.masks:
             gradient = self.targets[name].grad
             if gradient is not None:
-                gradient.mul_(mask)
+                gradient.mul_(self.factor(name))
 
     def after_update(self, context: HookContext) -> None:
         # Adam's momentum and weight decay may move a pruned weight, so it is set to zero after every update.
@@ -116,7 +121,8 @@ class Pruning(Modifier):
 
     def check(self, context: HookContext) -> None:
         for name, mask in self.masks.items():
-            revived = int((self.targets[name].detach()[~mask] != 0).sum())
+            weight = self.targets[name].detach()
+            revived = int((weight[~mask.to(weight.device)] != 0).sum())
             if revived:
                 raise RuntimeError(f"{revived} pruned weights of {name} are no longer zero at step {context.step}.")
 
@@ -133,10 +139,18 @@ class Pruning(Modifier):
         total = sum(weight.numel() for weight in self.targets.values())
         return sum(count_zeros(weight) for weight in self.targets.values()) / total
 
-    def check_shapes(self, mask_type: object, pattern: Pattern) -> None:
+    def check_shapes(self, model: nn.Module, mask_type: object, pattern: Pattern) -> None:
         """Raise UserError at start-up if a target's shape is not divisible by the mask pattern."""
         from sparse_xp.functional.masks import global_masks, magnitude_scores
+        from sparse_xp.functional.selection import holds_transposed
 
+        transposed = {id(weight) for each in model.modules() if holds_transposed(each) for weight in each.parameters()}
+        turned = next((name for name, weight in self.targets.items() if id(weight) in transposed), None)
+        if turned and pattern.kind != "unstructured":
+            raise UserError(
+                f"mask_type={mask_type}: '{turned}' is stored as [in, out] (a Conv1D of transformers), and tiles "
+                "are of [out, in]. Leave it out (exclude), or write mask_type=unstructured."
+            )
         # A mask of sparsity 0 runs into the same check as every later mask, hours of training earlier.
         try:
             global_masks({name: magnitude_scores(w.detach()) for name, w in self.targets.items()}, 0.0, pattern)
@@ -145,8 +159,21 @@ class Pruning(Modifier):
 
     def zero_pruned(self) -> None:
         """Set the masked weights to zero."""
-        for name, mask in self.masks.items():
-            self.targets[name].data.mul_(mask)
+        for name in self.masks:
+            self.targets[name].data.mul_(self.factor(name))
+
+    def factor(self, name: str) -> Tensor:
+        """Return the mask of a target as what to multiply with, where its weights are now.
+
+        On a CPU it is kept as numbers of their type: a product with truth values takes three times as long.
+        """
+        mask, weight = self.masks[name], self.targets[name]
+        made_of, factor = self.factors.get(name, (None, mask))
+        dtype = weight.dtype if weight.device.type == "cpu" else mask.dtype
+        if made_of is not mask or factor.dtype != dtype or factor.device != weight.device:
+            factor = mask.to(weight.device, dtype)
+            self.factors[name] = mask, factor
+        return factor
 
 
 def decay_remembered(values: Mapping[str, Tensor], targets: Mapping[str, Parameter], optimizer: Optimizer) -> None:

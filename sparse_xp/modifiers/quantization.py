@@ -7,11 +7,12 @@ arithmetic once ``mode.active`` is set (``functional/fake_quant``). ``detach`` f
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sparse_xp.clock import Clock, TimeSpec, parse_time
+from sparse_xp.errors import UserError
 from sparse_xp.functional.quant_config import QuantConfig, QuantMode
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.display import ACTS, HOLDS, Display, LoggedNumber, Span
@@ -174,6 +175,12 @@ class Quantization(Modifier):
             linear_outputs=self.linear_outputs,
             embedding_outputs=self.embedding_outputs,
         )
+        if not self.modules:
+            within = f" in submodules={' '.join(self.submodules)}" if self.submodules else ""
+            raise UserError(
+                f"Quantization: {type(model).__name__} has no Linear and no Embedding{within} that is not quantized "
+                "already. Convolutions and recurrent networks stay in floating point."
+            )
         self.attentions = prepare_attention(model, config, self.mode) if self.attention_products else {}
 
     def before_step(self, context: HookContext) -> None:
@@ -213,18 +220,20 @@ class Quantization(Modifier):
             self.calibrate(context.model, context.calibration_batches(self.calibration_rows))
         freeze(self.modules)
 
-    def calibrate(self, model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> None:
+    def calibrate(self, model: PreTrainedModel, batches: Iterable[Any]) -> None:
         """Observe the activation ranges of ``batches`` of training rows, and quantize from now on."""
         import torch
+
+        from sparse_xp.functional.model_calls import call_model
 
         model.eval()
         self.mode.active = self.mode.calibrating = True
         with torch.no_grad():
             for batch in batches:
-                model(**batch) if isinstance(batch, Mapping) else model(batch)
+                call_model(model, batch)
         self.mode.calibrating = False
 
-    def quantize_trained(self, model: PreTrainedModel, batches: Iterable[dict[str, Tensor]]) -> None:
+    def quantize_trained(self, model: PreTrainedModel, batches: Iterable[Any]) -> None:
         """Quantize a trained model without training it. ``batches``: calibrate the ranges, unless they are dynamic."""
         from sparse_xp.functional.quant_modules import freeze
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sparse_xp.errors import UserError
 from sparse_xp.modifiers.base import Modifier
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class WeightDecay(Modifier):
         return "weight decay"
 
     def before_step(self, context: HookContext) -> None:
+        if not all("weight_decay" in group for group in context.optimizer.param_groups):
+            raise UserError(
+                f"WeightDecay: {type(context.optimizer).__name__} has no weight decay. Take AdamW, or leave it out."
+            )
         if context.clock.epoch(context.step) >= self.window(context.clock)[0]:
             # Set in every step: then a resumed run needs no state for it.
             for group in context.optimizer.param_groups:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
 from torch import nn
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
+from sparse_xp.modifiers import Modifier
 from sparse_xp.modifiers.context import DistillationFunction
-from sparse_xp.sparsifier.context import TeacherFunction
+from sparse_xp.modifiers.modifier_list import ModifierList
+from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.sparsifier.context import LoopContext, TeacherFunction
 from sparse_xp.sparsifier.models import unwrapped
 from sparse_xp.sparsifier.recipes import LoopRecipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 #: models that a Sparsifier or a Lock holds now
 HELD: WeakSet[nn.Module] = WeakSet()
@@ -28,6 +35,17 @@ def check_not_held(model: nn.Module) -> None:
             "The model has a Sparsifier or a lock already: finalize() that one (remove_pruning() a lock), or load the "
             "model anew."
         )
+
+
+def check_model_fits(recipe: LoopRecipe, model: PreTrainedModel) -> None:
+    """Raise UserError, naming the modifier, for a model that one cannot act on."""
+    for modifier in recipe.modifiers.values():
+        kind = type(modifier).__name__
+        try:
+            modifier.check_model(model)
+        except UserError as error:
+            message = str(error)
+            raise UserError(message if message.startswith(kind) else f"{kind}: {message}") from error
 
 
 def loop_clock(recipe: LoopRecipe, steps_per_epoch: int, epochs: float | None) -> Clock:
@@ -46,6 +64,49 @@ def loop_clock(recipe: LoopRecipe, steps_per_epoch: int, epochs: float | None) -
     length = epochs if epochs is not None else recipe.epochs
     assert length is not None
     return Clock.of(length, steps_per_epoch)
+
+
+def settings_of(modifiers: Mapping[str, Modifier]) -> dict[str, dict[str, str]]:
+    """Return class and fields of modifiers as text by name, which a state keeps to know its recipe again."""
+    return {
+        name: {"class": type(each).__name__, **{item.name: repr(getattr(each, item.name)) for item in fields(each)}}
+        for name, each in modifiers.items()
+    }
+
+
+def check_state(state: object, modifiers: Mapping[str, Modifier], total_steps: int) -> None:
+    """Raise UserError for what is no state of a Sparsifier, and for that of another recipe, length or model."""
+    again = "Make the Sparsifier as it was made when the state was saved."
+    if not isinstance(state, Mapping) or not {"steps", "total_steps", "rates", "recipe", "modifiers"} <= set(state):
+        raise UserError("This is no state of a Sparsifier: expected what its state_dict() returned.")
+    ours, theirs = (total_steps, sorted(modifiers)), (state["total_steps"], sorted(state["recipe"]))
+    if ours != theirs:
+        raise UserError(
+            f"The state is of a recipe of {theirs[0]} steps with {', '.join(theirs[1])}; this one has {ours[0]} "
+            f"steps with {', '.join(ours[1])}. {again}"
+        )
+    for name, settings in settings_of(modifiers).items():
+        before = state["recipe"][name]
+        if changed := [f"{key} was {before.get(key)} and is {value}" for key, value in settings.items()
+                       if before.get(key) != value]:  # fmt: skip
+            raise UserError(f"The state is of another recipe: of {name} {', '.join(changed)}. {again}")
+    for name, modifier in modifiers.items():
+        if isinstance(modifier, Pruning):
+            targets = {key: tuple(weight.shape) for key, weight in modifier.targets.items()}
+            masks = {key: tuple(mask.shape) for key, mask in state["modifiers"][name]["masks"].items()}
+            if not masks.items() <= targets.items():
+                raise UserError(
+                    f"The state is of another model: {name} has masks of {', '.join(masks)}, and would prune "
+                    f"{', '.join(targets)} here."
+                )
+
+
+def check_pruned(modifiers: ModifierList, context: LoopContext, advice: str) -> None:
+    """Raise UserError, with ``advice``, if a weight that was pruned is not zero."""
+    try:
+        modifiers.check(context)
+    except RuntimeError as error:
+        raise UserError(f"{error} {advice}") from error
 
 
 def check_batches(recipe: LoopRecipe, batches: Iterable[Any] | None) -> None:

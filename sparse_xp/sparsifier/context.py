@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.utils.data import DataLoader
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
+from sparse_xp.functional.model_calls import Batch, moved
 from sparse_xp.modifiers.context import Cuts, Devices, DistillationFunction, M
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.settings import Data
 from sparse_xp.sparsifier.batches import can_rebatch, covering, rebatched, repeated
-from sparse_xp.sparsifier.outputs import LoopOutputs, inputs_of, model_inputs, moved, run_model
+from sparse_xp.sparsifier.forward_calls import Calls, joined_outputs
+from sparse_xp.sparsifier.outputs import LoopOutputs, inputs_of, named_outputs, run_model
 from sparse_xp.training.checkpoint import random_state, set_random_state
 
 #: the loss of the task for a model and a batch of the loop
@@ -29,10 +32,13 @@ TeacherFunction = nn.Module | Callable[[Any], Any]
 
 
 class LoopTeacher:
-    """A teacher that runs at every step, once for each batch, even if several modifiers need its outputs."""
+    """A teacher that runs at every step, once for each batch, even if several modifiers need its outputs.
 
-    def __init__(self, source: TeacherFunction):
-        self.source = source
+    ``by_name``: whether modifiers read its logits, by name; otherwise they get its outputs as they are.
+    """
+
+    def __init__(self, source: TeacherFunction, by_name: bool = True):
+        self.source, self.by_name = source, by_name
         self.last: tuple[object, Any] | None = None
         if isinstance(source, nn.Module):
             source.eval()
@@ -43,12 +49,13 @@ class LoopTeacher:
         """The module, None for a function."""
         return self.source if isinstance(self.source, nn.Module) else None
 
-    def __call__(self, rows: list[int], batch: Any) -> Any:
+    def __call__(self, rows: list[int], batch: Batch) -> Batch:
         """Return the outputs of the teacher for a batch, without a gradient."""
         if self.last is None or self.last[0] is not batch:
             with torch.no_grad():
-                outputs = run_model(self.source, batch) if isinstance(self.source, nn.Module) else self.source(batch)
-            self.last = batch, outputs
+                run = partial(run_model, self.source) if isinstance(self.source, nn.Module) else self.source
+                outputs = joined_outputs([run(inputs) for inputs in batch]) if isinstance(batch, Calls) else run(batch)
+            self.last = batch, named_outputs(outputs, "the teacher") if self.by_name else outputs
         return self.last[1]
 
     def forget(self) -> None:
@@ -85,11 +92,11 @@ class LoopContext:
         """Where a latency table that was measured for this loop is kept."""
         return self.cache / "loop"
 
-    def task_loss(self, batch: Any) -> Tensor:
+    def task_loss(self, batch: Batch) -> Tensor:
         """Return the loss of the task alone for a batch. Raises UserError if the model computes none."""
         if self.loss_function:
             return self.loss_function(self.model, batch)
-        outputs = self.model(**batch) if isinstance(batch, dict) else run_model(self.model, batch)
+        outputs = self.model(**batch) if isinstance(batch, Mapping) else run_model(self.model, batch)
         loss = getattr(outputs, "loss", None)
         if not isinstance(loss, Tensor):
             raise UserError(
@@ -124,21 +131,25 @@ class LoopContext:
         finally:
             set_random_state(states)
 
-    def example_inputs(self) -> dict[str, Tensor]:
-        """Return the inputs of a batch. Raises UserError if neither ``batches`` nor the model has an example."""
+    def example_inputs(self) -> Batch:
+        """Return the inputs of a batch. Raises UserError if neither ``batches`` nor the model has an example.
+
+        The generators of random numbers are as before: a loop with ``batches`` shuffles as one without.
+        """
+        states = random_state()
         example = getattr(self.model, "dummy_inputs", None) if self.batches is None else next(iter(self.batches), None)
-        if not isinstance(example, Mapping):
+        set_random_state(states)
+        if example is None:
             raise UserError(
-                "The recipe compares hidden layers, whose shapes an example tells: give batches=LOADER, whose batches "
-                "are mappings of the model's inputs."
+                "The recipe compares hidden layers, whose shapes an example tells: give batches=LOADER, the batches of "
+                "training."
             )
-        inputs: dict[str, Tensor] = moved(model_inputs(example), self.accelerator.device)
-        return inputs
+        return inputs_of(self.model, moved(example, self.accelerator.device))
 
     def calibration_batches(self, rows: int) -> Iterator[Any]:
         """Yield batches of inputs with ``rows`` rows in all. Raises UserError without batches."""
         for batch in covering(self.required_batches(), rows):
-            yield inputs_of(moved(batch, self.accelerator.device))
+            yield inputs_of(self.model, moved(batch, self.accelerator.device))
 
     def required_batches(self) -> Iterable[Any]:
         """Return the batches of training data. Raises UserError if the loop has given none."""
@@ -178,8 +189,9 @@ def adopt_parameters(optimizer: Optimizer, before: list[nn.Parameter], model: nn
     ``before``: the parameters that the model had. New ones join the group of those that they replace.
     """
     known, now = {id(parameter) for parameter in before}, list(model.parameters())
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     gone = known - {id(parameter) for parameter in now}
-    new = [parameter for parameter in now if id(parameter) not in known]
+    new = [parameter for parameter in now if id(parameter) not in known | held]
     for group in optimizer.param_groups:
         kept = [parameter for parameter in group["params"] if id(parameter) not in gone]
         if len(kept) < len(group["params"]):

@@ -8,7 +8,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, distributed, nn
-from torch.amp.grad_scaler import GradScaler
+from torch.amp.grad_scaler import GradScaler, OptState
+from torch.optim import Optimizer
+
+
+def is_unscaled(scaler: GradScaler, optimizer: Optimizer) -> bool:
+    """Return whether ``unscale_`` was called since the last step."""
+    stage = scaler._per_optimizer_states.get(id(optimizer), {}).get("stage")
+    return stage is OptState.UNSCALED
 
 
 @dataclass

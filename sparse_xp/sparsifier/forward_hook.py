@@ -10,10 +10,13 @@ from torch import nn
 
 
 class ForwardHook:
-    """Calls ``begin`` before each forward pass in training mode with gradients. A copy of the model has none of it."""
+    """Calls ``begin`` before each forward pass in training mode with gradients. A copy of the model has none of it.
+
+    ``torch.compile`` breaks the graph here instead of compiling what ``begin`` does.
+    """
 
     def __init__(self, begin: Callable[[], None] | None = None):
-        self.begin = begin
+        self.begin: Callable[[], None] | None = None if begin is None else torch.compiler.disable(begin)
 
     def __call__(self, module: nn.Module, inputs: object) -> None:
         """Begin the step if this forward pass trains."""

@@ -17,7 +17,7 @@ from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.sparsifier.checks import HELD, check_not_held
 from sparse_xp.sparsifier.context import LoopContext
 from sparse_xp.sparsifier.devices import LoopDevices
-from sparse_xp.sparsifier.models import check_weights, source_of, unwrapped
+from sparse_xp.sparsifier.models import check_weights, model_source, unwrapped
 from sparse_xp.sparsifier.outputs import LoopOutputs
 
 
@@ -36,13 +36,16 @@ class Lock:
             modifier_list=ModifierList({"lock": modifier}, clock),
             accelerator=LoopDevices(model),
             task=LoopOutputs(model),
-            source=source_of(model),
+            source=model_source(model),
         )
         modifier.attach(self.context)
         modifier.before_step(self.context)
         self.masks = modifier.masks
-        weights = [(weight, self.masks[name]) for name, weight in modifier.targets.items() if weight.requires_grad]
-        self.hooks = [weight.register_hook(masking(mask)) for weight, mask in weights]
+        self.hooks = [
+            weight.register_hook(masking(modifier, name))
+            for name, weight in modifier.targets.items()
+            if weight.requires_grad
+        ]
 
     @property
     def sparsity(self) -> float:
@@ -71,11 +74,11 @@ class Lock:
         HELD.discard(self.context.model)
 
 
-def masking(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a hook that sets the gradient of pruned weights to zero."""
+def masking(modifier: ConstantPruning, name: str) -> Callable[[Tensor], Tensor]:
+    """Return a hook that sets the gradient of the pruned weights of a target to zero."""
 
     def hook(gradient: Tensor) -> Tensor:
-        return gradient.masked_fill(~mask.to(gradient.device), 0.0)
+        return gradient * modifier.factor(name)
 
     return hook
 
@@ -87,7 +90,7 @@ def as_list(names: Sequence[str]) -> list[str]:
 
 def lock(
     model: nn.Module,
-    params: Sequence[str] = ("__ENCODER__",),
+    params: Sequence[str] = ("__BODY__",),
     exclude: Sequence[str] = (),
     min_sparsity: float = 0.05,
 ) -> Lock:
@@ -95,7 +98,8 @@ def lock(
 
     Args:
         model: A model with zeros. Make its optimizer after this.
-        params: The parameters whose zeros to keep, as in ``ConstantPruning``: names, ``re:<pattern>`` or tokens.
+        params: The parameters whose zeros to keep, as in ``ConstantPruning``: names, ``re:<pattern>`` or tokens. By
+            default every Linear below the head, the pooler among them; those without zeros train as before.
         exclude: Parameters among them to leave out.
         min_sparsity: The fraction of zeros that they must have, so that a dense model is not trained densely.
 

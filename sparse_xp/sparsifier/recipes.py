@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import hydra
 import yaml
@@ -28,7 +28,7 @@ from sparse_xp.recipe.check import load_recipe
 from sparse_xp.recipe.zoo import STUB
 
 #: what may stand for a recipe: a name, a file, a stub or text of SparseML's; or modifiers, by name if a mapping
-RecipeSource = str | Path | Modifier | Iterable[Modifier] | Mapping[str, Modifier]
+RecipeSource: TypeAlias = "str | Path | Modifier | Iterable[Modifier] | Mapping[str, Modifier] | LoopRecipe"
 
 #: the modifiers that compare the model with a teacher
 DISTILLING = (Distillation, PerLayerDistillation, AttentionDistillation)
@@ -63,6 +63,27 @@ class LoopRecipe:
         """The names of the modifiers that need a teacher."""
         return [name for name, modifier in self.modifiers.items() if isinstance(modifier, DISTILLING)]
 
+    @property
+    def compares_logits(self) -> bool:
+        """Whether a modifier compares logits with a teacher's."""
+        return any(isinstance(modifier, Distillation) for modifier in self.modifiers.values())
+
+    @property
+    def distilling_hidden(self) -> list[str]:
+        """The names of the modifiers that compare layers inside the model with the teacher's."""
+        return [name for name in self.distilling if not isinstance(self.modifiers[name], Distillation)]
+
+    @property
+    def needs_batches(self) -> bool:
+        """Whether a modifier asks for training data of its own beside the loop."""
+        return any(modifier.needs_batches for modifier in self.modifiers.values())
+
+    @property
+    def compared_outputs(self) -> tuple[str, ...]:
+        """The names of outputs that are compared with a teacher's, none where the logits are."""
+        chosen = [modifier.outputs for modifier in self.modifiers.values() if isinstance(modifier, Distillation)]
+        return () if None in chosen else tuple(dict.fromkeys(name for names in chosen for name in names or ()))
+
     def without_distillation(self) -> LoopRecipe:
         """Return the recipe without the modifiers that need a teacher."""
         kept = {name: modifier for name, modifier in self.modifiers.items() if name not in self.distilling}
@@ -74,6 +95,8 @@ def read_loop_recipe(recipe: RecipeSource, numbers: Mapping[str, Any]) -> LoopRe
 
     ``numbers``: by keyword, what to change in a named recipe, or the variables of a recipe of SparseML's.
     """
+    if isinstance(recipe, LoopRecipe):
+        return replace(recipe, modifiers=copied(recipe.modifiers))
     if isinstance(recipe, str | Path):
         source = str(recipe)
         return named_recipe(source, numbers) if source in recipe_names() else recipe_of_sparseml(source, numbers)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save_model
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.writing import write_text
@@ -19,7 +18,9 @@ from sparse_xp.sparsifier.context import LoopContext
 ELSEWHERE = "Name a directory that is not there yet, or one that save() wrote."
 
 
-def save_model_directory(context: LoopContext, directory: str, tokenizer: Any) -> None:
+def save_model_directory(
+    context: LoopContext, directory: str | Path, tokenizer: PreTrainedTokenizerBase | None
+) -> None:
     """Write weights, quantization and recipe of a model, and ``tokenizer`` unless that is None.
 
     A module that is not of transformers becomes ``model.safetensors`` alone.

@@ -13,7 +13,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +23,40 @@ from torch.optim import Optimizer
 
 from sparse_xp.config import drives_rate
 from sparse_xp.errors import UserError
+from sparse_xp.functional.model_calls import Batch, full_precision
 from sparse_xp.modifiers import Modifier
 from sparse_xp.modifiers.context import Devices, DistillationFunction
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.modifiers.pruning import SPARSITY_TOLERANCE, Pruning
-from sparse_xp.sparsifier.checks import HELD, check_batches, check_not_held, loop_clock, match_loop_teacher
+from sparse_xp.sparsifier.checks import (
+    HELD,
+    check_batches,
+    check_model_fits,
+    check_not_held,
+    check_pruned,
+    check_state,
+    loop_clock,
+    match_loop_teacher,
+    settings_of,
+)
 from sparse_xp.sparsifier.context import LoopContext, LoopTeacher, LossFunction, TeacherFunction, adopt_parameters
-from sparse_xp.sparsifier.devices import LoopDevices
+from sparse_xp.sparsifier.devices import LoopDevices, is_unscaled
 from sparse_xp.sparsifier.forward_hook import ForwardHook
-from sparse_xp.sparsifier.models import check_trainable, source_of, unwrapped
+from sparse_xp.sparsifier.models import (
+    at_end_of_batch,
+    check_structure,
+    check_trainable,
+    check_weights,
+    model_source,
+    unwrapped,
+)
 from sparse_xp.sparsifier.outputs import LoopOutputs, rows_of
 from sparse_xp.sparsifier.recipes import RecipeSource, read_loop_recipe
 from sparse_xp.sparsifier.saving import save_model_directory
 from sparse_xp.training.checkpoint import move
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Sparsifier:
@@ -79,17 +101,21 @@ class Sparsifier:
         scaler: GradScaler | None = None,
         seed: int = 42,
         devices: Devices | None = None,
-        **numbers: Any,
+        **numbers: object,
     ):
         inner: Any = unwrapped(model)
+        check_weights(inner)
         check_not_held(inner)
         self.recipe, source = match_loop_teacher(read_loop_recipe(recipe, numbers), inner, teacher, distillation)
         clock = loop_clock(self.recipe, steps_per_epoch, epochs)
-        for modifier in self.recipe.modifiers.values():
-            modifier.check_model(inner)
+        check_model_fits(self.recipe, inner)
+        check_structure(model, [name for name, each in self.recipe.modifiers.items() if each.changes_structure])
         self.max_grad_norm, self.scaler = max_grad_norm, scaler
+        self.reads_logits = self.recipe.compares_logits and distillation is None
         self.steps = 0  # optimizer steps made, also past the end of the recipe
+        self.resumed = False  # whether a state was loaded and no step has been made since
         self.began = False  # whether rates and masks are those of the coming step
+        self.loss_called = False  # whether ``loss`` was called in this step
         self.finalized = False
         self.rates: list[float] = []  # that the recipe has set last, by group of the optimizer
         self.context = LoopContext(
@@ -97,15 +123,17 @@ class Sparsifier:
             clock=clock,
             modifier_list=ModifierList(self.recipe.modifiers, clock),
             accelerator=devices or LoopDevices(inner, scaler),
-            task=LoopOutputs(inner),
-            teacher=None if source is None else LoopTeacher(source),
+            task=LoopOutputs(inner, self.recipe.compared_outputs),
+            teacher=None if source is None else LoopTeacher(source, self.reads_logits),
             distillation_function=distillation,
             batches=batches,
             loss_function=loss_function,
             seed=seed,
-            source=source_of(inner),
+            source=model_source(inner),
         )
         check_batches(self.recipe, batches)
+        if any(modifier.post_training for modifier in self.modifiers.values()):
+            self.context.example_inputs()  # raises for batches that calibration could not use at the end
         if optimizer is not None:
             check_trainable(inner, optimizer)
         before = list(inner.parameters())
@@ -162,7 +190,10 @@ class Sparsifier:
         if self.began or self.finalized:
             return
         self.check_optimizer()
-        self.began = True
+        if self.resumed:
+            advice = "Load the model's state too, which was saved with this one."
+            check_pruned(self.modifier_list, self.context, advice)
+        self.began, self.resumed, self.loss_called = True, False, False
         if self.steps >= self.total_steps:
             if self.steps == self.total_steps:
                 warnings.warn(
@@ -174,18 +205,21 @@ class Sparsifier:
             return
         self.context.step = self.steps
         self.hold_rates()
-        self.modifier_list.before_step(self.context)
+        # The forward pass that begins the step may be one in half precision.
+        with full_precision(self.context.accelerator.device):
+            self.modifier_list.before_step(self.context)
         if self.sets_learning_rate and (self.rates or self.rate_is_set()):
             self.rates = [float(group["lr"]) for group in self.context.optimizer.param_groups]
 
-    def loss(self, loss: Tensor, outputs: Any, batch: Any, *, share: float = 1.0) -> Tensor:
+    def loss(self, loss: Tensor, outputs: Batch, batch: Batch, *, share: float = 1.0) -> Tensor:
         """Return the loss to minimize for a micro-batch, given the task's ``loss``; with the teacher's, if it distils.
 
         ``outputs``: of the model for ``batch``. ``share``: the part of the step's loss that ``loss`` is a mean over, if
         the loop does not divide what this returns: 1 / number of micro-batches.
         """
         self.begin_step()
-        if self.recipe.distilling and self.context.distillation_function is None:
+        self.loss_called = True
+        if self.reads_logits:
             outputs = self.context.task.read(outputs)
         self.context.share = share
         rows = list(range(rows_of(batch)))
@@ -202,8 +236,10 @@ class Sparsifier:
         It takes the place of ``optimizer.step()``, after ``backward`` of the last micro-batch. Raises UserError once
         the recipe is finalized.
         """
-        self.before_update()
         optimizer = self.context.optimizer
+        if not at_end_of_batch(optimizer):
+            return
+        self.before_update()
         if self.max_grad_norm is not None:
             if self.scaler:
                 self.scaler.unscale_(optimizer)
@@ -221,6 +257,12 @@ class Sparsifier:
         if self.finalized:
             raise UserError("step() after finalize(): the recipe is finished. Make a new Sparsifier to train on.")
         self.begin_step()
+        self.check_loss_called()
+        if self.scaler and is_unscaled(self.scaler, self.context.optimizer):
+            raise UserError(
+                "scaler.unscale_() before step(): scores are made of gradients with the scaler's factor. Leave it out; "
+                "step() calls it before it clips (max_grad_norm=)."
+            )
         self.modifier_list.before_update(self.context)
 
     def after_update(self) -> None:
@@ -239,6 +281,16 @@ class Sparsifier:
         clock = self.context.clock
         rates = [each for each in self.modifiers.values() if drives_rate(each)]
         return any(clock.first_step(each.window(clock)[0]) <= self.context.step for each in rates)
+
+    def check_loss_called(self) -> None:
+        """Raise UserError if the recipe distils in this step, and the loop has left ``loss`` out."""
+        clock, step = self.context.clock, self.context.step
+        distils = any(self.modifiers[name].is_active(clock, step) for name in self.recipe.distilling)
+        if distils and not self.loss_called:
+            raise UserError(
+                "The recipe distils in this step, and loss() was not called: minimize "
+                "sparsifier.loss(loss, outputs, batch)."
+            )
 
     def check_optimizer(self) -> None:
         """Raise UserError if there is no optimizer yet."""
@@ -260,20 +312,19 @@ class Sparsifier:
             "steps": self.steps,
             "total_steps": self.total_steps,
             "rates": list(self.rates),
+            "recipe": settings_of(self.modifiers),
             "modifiers": self.modifier_list.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue where ``state_dict`` was called. Raises UserError for the state of another recipe or length."""
-        ours = (self.total_steps, sorted(self.modifiers))
-        theirs = (state["total_steps"], sorted(state["modifiers"]))
-        if ours != theirs:
-            raise UserError(
-                f"The state is of a recipe of {theirs[0]} steps with {', '.join(theirs[1])}; this one has {ours[0]} "
-                f"steps with {', '.join(ours[1])}. Make the Sparsifier as it was made when the state was saved."
-            )
+        """Continue where ``state_dict`` was called; the states of model and optimizer may be loaded before or after.
+
+        Raises UserError for the state of another recipe or model. The next step raises it if the weights are not those
+        that belong to the state.
+        """
+        check_state(state, self.modifiers, self.total_steps)
         self.modifier_list.load_state_dict(move(state["modifiers"], self.context.accelerator.device))
-        self.steps, self.rates, self.began = state["steps"], list(state["rates"]), False
+        self.steps, self.rates, self.began, self.resumed = state["steps"], list(state["rates"]), False, True
         self.context.step = min(self.steps, self.total_steps - 1)
 
     # The end
@@ -285,7 +336,7 @@ class Sparsifier:
         """
         if self.finalized:
             return
-        self.modifier_list.check(self.context)
+        check_pruned(self.modifier_list, self.context, "Something beside the recipe has written into them.")
         if not unfinished:
             self.check_promises()
         training = self.context.model.training
@@ -319,7 +370,7 @@ class Sparsifier:
             return ""
         return f": {modifier.measured_sparsity():.1%} of {modifier.zeros_at_end:.1%} zeros"
 
-    def save(self, directory: str, tokenizer: Any = None) -> None:
+    def save(self, directory: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the finished model into a directory: weights, quantization, recipe and ``tokenizer``.
 
         ``from_pretrained`` loads a model of transformers from it. Raises UserError before ``finalize``.

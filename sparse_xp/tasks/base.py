@@ -6,6 +6,7 @@ All that is particular to a *kind* of task stands in one subclass of ``Task``. T
     tasks/sources.py           read, generated_rows
     tasks/features.py          features, feature_fields
     preparation.py             with_labels_from, check_labels, warnings
+    deploy_model.py            with_classes, accepts_logits
     models/heads.py            model_class, label_names
     models/loading.py          label_names, model_options
     training/state.py          batch_columns, apply_dynamic_masking, forward
@@ -69,7 +70,7 @@ class Task(ABC):
         dataset: The data set on the hub. None: rows come from files of your own (``data.train``).
         subset: The configuration of the data set on the hub, such as ``sst2`` of ``nyu-mll/glue``.
         revision: The branch, tag or commit of the data set on the hub. None: its main branch.
-        folder: The name of the data set's folder under ``data.root``.
+        folder: The name of the data set's folder under ``data.root``. Empty: the name of the task.
         train_split: The split to train on.
         eval_split: The split to evaluate on, or several (``a+b``). If it is the training split, or for ``data.train``
             without ``data.validation``, the ``validation_share`` of the training rows is held out.
@@ -81,10 +82,10 @@ class Task(ABC):
     """
 
     name: str
-    dataset: str | None
+    dataset: str | None = None
     subset: str | None = None
     revision: str | None = field(default=None, metadata=FOR_TRAINING)
-    folder: str
+    folder: str = ""
     train_split: str = field(default="train", metadata=FOR_TRAINING)
     eval_split: str = "validation"
     max_length: int
@@ -125,6 +126,7 @@ class Task(ABC):
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        self.folder = self.folder or self.name
         for name in ("max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -174,6 +176,13 @@ class Task(ABC):
         """Return the task with the label names of these training rows, if it has none of its own.
 
         Raises UserError for rows that have no labels to be told apart.
+        """
+        return self
+
+    def with_classes(self, names: list[str]) -> Self:
+        """Return the task with the classes of a trained head, if its kind has classes and it names none of its own.
+
+        Raises UserError for names that the kind does not take.
         """
         return self
 

@@ -107,25 +107,53 @@ def _load_split(task: Task, data: Data, split: str, train: bool, labelled: Task 
     """
     rows, place, source = read_source(task, data, split, train)
     read = len(rows)
-    if not read:
+    # All rows of the file name the classes, those that are held out, too.
+    labelled, rows, remarks = _checked(task, rows, place, data.source == "files", labelled)
+    if shares_split(task, data):
+        rows, side = _side_of_split(task, rows, place, train)
+        # The fingerprint of the rows, and with it the cache of features, depends on this text.
+        source = f"{source} {side}"
+    rows, total, warnings = _usable(task, rows, place, train)
+    if shares_split(task, data) and not train:
+        remarks = []  # said of the training rows
+    return _SourceRows(labelled, rows, source, read, total, remarks + warnings)
+
+
+def evaluation_rows(task: Task, rows: Table | Dataset, place: str) -> LoadedSplit:
+    """Return evaluation rows that are in memory already, checked as those of a file are.
+
+    ``place``: what messages call them. Raises UserError as ``load_rows`` does.
+    """
+    labelled, checked, remarks = _checked(task, rows, place, True, None)
+    usable, total, warnings = _usable(task, checked, place, train=False)
+    return LoadedSplit(labelled, usable, place, total, remarks + warnings, {})
+
+
+def _checked(
+    task: Task, rows: Table | Dataset, place: str, strict: bool, labelled: Task | None
+) -> tuple[Task, Table | Dataset, list[str]]:
+    """Return the task with labels, the rows with the values that its kind takes, and remarks on what was converted.
+
+    ``strict``: the rows are the user's own. ``labelled``: as of ``_load_split``.
+    """
+    if not len(rows):
         raise UserError(f"task {task.name}: {place} has no rows.")
     check_column_types(task, rows, place)
     unsaid = _words_for_nothing(task, rows)
-    rows, remarks = (labelled or task).normalize(rows, place, data.source == "files", bool(task.label_names))
-    remarks = unsaid + remarks
+    rows, remarks = (labelled or task).normalize(rows, place, strict, bool(task.label_names))
     task.check_rows(rows, place)
     rows = task.add_missing_columns(rows)
     check_columns(task, rows, place)
-    # All rows of the file name the classes, those that are held out, too.
     try:
         labelled = labelled or task.with_labels_from(rows)
         labelled.check_labels(rows)
     except UserError as error:
         raise UserError(f"{rows.path if isinstance(rows, Table) else place}: {error}") from error
-    if shares_split(task, data):
-        rows, side = _side_of_split(task, rows, place, train)
-        # The fingerprint of the rows, and with it the cache of features, depends on this text.
-        source = f"{source} {side}"
+    return labelled, rows, unsaid + remarks
+
+
+def _usable(task: Task, rows: Table | Dataset, place: str, train: bool) -> tuple[Table | Dataset, int, list[str]]:
+    """Return a subset of the usable rows, as large as the task says, their number before, and warnings."""
     rows, warnings = task.clean(rows, train)
     if not len(rows):
         raise UserError(f"task {task.name}: {place} has no rows that can be used. {' '.join(warnings)}")
@@ -133,9 +161,7 @@ def _load_split(task: Task, data: Data, split: str, train: bool, labelled: Task 
     limit = task.max_train_samples if train else task.max_eval_samples
     if limit is not None and limit < total:
         rows = rows.select(sorted(permutation(total)[:limit]))
-    if shares_split(task, data) and not train:
-        remarks = []  # said of the training rows
-    return _SourceRows(labelled, rows, source, read, total, remarks + warnings)
+    return rows, total, warnings
 
 
 #: how programs write that a cell has nothing; in CSV these are texts

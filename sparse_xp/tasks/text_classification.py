@@ -133,8 +133,13 @@ class TextClassification(Task):
         """Return the task with classes: its own, else the names that come with the data, else the distinct labels."""
         if self.problem == "regression" or self.classes:
             return self
+        return self.with_classes(class_names(rows, self.label) or self.distinct_labels(rows))
+
+    def with_classes(self, names: list[str]) -> Self:
+        if self.problem == "regression" or self.classes:
+            return self
         try:
-            return replace(self, classes=class_names(rows, self.label) or self.distinct_labels(rows))
+            return replace(self, classes=names)
         except ValueError as error:  # a metric that does not fit so many
             raise UserError(f"task {self.name}: {error}") from error
 

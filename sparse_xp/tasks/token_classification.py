@@ -94,8 +94,14 @@ class TokenClassification(Task):
             return self
         tags = {tag for row in rows[self.tags] for tag in row}
         classes = class_names(rows, self.tags) or classes_of(tags, self.tags, self.name)
+        return self._with_checked(classes, f"column {self.tags} of the data")
+
+    def with_classes(self, names: list[str]) -> Self:
+        return self if self.classes else self._with_checked(names, "the labels of the model")
+
+    def _with_checked(self, classes: list[str], whose: str) -> Self:
         try:
-            check_classes(classes, f"task {self.name}: column {self.tags} of the data")
+            check_classes(classes, f"task {self.name}: {whose}")
         except ValueError as error:
             raise UserError(str(error)) from error
         return replace(self, classes=classes)

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from onnx import external_data_helper, numpy_helper
 
-from sparse_xp import Pipeline, benchmark, export, predict, verify
+from sparse_xp import Pipeline, benchmark_command, export_command, predict, verify
 from sparse_xp.deployment.engines import open_session
 from sparse_xp.deployment.export import compressed_size, nonzero_size
 from sparse_xp.deployment.graph import densify, inspect_graph
@@ -29,7 +29,7 @@ ROWS = [{"sentence": "a good film"}, {"sentence": "a bad one"}]
 def split(deployed, tmp_path_factory):
     """A deployment folder with its weights beside the graph; the run has the same model in one file."""
     out = tmp_path_factory.mktemp("external") / "out"
-    export.main([f"run={deployed('sst2')}", f"out={out}", "export.external_data=true"])
+    export_command.main([f"run={deployed('sst2')}", f"out={out}", "export.external_data=true"])
     return out
 
 
@@ -69,7 +69,7 @@ def test_predict_and_benchmark_read_it(copied, tmp_path, capsys):
     predict.main([f"model={copied}", f"file={tmp_path}/rows.csv", f"out={tmp_path}/answers.jsonl"])
     assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 1
     words = ["lengths=8", "batch=1", "rounds=2", "engine=onnxruntime", f"out={tmp_path}/benchmark"]
-    benchmark.main([f"model={copied}", *words])
+    benchmark_command.main([f"model={copied}", *words])
     assert json.loads((tmp_path / "benchmark/benchmark.json").read_text())["zeros"] > 0.5
 
 
@@ -85,7 +85,7 @@ def test_a_file_of_integers(tmp_path):
     """Post-training quantization of the same model, written in both ways."""
     run(configure(*SHORT, "task=sst2", "quantization=ptq_int8", "teacher=none", "recipe=dense"), tmp_path / "run")
     whole = tmp_path / "run/deployment"
-    export.main([f"run={tmp_path}/run", f"out={tmp_path}/out", "export.external_data=true"])
+    export_command.main([f"run={tmp_path}/run", f"out={tmp_path}/out", "export.external_data=true"])
     assert (tmp_path / "out/model.onnx.data").exists()
     assert inspect_graph(tmp_path / "out/model.onnx") == inspect_graph(whole / "model.onnx")
     assert Pipeline(tmp_path / "out", verify=True)(ROWS) == Pipeline(whole)(ROWS)

@@ -350,10 +350,3 @@ def test_neither_torch_nor_transformers_is_loaded(deployed):
     assert not {"onnxruntime", "tokenizers", "numpy", "hydra", *HEAVY} & set(before)
     assert not HEAVY & set(after)
     assert answer["label"] in ("negative", "positive")
-
-
-def test_the_package_has_no_other_names():
-    import sparse_xp
-
-    with pytest.raises(AttributeError, match="has no attribute 'Pipelin'"):
-        sparse_xp.Pipelin  # noqa: B018

@@ -11,6 +11,8 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertForQuestionAnswering,
+    GPT2Config,
+    GPT2Model,
 )
 
 from sparse_xp.errors import UserError
@@ -70,6 +72,21 @@ def test_all_prunable_knows_convolutions_and_a_bare_linear():
     model = nn.Sequential(nn.Conv1d(2, 2, 1), nn.Conv2d(2, 2, 1), nn.LayerNorm(2), nn.Embedding(2, 2))
     assert list(select_parameters(model, ["__ALL_PRUNABLE__"])) == ["0.weight", "1.weight"]
     assert list(select_parameters(nn.Linear(2, 2), ["__ALL_PRUNABLE__"])) == ["weight"]
+
+
+def test_all_prunable_knows_recurrent_networks_and_fused_attention():
+    model = nn.Sequential(nn.LSTM(2, 3, bidirectional=True), nn.MultiheadAttention(4, 2), nn.GRU(2, 3, bias=False))
+    assert list(select_parameters(model, ["__ALL_PRUNABLE__"])) == [
+        "0.weight_ih_l0", "0.weight_hh_l0", "0.weight_ih_l0_reverse", "0.weight_hh_l0_reverse",
+        "1.in_proj_weight", "1.out_proj.weight", "2.weight_ih_l0", "2.weight_hh_l0",
+    ]  # fmt: skip
+
+
+def test_the_transposed_linears_of_gpt2_are_linears():
+    model = GPT2Model(GPT2Config(vocab_size=8, n_embd=4, n_layer=1, n_head=1, n_positions=8))
+    names = [f"h.0.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")]
+    assert list(select_parameters(model, ["__ENCODER__"])) == names
+    assert list(select_parameters(model, ["__ALL_PRUNABLE__"])) == names
 
 
 def test_all_means_all(qa_model):

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
-from sparse_xp.export import main
+from sparse_xp.export_command import main
 from sparse_xp.functional.quant_file import load_quantization
 from sparse_xp.functional.quant_modules import QuantLinear, quantized_modules
 from sparse_xp.modifiers import MagnitudePruning, Quantization

@@ -413,7 +413,7 @@ def test_a_run_in_which_layers_go(tmp_path):
 
 @pytest.mark.slow
 def test_export_makes_the_same_file_again(delivered, tmp_path):
-    from sparse_xp.export import export_run
+    from sparse_xp.export_command import export_run
 
     place, result = delivered
     made = export_run(place / "run", [], tmp_path / "again")

@@ -243,6 +243,17 @@ def test_the_teacher_self_is_the_model_as_it_was():
     assert torch.equal(sparsifier.context.teacher([], {"input_ids": rows}).logits, before)
 
 
+def test_a_loop_that_leaves_the_loss_of_the_recipe_out_is_told():
+    sparsifier = made([Distillation(start="50%"), ONCE], epochs=1, teacher=make_mlp(1))
+    model = sparsifier.context.model
+    for _ in range(2):  # before it distils nothing is missing
+        model(torch.randn(6, 8)).square().mean().backward()
+        sparsifier.step()
+    model(torch.randn(6, 8)).square().mean().backward()
+    with pytest.raises(UserError, match=r"distils in this step, and loss\(\) was not called: minimize sparsifier.loss"):
+        sparsifier.step()
+
+
 # What is refused
 
 
@@ -326,7 +337,9 @@ def test_outputs_without_logits():
 def test_an_unfinished_recipe_is_no_finished_one(tmp_path):
     sparsifier = made(MagnitudePruning(final_sparsity=0.8, update_frequency="1 step", end="75%"), epochs=2)
     train(sparsifier, 5)
-    with pytest.raises(UserError, match=r"MagnitudePruning has not reached its target after step 5 of 8: 7\d.\d% of 80"):
+    with pytest.raises(
+        UserError, match=r"MagnitudePruning has not reached its target after step 5 of 8: 7\d.\d% of 80"
+    ):
         sparsifier.finalize()
     with pytest.raises(UserError, match=r"save\(\) before finalize\(\)"):
         sparsifier.save(tmp_path / "out")
@@ -360,9 +373,9 @@ def test_a_finished_model_of_transformers_loads_with_transformers(tmp_path):
     assert torch.equal(loaded.classifier.weight, model.classifier.weight)
     assert {path.name for path in tmp_path.glob("out/*.*")} >= {"model.safetensors", "quantization.json", "recipe.yaml"}
     assert "!GMPruningModifier" in (tmp_path / "out/recipe.yaml").read_text()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
     with pytest.raises(UserError, match="Name a directory that is not there yet"):
-        (tmp_path / "mine").mkdir()
-        (tmp_path / "mine/notes.txt").write_text("mine")
         sparsifier.save(str(tmp_path / "mine"))
     assert [path.name for path in Path(tmp_path / "mine").iterdir()] == ["notes.txt"]
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sparse_xp.errors import UserError
 from sparse_xp.functional.architectures import Architecture, architecture_of, known_models
 from sparse_xp.functional.cost_model import Size
-from sparse_xp.functional.layers import encoder_layers, weighted_paths
+from sparse_xp.functional.layers import encoder_layers, model_type_of, weighted_paths
 
 #: Bool masks of the rows (outputs) [out] and of the columns (inputs) [in] of a Linear; True keeps, None keeps all.
 LinearMask = tuple[Tensor | None, Tensor | None]
@@ -62,10 +62,9 @@ def encoder_blocks(model: nn.Module) -> list[Block]:
 
     Raises UserError unless all are of a known architecture in which every layer has matrices of its own.
     """
-    model_type = str(getattr(getattr(model, "config", None), "model_type", ""))
     blocks = []
     for name, layer in encoder_layers(model).items():
-        architecture = architecture_of(model_type, weighted_paths(layer))
+        architecture = architecture_of(model_type_of(model), weighted_paths(layer))
         block = None if architecture is None or architecture.shares_layers else block_of(name, layer, architecture)
         if block is None or not has_equal_heads(model, block):
             shared = architecture is not None and architecture.shares_layers

@@ -1,0 +1,340 @@
+"""``sparse_xp.export``: export a trained model in memory through the gate of ``python -m sparse_xp.export``.
+
+torch and transformers are imported late, as ``import sparse_xp.export`` must not load them.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_type_hints
+
+from sparse_xp.console import say
+from sparse_xp.data.batches import collate
+from sparse_xp.data.readers import records_to_table
+from sparse_xp.data.table import Table, to_dataset
+from sparse_xp.deploy import Deployed, check_outside_runs, deploy_context
+from sparse_xp.deployment.bundle import write_card_and_recipe
+from sparse_xp.deployment.model_card import card
+from sparse_xp.errors import UserError
+from sparse_xp.files.directories import atomic_directory
+from sparse_xp.files.locks import file_lock
+from sparse_xp.functional.measured import Compression, Sparsity
+from sparse_xp.models.config_files import label_names_of
+from sparse_xp.models.heads import are_placeholders, check_labels
+from sparse_xp.models.positions import check_text_length
+from sparse_xp.models.tokenizers import check_vocabulary
+from sparse_xp.result import Deployment, deployment_summary
+from sparse_xp.schema import fits
+from sparse_xp.settings import Data, Export
+from sparse_xp.tasks.base import Task
+from sparse_xp.tasks.features import make_features
+from sparse_xp.tasks.named import find_task
+from sparse_xp.tasks.rows import LoadedSplit, evaluation_rows, load_rows
+from sparse_xp.text import rows_used
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from sparse_xp.evaluation import EvalContext
+
+#: what to do about a directory that holds something else
+ANOTHER = "Name a directory that is not there yet, or one that an export made."
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What ``sparse_xp.export`` has made and checked.
+
+    ``directory``: the deployment folder. ``task``: with its labels. ``rows``: how many rows were scored.
+    ``model_metrics``: of the model in PyTorch, ``metrics``: of the file, both in per cent. ``deployment``: the file in
+    numbers: its distance to PyTorch, bytes, bytes under zstd, integers. ``sparsity``, ``compression``: of the model.
+    """
+
+    directory: Path
+    task: Task
+    rows: int
+    model_metrics: dict[str, float]
+    deployment: Deployment
+    sparsity: Sparsity
+    compression: Compression
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The metrics of the exported file, in per cent."""
+        return self.deployment.metrics
+
+    def __str__(self) -> str:
+        scores = "  ".join(f"{name} {value:.2f}" for name, value in self.model_metrics.items())
+        option = "int8" if self.deployment.integers else None
+        return (
+            f"{self.directory}, {self.task.name} on {self.rows} rows\n"
+            f"  in PyTorch: {scores}\n"
+            f"  {deployment_summary(self.deployment, self.sparsity, option)}\n"
+            f"  largest difference of a logit to PyTorch: {self.deployment.max_abs_diff:.1e}\n"
+            f"  times as small as dense fp32, encoder / whole model: {self.compression.ratios}"
+        )
+
+
+def export(
+    model: nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    directory: str | Path,
+    *,
+    task: str | Task,
+    rows: str | Path | Sequence[Mapping[str, Any]] | Dataset,
+    max_length: int | None = None,
+    eval_batch_size: int = 32,
+    max_abs_diff: float = 1e-3,
+    max_metric_diff: float = 0.1,
+    max_rms_diff_int8: float = 0.1,
+    max_metric_diff_int8: float = 0.5,
+    opset: int = 20,
+    batch: int | None = None,
+    sequence: int | None = None,
+    openvino: bool = False,
+    external_data: bool = False,
+    target_cpu: str | None = None,
+) -> Exported:
+    """Export a trained model into a deployment folder, and check that the file computes what the model computes.
+
+    The folder is written as a whole or not at all. ``sparse_xp.Pipeline`` answers with it, ``python -m
+    sparse_xp.verify`` checks it on another machine. The model and the tokenizer stay as they are. A model on another
+    device, in half precision or in training mode is computed on the CPU, in float32 and in evaluation mode;
+    ``torch.compile`` and DDP around it are left out. With DDP, export on rank 0 alone.
+
+    Args:
+        model: A model of transformers with the head of the task: dense, sparse, structurally pruned or quantized by
+            ``sparse_xp``.
+        tokenizer: Its tokenizer, a fast one.
+        directory: Where the folder is to be. One that an export made is replaced; another that holds files is refused.
+        task: The name of a task (``sst2``, ``squad``, ``conll2003``, ``custom_classification``, ...) or a task of
+            ``sparse_xp.tasks``. Its labels are compared with those of the model; one without labels gets the model's,
+            and where these are only numbers, those of the rows.
+        rows: The rows on which model and file are scored: a list of dictionaries, a ``datasets.Dataset``, or the path
+            of a file (JSON, JSON lines, CSV, TSV, parquet, CoNLL text), with the columns of the task.
+        max_length: The number of tokens after which a text is cut. None: the task's.
+        eval_batch_size: Rows per batch in evaluation.
+        max_abs_diff: The largest absolute difference of any logit between model and file.
+        max_metric_diff: The largest difference of a metric, in percentage points.
+        max_rms_diff_int8: For quantized models, the root mean square of the differences of the logits, as a fraction of
+            the logits' standard deviation.
+        max_metric_diff_int8: ``max_metric_diff`` of quantized models.
+        opset: The version of the ONNX operators, 18 to 23.
+        batch: Fix the number of rows of an input. None: any number.
+        sequence: Fix the number of tokens of an input. None: any number.
+        openvino: Also write OpenVINO's own format.
+        external_data: Write the weights into a file of their own.
+        target_cpu: The kind of CPU that the file is for; ``python -m sparse_xp.cpu`` lists them.
+
+    Returns:
+        The metrics of the model and of the file, its sizes, the sparsity and the compression. It prints as a summary.
+
+    Raises:
+        UserError: If the file differs from the model by more than is allowed; for a model, tokenizer, rows and labels
+            that do not fit the task; for a directory that holds something else. Nothing is written then.
+    """
+    from sparse_xp.functional.compression import measure_compression
+    from sparse_xp.models.in_memory import on_cpu_in_float32, transformers_model
+
+    place = Path(directory)
+    check_outside_runs(place)
+    found = find_task(task, max_length)
+    values = {
+        "max_abs_diff": max_abs_diff,
+        "max_metric_diff": max_metric_diff,
+        "max_rms_diff_int8": max_rms_diff_int8,
+        "max_metric_diff_int8": max_metric_diff_int8,
+        "opset": opset,
+        "batch": batch,
+        "sequence": sequence,
+        "openvino": openvino,
+        "external_data": external_data,
+        "target_cpu": target_cpu,
+    }
+    settings = checked_settings(found, values)
+    if type(eval_batch_size) is not int or eval_batch_size < 1:
+        raise UserError(f"eval_batch_size={eval_batch_size!r}: expected a whole number of at least 1.")
+    inner = transformers_model(model)
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        file_lock(place, say),
+        atomic_directory(place, "deployment", ANOTHER) as draft,
+        on_cpu_in_float32(inner),
+    ):
+        data = Data(cache=cache)
+        loaded = load_labelled_rows(found, inner, rows, data)
+        context = evaluation_of(inner, copied_tokenizer(tokenizer, inner), loaded, data, eval_batch_size, settings)
+        deployed = deploy_context(context, loaded.total, data, settings, draft)
+        write_labelled_config(context, draft)
+        write_card_and_recipe(draft, card_of(deployed, inner, rows), None)
+        compression = measure_compression(inner)
+    return Exported(
+        directory=place,
+        task=deployed.task,
+        rows=deployed.rows[0],
+        model_metrics=deployed.metrics,
+        deployment=deployed.deployment,
+        sparsity=deployed.zeros,
+        compression=compression,
+    )
+
+
+def checked_settings(task: Task, values: dict[str, Any]) -> Export:
+    """Return the settings of the export. Raises UserError for impossible ``values``, by the names of the fields."""
+    hints = get_type_hints(Export)
+    for field in fields(Export):
+        if not fits(value := values[field.name], hints[field.name]):
+            raise UserError(f"{field.name}={value!r}: expected {str(field.type).replace(' | ', ' or ')}.")
+    try:
+        settings = Export(**values)
+        settings.check(task.name, task.max_length)
+    except ValueError as error:
+        raise UserError(str(error)) from error
+    return settings
+
+
+def load_labelled_rows(task: Task, model: PreTrainedModel, rows: object, data: Data) -> LoadedSplit:
+    """Return the evaluation rows, checked, of a task with labels: its own, else those of the model, else of the rows.
+
+    Labels of the model that are just numbers are not taken. Raises UserError as ``load_given_rows`` does.
+    """
+    names = label_names_of(model.config)
+    labelled = task if are_placeholders(names) else task.with_classes(names)
+    try:
+        return load_given_rows(labelled, rows, data)
+    except UserError as error:
+        if labelled is task or "classes" not in str(error):
+            raise
+        raise UserError(f"{error} Here the classes are those of the model, as the task names none.") from error
+
+
+def load_given_rows(task: Task, rows: object, data: Data) -> LoadedSplit:
+    """Return the evaluation rows, checked; ``rows``: as of ``export``. Raises UserError for anything else."""
+    from datasets import Dataset, DatasetDict
+
+    if isinstance(rows, str | Path):
+        path = str(rows)
+        # One file is one split, whatever splits the data set of the task has.
+        task = replace(task, eval_split=task.eval_split.partition("+")[0])
+        return load_rows(task, replace(data, train=path, validation=path), train=False)
+    if isinstance(rows, DatasetDict):
+        raise UserError(f"rows: a dictionary of splits, {', '.join(rows)}. Give one of them: rows=dataset[NAME].")
+    if isinstance(rows, Dataset):
+        arrow = rows.with_format("arrow")[:].replace_schema_metadata(rows.features.arrow_schema.metadata)
+        return evaluation_rows(task, Table(arrow, Path("rows")), "rows")
+    return evaluation_rows(task, rows_to_table(task, rows), "rows")
+
+
+def rows_to_table(task: Task, rows: object) -> Table:
+    """Return a list of rows as a table. Raises UserError for anything else, and for columns of mixed types."""
+    if not isinstance(rows, Sequence) or isinstance(rows, bytes):
+        raise UserError(
+            "rows: expected a list of dictionaries, a datasets.Dataset or the path of a file, not "
+            f"{type(rows).__name__}."
+        )
+    for number, row in enumerate(rows):
+        if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
+            raise UserError(f"rows, row {number}: expected a dictionary with the columns of the task by name.")
+    if not rows:
+        raise UserError(f"task {task.name}: rows has no rows.")
+    used = [*task.columns(), *task.optional_columns()]
+    return records_to_table(rows, Path("rows"), [[] for _ in rows], used)
+
+
+def copied_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """Return a copy of the tokenizer that makes no inputs but those of ``model``. Raises UserError for one that no
+    deployment folder can hold, or that does not fit the model.
+    """
+    from transformers import PreTrainedTokenizerBase
+
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
+        raise UserError(
+            f"tokenizer: expected a fast tokenizer of transformers, not {type(tokenizer).__name__}: "
+            "AutoTokenizer.from_pretrained(...), or PreTrainedTokenizerFast(tokenizer_object=...) of one of tokenizers."
+        )
+    check_vocabulary(tokenizer, "the tokenizer", getattr(model.config, "vocab_size", None), "the model")
+    copied = copy.deepcopy(tokenizer)
+    taken = inspect.signature(model.forward).parameters
+    no_types = getattr(model.config, "type_vocab_size", 2) < 2  # as drop_token_types
+    copied.model_input_names = [
+        name for name in copied.model_input_names if name in taken and not (no_types and name == "token_type_ids")
+    ]
+    return copied
+
+
+def evaluation_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    loaded: LoadedSplit,
+    data: Data,
+    eval_batch_size: int,
+    settings: Export,
+) -> EvalContext:
+    """Return the model with the rows and features that it is scored on.
+
+    Raises UserError if its labels, its longest text or its outputs do not fit the task.
+    """
+    import torch
+
+    from sparse_xp.evaluation import EvalContext
+
+    task, rows = loaded.task, to_dataset(loaded.rows)
+    whose = f"the model ({type(model).__name__})"
+    config = copy.deepcopy(model.config)
+    config.architectures = None  # those of the checkpoint that the model began with, which need not have its head
+    check_labels(task, config, whose, "Give the task of the model.")
+    check_text_length(whose, model.config.to_dict(), task, settings.sequence)
+    context = EvalContext(
+        task=task,
+        tokenizer=tokenizer,
+        model=model,
+        eval_rows=rows,
+        eval_features=make_features(task, rows, loaded.fingerprint, tokenizer, data, train=False),
+        eval_batch_size=eval_batch_size,
+        device=torch.device("cpu"),
+    )
+    check_outputs(context)
+    return context
+
+
+def check_outputs(context: EvalContext) -> None:
+    """Raise UserError unless the model computes the outputs of the task, in their shapes."""
+    import torch
+
+    task, kind = context.task, type(context.model).__name__
+    batch = collate(context.eval_features, [0], context.inputs, context.padding)
+    with torch.no_grad():
+        outputs = context.model(**batch)
+    for name in task.outputs:
+        values = outputs.get(name) if isinstance(outputs, Mapping) else None
+        shape = tuple(values.shape[1:]) if isinstance(values, torch.Tensor) else None
+        if shape is None or not task.accepts_logits(name, shape, batch["input_ids"].shape[1]):
+            has = f"computes no {name}" if shape is None else f"computes {name} of {list(shape)} for each row"
+            labels = f", {len(task.label_names)} labels" if task.label_names else ""
+            raise UserError(f"model: {kind} {has}. Task {task.name}{labels}, needs an {task.model_class}.")
+
+
+def write_labelled_config(context: EvalContext, directory: Path) -> None:
+    """Write config.json with what the file has: float32, and the labels of the task."""
+    config = copy.deepcopy(context.model.config)
+    config.dtype, config.architectures = "float32", [type(context.model).__name__]
+    if names := context.task.label_names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
+    config.save_pretrained(directory)
+
+
+def card_of(deployed: Deployed, model: PreTrainedModel, rows: object) -> str:
+    """Return the model card. ``rows``: as of ``export``; a file is named in it."""
+    kind, task = type(model).__name__, deployed.task
+    data = f"the user's file {Path(rows).name}" if isinstance(rows, str | Path) else "rows of the user's"
+    made = f"Exported with `sparse_xp.export` from a {kind} in memory; trained by the user's own program."
+    used = rows_used(*deployed.rows)
+    return card(f"{kind} for {task.name}", task, data, used, deployed.deployment, deployed.zeros, made)

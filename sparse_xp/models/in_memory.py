@@ -1,0 +1,84 @@
+"""A trained model of the user's program: which it is, and how it is computed on the CPU without being changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from sparse_xp.errors import UserError
+from sparse_xp.functional.unwrapping import check_own_weights, unwrap
+
+
+def transformers_model(model: nn.Module) -> PreTrainedModel:
+    """Return the model of transformers that ``model`` is, without ``torch.compile`` and DDP around it.
+
+    Raises UserError for anything else, and names the model of transformers inside of it if there is one.
+    """
+    if not isinstance(model, nn.Module):
+        raise UserError(f"model: expected a model of transformers, not {type(model).__name__}.")
+    inner = unwrap(model)
+    if isinstance(inner, PreTrainedModel):
+        if getattr(inner, "is_quantized", False):
+            raise UserError(
+                f"model: {type(inner).__name__} is quantized by another library. Give one in floating point, or one "
+                "that sparse_xp quantized."
+            )
+        check_own_weights(inner)
+        return inner
+    found = next(((name, each) for name, each in inner.named_modules() if isinstance(each, PreTrainedModel)), None)
+    inside = f" It holds one: give {found[0]}, a {type(found[1]).__name__}, with the head of the task." if found else ""
+    raise UserError(
+        f"model: {type(inner).__name__} is no model of transformers, and only these can be exported.{inside}"
+    )
+
+
+@contextmanager
+def on_cpu_in_float32(model: PreTrainedModel) -> Iterator[None]:
+    """Let ``model`` compute on the CPU, in float32 and in evaluation mode, in the block; then it is as it was.
+
+    Other tensors take the places of its own, which are neither moved nor changed: optimizers, hooks of DDP and masks
+    keep what they refer to.
+    """
+    modules = list(model.modules())
+    tensors: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (holder, dict(holder)) for each in modules for holder in (each._parameters, each._buffers)
+    ]
+    modes, patched = [(each, each.training) for each in modules], vars(model).get("forward")
+    compiled = [(each, each._compiled_call_impl) for each in modules if each._compiled_call_impl is not None]
+    copies: dict[int, Tensor | None] = {id(None): None}  # by the tensor that it stands for: tied ones stay tied
+    try:
+        if patched and "_original_forward" in vars(model):
+            del model.forward  # Accelerate's, which computes in half precision
+        for module in modules:
+            module.training = False
+        for module, _ in compiled:
+            module._compiled_call_impl = None
+        for holder, own in tensors:
+            for name, tensor in own.items():
+                holder[name] = copies.setdefault(id(tensor), _for_cpu(tensor))
+        with torch.device("cpu"), torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        for holder, own in tensors:
+            holder.update(own)
+        for module, mode in modes:
+            module.training = mode
+        for module, call in compiled:
+            module._compiled_call_impl = call
+        if patched:
+            model.forward = patched
+
+
+def _for_cpu(tensor: Tensor | None) -> Tensor | None:
+    """Return a parameter or a buffer on the CPU, in float32 if it is of floating point; itself if it is so already."""
+    if tensor is None:
+        return None
+    moved = tensor.detach().to("cpu", torch.float32 if tensor.is_floating_point() else tensor.dtype)
+    if moved.device == tensor.device and moved.dtype == tensor.dtype:
+        return tensor
+    return nn.Parameter(moved, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else moved

@@ -1,0 +1,107 @@
+"""``LightningCallback``: a recipe that does not distil, in a ``Trainer`` of Lightning."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from torch.amp.grad_scaler import GradScaler
+from torch.optim import Optimizer
+
+from sparse_xp.errors import UserError
+from sparse_xp.sparsifier.ending import finalize_or_warn, numbers_to_log
+from sparse_xp.sparsifier.recipes import RecipeSource, read_loop_recipe
+from sparse_xp.sparsifier.sparsifier import Sparsifier
+from sparse_xp.sparsifier.state_file import check_zeros
+from sparse_xp.sparsifier.trainer_callback import check_without_trainer
+
+try:
+    from lightning.pytorch import Callback, LightningModule
+    from lightning.pytorch import Trainer as LightningTrainer
+except ModuleNotFoundError as error:
+    raise UserError("LightningCallback needs Lightning: pip install 'sparse-xp[lightning]'.") from error
+
+#: the beginnings of the names of strategies that shard weights
+SHARDING = ("FSDP", "DeepSpeed", "ModelParallel")
+
+
+class LightningCallback(Callback):
+    """A recipe as a callback: ``Trainer(callbacks=[LightningCallback("recipe.yaml", module="model")])``.
+
+    Checkpoints of the ``Trainer`` have its state, ``fit(ckpt_path=...)`` goes on with it. After training the model is
+    plain; ``sparsifier.save`` writes it. A recipe that distils changes the loss: use ``Sparsifier`` in a loop.
+
+    Args:
+        recipe: The name of a recipe, a recipe of SparseML (a file, a stub or its text), or modifiers as objects.
+        module: The attribute of the ``LightningModule`` that has the model. None: the ``LightningModule`` itself.
+        recipe_args: Numbers of the recipe to change: ``{"sparsity": 0.9}``.
+    """
+
+    def __init__(self, recipe: RecipeSource, module: str | None = None, recipe_args: Mapping[str, Any] | None = None):
+        self.recipe, self.module = read_loop_recipe(recipe, recipe_args or {}), module
+        self.sparsifier: Sparsifier | None = None
+        self.loaded: dict[str, Any] = {}  # the state of the checkpoint to resume from
+        check_without_trainer(self.recipe, "Sparsifier(recipe, model, optimizer) in a loop of your own")
+
+    def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        """Attach the recipe. Raises UserError for a training that it does not fit."""
+        total, [optimizer, *others] = trainer.estimated_stepping_batches, trainer.optimizers
+        if others or type(trainer.strategy).__name__.startswith(SHARDING):
+            raise UserError("A recipe trains with one optimizer, and with weights that are whole: DDP, or one device.")
+        if not 0 < total < math.inf:
+            raise UserError("The recipe has to know how long training is: give Trainer(max_epochs=...) or max_steps.")
+        if self.sparsifier is not None:
+            raise UserError("The callback has trained a model already: make a new one, for a model loaded anew.")
+        batches = trainer.num_training_batches
+        steps = math.ceil(batches / trainer.accumulate_grad_batches) if batches < math.inf else int(total)
+        self.sparsifier = Sparsifier(
+            self.recipe,
+            getattr(pl_module, self.module) if self.module else pl_module,
+            optimizer,
+            steps_per_epoch=steps,
+            epochs=total / steps,
+            batches=trainer.train_dataloader if self.recipe.needs_batches else None,
+            scaler=GradScaler(enabled=False) if trainer.precision == "16-mixed" else None,  # unscaled by then
+        )
+        optimizer.register_step_post_hook(lambda *_: self.running.after_update())
+        if self.loaded:
+            self.running.load_state_dict(self.loaded)
+            check_zeros(self.running)
+
+    def on_train_batch_start(
+        self, trainer: LightningTrainer, pl_module: LightningModule, batch: object, batch_idx: int
+    ) -> None:
+        """Set rates and masks."""
+        self.running.begin_step()
+
+    def on_before_optimizer_step(
+        self, trainer: LightningTrainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Mask gradients: Lightning clips them after this."""
+        self.running.before_update()
+
+    def on_train_batch_end(self, trainer: LightningTrainer, pl_module: LightningModule, *args: object) -> None:
+        """Log the numbers of the recipe."""
+        pl_module.log_dict(numbers_to_log(self.running))
+
+    def on_train_end(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
+        """Finish the recipe: the model is plain after it."""
+        finalize_or_warn(self.running, "fit(ckpt_path=...)")
+
+    @property
+    def running(self) -> Sparsifier:
+        """The recipe of the training that runs."""
+        assert self.sparsifier is not None
+        return self.sparsifier
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the recipe, with its zeros checked."""
+        if self.sparsifier is None or self.sparsifier.finalized:
+            return {}
+        check_zeros(self.sparsifier)
+        return self.sparsifier.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep the state of a checkpoint until training begins."""
+        self.loaded = state_dict
