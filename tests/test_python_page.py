@@ -36,7 +36,7 @@ def test_the_examples_of_a_section_run(section, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {"__name__": "example"}
     for number, example in enumerate([*examples(FIRST), *examples(section)]):
-        exec(compile(example, f"{PAGE.name}, {section.partition(chr(10))[0]}, example {number}", "exec"), names)
+        exec(compile(example, f"{PAGE.name}, {section.partition(chr(10))[0]}, example {number}", "exec"), names)  # noqa: S102
 
 
 #: what the loops of the other pages have before they begin
@@ -59,6 +59,6 @@ def test_the_loops_of_other_pages_run(page, tmp_path, monkeypatch):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     names: dict[str, Any] = {"__name__": "example"}
     for block in (*examples(FIRST), BEFORE, example):
-        exec(compile(block, page, "exec"), names)
+        exec(compile(block, page, "exec"), names)  # noqa: S102
     assert names["sparsifier"].finalized
     assert (names["model"].bert.encoder.layer[0].output.dense.weight == 0).float().mean() == 0.5

@@ -1,4 +1,4 @@
-"""Does the recipe fit the loop: its length, its teacher, its data? Is the model free?"""
+"""Does the recipe fit the loop: its length, its teacher, its data? Is the model free? Has it done what it promised?"""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.modifiers import Modifier
 from sparse_xp.modifiers.context import DistillationFunction
 from sparse_xp.modifiers.modifier_list import ModifierList
-from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.modifiers.pruning import SPARSITY_TOLERANCE, Pruning
 from sparse_xp.sparsifier.context import LoopContext, TeacherFunction
 from sparse_xp.sparsifier.models import unwrapped
 from sparse_xp.sparsifier.recipes import LoopRecipe
@@ -149,3 +149,24 @@ def match_loop_teacher(
         return recipe, copy.deepcopy(model)
     assert not isinstance(teacher, str)
     return recipe, teacher
+
+
+def check_promises(modifier_list: ModifierList, context: LoopContext, steps: int) -> None:
+    """Raise UserError for a modifier that has not done yet what it is to do until the end of the recipe.
+
+    ``steps``: that the loop has made.
+    """
+    for name, modifier in modifier_list.modifiers.items():
+        promised = modifier.zeros_at_end if isinstance(modifier, Pruning) else None
+        zeros = modifier.measured_sparsity() if isinstance(modifier, Pruning) and promised is not None else 0.0
+        if not modifier.target_reached(context):
+            so_far = "" if promised is None else f": {zeros:.1%} of {promised:.1%} zeros"
+            raise UserError(
+                f"{name} has not reached its target after step {steps} of {context.clock.total_steps}{so_far}. Train "
+                "to the end of the recipe, or accept the model as it is with finalize(unfinished=True)."
+            )
+        if promised is not None and zeros < promised - SPARSITY_TOLERANCE:
+            raise UserError(
+                f"{name} was to end with {promised:.1%} zeros, and its weights have {zeros:.1%}: something else has "
+                "written into them after the last step."
+            )

@@ -27,12 +27,12 @@ from sparse_xp.functional.model_calls import Batch, full_precision
 from sparse_xp.modifiers import Modifier
 from sparse_xp.modifiers.context import Devices, DistillationFunction
 from sparse_xp.modifiers.modifier_list import ModifierList
-from sparse_xp.modifiers.pruning import SPARSITY_TOLERANCE, Pruning
 from sparse_xp.sparsifier.checks import (
     HELD,
     check_batches,
     check_model_fits,
     check_not_held,
+    check_promises,
     check_pruned,
     check_state,
     loop_clock,
@@ -338,37 +338,13 @@ class Sparsifier:
             return
         check_pruned(self.modifier_list, self.context, "Something beside the recipe has written into them.")
         if not unfinished:
-            self.check_promises()
+            check_promises(self.modifier_list, self.context, self.steps)
         training = self.context.model.training
         self.modifier_list.detach(self.context)
         self.context.model.train(training)
         self.finalized = True
         self.hook.remove()
         HELD.discard(self.context.model)
-
-    def check_promises(self) -> None:
-        """Raise UserError for a modifier that has not done yet what it is to do until the end of the recipe."""
-        for name, modifier in self.modifiers.items():
-            if not modifier.target_reached(self.context):
-                raise UserError(
-                    f"{name} has not reached its target after step {self.steps} of {self.total_steps}"
-                    f"{self.sparsity_so_far(modifier)}. Train to the end of the recipe, or accept the model as it is "
-                    "with finalize(unfinished=True)."
-                )
-            promised = modifier.zeros_at_end
-            if isinstance(modifier, Pruning) and promised is not None:
-                zeros = modifier.measured_sparsity()
-                if zeros < promised - SPARSITY_TOLERANCE:
-                    raise UserError(
-                        f"{name} was to end with {promised:.1%} zeros, and its weights have {zeros:.1%}: something "
-                        "else has written into them after the last step."
-                    )
-
-    def sparsity_so_far(self, modifier: Modifier) -> str:
-        """Return the zeros that a modifier has made, for a message."""
-        if not isinstance(modifier, Pruning) or modifier.zeros_at_end is None:
-            return ""
-        return f": {modifier.measured_sparsity():.1%} of {modifier.zeros_at_end:.1%} zeros"
 
     def save(self, directory: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the finished model into a directory: weights, quantization, recipe and ``tokenizer``.
