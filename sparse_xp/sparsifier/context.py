@@ -52,6 +52,8 @@ class LoopTeacher:
     def __call__(self, rows: list[int], batch: Batch) -> Batch:
         """Return the outputs of the teacher for a batch, without a gradient."""
         if self.last is None or self.last[0] is not batch:
+            if isinstance(self.source, nn.Module) and self.source.training:
+                self.source.eval()  # train() of a module around both models has reached it
             with torch.no_grad():
                 run = partial(run_model, self.source) if isinstance(self.source, nn.Module) else self.source
                 outputs = joined_outputs([run(inputs) for inputs in batch]) if isinstance(batch, Calls) else run(batch)

@@ -74,6 +74,7 @@ class LightningCallback(Callback):
     ) -> None:
         """Set rates and masks."""
         self.running.begin_step()
+        self.running.updating = True  # Lightning has gradients masked inside of optimizer.step()
 
     def on_before_optimizer_step(
         self, trainer: LightningTrainer, pl_module: LightningModule, optimizer: Optimizer

@@ -61,8 +61,9 @@ class Lock:
             self.modifier.check(self.context)
         except RuntimeError as error:
             raise UserError(
-                f"{str(error).partition(' at step')[0]}: other weights were loaded, or an optimizer that had trained "
-                "them before the lock. Lock after loading, and make the optimizer then."
+                f"{str(error).partition(' at step')[0]}: something has written into them. Lock after loading weights "
+                "and unfreezing them, make the optimizer after that, and take one that moves no weight without a "
+                "gradient (Muon does)."
             ) from error
 
     def remove_pruning(self) -> None:

@@ -23,7 +23,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Raises UserError for anything but a module.
     """
     if not isinstance(model, nn.Module):
-        raise UserError(f"model is a {type(model).__name__}: expected a module of PyTorch.")
+        given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise UserError(f"model: expected a module of PyTorch, not {given}.")
     *_, inner = wrapping(model)
     return inner
 
@@ -85,7 +86,8 @@ def check_trainable(model: nn.Module, optimizer: Optimizer, before: Sequence[nn.
     ``before``: parameters that the model had when the optimizer was made.
     """
     if not hasattr(optimizer, "param_groups"):
-        raise UserError(f"optimizer is a {type(optimizer).__name__}: expected an optimizer of PyTorch.")
+        given = f"the class {optimizer.__name__}" if isinstance(optimizer, type) else type(optimizer).__name__
+        raise UserError(f"optimizer: expected an optimizer of PyTorch, not {given}.")
     closure = inspect.signature(innermost(optimizer).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         raise UserError(

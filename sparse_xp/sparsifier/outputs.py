@@ -17,13 +17,20 @@ SPANS = ("start_logits", "end_logits")
 
 
 def named_outputs(outputs: object, whose: str = "the model") -> Mapping[str, Any]:
-    """Return outputs by name; a single tensor is ``logits``. Raises UserError for anything else."""
+    """Return outputs by name; a single tensor is ``logits``, also behind a loss. Raises UserError for anything else."""
     if isinstance(outputs, Tensor):
         return {"logits": outputs}
     if isinstance(outputs, Mapping):
         return outputs
-    if isinstance(outputs, tuple | list) and outputs and isinstance(outputs[0], Tensor):
-        return {"logits": outputs[0]}
+    if isinstance(outputs, tuple | list):
+        values = [each for each in outputs if not isinstance(each, Tensor) or each.dim()]  # without the loss
+        if len(values) == 1 and isinstance(values[0], Tensor):
+            return {"logits": values[0]}
+        raise UserError(
+            f"{whose.capitalize()} returns a {type(outputs).__name__} of {len(outputs)}, which does not say where the "
+            "logits are: return_dict=True for models of transformers, a dictionary of your own, or "
+            "distillation=FUNCTION."
+        )
     raise UserError(
         f"The outputs of {whose} are a {type(outputs).__name__}: expected what a model of transformers returns, a "
         "dictionary or a tensor of logits. Anything else can be compared with the teacher's by distillation=FUNCTION."

@@ -23,6 +23,7 @@ from sparse_xp.modifiers import (
     WeightDecay,
 )
 from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.modifiers.scheduled_learning_rate import is_number
 from sparse_xp.places import CONF
 from sparse_xp.recipe.check import load_recipe
 from sparse_xp.recipe.zoo import STUB
@@ -32,6 +33,20 @@ RecipeSource: TypeAlias = "str | Path | Modifier | Iterable[Modifier] | Mapping[
 
 #: the modifiers that compare the model with a teacher
 DISTILLING = (Distillation, PerLayerDistillation, AttentionDistillation)
+#: what a recipe may be, for messages
+EXPECTED = (
+    "expected the name of a recipe, a file, the text of a recipe of SparseML, or modifiers such as "
+    "[MagnitudePruning(final_sparsity=0.8)] (from sparse_xp.modifiers)"
+)
+#: the keywords of ``Sparsifier`` that are no numbers of a recipe, to suggest them
+ARGUMENTS = (
+    "steps_per_epoch", "epochs", "teacher", "batches", "loss_function", "distillation", "max_grad_norm", "scaler",
+    "seed",
+)  # fmt: skip
+#: what people write for a keyword
+ALSO = {"lr": "learning_rate", "num_epochs": "epochs", "num_train_epochs": "epochs"}
+#: groups of the configuration whose keys belong to a recipe; others are settings of the command's own loop
+OF_RECIPES = ("recipe.", "sparsity.", "quantization.", "teacher.distillation.", "train.learning_rate", "train.warmup")
 #: numbers of a named recipe that are not in the group ``recipe``, by the keyword of the loop
 KEYS = {
     "learning_rate": "train.learning_rate",
@@ -101,9 +116,10 @@ def read_loop_recipe(recipe: RecipeSource, numbers: Mapping[str, Any]) -> LoopRe
         source = str(recipe)
         return named_recipe(source, numbers) if source in recipe_names() else recipe_of_sparseml(source, numbers)
     if numbers:
+        name = next(iter(numbers))
         raise UserError(
-            f"{', '.join(numbers)}: modifiers given as objects have their numbers already. Set them there, or check "
-            "the spelling of the keyword."
+            f"{name}={numbers[name]}: modifiers given as objects have their numbers already: set it there."
+            f"{did_you_mean(name, ARGUMENTS)}"
         )
     return LoopRecipe("recipe", copied(recipe))
 
@@ -112,14 +128,13 @@ def copied(modifiers: Modifier | Iterable[Modifier] | Mapping[str, Modifier]) ->
     """Return copies of modifiers by name; by class where none is given. Raises UserError for anything else."""
     if isinstance(modifiers, Modifier):
         modifiers = [modifiers]
+    if not isinstance(modifiers, Iterable):
+        raise UserError(f"recipe={modifiers!r}: {EXPECTED}.")
     named: dict[str, Modifier] = {}
     pairs = modifiers.items() if isinstance(modifiers, Mapping) else ((None, each) for each in modifiers)
     for given, modifier in pairs:
         if not isinstance(modifier, Modifier):
-            raise UserError(
-                f"{modifier!r} is no modifier. A recipe is a name, a file, the text of a recipe of SparseML, or a list "
-                "such as [MagnitudePruning(final_sparsity=0.8)] (from sparse_xp.modifiers)."
-            )
+            raise UserError(f"{modifier!r} is no modifier: {EXPECTED}.")
         kind = type(modifier).__name__
         alike = sum(name.partition(" ")[0] == kind for name in named)
         # A copy: the state of a modifier belongs to one loop.
@@ -134,8 +149,13 @@ def recipe_of_sparseml(source: str, numbers: Mapping[str, Any]) -> LoopRecipe:
     is_text = "\n" in source
     if not is_text and not source.startswith(STUB) and not Path(source).exists():
         raise UserError(
-            f"recipe={source}: there is no such file, and no recipe of this name."
-            f"{did_you_mean(source, recipe_names())} Recipes: {', '.join(sorted(recipe_names()))}."
+            f"recipe={source}: there is no such file"
+            + (
+                "."
+                if Path(source).suffix
+                else f", and no recipe of this name.{did_you_mean(source, recipe_names())} Recipes: "
+                f"{', '.join(sorted(recipe_names()))}."
+            )
         )
     _, parsed = load_recipe(source, dict(numbers), strict=True)
     name = "recipe" if is_text else Path(source).name
@@ -157,15 +177,26 @@ def named_recipe(name: str, numbers: Mapping[str, Any]) -> LoopRecipe:
         for key, modifier in config.modifiers().items()
         if (keeps_rate or not drives_rate(modifier)) and (keeps_decay or not isinstance(modifier, WeightDecay))
     }
+    if not modifiers:
+        raise UserError(f"recipe={name} has nothing to do in a loop of your own: it prunes and quantizes nothing.")
     epochs = written.get("train", {}).get("epochs")
     return LoopRecipe(name, modifiers, float(epochs) if isinstance(epochs, int | float) else None)
 
 
 def override(recipe: str, keyword: str, value: object) -> str:
     """Return an override of the configuration for a keyword. Raises UserError for one that means nothing."""
+    if keyword in GROUPS and not (keyword == "sparsity" and is_number(value)):
+        return f"{keyword}={option_of(keyword, value)}"
+    if keyword in KEYS and keyword != "warmup" and not is_number(value):
+        raise UserError(f"{keyword}={value!r}: expected a number.")
     settings = [item.name for item in fields(RecipeSettings)]
     of_pruning = {item.name for kind in MODIFIERS.values() if issubclass(kind, Pruning) for item in fields(kind)}
-    if (keyword in GROUPS and isinstance(value, str)) or "." in keyword:
+    if "." in keyword:
+        if not keyword.startswith(OF_RECIPES):
+            raise UserError(
+                f"{keyword}={value}: this is a setting of the command's own loop, and has no effect in another. Of a "
+                f"recipe are: {', '.join(OF_RECIPES)}."
+            )
         key = keyword
     elif keyword in KEYS:
         key = KEYS[keyword]
@@ -174,12 +205,23 @@ def override(recipe: str, keyword: str, value: object) -> str:
     elif keyword in of_pruning:
         key = f"sparsity.{keyword}"
     else:
-        known = [*KEYS, *GROUPS, *settings, *of_pruning]
+        known = [*KEYS, *GROUPS, *settings, *of_pruning, *ARGUMENTS]
+        meant = f" Did you mean '{ALSO[keyword]}'?" if keyword in ALSO else did_you_mean(keyword, known)
         raise UserError(
-            f"{keyword}={value}: recipe {recipe} has no such number.{did_you_mean(keyword, known)} Keys of the "
-            "configuration can be given whole: **{'sparsity.update_frequency': 0.1}."
+            f"{keyword}={value}: recipe {recipe} has no such number.{meant} Keys of the configuration can be given "
+            "whole: **{'sparsity.update_frequency': 0.1}."
         )
     return f"{key}={as_override(value)}"
+
+
+def option_of(group: str, value: object) -> str:
+    """Return the option of a group that a keyword names. Raises UserError for one that there is not."""
+    options = sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    if value in options:
+        return str(value)
+    number = "a number such as 0.9, or " * (group == "sparsity")
+    near = did_you_mean(str(value), options)
+    raise UserError(f"{group}={value!r}: expected {number}one of {', '.join(options)}.{near}")
 
 
 def as_override(value: object) -> str:

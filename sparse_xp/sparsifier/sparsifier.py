@@ -20,8 +20,10 @@ import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from sparse_xp.config import drives_rate
+from sparse_xp.console import say
 from sparse_xp.errors import UserError
 from sparse_xp.functional.model_calls import Batch, full_precision
 from sparse_xp.modifiers import Modifier
@@ -29,7 +31,9 @@ from sparse_xp.modifiers.context import Devices, DistillationFunction
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.sparsifier.checks import (
     HELD,
+    check_arguments,
     check_batches,
+    check_directory,
     check_model_fits,
     check_not_held,
     check_promises,
@@ -47,6 +51,7 @@ from sparse_xp.sparsifier.models import (
     check_structure,
     check_trainable,
     check_weights,
+    innermost,
     model_source,
     unwrapped,
 )
@@ -104,6 +109,7 @@ class Sparsifier:
         **numbers: object,
     ):
         inner: Any = unwrapped(model)
+        check_arguments(loss_function, distillation, max_grad_norm, scaler, devices)
         check_weights(inner)
         check_not_held(inner)
         self.recipe, source = match_loop_teacher(read_loop_recipe(recipe, numbers), inner, teacher, distillation)
@@ -115,6 +121,7 @@ class Sparsifier:
         self.steps = 0  # optimizer steps made, also past the end of the recipe
         self.resumed = False  # whether a state was loaded and no step has been made since
         self.began = False  # whether rates and masks are those of the coming step
+        self.updating = False  # whether the optimizer may step now
         self.loss_called = False  # whether ``loss`` was called in this step
         self.finalized = False
         self.rates: list[float] = []  # that the recipe has set last, by group of the optimizer
@@ -140,7 +147,9 @@ class Sparsifier:
         self.modifier_list.attach(self.context)
         self.replaced = before
         HELD.add(inner)
-        self.hook = model.register_forward_pre_hook(ForwardHook(self.begin_step))
+        for remark in self.recipe.remarks:
+            say(remark)
+        self.hooks: list[RemovableHandle] = [model.register_forward_pre_hook(ForwardHook(self.begin_step))]
         if optimizer is not None:
             self.use_optimizer(optimizer)
 
@@ -154,6 +163,9 @@ class Sparsifier:
         if others := self.modifier_list.parameters(self.context):
             optimizer.add_param_group({"params": others})
         self.context.optimizer = optimizer
+        inner = innermost(optimizer)
+        if isinstance(inner, Optimizer):
+            self.hooks.append(inner.register_step_pre_hook(self.check_updating))
 
     @property
     def modifier_list(self) -> ModifierList:
@@ -185,7 +197,7 @@ class Sparsifier:
     def begin_step(self) -> None:
         """Set rates and masks for the coming step. The first forward pass in training mode does it.
 
-        Past the end of the recipe they stay as they are.
+        Past the end of the recipe they stay as they are. A loop calls it itself where no such forward pass is made.
         """
         if self.began or self.finalized:
             return
@@ -217,7 +229,7 @@ class Sparsifier:
         ``outputs``: of the model for ``batch``. ``share``: the part of the step's loss that ``loss`` is a mean over, if
         the loop does not divide what this returns: 1 / number of micro-batches.
         """
-        self.begin_step()
+        self.check_began()
         self.loss_called = True
         if self.reads_logits:
             outputs = self.context.task.read(outputs)
@@ -244,20 +256,24 @@ class Sparsifier:
             if self.scaler:
                 self.scaler.unscale_(optimizer)
             torch.nn.utils.clip_grad_norm_(self.context.model.parameters(), self.max_grad_norm)
-        if self.scaler:
-            self.scaler.step(optimizer)
-            self.scaler.update()
-        else:
-            optimizer.step()
+        try:
+            if self.scaler:
+                self.scaler.step(optimizer)
+                self.scaler.update()
+            else:
+                optimizer.step()
+        except BaseException:
+            self.modifier_list.after_update(self.context)  # an interrupted update leaves no pruned weight alive
+            raise
         optimizer.zero_grad()
         self.after_update()
 
     def before_update(self) -> None:
         """Mask gradients, before clipping: for a loop that calls its optimizer itself."""
-        if self.finalized:
-            raise UserError("step() after finalize(): the recipe is finished. Make a new Sparsifier to train on.")
-        self.begin_step()
+        self.check_began()
         self.check_loss_called()
+        self.hold_rates()
+        self.updating = True
         if self.scaler and is_unscaled(self.scaler, self.context.optimizer):
             raise UserError(
                 "scaler.unscale_() before step(): scores are made of gradients with the scaler's factor. Leave it out; "
@@ -269,7 +285,7 @@ class Sparsifier:
         """Mask weights, after the update: for a loop that calls its optimizer itself."""
         self.modifier_list.after_update(self.context)
         self.steps += 1
-        self.began = False
+        self.began = self.updating = False
 
     def hold_rates(self) -> None:
         """Restore the rates that the recipe has set last, whatever a scheduler of the loop has made of them."""
@@ -281,6 +297,25 @@ class Sparsifier:
         clock = self.context.clock
         rates = [each for each in self.modifiers.values() if drives_rate(each)]
         return any(clock.first_step(each.window(clock)[0]) <= self.context.step for each in rates)
+
+    def check_began(self) -> None:
+        """Raise UserError if no forward pass has begun the step."""
+        if self.finalized:
+            raise UserError("step() after finalize(): the recipe is finished. Make a new Sparsifier to train on.")
+        if not self.began:
+            raise UserError(
+                "No forward pass in training mode has begun this step: call model.train(), and the model that the "
+                "Sparsifier was given (not model.forward, nor a part of it). A loop that trains otherwise calls "
+                "sparsifier.begin_step() before its forward pass."
+            )
+
+    def check_updating(self, *unused: object) -> None:
+        """Raise UserError if the loop calls its optimizer itself: gradients would not be masked."""
+        if not self.updating:
+            raise UserError(
+                "optimizer.step() was called by the loop: sparsifier.step() takes its place. A loop that has to call "
+                "it calls sparsifier.before_update() before it and sparsifier.after_update() after it."
+            )
 
     def check_loss_called(self) -> None:
         """Raise UserError if the recipe distils in this step, and the loop has left ``loss`` out."""
@@ -297,8 +332,12 @@ class Sparsifier:
         if self.context.optimizer is None:
             raise UserError("The Sparsifier has no optimizer: give one to it, or call use_optimizer before training.")
 
+    def __repr__(self) -> str:
+        return f"Sparsifier({self.recipe.name}, step {self.steps} of {self.total_steps}: {', '.join(self.modifiers)})"
+
     def logs(self) -> dict[str, float]:
-        """Return numbers of the latest step to log: sparsity, learning rate, the parts of the loss."""
+        """Return numbers to log: sparsity, learning rate, the parts of the loss of the latest micro-batch."""
+        self.check_optimizer()
         return self.modifier_list.logs(self.context)
 
     # State
@@ -310,6 +349,7 @@ class Sparsifier:
         """
         return {
             "steps": self.steps,
+            "steps_per_epoch": self.context.clock.steps_per_epoch,
             "total_steps": self.total_steps,
             "rates": list(self.rates),
             "recipe": settings_of(self.modifiers),
@@ -322,7 +362,7 @@ class Sparsifier:
         Raises UserError for the state of another recipe or model. The next step raises it if the weights are not those
         that belong to the state.
         """
-        check_state(state, self.modifiers, self.total_steps)
+        check_state(state, self.modifiers, self.context.clock)
         self.modifier_list.load_state_dict(move(state["modifiers"], self.context.accelerator.device))
         self.steps, self.rates, self.began, self.resumed = state["steps"], list(state["rates"]), False, True
         self.context.step = min(self.steps, self.total_steps - 1)
@@ -339,18 +379,25 @@ class Sparsifier:
         check_pruned(self.modifier_list, self.context, "Something beside the recipe has written into them.")
         if not unfinished:
             check_promises(self.modifier_list, self.context, self.steps)
+        if self.steps < self.total_steps and not unfinished:
+            warnings.warn(
+                f"The recipe has {self.total_steps} steps, and {self.steps} were made before finalize().", stacklevel=2
+            )
         training = self.context.model.training
         self.modifier_list.detach(self.context)
         self.context.model.train(training)
         self.finalized = True
-        self.hook.remove()
+        for hook in self.hooks:
+            hook.remove()
         HELD.discard(self.context.model)
 
     def save(self, directory: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> None:
         """Write the finished model into a directory: weights, quantization, recipe and ``tokenizer``.
 
-        ``from_pretrained`` loads a model of transformers from it. Raises UserError before ``finalize``.
+        ``from_pretrained`` loads a model of transformers from it, ``sparse_xp.structured.load`` one with removed heads
+        or neurons. Raises UserError before ``finalize``.
         """
+        check_directory(directory)
         if not self.finalized:
             raise UserError("save() before finalize(): call that first. For a pause in training there is state_dict().")
         save_model_directory(self.context, directory, tokenizer)

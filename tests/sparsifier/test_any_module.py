@@ -250,6 +250,7 @@ def test_outputs_that_are_no_logits_are_compared_by_name() -> None:
     assert chosen.loss(torch.zeros(()), outputs, batch) > 0
     chosen.finalize(unfinished=True)
     unnamed = sparsify(model, [Distillation()], teacher=Named())
+    model(batch[0])
     with pytest.raises(UserError, match="The model returns features: no logits"):
         unnamed.loss(torch.zeros(()), outputs, batch)
 

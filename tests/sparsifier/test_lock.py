@@ -90,7 +90,9 @@ def test_zeros_that_are_lost_are_reported():
     model = sparse_bert()
     scheduler = lock(model)
     model.load_state_dict(make_bert(1).state_dict())
-    with pytest.raises(UserError, match=r"pruned weights of bert\S+ are no longer zero: other weights were loaded"):
+    with pytest.raises(
+        UserError, match=r"pruned weights of bert\S+ are no longer zero: something has written into them"
+    ):
         scheduler.remove_pruning()
 
 
@@ -102,7 +104,7 @@ def test_an_optimizer_that_knew_the_weights_before_is_caught_at_the_end():
         model.bert.encoder.layer[0].output.dense.weight[:, ::2] = 0
     scheduler = lock(model, params=["bert.encoder.layer.0.output.dense.weight"])
     train(model, optimizer, 1)
-    with pytest.raises(UserError, match="Lock after loading, and make the optimizer then"):
+    with pytest.raises(UserError, match="make the optimizer after that"):
         scheduler.check()
 
 
@@ -146,5 +148,5 @@ def test_a_locked_model_is_not_wrapped_again():
 
 
 def test_no_module_no_lock():
-    with pytest.raises(UserError, match="model is a SimpleNamespace: expected a module of PyTorch"):
+    with pytest.raises(UserError, match="model: expected a module of PyTorch, not SimpleNamespace"):
         lock(SimpleNamespace())

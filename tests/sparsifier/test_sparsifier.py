@@ -254,6 +254,138 @@ def test_a_loop_that_leaves_the_loss_of_the_recipe_out_is_told():
         sparsifier.step()
 
 
+# A loop that makes a mistake
+
+NOT_BEGUN = r"No forward pass in training mode has begun this step: call model.train\(\)"
+
+
+@pytest.mark.parametrize("way", ["evaluation mode", "model.forward", "a part of it", "no forward pass"])
+def test_a_step_that_no_forward_pass_has_begun(way):
+    """The masks would come after the forward pass, and 8 bits would see no ranges."""
+    sparsifier = made(ONCE, epochs=1)
+    model, inputs = sparsifier.context.model, torch.randn(6, 8)
+    if way == "evaluation mode":
+        model.eval()(inputs).square().mean().backward()
+    elif way != "no forward pass":
+        {"model.forward": model.forward, "a part of it": model[0]}[way](inputs).square().mean().backward()
+    with pytest.raises(UserError, match=NOT_BEGUN):
+        sparsifier.step()
+    with pytest.raises(UserError, match=NOT_BEGUN):
+        sparsifier.loss(torch.tensor(1.0), torch.zeros(6, 2), (inputs, None))
+    sparsifier.begin_step()  # a loop that means it says so
+    sparsifier.step()
+
+
+def test_a_loss_in_validation_begins_no_step():
+    sparsifier = made(ONCE, epochs=1)
+    train(sparsifier, 1)
+    model = sparsifier.context.model.eval()
+    with torch.no_grad(), pytest.raises(UserError, match=NOT_BEGUN):
+        sparsifier.loss(torch.tensor(1.0), model(torch.randn(6, 8)), (torch.randn(6, 8), None))
+    assert not (model[0].weight == 0).any()  # the masks of the next step are not there yet
+
+
+def test_a_loop_that_calls_its_optimizer_is_told():
+    sparsifier = made(ONCE, epochs=1)
+    model, optimizer = sparsifier.context.model, sparsifier.context.optimizer
+    model(torch.randn(6, 8)).square().mean().backward()
+    before = model[0].weight.detach().clone()
+    with pytest.raises(
+        UserError, match=r"optimizer.step\(\) was called by the loop: sparsifier.step\(\) takes its place"
+    ):
+        optimizer.step()
+    assert torch.equal(model[0].weight, before)
+    sparsifier.step()
+    sparsifier.finalize(unfinished=True)
+    optimizer.step()  # it is the loop's again
+
+
+def test_a_rate_that_a_scheduler_sets_between_forward_pass_and_step_does_not_count():
+    sparsifier = made([LearningRate(init_lr=0.3, final_lr=0.1)], epochs=1)
+    model, optimizer = sparsifier.context.model, sparsifier.context.optimizer
+    weight = model[0].weight.detach().clone()
+    model(torch.randn(6, 8)).sum().backward()
+    gradient = model[0].weight.grad.clone()
+    optimizer.param_groups[0]["lr"] = 100.0
+    sparsifier.step()
+    assert torch.allclose(model[0].weight.detach(), weight - 0.3 * gradient)
+
+
+def test_an_update_that_is_interrupted_leaves_no_pruned_weight_alive():
+    class Interrupted(torch.optim.SGD):
+        def step(self, closure=None):
+            for group in self.param_groups:
+                for weight in group["params"]:
+                    weight.data.add_(1.0)
+            raise KeyboardInterrupt
+
+    model = make_mlp()
+    sparsifier = Sparsifier(
+        MagnitudePruning(final_sparsity=0.75, init_sparsity=0.75), model, Interrupted(model.parameters(), lr=0.1),
+        steps_per_epoch=4, epochs=1,
+    )  # fmt: skip
+    model(torch.randn(6, 8)).square().mean().backward()
+    with pytest.raises(KeyboardInterrupt):
+        sparsifier.step()
+    assert (model[0].weight == 0).float().mean() == 0.75
+    assert sparsifier.steps == 0
+    sparsifier.finalize(unfinished=True)
+
+
+def test_parameters_that_are_replaced_are_found():
+    sparsifier = made(ONCE, epochs=1)
+    train(sparsifier, 4)
+    sparsifier.context.model.load_state_dict(make_mlp(1).state_dict(), assign=True)
+    with pytest.raises(UserError, match=r"0.weight is another parameter now than the one that was pruned"):
+        sparsifier.finalize()
+
+
+def test_a_recipe_that_is_cut_short_is_told():
+    sparsifier = made([ONCE, LearningRate(init_lr=0.1, final_lr=0.0)], epochs=1)
+    train(sparsifier, 2)
+    with pytest.warns(UserWarning, match=r"The recipe has 4 steps, and 2 were made before finalize"):
+        sparsifier.finalize()
+
+
+def test_a_state_of_other_epochs_is_refused():
+    state = made(ONCE, steps_per_epoch=8, epochs=3).state_dict()
+    with pytest.raises(UserError, match=r"The state is of a loop with 8 steps an epoch; this one has 12"):
+        made(ONCE, steps_per_epoch=12, epochs=2).load_state_dict(state)
+    wider = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 2))
+    sparsifier = made(ONCE, epochs=1)
+    train(sparsifier, 3)
+    with pytest.raises(UserError, match=r"has a mask of 0.weight \[16, 8\], which is \[32, 8\] here"):
+        made(ONCE, wider, epochs=1).load_state_dict(sparsifier.state_dict())
+
+
+def test_tuples_do_not_say_where_the_logits_are():
+    teacher = make_mlp(1)
+    sparsifier = made(Distillation(), epochs=1, teacher=teacher)
+    inputs = torch.randn(6, 8)
+    outputs = sparsifier.context.model(inputs)
+    with pytest.raises(UserError, match=r"The model returns a tuple of 2, which does not say where the logits are"):
+        sparsifier.loss(torch.tensor(1.0), (outputs, outputs), (inputs,))
+    alone = sparsifier.loss(torch.tensor(1.0), (torch.tensor(1.0), outputs), (inputs,))  # behind the loss
+    assert torch.equal(alone, sparsifier.loss(torch.tensor(1.0), outputs, (inputs,)))
+
+
+def test_a_part_of_a_held_model_is_held():
+    model = make_mlp()
+    made(ONCE, model, epochs=1)
+    with pytest.raises(UserError, match="has a Sparsifier or a lock already"):
+        made(ONCE, model[0], epochs=1)
+    with pytest.raises(UserError, match="has a Sparsifier or a lock already"):
+        made(ONCE, nn.Sequential(model), epochs=1)
+
+
+def test_a_teacher_with_weights_of_the_student_is_refused():
+    model, teacher = make_mlp(), make_mlp(1)
+    teacher[0] = model[0]
+    with pytest.raises(UserError, match=r"The teacher shares 0.weight with the model that trains"):
+        made(Distillation(), model, epochs=1, teacher=teacher)
+    assert all(weight.requires_grad for weight in model.parameters())
+
+
 # What is refused
 
 
@@ -271,10 +403,30 @@ def test_a_loop_that_leaves_the_loss_of_the_recipe_out_is_told():
         ([], {"epochs": 1}, r"The recipe has no modifiers"),
         ([ONCE, "gradual80"], {"epochs": 1}, r"'gradual80' is no modifier"),
         ({"a": MagnitudePruning}, {"epochs": 1}, r"MagnitudePruning'> is no modifier"),
-        (ONCE, {"epochs": 1, "sparsity": 0.9}, r"sparsity: modifiers given as objects have their numbers already"),
+        (ONCE, {"epochs": 1, "sparsity": 0.9}, r"sparsity=0.9: modifiers given as objects have their numbers already"),
         ("gradual80", {"sparsty": 0.9}, r"sparsty=0.9: recipe gradual80 has no such number. Did you mean 'sparsity'"),
         ("gradual80", {"sparsity": 80, "teacher": "disable"}, r"recipe.sparsity=80.0: expected a fraction"),
-        ("gradual80", {"sparsity": "gradul"}, r"gradul"),
+        (
+            "gradual80",
+            {"sparsity": "gradul"},
+            r"sparsity='gradul': expected a number such as 0.9, or one of acdc, .*'gradual'",
+        ),
+        ("gradual80", {"quantization": True}, r"quantization=True: expected one of int8, "),
+        ("gradual80", {"learning_rate": "fast"}, r"learning_rate='fast': expected a number"),
+        ("gradual80", {"lr": 1e-4}, r"lr=0.0001: recipe gradual80 has no such number. Did you mean 'learning_rate'"),
+        ("gradual80", {"num_epochs": 4}, r"Did you mean 'epochs'"),
+        ("gradual80", {"train.epochs": 4}, r"train.epochs=4: this is a setting of the command's own loop"),
+        ("dense", {"epochs": 1}, r"recipe=dense has nothing to do in a loop of your own"),
+        ("nofile.yaml", {}, r"recipe=nofile.yaml: there is no such file\.$"),
+        (None, {"epochs": 1}, r"recipe=None: expected the name of a recipe, a file"),
+        (ONCE, {"epochs": 1, "step_per_epoch": 3}, r"step_per_epoch=3: .* Did you mean 'steps_per_epoch'"),
+        (ONCE, {"epochs": "3"}, r"epochs='3': expected a number above 0"),
+        (ONCE, {"epochs": 1, "max_grad_norm": -1}, r"max_grad_norm=-1: expected a number above 0, or None"),
+        (ONCE, {"epochs": 1, "scaler": True}, r"scaler=True: expected a torch.amp.GradScaler"),
+        (ONCE, {"epochs": 1, "devices": 5}, r"devices=5: expected an Accelerator"),
+        (ONCE, {"epochs": 1, "loss_function": 5}, r"loss_function=5: expected a function"),
+        (Quantization(calibration_rows=4), {"epochs": 1, "batches": 5}, r"batches=5: expected a DataLoader"),
+        (Distillation(), {"epochs": 1, "teacher": 5}, r"teacher=5: expected a model, a function of a batch"),
         ("gradual80", {}, r"gradual80 distils \(teacher.distillation\), and no teacher is given: teacher=MODEL"),
         ([Distillation(), ONCE], {"epochs": 1}, r"recipe distils \(Distillation\), and no teacher is given"),
         (ONCE, {"epochs": 1, "teacher": make_mlp()}, r"teacher= is given, and recipe does not distil"),
@@ -301,7 +453,7 @@ def test_what_is_refused(recipe, words, message):
 def test_an_optimizer_of_another_model_is_refused():
     with pytest.raises(UserError, match="The optimizer holds none of the model's parameters"):
         Sparsifier(ONCE, make_mlp(), sgd(make_mlp()), steps_per_epoch=4, epochs=1)
-    with pytest.raises(UserError, match="optimizer is a Sequential: expected an optimizer of PyTorch"):
+    with pytest.raises(UserError, match="optimizer: expected an optimizer of PyTorch, not Sequential"):
         Sparsifier(ONCE, make_mlp(), make_mlp(), steps_per_epoch=4, epochs=1)
     with pytest.raises(UserError, match="has no optimizer: give one"):
         train(Sparsifier(ONCE, make_mlp(), steps_per_epoch=4, epochs=1), 1)
@@ -310,7 +462,7 @@ def test_an_optimizer_of_another_model_is_refused():
 def test_a_model_is_wrapped_once():
     model = make_mlp()
     sparsifier = made(ONCE, model, epochs=1)
-    with pytest.raises(UserError, match=r"has a Sparsifier or a lock already: finalize\(\) that one"):
+    with pytest.raises(UserError, match=r"has a Sparsifier or a lock already. End that one first"):
         made(ONCE, model, epochs=1)
     train(sparsifier, 4)
     sparsifier.finalize()
@@ -325,6 +477,7 @@ def test_the_model_cannot_be_its_own_teacher():
 
 def test_outputs_without_logits():
     sparsifier = made(Distillation(), epochs=1, teacher=make_mlp(1))
+    sparsifier.begin_step()
     with pytest.raises(UserError, match=r"The model returns hidden: no logits to compare .* distillation=FUNCTION"):
         sparsifier.loss(torch.tensor(1.0), {"hidden": torch.zeros(2, 3)}, (torch.zeros(2, 8),))
     with pytest.raises(UserError, match="The outputs of the model are a float"):
