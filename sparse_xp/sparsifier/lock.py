@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
@@ -41,16 +42,15 @@ class Lock:
         modifier.attach(self.context)
         modifier.before_step(self.context)
         self.masks = modifier.masks
-        self.hooks = [
-            weight.register_hook(masking(modifier, name))
-            for name, weight in modifier.targets.items()
-            if weight.requires_grad
-        ]
+        self.hooks = [hooked(weight, masking(modifier, name)) for name, weight in modifier.targets.items()]
 
     @property
     def sparsity(self) -> float:
         """The fraction of zeros in the locked weights."""
         return self.modifier.measured_sparsity()
+
+    def __repr__(self) -> str:
+        return f"Lock({self.context.source}, {self.sparsity:.1%} zeros)"
 
     def check(self) -> None:
         """Raise UserError if a locked weight is not zero any more."""
@@ -75,6 +75,15 @@ class Lock:
         HELD.discard(self.context.model)
 
 
+def hooked(weight: Tensor, hook: Callable[[Tensor], Tensor]) -> RemovableHandle:
+    """Register a hook on the gradient of a weight, also of one that is frozen and may be unfrozen later."""
+    trains = weight.requires_grad
+    weight.requires_grad_(True)  # without it PyTorch takes no hook; the hook stays
+    handle = weight.register_hook(hook)
+    weight.requires_grad_(trains)
+    return handle
+
+
 def masking(modifier: ConstantPruning, name: str) -> Callable[[Tensor], Tensor]:
     """Return a hook that sets the gradient of the pruned weights of a target to zero."""
 
@@ -96,6 +105,8 @@ def lock(
     min_sparsity: float = 0.05,
 ) -> Lock:
     """Keep the zeros of a sparse model while it trains, in any loop, and return the lock.
+
+    A copy of the model (``copy.deepcopy``) is not locked.
 
     Args:
         model: A model with zeros. Make its optimizer after this.

@@ -80,6 +80,16 @@ def test_after_remove_pruning_the_weights_train_again():
     lock(model, min_sparsity=0.0)  # it may be locked again
 
 
+def test_weights_that_are_unfrozen_later_keep_their_zeros():
+    model = sparse_bert()
+    model.bert.requires_grad_(False)
+    scheduler = lock(model)
+    assert not any(weight.requires_grad for weight in model.bert.parameters())
+    model.bert.requires_grad_(True)
+    train(model, OPTIMIZERS["AdamW"](model.parameters()))
+    scheduler.remove_pruning()
+
+
 def test_a_dense_model_is_refused():
     with pytest.raises(UserError, match=r"has 0.0% zeros in __BODY__, expected at least 5%"):
         lock(make_bert())
