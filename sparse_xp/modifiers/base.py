@@ -108,7 +108,7 @@ class Modifier:
         if end > clock.end:
             raise ValueError(
                 f"{name}: end={self.end} is after the end of the run ({clock.end:g} epochs). "
-                f"Give train.epochs={end:g}, or write the time as a fraction such as '100%'."
+                f"Train for {end:g} epochs (train.epochs={end:g}), or write the time as a fraction such as '100%'."
             )
         return start, end
 
