@@ -42,7 +42,7 @@ SPARSITIES = sorted(path.stem for path in (CONF / "sparsity").glob("*.yaml"))
         ),
         (
             ["recipe=gradual80", "sparsity.end=40"],
-            "sparsity: MagnitudePruning: end=40 is after the end of the run (8 epochs). Train for 40 epochs (train.epochs=40)",
+            "sparsity: MagnitudePruning: end=40 is after the end of the run (8 epochs). Train for 40 epochs",
         ),
         (["model=tiny", "model.hidden=63"], "model.hidden=63 is not a multiple of model.heads=4."),
     ],

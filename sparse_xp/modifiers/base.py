@@ -20,6 +20,9 @@ The hooks around a run, in the order in which they are called::
     detach                      run.finish, after the best weights and their state are loaded: leave a plain model
         resized                 another modifier removed or cut parameters
     check                       delivery.save_model
+
+These are the places in the command's loop. ``sparsifier/sparsifier`` calls the same hooks in the same order from a loop
+of one's own, where ``before_batches`` and ``loss`` come together for each micro-batch.
 """
 
 from __future__ import annotations
