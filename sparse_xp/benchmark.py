@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 if __name__ == "__main__":
     from sparse_xp import benchmark_command
@@ -17,4 +17,7 @@ if __name__ == "__main__":
 else:
     from sparse_xp.deployment.benchmark import benchmark
 
+    function = cast(Any, benchmark)
+    function.__spec__ = __spec__
+    function.benchmark = benchmark
     sys.modules[__name__] = cast(ModuleType, benchmark)

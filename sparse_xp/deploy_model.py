@@ -7,22 +7,26 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
 from sparse_xp.console import say
 from sparse_xp.data.batches import collate
-from sparse_xp.data.readers import records_to_table
-from sparse_xp.data.table import Table, to_dataset
+from sparse_xp.data.table import to_dataset
 from sparse_xp.deploy import Deployed, check_outside_runs, deploy_context
 from sparse_xp.deployment.bundle import write_card_and_recipe
 from sparse_xp.deployment.model_card import card
 from sparse_xp.errors import UserError
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.locks import file_lock
+from sparse_xp.files.ownership import check_replaceable, empty_or_own
+from sparse_xp.files.paths import check_creatable, checked_path
 from sparse_xp.functional.measured import Compression, Sparsity
 from sparse_xp.models.config_files import label_names_of
 from sparse_xp.models.heads import are_placeholders, check_labels
@@ -33,8 +37,9 @@ from sparse_xp.schema import fits
 from sparse_xp.settings import Data, Export
 from sparse_xp.tasks.base import Task
 from sparse_xp.tasks.features import make_features
+from sparse_xp.tasks.given_rows import load_given_rows, load_named_rows
 from sparse_xp.tasks.named import find_task
-from sparse_xp.tasks.rows import LoadedSplit, evaluation_rows, load_rows
+from sparse_xp.tasks.rows import LoadedSplit
 from sparse_xp.text import rows_used
 
 if TYPE_CHECKING:
@@ -46,6 +51,10 @@ if TYPE_CHECKING:
 
 #: what to do about a directory that holds something else
 ANOTHER = "Name a directory that is not there yet, or one that an export made."
+#: The tensors of a model are exchanged while it is exported, and torch.export is not made for several threads.
+ONE_EXPORT = threading.Lock()
+#: a key of the configuration in a message, and the value that follows it
+KEY = re.compile(r"(?<![\w.])(?:task|export)\.([a-z_0-9]+)(?:=(true|false))?")
 
 
 @dataclass(frozen=True)
@@ -143,9 +152,7 @@ def export(
     from sparse_xp.functional.compression import measure_compression
     from sparse_xp.models.in_memory import on_cpu_in_float32, transformers_model
 
-    place = Path(directory)
-    check_outside_runs(place)
-    found = find_task(task, max_length)
+    place = checked_place(directory)
     values = {
         "max_abs_diff": max_abs_diff,
         "max_metric_diff": max_metric_diff,
@@ -158,23 +165,21 @@ def export(
         "external_data": external_data,
         "target_cpu": target_cpu,
     }
-    settings = checked_settings(found, values)
     if type(eval_batch_size) is not int or eval_batch_size < 1:
         raise UserError(f"eval_batch_size={eval_batch_size!r}: expected a whole number of at least 1.")
-    inner = transformers_model(model)
-    with (
-        tempfile.TemporaryDirectory() as cache,
-        file_lock(place, say),
-        atomic_directory(place, "deployment", ANOTHER) as draft,
-        on_cpu_in_float32(inner),
-    ):
-        data = Data(cache=cache)
-        loaded = load_labelled_rows(found, inner, rows, data)
-        context = evaluation_of(inner, copied_tokenizer(tokenizer, inner), loaded, data, eval_batch_size, settings)
-        deployed = deploy_context(context, loaded.total, data, settings, draft)
-        write_labelled_config(context, draft)
-        write_card_and_recipe(draft, card_of(deployed, inner, rows), None)
-        compression = measure_compression(inner)
+    with python_words():
+        found = find_task(task, max_length)
+        settings = checked_settings(found, values)
+        inner = transformers_model(model)
+        with ONE_EXPORT, tempfile.TemporaryDirectory() as cache, on_cpu_in_float32(inner):
+            data = Data(cache=cache)
+            loaded = load_labelled_rows(found, inner, rows, data)
+            context = evaluation_of(inner, copied_tokenizer(tokenizer, inner), loaded, data, eval_batch_size, settings)
+            with file_lock(place, say), atomic_directory(place, "deployment", ANOTHER) as draft:
+                deployed = deploy_context(context, loaded.total, data, settings, draft)
+                write_labelled_config(context, draft)
+                write_card_and_recipe(draft, card_of(deployed, inner, rows), None)
+            compression = measure_compression(inner)
     return Exported(
         directory=place,
         task=deployed.task,
@@ -184,6 +189,25 @@ def export(
         sparsity=deployed.zeros,
         compression=compression,
     )
+
+
+def checked_place(directory: object) -> Path:
+    """Return the directory of the export. Raises UserError for one that cannot be written; nothing is written yet."""
+    place = checked_path("directory", directory)
+    check_outside_runs(place)
+    check_replaceable(place, empty_or_own("deployment"), ANOTHER)
+    check_creatable("directory", place)
+    return place
+
+
+@contextmanager
+def python_words() -> Iterator[None]:
+    """Let messages of the block name arguments of Python where they name keys of the configuration."""
+    try:
+        yield
+    except UserError as error:
+        told = KEY.sub(lambda found: found[1] + (f"={found[2].capitalize()}" if found[2] else ""), str(error))
+        raise UserError(told.replace("or null for", "or None for")) from error
 
 
 def checked_settings(task: Task, values: dict[str, Any]) -> Export:
@@ -201,51 +225,42 @@ def checked_settings(task: Task, values: dict[str, Any]) -> Export:
 
 
 def load_labelled_rows(task: Task, model: PreTrainedModel, rows: object, data: Data) -> LoadedSplit:
-    """Return the evaluation rows, checked, of a task with labels: its own, else those of the model, else of the rows.
+    """Return the evaluation rows, checked, of a task with labels: its own, else those of the model.
 
-    Labels of the model that are just numbers are not taken. Raises UserError as ``load_given_rows`` does.
+    Labels of the model that are only numbers give way to names that come with the rows in order (``ClassLabel``). They
+    are never guessed from the labels that occur. Raises UserError as ``load_given_rows`` does.
     """
-    names = label_names_of(model.config)
-    labelled = task if are_placeholders(names) else task.with_classes(names)
+    if getattr(task, "classes", None) != [] or getattr(task, "problem", "") == "regression":
+        return load_given_rows(task, rows, data)
+    names = checked_label_names(model)
+    numbers_only = are_placeholders(names)
     try:
-        return load_given_rows(labelled, rows, data)
+        return load_given_rows(task.with_classes(names), rows, data)
     except UserError as error:
-        if labelled is task or "classes" not in str(error):
+        if "classes" not in str(error) and not (numbers_only and "no class of" in str(error)):
             raise
+        if numbers_only and (named := load_named_rows(task, rows, data)):
+            return named
+        if numbers_only:
+            raise UserError(
+                f"{error} The labels of the model are only numbers, so that nothing tells which name is which. Give "
+                f"the names in their order: task={type(task).__name__}(..., classes=[...]) of sparse_xp.tasks, or "
+                f"model.config.id2label; or give rows with the numbers 0 to {len(names) - 1}."
+            ) from error
         raise UserError(f"{error} Here the classes are those of the model, as the task names none.") from error
 
 
-def load_given_rows(task: Task, rows: object, data: Data) -> LoadedSplit:
-    """Return the evaluation rows, checked; ``rows``: as of ``export``. Raises UserError for anything else."""
-    from datasets import Dataset, DatasetDict
-
-    if isinstance(rows, str | Path):
-        path = str(rows)
-        # One file is one split, whatever splits the data set of the task has.
-        task = replace(task, eval_split=task.eval_split.partition("+")[0])
-        return load_rows(task, replace(data, train=path, validation=path), train=False)
-    if isinstance(rows, DatasetDict):
-        raise UserError(f"rows: a dictionary of splits, {', '.join(rows)}. Give one of them: rows=dataset[NAME].")
-    if isinstance(rows, Dataset):
-        arrow = rows.with_format("arrow")[:].replace_schema_metadata(rows.features.arrow_schema.metadata)
-        return evaluation_rows(task, Table(arrow, Path("rows")), "rows")
-    return evaluation_rows(task, rows_to_table(task, rows), "rows")
-
-
-def rows_to_table(task: Task, rows: object) -> Table:
-    """Return a list of rows as a table. Raises UserError for anything else, and for columns of mixed types."""
-    if not isinstance(rows, Sequence) or isinstance(rows, bytes):
-        raise UserError(
-            "rows: expected a list of dictionaries, a datasets.Dataset or the path of a file, not "
-            f"{type(rows).__name__}."
-        )
-    for number, row in enumerate(rows):
-        if not isinstance(row, Mapping) or not all(isinstance(name, str) for name in row):
-            raise UserError(f"rows, row {number}: expected a dictionary with the columns of the task by name.")
-    if not rows:
-        raise UserError(f"task {task.name}: rows has no rows.")
-    used = [*task.columns(), *task.optional_columns()]
-    return records_to_table(rows, Path("rows"), [[] for _ in rows], used)
+def checked_label_names(model: PreTrainedModel) -> list[str]:
+    """Return the labels of the model in their order. Raises UserError if ``id2label`` does not name each of them."""
+    labels: object = model.config.id2label
+    if isinstance(labels, Mapping) and set(labels) == set(range(len(labels))) and labels:
+        names = [labels[number] for number in range(len(labels))]
+        if all(isinstance(name, str | int) and str(name).strip() for name in names):
+            return label_names_of(model.config)
+    raise UserError(
+        f"model.config.id2label={labels!r:.200}: expected a name for each class by its number, counted from 0, such as "
+        "{0: 'negative', 1: 'positive'}."
+    )
 
 
 def copied_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
@@ -317,8 +332,13 @@ def check_outputs(context: EvalContext) -> None:
         shape = tuple(values.shape[1:]) if isinstance(values, torch.Tensor) else None
         if shape is None or not task.accepts_logits(name, shape, batch["input_ids"].shape[1]):
             has = f"computes no {name}" if shape is None else f"computes {name} of {list(shape)} for each row"
-            labels = f", {len(task.label_names)} labels" if task.label_names else ""
-            raise UserError(f"model: {kind} {has}. Task {task.name}{labels}, needs an {task.model_class}.")
+            labels = f", {len(task.label_names)} labels," if task.label_names else ""
+            raise UserError(f"model: {kind} {has}. Task {task.name}{labels} needs an {task.model_class}.")
+        if not bool(values.isfinite().all()):
+            raise UserError(
+                f"model: {kind} computes NaN or infinity in {name} for the first row, in float32. Look at the model: "
+                "its weights are too large, or were not loaded whole."
+            )
 
 
 def write_labelled_config(context: EvalContext, directory: Path) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from types import ModuleType
-from typing import cast
+from typing import Any, cast
 
 if __name__ == "__main__":
     from sparse_xp import export_command
@@ -18,4 +18,7 @@ if __name__ == "__main__":
 else:
     from sparse_xp.deploy_model import export
 
+    function = cast(Any, export)
+    function.__spec__ = __spec__  # by which importlib and runpy find the file of the command
+    function.export = export  # of ``from sparse_xp.export import export``
     sys.modules[__name__] = cast(ModuleType, export)

@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from sparse_xp.deployment.benchmark_report import Measurements, check_output, write_report_files
 from sparse_xp.deployment.bundle import max_tokens
-from sparse_xp.deployment.engines import check_graph, choose_engines, fixed_shape, open_session
+from sparse_xp.deployment.engines import ENGINES, check_graph, choose_engines, fixed_shape, open_session
 from sparse_xp.deployment.folder import check_bundle_files, find_bundle
 from sparse_xp.deployment.graph import densify, inspect_graph
 from sparse_xp.deployment.timing import BenchmarkOptions, measure_all
 from sparse_xp.errors import UserError
+from sparse_xp.files.ownership import read_marker
+from sparse_xp.files.paths import check_creatable, checked_path
 
 #: default sequence lengths; lengths above the maximum of the model are skipped
 LENGTHS = (32, 128, 384)
@@ -48,17 +53,20 @@ def benchmark(
         out: The directory for ``benchmark.json`` and a chart, ``benchmark.svg``. None: no files are written.
 
     Raises:
-        UserError: For a folder that is damaged or incomplete, for a value that does not fit the files, and for a file
-            of integers without ``against``.
+        UserError: For a folder that is damaged or incomplete, for a value that does not fit the files or the machine,
+            for a file of integers without ``against``, and for an ``out`` inside of a deployment folder.
     """
+    source, other_source = checked_path("directory", directory), None
+    if against is not None:
+        other_source = checked_path("against", against)
+    target = checked_output(out) if out is not None else None
     given = {"lengths": lengths, "batch": batch, "threads": threads}
     numbers = {name: checked_counts(name, value) for name, value in given.items() if value is not None}
     [rounds] = checked_counts("rounds", rounds)
-    engines = choose_engines([engine] if isinstance(engine, str) else list(engine or ()))
-    folder, other = find_bundle(Path(directory)), find_bundle(Path(against)) if against is not None else None
-    options = checked_options(folder, other, numbers, engines, rounds, Path(out) if out is not None else None)
-    if options.out:
-        check_output(options.out)
+    check_threads(numbers.get("threads", []))
+    engines = choose_engines(checked_engines(engine))
+    folder, other = find_bundle(source), find_bundle(other_source) if other_source is not None else None
+    options = checked_options(folder, other, numbers, engines, rounds, target)
     stats = inspect_graph(options.file)
     if stats.integers and not options.against:
         raise UserError(
@@ -78,13 +86,50 @@ def benchmark(
 
 
 def checked_counts(name: str, value: int | Sequence[int]) -> list[int]:
-    """Return a number, or several, as a list. Raises UserError for anything but whole numbers of at least 1."""
+    """Return a number, or several, as a list without repetitions; numbers and arrays of numpy too.
+
+    Raises UserError for anything but whole numbers of at least 1.
+    """
     several = name != "rounds"
-    given: list[object] = list(value) if isinstance(value, Sequence) and several else [value]
+    plain: object = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    given: list[object] = list(plain) if isinstance(plain, Sequence) and several else [plain]
+    given = [each.item() if isinstance(each, np.generic) else each for each in given]
     numbers = [number for number in given if type(number) is int and number > 0]
     if not numbers or len(numbers) < len(given):
         raise UserError(f"{name}={value!r}: expected a whole number of at least 1{', or several' * several}.")
-    return numbers
+    return list(dict.fromkeys(numbers))
+
+
+def check_threads(threads: list[int]) -> None:
+    """Raise UserError for more threads than this machine has cores: they would only wait for each other."""
+    cores = os.cpu_count() or 1
+    if threads and max(threads) > cores:
+        raise UserError(f"threads={max(threads)}: this machine has {cores}. Write 1 to {cores}.")
+
+
+def checked_engines(engine: object) -> list[str]:
+    """Return the names of engines as a list without repetitions. Raises UserError for what is no name."""
+    given = [engine] if isinstance(engine, str) else [] if engine is None else engine
+    if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+        raise UserError(f"engine={engine!r}: expected a name, or several: {', '.join(ENGINES)}.")
+    return list(dict.fromkeys(given))
+
+
+def checked_output(out: object) -> Path:
+    """Return the directory for the report. Raises UserError for one that cannot be written, or holds other files.
+
+    A deployment folder lists its files: with others in it, no export would replace it any more.
+    """
+    path = checked_path("out", out)
+    real = Path(os.path.realpath(path))
+    for folder in (real, *real.parents):
+        if read_marker(folder) not in (None, "run") or (folder / "model.onnx").is_file():
+            raise UserError(
+                f"out={path} is inside of {folder}, which tells of its own files alone. Name a directory beside it."
+            )
+    check_creatable("out", path)
+    check_output(path)
+    return path
 
 
 def checked_options(

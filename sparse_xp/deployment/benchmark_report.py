@@ -21,6 +21,8 @@ from sparse_xp.files.writing import write_text
 from sparse_xp.text import markdown
 
 FILES = ("benchmark.json", "benchmark.svg")
+#: the fewest rounds of which the quartiles tell a difference from noise
+ENOUGH_ROUNDS = 10
 #: ratios between these are hardly a gain, or none
 EQUAL = (0.9, 1.1)
 REMEDY = "What would be faster: integers (an int8 file) and structured removal (fewer layers, heads or neurons)."
@@ -44,8 +46,8 @@ class Measurements(list[Measurement]):
         return str(self.options.against or "the same graph, zeros filled")
 
     def __str__(self) -> str:
-        title = f"{self.options.file} against {self.reference}, {this_cpu()}, {self.options.rounds} rounds"
-        table = markdown([table_row(measurement) for measurement in self])
+        title = f"{self.options.file} against {self.reference}, {this_cpu()}, {rounds_text(self.options.rounds)}"
+        table = markdown([table_row(measurement, self.options.rounds) for measurement in self])
         return "\n".join((title, "", table, "", *self.conclusions))
 
 
@@ -56,6 +58,10 @@ def check_output(out: Path) -> list[Path]:
 
 def draw_conclusions(options: BenchmarkOptions, measurements: list[Measurement], stats: GraphStats) -> list[str]:
     """Return a sentence for each engine, and advice on what is faster if one gains nothing from zeros."""
+    if options.rounds < ENOUGH_ROUNDS:
+        return [
+            f"{rounds_text(options.rounds)}: too few to tell a difference from noise; take rounds={ENOUGH_ROUNDS} or more."
+        ]
     sentences = [describe_ratios(engine, measurements, stats, options.against) for engine in options.engines]
     no_gain = ("gains nothing", "gains hardly anything", "no difference")
     useless = any(part in sentence for sentence in sentences for part in no_gain)
@@ -98,6 +104,11 @@ def describe_ratios(engine: str, measurements: list[Measurement], stats: GraphSt
     return f"{speed}." if differing or equal else f"{speed}. More rounds (rounds=) narrow the quartiles."
 
 
+def rounds_text(rounds: int) -> str:
+    """Return the number of rounds in words."""
+    return f"{rounds} round{'s' * (rounds != 1)}"
+
+
 def differing_or_all(measurements: list[Measurement]) -> list[Measurement]:
     """Return the measurements that show a difference; all of them if none does."""
     return [each for each in measurements if differs(each)] or measurements
@@ -133,13 +144,13 @@ def draw_chart(options: BenchmarkOptions, stats: GraphStats, measurements: list[
     bars = []
     for m in measurements:
         engine = engine_label(m)
-        bars.append(Bar(f"{engine}, batch {m.batch}, {m.length} tokens", m.ratio, bar_label(m), engine))
+        bars.append(Bar(f"{engine}, batch {m.batch}, {m.length} tokens", m.ratio, bar_label(m, options.rounds), engine))
     reference = "another file" if options.against else "dense fp32"
     title = f"Times as fast as {reference} on {this_cpu().short}; {stats.zeros:.0%} zeros"
     return bar_chart(title, bars, 1.0, "1.0")
 
 
-def table_row(measurement: Measurement) -> dict[str, str]:
+def table_row(measurement: Measurement, rounds: int) -> dict[str, str]:
     """Return the cells of a row of the table, by column."""
     return {
         "engine": measurement.engine,
@@ -151,12 +162,14 @@ def table_row(measurement: Measurement) -> dict[str, str]:
         "reference ms": f"{measurement.reference_ms:.2f}",
         "ratio": f"{measurement.ratio:.2f}",
         "quartiles": f"{measurement.low:.2f} to {measurement.high:.2f}",
-        "verdict": verdict(measurement),
+        "verdict": verdict(measurement, rounds),
     }
 
 
-def verdict(measurement: Measurement) -> str:
-    """Return ``faster`` or ``slower``, or that no difference was measured."""
+def verdict(measurement: Measurement, rounds: int) -> str:
+    """Return ``faster`` or ``slower``, or that no difference was measured; nothing of that after too few rounds."""
+    if rounds < ENOUGH_ROUNDS:
+        return "too few rounds"
     if not differs(measurement):
         return "no difference measured"
     return "faster" if measurement.low > 1 else "slower"
@@ -167,8 +180,8 @@ def engine_label(measurement: Measurement) -> str:
     return measurement.engine if measurement.threads == 1 else f"{measurement.engine} {measurement.threads}T"
 
 
-def bar_label(measurement: Measurement) -> str:
+def bar_label(measurement: Measurement, rounds: int) -> str:
     """Return the ratio, with the latency of a single row or the throughput of a larger batch."""
     latency, throughput = f"{measurement.ms:.1f} ms", f"{measurement.rows_per_second:.0f} rows/s"
-    ratio = f"{measurement.ratio:.2f}x" if differs(measurement) else "no difference"
+    ratio = f"{measurement.ratio:.2f}x" if differs(measurement) or rounds < ENOUGH_ROUNDS else "no difference"
     return f"{ratio}, {latency if measurement.batch == 1 else throughput}"

@@ -54,7 +54,7 @@ def how_to_accept(key: str, value: float) -> str:
     enough = math.ceil(value * 10**digits) / 10**digits
     return (
         f" To take this file all the same: export.{key}={enough:g}, with the same command or, for a run, with "
-        f"python -m sparse_xp.export run=DIR; in Python, {key}={enough:g} of sparse_xp.export. None trains again."
+        f"python -m sparse_xp.export run=DIR; in Python, {key}={enough:g} of sparse_xp.export. Neither trains again."
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from sparse_xp.errors import UserError
 
@@ -18,6 +19,18 @@ def unwrap(model: nn.Module) -> nn.Module:
 
     inner = cast(nn.Module, extract_model_from_parallel(model, keep_torch_compile=False))
     return model if inner is model else unwrap(inner)
+
+
+def check_values(model: nn.Module) -> None:
+    """Raise UserError for a model with weights that have no values: on the device meta, or lazy and not yet used."""
+    for name, weight in model.named_parameters():
+        if is_lazy(weight):
+            raise UserError(f"{name} of the model has no values yet, as it is lazy. Call the model on a batch first.")
+        if weight.is_meta:
+            raise UserError(
+                f"{name} of the model has no values: it is on the device meta. Load the weights, or build the model on "
+                "another device."
+            )
 
 
 def check_own_weights(model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from sparse_xp.functional.quant_modules import quantized_modules
 from sparse_xp.functional.selection import in_encoder, select_parameters, tied_to_embeddings
 from sparse_xp.functional.sparsity import zeros_by_name
 from sparse_xp.functional.structured.config import removal_summary
-from sparse_xp.functional.unwrapping import check_own_weights, unwrap
+from sparse_xp.functional.unwrapping import check_own_weights, check_values, unwrap
 
 
 def measure(model: nn.Module) -> WeightCount:
@@ -25,11 +25,13 @@ def measure(model: nn.Module) -> WeightCount:
     A model that ``torch.compile`` or ``DistributedDataParallel`` wraps is measured without the wrapper.
 
     Raises:
-        UserError: For anything that is no ``torch.nn.Module``, and for weights under masks of ``torch.nn.utils.prune``.
+        UserError: For anything that is no ``torch.nn.Module``, for weights without values (of the device meta, of lazy
+            layers) and for weights under masks of ``torch.nn.utils.prune``.
     """
     if not isinstance(model, nn.Module):
         raise UserError(f"measure: expected a torch.nn.Module, not {type(model).__name__}.")
     model = unwrap(model)
+    check_values(model)
     check_own_weights(model)
     encoders = find_encoders(model)
     prunable = zeros_by_name((encoder_matrices(model) if encoders else matrices(model)).items())

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from sparse_xp.errors import UserError
-from sparse_xp.functional.unwrapping import check_own_weights, unwrap
+from sparse_xp.functional.unwrapping import check_own_weights, check_values, unwrap
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:
@@ -28,13 +28,33 @@ def transformers_model(model: nn.Module) -> PreTrainedModel:
                 f"model: {type(inner).__name__} is quantized by another library. Give one in floating point, or one "
                 "that sparse_xp quantized."
             )
+        check_values(inner)
         check_own_weights(inner)
+        check_finite(inner)
         return inner
     found = next(((name, each) for name, each in inner.named_modules() if isinstance(each, PreTrainedModel)), None)
-    inside = f" It holds one: give {found[0]}, a {type(found[1]).__name__}, with the head of the task." if found else ""
+    inside = describe_inside(*found) if found else ""
     raise UserError(
         f"model: {type(inner).__name__} is no model of transformers, and only these can be exported.{inside}"
     )
+
+
+def describe_inside(name: str, model: PreTrainedModel) -> str:
+    """Return what to do about the model of transformers inside of another, as the end of a message."""
+    kind = type(model).__name__
+    if "For" in kind:
+        return f" It holds one: give {name}, a {kind}, with the head of the task."
+    return f" It holds one, {name}, a {kind} without a head: for a model of embeddings there is no task yet."
+
+
+def check_finite(model: PreTrainedModel) -> None:
+    """Raise UserError for a weight that is NaN or infinite: nothing that the model computes would be a number."""
+    for name, weight in model.named_parameters():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise UserError(
+                f"model: {name} holds NaN or infinity, so the model computes no numbers. Its training has diverged, or "
+                "its file is damaged."
+            )
 
 
 @contextmanager

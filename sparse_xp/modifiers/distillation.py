@@ -206,9 +206,10 @@ def check_comparable(name: str, student: Mapping[str, Any], teacher: Mapping[str
             raise UserError(f"Distillation compares '{name}', and the {whose} returns {', '.join(outputs)}.")
     ours, theirs = (getattr(outputs[name], "shape", None) for outputs in (student, teacher))  # lazy logits have none
     if ours is not None and theirs is not None and ours != theirs:
+        same = "embeddings of the same size" if "embedding" in name else "the same classes"
         raise UserError(
             f"Distillation: '{name}' is {tuple(ours)} for the model and {tuple(theirs)} for the teacher. Both "
-            "have to give the same classes for the same batch."
+            f"have to give {same} for the same batch."
         )
 
 

@@ -14,6 +14,8 @@ from torch.optim import Optimizer
 
 def is_unscaled(scaler: GradScaler, optimizer: Optimizer) -> bool:
     """Return whether ``unscale_`` was called since the last step."""
+    if not scaler.is_enabled():  # it scales nothing, and keeps no account of optimizers
+        return False
     stage = scaler._per_optimizer_states.get(id(optimizer), {}).get("stage")
     return stage is OptState.UNSCALED
 

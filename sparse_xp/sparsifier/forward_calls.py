@@ -82,10 +82,18 @@ def as_one_batch(calls: list[tuple[Any, Any]]) -> tuple[Any, Any]:
 def joined_outputs(outputs: list[Any]) -> dict[str, Tensor] | list[Any]:
     """Return the logits of several forward passes as those of one: by name, concatenated by rows.
 
-    Outputs without logits, for a distillation loss of one's own, stay a list.
+    Outputs without logits, for a distillation loss of one's own, stay a list. Raises UserError for outputs of several
+    sizes.
     """
     if not all(isinstance(each, Mapping | Tensor) for each in outputs):
         return outputs
     by_name = [named_outputs(each) for each in outputs]
     names = logit_names(by_name[0])
+    for name in names:
+        sizes = list(dict.fromkeys(each[name].shape[-1] for each in by_name))
+        if len(sizes) > 1:
+            raise UserError(
+                f"The loss calls the model with outputs cut to other sizes ({name}: {', '.join(map(str, sizes))}), as "
+                "MatryoshkaLoss does, and a teacher's have one size. Take the loss that it wraps, or teacher='disable'."
+            )
     return {name: torch.cat([each[name] for each in by_name]) for name in names} if names else outputs

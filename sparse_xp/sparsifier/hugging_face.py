@@ -26,15 +26,28 @@ from sparse_xp.modifiers.context import DistillationFunction
 from sparse_xp.sparsifier.checks import match_loop_teacher
 from sparse_xp.sparsifier.context import TeacherFunction
 from sparse_xp.sparsifier.ending import finalize_or_warn, numbers_to_log
-from sparse_xp.sparsifier.recipes import RecipeSource, read_loop_recipe
+from sparse_xp.sparsifier.recipes import RecipeSource
 from sparse_xp.sparsifier.sparsifier import Sparsifier
-from sparse_xp.sparsifier.state_file import check_zeros, digest, read_state, save_state, write_beside_weights
+from sparse_xp.sparsifier.state_file import (
+    check_fits,
+    check_zeros,
+    digest,
+    read_state,
+    save_state,
+    write_beside_weights,
+)
 from sparse_xp.sparsifier.trainer_checks import (
+    check_bases,
     check_has_length,
+    check_is_trainer,
+    check_length,
+    check_may_train,
     check_recipe,
     check_scheduler,
     check_trainer,
     inner_model,
+    read_trainer_recipe,
+    warn_of_weights_alone,
 )
 from sparse_xp.sparsifier.trainer_loss import counts_items, loss_with_teacher
 
@@ -60,9 +73,15 @@ class SparseTrainerMixin(TrainerBase):
         kwargs: The keywords of the ``Trainer``.
 
     The learning rate is the recipe's if it sets one, otherwise the ``Trainer``'s. Times in per cent are parts of the
-    training that the ``Trainer`` announces. Micro-batches make one large batch, also for models that ignore
-    ``num_items_in_batch``, whose losses a ``Trainer`` adds up. Raises UserError for a recipe that does not fit.
+    training that the ``Trainer`` announces. Micro-batches of equal size make one large batch, also for models that
+    ignore ``num_items_in_batch``, whose losses a ``Trainer`` adds up. The losses of a subclass with a ``compute_loss``
+    of its own are summed as the ``Trainer`` does it. Raises UserError for a recipe that does not fit.
     """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Raise UserError if a ``Trainer`` comes before the mixin among the base classes."""
+        super().__init_subclass__(**kwargs)
+        check_bases(cls, SparseTrainerMixin)
 
     def __init__(
         self,
@@ -73,10 +92,11 @@ class SparseTrainerMixin(TrainerBase):
         distillation: DistillationFunction | None = None,
         **kwargs: Any,
     ):
+        check_is_trainer(self)
         if recipe is None:
             raise UserError("recipe= is missing: the name of a recipe, its file, or a list of modifiers.")
         self.sparsifier: Sparsifier | None = None
-        self.sparse_recipe = read_loop_recipe(recipe, recipe_args or {})
+        self.sparse_recipe = read_trainer_recipe(recipe, recipe_args)
         self.sparse_teacher, self.sparse_distillation = teacher, distillation
         super().__init__(*args, **kwargs)
         # A copy of the model is made when training begins; whether the recipe wants a teacher is known now.
@@ -84,6 +104,7 @@ class SparseTrainerMixin(TrainerBase):
         self.sparse_recipe, _ = match_loop_teacher(self.sparse_recipe, inner_model(self), given, distillation)
         check_trainer(self)
         check_recipe(self, self.sparse_recipe)
+        warn_of_weights_alone(self.args)
         if type(self).compute_loss is Trainer.compute_loss and not counts_items(inner_model(self)):
             self.model_accepts_loss_kwargs = False  # micro-batches make one large batch, as in every loop
         self.callback_handler.callbacks.insert(0, StepEnd(self))
@@ -103,14 +124,7 @@ class SparseTrainerMixin(TrainerBase):
         check_trainer(self)
         if self.model_init is not None:
             self.sparsifier = None  # the model is a new one
-        if self.sparsifier is not None:
-            if self.sparsifier.finalized:
-                raise UserError("train() has finished the recipe already: make a new trainer to train on.")
-            if not resume_from_checkpoint:
-                raise UserError(
-                    "An earlier train() was interrupted: continue it with train(resume_from_checkpoint=True), or make "
-                    "a new trainer with a model loaded anew."
-                )
+        check_may_train(self.sparsifier, resume_from_checkpoint)
         result = super().train(resume_from_checkpoint, trial, ignore_keys_for_eval)
         assert self.sparsifier is not None
         finalize_or_warn(self.sparsifier, "train(resume_from_checkpoint=...)")
@@ -136,6 +150,7 @@ class SparseTrainerMixin(TrainerBase):
 
     def attach_recipe(self, clock: Clock) -> None:
         """Prepare the model for the recipe, before its optimizer is made."""
+        check_length(self.sparse_recipe, clock, "num_train_epochs")
         teacher = self.sparse_teacher
         self.sparsifier = Sparsifier(
             self.sparse_recipe,
@@ -215,6 +230,7 @@ class SparseTrainerMixin(TrainerBase):
         if self.sparsifier is None:
             self.attach_recipe(Clock(state["steps_per_epoch"], state["sparsifier"]["total_steps"]))
         assert self.sparsifier is not None
+        check_fits(state, self.sparsifier, Path(resume_from_checkpoint))
         if state["teacher"] != self.sparse_digest:
             raise UserError(
                 f"The teacher is not the one that {resume_from_checkpoint} was trained with: give the same. With "

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from torch import nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from sparse_xp.errors import UserError
+from sparse_xp.clock import Clock
+from sparse_xp.errors import UserError, did_you_mean
+from sparse_xp.sparsifier.callback_checks import read_callback_recipe
+from sparse_xp.sparsifier.checks import check_pruned
 from sparse_xp.sparsifier.ending import finalize_or_warn, numbers_to_log
-from sparse_xp.sparsifier.recipes import RecipeSource, read_loop_recipe
+from sparse_xp.sparsifier.recipes import RecipeSource
 from sparse_xp.sparsifier.sparsifier import Sparsifier
-from sparse_xp.sparsifier.state_file import check_zeros
-from sparse_xp.sparsifier.trainer_callback import check_without_trainer
+from sparse_xp.sparsifier.state_file import check_fits, check_zeros
+from sparse_xp.sparsifier.trainer_checks import check_has_length, check_length
 
 try:
     from lightning.pytorch import Callback, LightningModule
@@ -24,6 +29,8 @@ except ModuleNotFoundError as error:
 
 #: the beginnings of the names of strategies that shard weights
 SHARDING = ("FSDP", "DeepSpeed", "ModelParallel")
+#: what to use where a callback is not enough
+LOOP = "Sparsifier(recipe, model, optimizer) in a loop of your own"
 
 
 class LightningCallback(Callback):
@@ -36,13 +43,19 @@ class LightningCallback(Callback):
         recipe: The name of a recipe, a recipe of SparseML (a file, a stub or its text), or modifiers as objects.
         module: The attribute of the ``LightningModule`` that has the model. None: the ``LightningModule`` itself.
         recipe_args: Numbers of the recipe to change: ``{"sparsity": 0.9}``.
+        teacher: ``"disable"``: leave out what distils.
     """
 
-    def __init__(self, recipe: RecipeSource, module: str | None = None, recipe_args: Mapping[str, Any] | None = None):
-        self.recipe, self.module = read_loop_recipe(recipe, recipe_args or {}), module
+    def __init__(
+        self,
+        recipe: RecipeSource,
+        module: str | None = None,
+        recipe_args: Mapping[str, Any] | None = None,
+        teacher: str | None = None,
+    ):
+        self.recipe, self.module = read_callback_recipe(recipe, recipe_args, teacher, LOOP), module
         self.sparsifier: Sparsifier | None = None
         self.loaded: dict[str, Any] = {}  # the state of the checkpoint to resume from
-        check_without_trainer(self.recipe, "Sparsifier(recipe, model, optimizer) in a loop of your own")
 
     def on_train_start(self, trainer: LightningTrainer, pl_module: LightningModule) -> None:
         """Attach the recipe. Raises UserError for a training that it does not fit."""
@@ -53,11 +66,13 @@ class LightningCallback(Callback):
             raise UserError("The recipe has to know how long training is: give Trainer(max_epochs=...) or max_steps.")
         if self.sparsifier is not None:
             raise UserError("The callback has trained a model already: make a new one, for a model loaded anew.")
-        batches = trainer.num_training_batches
+        model, batches = model_of(pl_module, self.module), trainer.num_training_batches
+        check_has_length(self.recipe, batches < math.inf)
         steps = math.ceil(batches / trainer.accumulate_grad_batches) if batches < math.inf else int(total)
+        check_length(self.recipe, Clock(steps, int(total)), "max_epochs")
         self.sparsifier = Sparsifier(
             self.recipe,
-            getattr(pl_module, self.module) if self.module else pl_module,
+            model,
             optimizer,
             steps_per_epoch=steps,
             epochs=total / steps,
@@ -65,9 +80,20 @@ class LightningCallback(Callback):
             scaler=GradScaler(enabled=False) if trainer.precision == "16-mixed" else None,  # unscaled by then
         )
         optimizer.register_step_post_hook(lambda *_: self.running.after_update())
-        if self.loaded:
-            self.running.load_state_dict(self.loaded)
-            check_zeros(self.running)
+        if trainer.global_step:
+            self.resume(Path(str(trainer.ckpt_path or "ckpt_path")))
+
+    def resume(self, checkpoint: Path) -> None:
+        """Load the state of the recipe in the checkpoint. Raises UserError if there is none, or it does not fit."""
+        if not self.loaded:
+            raise UserError(
+                f"{checkpoint} has no state of a recipe: it was not written with this callback. Load its weights as "
+                "the model of a new training."
+            )
+        check_fits({"sparsifier": self.loaded}, self.running, checkpoint)
+        self.running.load_state_dict(self.loaded)
+        advice = f"The weights in {checkpoint} are not those that the recipe has pruned: resume from another."
+        check_pruned(self.running.modifier_list, self.running.context, advice)
 
     def on_train_batch_start(
         self, trainer: LightningTrainer, pl_module: LightningModule, batch: object, batch_idx: int
@@ -106,3 +132,15 @@ class LightningCallback(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep the state of a checkpoint until training begins."""
         self.loaded = state_dict
+
+
+def model_of(module: LightningModule, name: str | None) -> nn.Module:
+    """Return the model in a ``LightningModule``. Raises UserError if there is none of this name."""
+    model = getattr(module, name, None) if isinstance(name, str) else module if name is None else None
+    if not isinstance(model, nn.Module):
+        names = [each for each, _ in module.named_children()]
+        raise UserError(
+            f"module={name!r}: {type(module).__name__} has no such module. It has {', '.join(names) or 'none'}."
+            f"{did_you_mean(str(name), names)}"
+        )
+    return model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors.torch import save_model
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.writing import write_text
@@ -23,11 +23,13 @@ def save_model_directory(
 ) -> None:
     """Write weights, quantization and recipe of a model, and ``tokenizer`` unless that is None.
 
-    A module that is not of transformers becomes ``model.safetensors`` alone.
+    A model with ``save_pretrained`` writes itself (of transformers, of sentence-transformers). Any other module becomes
+    ``model.safetensors`` alone.
     """
     with atomic_directory(Path(directory), "model", ELSEWHERE) as draft:
-        if isinstance(context.model, PreTrainedModel):
-            context.model.save_pretrained(draft)
+        save_pretrained = getattr(context.model, "save_pretrained", None)
+        if callable(save_pretrained):
+            save_pretrained(str(draft))
         else:
             save_model(context.model, str(draft / "model.safetensors"))
         if tokenizer is not None:

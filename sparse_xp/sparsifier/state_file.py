@@ -16,6 +16,7 @@ from sparse_xp.files.writing import write_bytes, write_text
 from sparse_xp.functional.quant_file import save_quantization
 from sparse_xp.recipe.inherit import FILE
 from sparse_xp.recipe.saved import write_recipe
+from sparse_xp.sparsifier.checks import check_state
 from sparse_xp.sparsifier.sparsifier import Sparsifier
 
 STATE = "sparsifier.pt"
@@ -82,3 +83,15 @@ def read_state(directory: Path) -> dict[str, Any]:
         if not {"steps_per_epoch", "sparsifier", "teacher", "model"} <= set(content):
             raise damaged
     return content
+
+
+def check_fits(state: dict[str, Any], sparsifier: Sparsifier, directory: Path) -> None:
+    """Raise UserError if the state in the checkpoint ``directory`` is of a training with another recipe or length."""
+    try:
+        check_state(state["sparsifier"], sparsifier.modifiers, sparsifier.context.clock)
+    except UserError as error:
+        reason = str(error).removesuffix("Make the Sparsifier as it was made when the state was saved.").strip()
+        raise UserError(
+            f"{directory} is a checkpoint of another training. {reason} Resume with the recipe, the data and the "
+            "training arguments of that one, or load its weights as the model of a new training."
+        ) from error

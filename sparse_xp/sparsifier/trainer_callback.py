@@ -16,13 +16,20 @@ from torch.utils.hooks import RemovableHandle
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 
+from sparse_xp.clock import Clock
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers.pruning import Pruning
+from sparse_xp.sparsifier.callback_checks import check_callback_arguments, read_callback_recipe, warn_of_reports
+from sparse_xp.sparsifier.checks import check_pruned
 from sparse_xp.sparsifier.ending import finalize_or_warn, numbers_to_log
-from sparse_xp.sparsifier.recipes import LoopRecipe, RecipeSource, read_loop_recipe
+from sparse_xp.sparsifier.recipes import RecipeSource
 from sparse_xp.sparsifier.sparsifier import Sparsifier
-from sparse_xp.sparsifier.state_file import check_zeros, read_state, save_state, write_beside_weights
-from sparse_xp.sparsifier.trainer_checks import check_has_length
+from sparse_xp.sparsifier.state_file import STATE, check_fits, check_zeros, read_state, save_state, write_beside_weights
+from sparse_xp.sparsifier.trainer_checks import (
+    check_has_length,
+    check_length,
+    warn_of_weights_alone,
+)
 
 #: what to use where a callback is not enough
 OTHER = "SparseTrainer(recipe=...), or SparseTrainerMixin with a Trainer of your own"
@@ -32,22 +39,26 @@ class SparseCallback(TrainerCallback):
     """A recipe as a callback: ``Trainer(..., callbacks=[SparseCallback("recipe.yaml")])``.
 
     ``SparseTrainer`` does more: it distils, keeps the best model, and removes layers or dimensions of embeddings.
-    Checkpoints have the state of the recipe; resume from one in ``output_dir``. After training the model is plain;
-    ``sparsifier.save`` writes it with its quantization and its recipe.
+    Checkpoints have the state of the recipe. Resume from one in ``output_dir``: the callback looks nowhere else. After
+    training the model is plain; ``sparsifier.save`` writes it with its quantization and its recipe.
 
-    A callback is asked only after gradients are clipped. Masks of pruned weights are held in the gradient itself, as in
-    ``SparseTrainer``. What scores weights by their gradient (movement and structured pruning) sees it clipped here.
+    A callback is called only after gradients are clipped. Masks of pruned weights are held in the gradient itself, as
+    in ``SparseTrainer``. What scores weights by their gradient (movement and structured pruning) sees it clipped here.
+    The ``Trainer`` sums the losses of micro-batches as it does without a recipe.
+
+    A ``Trainer`` calls the callbacks of ``report_to=`` before those of ``callbacks=``, so they miss the numbers of the
+    recipe. Give them in order: ``report_to="none"``, ``callbacks=[SparseCallback(...), TensorBoardCallback()]``.
 
     Args:
         recipe: The name of a recipe, a recipe of SparseML (a file, a stub or its text), or modifiers as objects.
         recipe_args: Numbers of the recipe to change: ``{"sparsity": 0.9}``.
+        teacher: ``"disable"``: leave out what distils.
     """
 
-    def __init__(self, recipe: RecipeSource, recipe_args: Mapping[str, Any] | None = None):
-        self.recipe = read_loop_recipe(recipe, recipe_args or {})
+    def __init__(self, recipe: RecipeSource, recipe_args: Mapping[str, Any] | None = None, teacher: str | None = None):
+        self.recipe = read_callback_recipe(recipe, recipe_args, teacher, OTHER)
         self.sparsifier: Sparsifier | None = None
         self.hooks: list[RemovableHandle] = []
-        check_without_trainer(self.recipe, OTHER)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -55,7 +66,9 @@ class SparseCallback(TrainerCallback):
         """Attach the recipe, with its state in the checkpoint of a training that goes on."""
         model, optimizer = cast(nn.Module, kwargs["model"]), cast(Optimizer, kwargs["optimizer"])
         loader = cast(DataLoader[Any], kwargs["train_dataloader"])
-        check_arguments(args)
+        check_callback_arguments(args)
+        warn_of_weights_alone(args)
+        warn_of_reports(args)
         check_has_length(self.recipe, has_length(loader))
         if self.sparsifier is not None and (self.sparsifier.finalized or not state.global_step):
             raise UserError("The callback has trained a model already: make a new one, for a model loaded anew.")
@@ -63,6 +76,7 @@ class SparseCallback(TrainerCallback):
         if has_length(loader):
             steps_per_epoch = max(1, math.ceil(len(loader) / args.gradient_accumulation_steps))
         if self.sparsifier is None:
+            check_length(self.recipe, Clock(steps_per_epoch, state.max_steps), "num_train_epochs")
             self.sparsifier = Sparsifier(
                 self.recipe,
                 model,
@@ -76,8 +90,7 @@ class SparseCallback(TrainerCallback):
             self.hooks = mask_gradients(self.sparsifier)
         if state.global_step:
             directory = Path(args.output_dir or ".") / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            self.sparsifier.load_state_dict(read_state(directory)["sparsifier"])
-            check_zeros(self.sparsifier)
+            resume_from(directory, self.sparsifier)
 
     def on_step_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: object
@@ -135,34 +148,31 @@ class SparseCallback(TrainerCallback):
         return self.sparsifier
 
 
-def check_without_trainer(recipe: LoopRecipe, other: str) -> None:
-    """Raise UserError for a recipe that needs more than a callback. ``other``: what to use instead."""
-    if recipe.distilling:
-        raise UserError(
-            f"{recipe.name} distils ({', '.join(recipe.distilling)}), and a callback cannot change the loss: use "
-            f"{other}."
-        )
-    changing = [name for name, modifier in recipe.modifiers.items() if modifier.changes_structure]
-    if changing:
-        raise UserError(
-            f"{', '.join(changing)} changes modules of the model before its optimizer is made, and a callback is asked "
-            f"later: use {other}."
-        )
+def resume_from(directory: Path, sparsifier: Sparsifier) -> None:
+    """Load the state of the recipe from a checkpoint in ``output_dir``.
 
-
-def check_arguments(args: TrainingArguments) -> None:
-    """Raise UserError for settings of a ``Trainer`` that a callback cannot follow."""
-    if args.deepspeed or args.fsdp:
-        raise UserError("DeepSpeed and FSDP shard weights, which masks do not support: train with torchrun alone.")
-    for name, remedy in (
-        (
-            "load_best_model_at_end",
-            "SparseTrainer(recipe=...) keeps the best model that has reached the targets",
-        ),
-        ("auto_find_batch_size", "set per_device_train_batch_size"),
-    ):
-        if getattr(args, name):
-            raise UserError(f"{name}=True and a recipe in a callback do not go together: {remedy}.")
+    A callback is not told which checkpoint the ``Trainer`` has loaded, only its step. Raises UserError if the
+    checkpoint of that step is missing, has no state, or is another one.
+    """
+    alone = "A callback resumes from output_dir alone"
+    if not directory.is_dir():
+        raise UserError(
+            f"{alone}: there is no {directory}. Set output_dir to the directory of the checkpoint that you resume from."
+        )
+    if not (directory / STATE).is_file():
+        raise UserError(
+            f"{alone}: {directory} has no {STATE}, so it was not written with this callback. Set output_dir to the "
+            "directory of the checkpoint that you resume from, or load its weights as the model of a new training."
+        )
+    state = read_state(directory)
+    check_fits(state, sparsifier, directory)
+    sparsifier.load_state_dict(state["sparsifier"])
+    check_pruned(
+        sparsifier.modifier_list,
+        sparsifier.context,
+        f"{alone}: the weights of the model are not those of {directory}. Set output_dir to the directory of the "
+        "checkpoint that you resume from.",
+    )
 
 
 def mask_gradients(sparsifier: Sparsifier) -> list[RemovableHandle]:

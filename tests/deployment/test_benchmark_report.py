@@ -98,11 +98,15 @@ def test_the_table_and_the_chart_say_the_same():
         made(1.16, low=1.01, high=1.2),
         made(0.9, low=0.8, high=0.95),
     )
-    assert [verdict(each) for each in (noise, faster, slower)] == ["no difference measured", "faster", "slower"]
-    assert [bar_label(each) for each in (noise, faster)] == ["no difference, 1.0 ms", "1.16x, 1.0 ms"]
+    measured = (noise, faster, slower)
+    assert [verdict(each, 10) for each in measured] == ["no difference measured", "faster", "slower"]
+    assert [bar_label(each, 10) for each in (noise, faster)] == ["no difference, 1.0 ms", "1.16x, 1.0 ms"]
+    assert {verdict(each, 9) for each in measured} == {"too few rounds"}
+    assert [bar_label(each, 9) for each in (noise, faster)] == ["1.16x, 1.0 ms"] * 2
 
 
 @pytest.mark.parametrize(("integers", "advised"), [(False, True), (True, False)])
 def test_what_would_be_faster_is_said_where_zeros_gain_nothing(integers, advised):
-    options, noise = SimpleNamespace(engines=["onnxruntime"], against=Path("a")), made(1.16, low=0.97, high=1.2)
+    options = SimpleNamespace(engines=["onnxruntime"], against=Path("a"), rounds=20)
+    noise = made(1.16, low=0.97, high=1.2)
     assert (REMEDY in draw_conclusions(options, [noise], GraphStats(0.8, integers))) == advised

@@ -22,6 +22,7 @@ from sparse_xp.modifiers import (
     EmbeddingPruning,
     LayerPruning,
     LearningRate,
+    MagnitudePruning,
     MovementPruning,
     OBSPruning,
     PerLayerDistillation,
@@ -303,10 +304,13 @@ def test_data_without_a_length() -> None:
     assert trainer.sparsifier.finalized
     with pytest.raises(UserError, match="counts in epochs, and the training data has no length"):
         trained(LONG, train_dataset=Rows(), more={"max_steps": 10})
+    in_epochs = [MagnitudePruning(final_sparsity=0.8, start=0, end=2, update_frequency="0.5 epochs")]
+    with pytest.raises(UserError, match=r"MagnitudePruning counts in epochs \(end=2, update_frequency=0.5 epochs\)"):
+        trained(in_epochs, train_dataset=Rows(), more={"max_steps": 10})
 
 
 def test_a_recipe_is_as_long_as_the_training() -> None:
-    with pytest.raises(UserError, match="recipe has 3 epochs, and the loop 2"):
+    with pytest.raises(UserError, match=r"recipe has 3 epochs, and training has 2: .* Set num_train_epochs=3"):
         trained(LONG)
     assert trained(LONG, more={"num_train_epochs": 3}).sparsifier.total_steps == 18
 
@@ -345,7 +349,14 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], dict[str, Any], str]] = {
     "no teacher": ("gradual80", {}, {}, "gradual80 distils .* no teacher is given"),
     "a teacher for nothing": (prune_and_quantize(), {"teacher": "self"}, {}, "does not distil"),
     "batches by trial": (prune_and_quantize(), {}, {"auto_find_batch_size": True}, "auto_find_batch_size"),
-    "updates in backward": (prune_and_quantize(), {}, {"optim": "lomo"}, "before gradients can be masked"),
+    "updates in backward": (
+        prune_and_quantize(),
+        {},
+        {"optim": "lomo"},
+        "^optim=lomo .*before gradients can be masked",
+    ),
+    "no numbers by name": ("gradual80", {"recipe_args": 0.5}, {}, "recipe_args=0.5: expected numbers by name"),
+    "numbers without names": ("gradual80", {"recipe_args": {1: 2}}, {}, "1 is no name"),
 }
 
 
@@ -354,6 +365,20 @@ def test_refused(case: str) -> None:
     recipe, keywords, more, words = REFUSED[case]
     with pytest.raises(UserError, match=words):
         SparseTrainer(small_bert(), training_arguments(**more), recipe=recipe, train_dataset=token_rows(), **keywords)
+
+
+def test_the_place_of_the_mixin() -> None:
+    with pytest.raises(UserError, match=r"SparseTrainerMixin has to come before OwnTrainer"):
+        type("Wrong", (OwnTrainer, SparseTrainerMixin), {})
+    with pytest.raises(UserError, match="SparseTrainerMixin is no Trainer"):
+        SparseTrainerMixin(small_bert(), training_arguments(), recipe=prune_and_quantize())
+
+
+def test_checkpoints_without_an_optimizer_are_not_resumed_exactly() -> None:
+    more = {"save_only_model": True, "save_strategy": "steps"}
+    keywords: dict[str, Any] = {"recipe": prune_and_quantize(), "train_dataset": token_rows()}
+    with pytest.warns(UserWarning, match="save_only_model=True: checkpoints have no optimizer"):
+        SparseTrainer(small_bert(), training_arguments(**more), **keywords)
 
 
 def test_a_scheduler_that_does_not_know_the_projections() -> None:
@@ -379,6 +404,10 @@ def test_a_checkpoint_must_be_of_this_training() -> None:
         resume("trained/checkpoint-4", seed=7)
     with pytest.raises(UserError, match="this one has 12 steps with Distillation, MagnitudePruning"):
         resume("trained/checkpoint-4", recipe=[prune_and_quantize()[0], Distillation()])
+    with pytest.raises(UserError, match=r"another training.* MagnitudePruning final_sparsity was 0.8") as refusal:
+        other = [MagnitudePruning(final_sparsity=0.7, **RAMP), *recipe[1:]]
+        resume("trained/checkpoint-4", recipe=other, seed=7)  # another teacher as well
+    assert "Sparsifier" not in str(refusal.value)
     shutil.copytree("trained/checkpoint-4", "plain")
     Path("plain/sparsifier.pt").unlink()
     with pytest.raises(UserError, match=r"plain has no sparsifier.pt"):

@@ -48,14 +48,17 @@ def loader() -> DataLoader[Any]:
 
 def fit(recipe: Any, *others: Any, seed: int = 0, resume: str | None = None, **more: Any) -> tuple[Any, Any]:
     """Return the module and the callback after twelve steps, unless ``more`` says otherwise."""
-    callback = LightningCallback(recipe, module="model")
+    callback, module = LightningCallback(recipe, module="model"), Classifier(seed)
+    train_with(callback, module, *others, resume=resume, **more)
+    return module, callback
+
+
+def train_with(callback: LightningCallback, module: Any, *others: Any, resume: str | None = None, **more: Any) -> None:
     settings: dict[str, Any] = {
         "max_epochs": 2, "gradient_clip_val": 0.05, "accelerator": "cpu", "logger": False,
         "enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": bool(others),
     }  # fmt: skip
-    module = Classifier(seed)
     pl.Trainer(callbacks=[callback, *others], **settings | more).fit(module, loader(), ckpt_path=resume)
-    return module, callback
 
 
 RECIPES = {
@@ -93,6 +96,17 @@ def test_a_resumed_training_is_exact(name: str) -> None:
     assert_equal_weights(whole.model, resumed.model)
 
 
+def test_a_checkpoint_must_have_the_state_of_this_recipe() -> None:
+    fit(RECIPES["movement"], ModelCheckpoint(dirpath="kept", filename="{step}", every_n_epochs=1, save_top_k=-1))
+    with pytest.raises(UserError, match=r"step=6.ckpt is a checkpoint of another training"):
+        fit(RECIPES["magnitude, 8 bits"], resume="kept/step=6.ckpt")
+    content = torch.load("kept/step=6.ckpt", weights_only=True)
+    content["callbacks"] = {}
+    torch.save(content, "kept/plain.ckpt")
+    with pytest.raises(UserError, match=r"plain.ckpt has no state of a recipe"):
+        fit(RECIPES["movement"], resume="kept/plain.ckpt")
+
+
 def test_micro_batches() -> None:
     _, callback = fit(prune_and_quantize(), accumulate_grad_batches=2)
     assert callback.sparsifier.steps == 6
@@ -111,5 +125,11 @@ def test_a_training_that_is_stopped_early_stays_unfinished() -> None:
 def test_refused() -> None:
     with pytest.raises(UserError, match=r"distils .* use Sparsifier"):
         LightningCallback("gradual80")
+    with pytest.raises(UserError, match="teacher= of a callback is only 'disable'"):
+        LightningCallback("gradual80", teacher="self")
+    with pytest.raises(UserError, match=r"module='modle': Classifier has no such module. .*Did you mean 'model'"):
+        train_with(LightningCallback(prune_and_quantize(), module="modle"), Classifier())
+    with pytest.raises(UserError, match="recipe_args=3: expected numbers by name"):
+        LightningCallback("gradual80", recipe_args=3)  # type: ignore[arg-type]
     with pytest.raises(UserError, match="has to know how long training is"):
         fit(prune_and_quantize(), max_epochs=-1)

@@ -127,6 +127,14 @@ def test_a_gradient_scaler_changes_nothing(name: str, norm: float | None) -> Non
     assert_same(weights_of(plain), weights_of(scaled))
 
 
+@pytest.mark.parametrize("norm", [None, 0.5])
+def test_a_scaler_that_is_disabled_changes_nothing(norm: float | None) -> None:
+    kind, recipe = RECIPES["movement"]
+    plain, _, _ = scaled_loop(kind, recipe, None, norm)
+    scaled, _, _ = scaled_loop(kind, recipe, GradScaler("cpu", enabled=False), norm)
+    assert_same(weights_of(plain), weights_of(scaled))
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_skipped_step_leaves_masks_and_scores_right(name: str) -> None:
     kind, recipe = RECIPES[name]

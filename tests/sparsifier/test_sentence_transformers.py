@@ -15,6 +15,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 from sparse_xp.errors import UserError
 from sparse_xp.modifiers import Distillation, EmbeddingPruning, PerLayerDistillation, Quantization
 from sparse_xp.sparsifier.hugging_face import SparseTrainerMixin
+from sparse_xp.sparsifier.trainer_callback import SparseCallback
 from tests.sparsifier.trainers import (
     StopAt,
     _quick_collection,  # noqa: F401
@@ -134,11 +135,40 @@ def test_embeddings_and_scores_after_it() -> None:
     assert reranking.model.predict([("the dog", "a cat")]).shape == (1,)
 
 
+def test_a_callback_saves_what_loads_again() -> None:
+    model, callback = make_model(EmbeddingTrainer), SparseCallback(prune_and_quantize())
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir="trained", per_device_train_batch_size=8, save_strategy="no", report_to=[], use_cpu=True,
+        disable_tqdm=True,
+    )  # fmt: skip
+    SentenceTransformerTrainer(
+        model, arguments, train_dataset=make_pairs(False), loss=losses.MultipleNegativesRankingLoss(model),
+        callbacks=[callback],
+    ).train()  # fmt: skip
+    callback.sparsifier.save("saved")  # type: ignore[union-attr]
+    assert {"modules.json", "quantization.json", "recipe.yaml"} <= {each.name for each in Path("saved").iterdir()}
+    again: Any = SentenceTransformer("saved", device="cpu")
+    assert_equal_weights(again, model)
+
+
+def test_a_teacher_with_embeddings_of_another_size() -> None:
+    def teacher(batch: Any) -> Any:
+        return {"sentence_embedding": torch.zeros(16, 4)}
+
+    with pytest.raises(UserError, match="have to give embeddings of the same size"):
+        make_trainer(EmbeddingTrainer, [Distillation()], teacher=teacher).train()
+
+
 #: recipe, keywords, loss, and the words of the refusal
 REFUSED: dict[str, tuple[Any, dict[str, Any], Any, str]] = {
     "hidden layers": ([PerLayerDistillation()], {"teacher": "self"}, None, "with Distillation"),
     "calibration": ([Quantization(calibration_rows=8)], {}, None, "Quantize during training"),
     "dimensions": ([EmbeddingPruning(final_sparsity=0.5, multiple=4)], {}, None, "which module is its table"),
+    "embeddings of several sizes": (
+        [Distillation()], {"teacher": "self"},
+        lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), [16, 8]),
+        "sentence_embedding: 16, 8",
+    ),
     "cached gradients": (
         [Distillation()], {"teacher": "self"}, losses.CachedMultipleNegativesRankingLoss, "losses that cache gradients"
     ),
