@@ -6,7 +6,6 @@ torch and transformers are imported late, as ``import sparse_xp.export`` must no
 from __future__ import annotations
 
 import copy
-import inspect
 import re
 import tempfile
 import threading
@@ -28,16 +27,14 @@ from sparse_xp.files.locks import file_lock
 from sparse_xp.files.ownership import check_replaceable, empty_or_own
 from sparse_xp.files.paths import check_creatable, checked_path
 from sparse_xp.functional.measured import Compression, Sparsity
-from sparse_xp.models.config_files import label_names_of
-from sparse_xp.models.heads import are_placeholders, check_labels
+from sparse_xp.models.heads import check_labels
+from sparse_xp.models.labelled_rows import load_labelled_rows
 from sparse_xp.models.positions import check_text_length
-from sparse_xp.models.tokenizers import check_vocabulary
 from sparse_xp.result import Deployment, deployment_summary
 from sparse_xp.schema import fits
 from sparse_xp.settings import Data, Export
 from sparse_xp.tasks.base import Task
 from sparse_xp.tasks.features import make_features
-from sparse_xp.tasks.given_rows import load_given_rows, load_named_rows
 from sparse_xp.tasks.named import find_task
 from sparse_xp.tasks.rows import LoadedSplit
 from sparse_xp.text import rows_used
@@ -124,8 +121,8 @@ def export(
         tokenizer: Its tokenizer, a fast one.
         directory: Where the folder is to be. One that an export made is replaced; another that holds files is refused.
         task: The name of a task (``sst2``, ``squad``, ``conll2003``, ``custom_classification``, ...) or a task of
-            ``sparse_xp.tasks``. Its labels are compared with those of the model; one without labels gets the model's,
-            and where these are only numbers, those of the rows.
+            ``sparse_xp.tasks``. Its labels are compared with those of the model; one without labels gets the model's.
+            Where these are only numbers, so are those of the rows, or a ``ClassLabel`` column names them.
         rows: The rows on which model and file are scored: a list of dictionaries, a ``datasets.Dataset``, or the path
             of a file (JSON, JSON lines, CSV, TSV, parquet, CoNLL text), with the columns of the task.
         max_length: The number of tokens after which a text is cut. None: the task's.
@@ -150,7 +147,7 @@ def export(
             that do not fit the task; for a directory that holds something else. Nothing is written then.
     """
     from sparse_xp.functional.compression import measure_compression
-    from sparse_xp.models.in_memory import on_cpu_in_float32, transformers_model
+    from sparse_xp.models.in_memory import copied_tokenizer, on_cpu_in_float32, transformers_model
 
     place = checked_place(directory)
     values = {
@@ -224,66 +221,6 @@ def checked_settings(task: Task, values: dict[str, Any]) -> Export:
     return settings
 
 
-def load_labelled_rows(task: Task, model: PreTrainedModel, rows: object, data: Data) -> LoadedSplit:
-    """Return the evaluation rows, checked, of a task with labels: its own, else those of the model.
-
-    Labels of the model that are only numbers give way to names that come with the rows in order (``ClassLabel``). They
-    are never guessed from the labels that occur. Raises UserError as ``load_given_rows`` does.
-    """
-    if getattr(task, "classes", None) != [] or getattr(task, "problem", "") == "regression":
-        return load_given_rows(task, rows, data)
-    names = checked_label_names(model)
-    numbers_only = are_placeholders(names)
-    try:
-        return load_given_rows(task.with_classes(names), rows, data)
-    except UserError as error:
-        if "classes" not in str(error) and not (numbers_only and "no class of" in str(error)):
-            raise
-        if numbers_only and (named := load_named_rows(task, rows, data)):
-            return named
-        if numbers_only:
-            raise UserError(
-                f"{error} The labels of the model are only numbers, so that nothing tells which name is which. Give "
-                f"the names in their order: task={type(task).__name__}(..., classes=[...]) of sparse_xp.tasks, or "
-                f"model.config.id2label; or give rows with the numbers 0 to {len(names) - 1}."
-            ) from error
-        raise UserError(f"{error} Here the classes are those of the model, as the task names none.") from error
-
-
-def checked_label_names(model: PreTrainedModel) -> list[str]:
-    """Return the labels of the model in their order. Raises UserError if ``id2label`` does not name each of them."""
-    labels: object = model.config.id2label
-    if isinstance(labels, Mapping) and set(labels) == set(range(len(labels))) and labels:
-        names = [labels[number] for number in range(len(labels))]
-        if all(isinstance(name, str | int) and str(name).strip() for name in names):
-            return label_names_of(model.config)
-    raise UserError(
-        f"model.config.id2label={labels!r:.200}: expected a name for each class by its number, counted from 0, such as "
-        "{0: 'negative', 1: 'positive'}."
-    )
-
-
-def copied_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
-    """Return a copy of the tokenizer that makes no inputs but those of ``model``. Raises UserError for one that no
-    deployment folder can hold, or that does not fit the model.
-    """
-    from transformers import PreTrainedTokenizerBase
-
-    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
-        raise UserError(
-            f"tokenizer: expected a fast tokenizer of transformers, not {type(tokenizer).__name__}: "
-            "AutoTokenizer.from_pretrained(...), or PreTrainedTokenizerFast(tokenizer_object=...) of one of tokenizers."
-        )
-    check_vocabulary(tokenizer, "the tokenizer", getattr(model.config, "vocab_size", None), "the model")
-    copied = copy.deepcopy(tokenizer)
-    taken = inspect.signature(model.forward).parameters
-    no_types = getattr(model.config, "type_vocab_size", 2) < 2  # as drop_token_types
-    copied.model_input_names = [
-        name for name in copied.model_input_names if name in taken and not (no_types and name == "token_type_ids")
-    ]
-    return copied
-
-
 def evaluation_of(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -334,7 +271,7 @@ def check_outputs(context: EvalContext) -> None:
             has = f"computes no {name}" if shape is None else f"computes {name} of {list(shape)} for each row"
             labels = f", {len(task.label_names)} labels," if task.label_names else ""
             raise UserError(f"model: {kind} {has}. Task {task.name}{labels} needs an {task.model_class}.")
-        if not bool(values.isfinite().all()):
+        if values is not None and not bool(values.isfinite().all()):
             raise UserError(
                 f"model: {kind} computes NaN or infinity in {name} for the first row, in float32. Look at the model: "
                 "its weights are too large, or were not loaded whole."

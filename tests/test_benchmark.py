@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 from xml.etree import ElementTree
 
+import numpy as np
 import onnx
 import pytest
 
@@ -19,6 +21,7 @@ from sparse_xp.cpu import this_cpu
 from sparse_xp.files.checksums import write_checksums
 
 FEW = ("lengths=[8,16]", "batch=[1,2]", "rounds=2")
+CORES = min(2, os.cpu_count() or 1)
 
 
 @pytest.mark.slow
@@ -46,9 +49,11 @@ def test_every_engine_that_is_installed_by_default(deployed, tmp_path, capsys, m
 
 def test_openvino(deployed, tmp_path, capsys):
     pytest.importorskip("openvino")
-    benchmark_command.main([f"run={deployed('squad')}", *FEW, "engine=[openvino]", "threads=[1,2]", f"out={tmp_path}"])
+    benchmark_command.main(
+        [f"run={deployed('squad')}", *FEW, "engine=[openvino]", f"threads=[1,{CORES}]", f"out={tmp_path}"]
+    )
     told = json.loads((tmp_path / "benchmark.json").read_text())
-    assert {(each["engine"], each["threads"]) for each in told["cells"]} == {("openvino", 1), ("openvino", 2)}
+    assert {(each["engine"], each["threads"]) for each in told["cells"]} == {("openvino", 1), ("openvino", CORES)}
 
 
 @pytest.fixture
@@ -169,11 +174,46 @@ def test_the_function_writes_no_files_unless_it_is_told(deployed, tmp_path):
         ({"engine": ["onxruntime"]}, "engine=onxruntime: expected onnxruntime or openvino. Did you mean 'onnxruntime'"),
         ({"lengths": 1000}, r"lengths=1000: the model takes 2 to 512 tokens\."),
         ({"against": "nowhere"}, r"nowhere holds no model\.onnx"),
+        ({"engine": 3}, "engine=3: expected a name, or several: onnxruntime, openvino"),
+        ({"engine": [3]}, r"engine=\[3\]: expected a name"),
+        ({"threads": 10_000}, "threads=10000: this machine has"),
+        ({"lengths": np.array([8, 0])}, "lengths=.*: expected a whole number"),
+        ({"against": 5}, "against=5: expected a path"),
+        ({"out": __file__}, "out=.*: not a directory"),
+        ({"out": 5}, "out=5: expected a path"),
     ],
 )
 def test_what_the_function_refuses(deployed, options, message):
     with pytest.raises(sparse_xp.UserError, match=message):
         sparse_xp.benchmark(deployed("sst2"), **options)
+
+
+@pytest.mark.parametrize("directory", [5, None, "a\0b", "n" * 300])
+def test_folders_that_cannot_be(directory):
+    with pytest.raises(sparse_xp.UserError, match=r"expected a path|no file can have this name|file name too long"):
+        sparse_xp.benchmark(directory)
+
+
+@pytest.mark.parametrize("inside", ["", "benchmark"])
+def test_no_report_is_written_into_a_deployment_folder(folder, inside):
+    place = folder("sst2")
+    with pytest.raises(sparse_xp.UserError, match=r"is inside of .*, which tells of its own files alone"):
+        sparse_xp.benchmark(place, out=place / inside)
+    assert not (place / "benchmark.json").exists()
+
+
+def test_numbers_of_numpy_and_equal_ones(deployed):
+    options = {
+        "lengths": np.array([8, 8, 16]),
+        "batch": np.int64(1),
+        "rounds": np.int32(1),
+        "engine": ["onnxruntime"] * 2,
+    }
+    measured = sparse_xp.benchmark(deployed("sst2"), **options)
+    assert [(each.batch, each.length) for each in measured] == [(1, 8), (1, 16)]
+    assert ", 1 round\n" in str(measured)
+    assert "too few rounds" in str(measured)
+    assert "1 round: too few to tell" in measured.conclusions[0]
 
 
 def test_an_engine_that_is_not_installed(deployed, monkeypatch):

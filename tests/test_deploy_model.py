@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import fields
 from pathlib import Path
 
@@ -192,7 +193,7 @@ def test_questions_and_tags(tmp_path):
     made = sparse_xp.export(BertForQuestionAnswering(config), make_tokenizer(), "qa", task=task, rows=[asked])
     assert made.metrics.keys() == {"exact_match", "f1"}
     assert isinstance(sparse_xp.Pipeline("qa")(question="who", context="the dog")["answer"], str)
-    with pytest.raises(sparse_xp.UserError, match=r"task\.doc_stride=128: expected 0 to task\.max_length=16"):
+    with pytest.raises(sparse_xp.UserError, match=r"doc_stride=128: expected 0 to max_length=16"):
         sparse_xp.export(BertForQuestionAnswering(config), make_tokenizer(), "no", task="squad", rows=[], max_length=16)
     config.id2label = {0: "O", 1: "B-DOG", 2: "I-DOG"}
     config.label2id = {name: number for number, name in config.id2label.items()}
@@ -235,7 +236,9 @@ def test_labels_that_are_only_numbers(tmp_path, named, capsys):
     assert export(plain, tmp_path / "named", rows=named).task.label_names == ["bad", "good"]
     assert "numbers cannot be compared with names" in capsys.readouterr().out.replace("\n", " ")
     numbers = [{"text": "a dog", "label": number % 2} for number in range(4)]
-    assert export(plain, tmp_path / "numbers", rows=numbers).task.label_names == ["0", "1"]
+    assert export(plain, tmp_path / "numbers", rows=numbers).task.label_names == ["LABEL_0", "LABEL_1"]
+    told = TextClassification(name="told", text="text", classes=["good", "bad"], max_length=16)
+    assert export(plain, tmp_path / "told", task=told, max_length=None).task.label_names == ["good", "bad"]
 
 
 def test_a_directory_is_replaced_if_an_export_made_it(tmp_path):
@@ -255,6 +258,30 @@ class Wrapped(nn.Module):
         self.encoder = make_bert()
 
 
+class Sentences(nn.Module):
+    """As a model of embeddings: an encoder without a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = make_bert().bert
+
+
+def spoiled(value):
+    """A model with weights of this value in its head."""
+    model = make_model()
+    model.classifier.bias.data.fill_(value)
+    model.classifier.weight.data.fill_(value)
+    model.bert.pooler.dense.bias.data.fill_(100.0)  # the inputs of the classifier are 1
+    return model
+
+
+def labelled(names):
+    """A model that had these labels written into its configuration."""
+    model = make_bert()
+    model.config.id2label = names
+    return model
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -262,8 +289,8 @@ class Wrapped(nn.Module):
         ({"model": Wrapped()}, "Wrapped is no model .* It holds one: give encoder, a BertForSequenceClassification"),
         ({"model": "a/path"}, "model: expected a model of transformers, not str"),
         (
-            {"model": make_bert().bert},
-            "BertModel computes no logits. Task custom_classification, 2 labels, needs an",
+            {"model": make_model().bert},
+            "BertModel computes no logits. Task custom_classification, 2 labels, needs an AutoModelForSeq",
         ),
         ({"model": make_model(("bad", "good", "best"))}, r"computes logits of \[2\] for each row. Task .* 3 labels"),
         ({"tokenizer": None}, "tokenizer: expected a fast tokenizer of transformers, not NoneType"),
@@ -274,7 +301,8 @@ class Wrapped(nn.Module):
         ({"task": "sst2", "rows": [{"sentence": "a", "label": 1}]}, r"trained for labels \['bad', .* has \['negative'"),
         ({"max_length": 17}, "max_length=17: the model .Bert.* reads texts of at most 16 tokens"),
         ({"max_length": "16"}, "max_length='16': expected a number of tokens"),
-        ({"rows": []}, "rows has no rows"),
+        ({"rows": []}, "rows is empty"),
+        ({"rows": Dataset.from_list(ROWS).select([])}, "rows is empty"),
         ({"rows": {"text": ["a"]}}, "rows: expected a list of dictionaries, .* not dict"),
         ({"rows": [("a", "good")]}, "rows, row 0: expected a dictionary"),
         ({"rows": DatasetDict(test=Dataset.from_list(ROWS))}, "a dictionary of splits, test. Give one"),
@@ -287,9 +315,21 @@ class Wrapped(nn.Module):
         ),
         ({"rows": [*ROWS, {"text": 1, "label": "bad"}]}, "column 'text' is not of one type in all rows: row 12"),
         ({"rows": "nowhere.csv"}, "No file nowhere.csv"),
-        ({"opset": 12}, "export.opset=12: expected 18 to 23"),
+        ({"opset": 12}, "^opset=12: expected 18 to 23"),
         ({"opset": "20"}, "opset='20': expected int"),
-        ({"sequence": 8}, "export.sequence=8: texts of task custom_classification have up to 16 tokens"),
+        ({"sequence": 8}, "^sequence=8: texts of task custom_classification have up to 16 tokens; write max_length=8"),
+        ({"batch": 0}, "^batch=0: expected at least 1, or None for any number"),
+        ({"max_abs_diff": float("nan")}, "^max_abs_diff=nan: expected a number of at least 0"),
+        ({"max_metric_diff_int8": -1.0}, "^max_metric_diff_int8=-1.0: expected a number of at least 0"),
+        ({"model": make_bert().to("meta")}, "has no values: it is on the device meta"),
+        ({"model": spoiled(float("nan"))}, "classifier.weight holds NaN or infinity"),
+        ({"model": spoiled(3e38)}, "computes NaN or infinity in logits for the first row"),
+        ({"model": Sentences()}, "It holds one, encoder, a BertModel without a head: .* no task yet"),
+        ({"model": make_bert()}, r"the label 'good' .* LABEL_0, LABEL_1.* classes=\[...\].*id2label.*numbers 0 to 1"),
+        ({"model": make_bert(), "rows": [{"text": "a", "label": 2}]}, "the label '2' .* numbers 0 to 1"),
+        ({"model": labelled({0: "bad", 1: ""})}, "id2label=.* expected a name for each class"),
+        ({"model": labelled({0: None, 1: "good"})}, "id2label=.* expected a name for each class"),
+        ({"model": labelled({1: "bad", 2: "good"})}, "id2label=.* expected a name for each class"),
         ({"eval_batch_size": 0}, "eval_batch_size=0: expected a whole number of at least 1"),
     ],
 )
@@ -297,4 +337,36 @@ def test_what_is_refused(tmp_path, options, message):
     with pytest.raises(sparse_xp.UserError, match=message):
         export(directory=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
-    assert [path.name for path in tmp_path.iterdir() if path.name != ".locks"] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("directory", "message"),
+    [
+        ("file/out", "file/out: not a directory"),
+        ("file/deep/out", "file/deep/out: not a directory"),
+        ("n" * 300, "file name too long"),
+        ("n" * 250, "file name too long"),
+        ("a\0b", "no file can have this name"),
+        ("/", "/ holds what sparse_xp did not write"),
+        (5, "directory=5: expected a path"),
+        (b"x", "directory=b'x': expected a path"),
+        ("file", "file holds what sparse_xp did not write"),
+    ],
+)
+def test_directories_that_cannot_be(tmp_path, monkeypatch, directory, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(sparse_xp.UserError, match=message):
+        export(directory=directory)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_threads_export_in_turn(tmp_path):
+    one, other = make_model().half().train(), make_model()
+    before = state(one), state(other)
+    with ThreadPoolExecutor(3) as pool:
+        made = list(pool.map(export, (one, one, other), (tmp_path / name for name in "abc")))
+    assert [each.rows for each in made] == [12] * 3
+    assert_same(before[0], state(one))
+    assert_same(before[1], state(other))

@@ -31,6 +31,10 @@ importlib.import_module("sparse_xp.export")
 import sparse_xp.export, sparse_xp.export_command, sparse_xp.benchmark_command
 print(*(callable(each) for each in (sparse_xp.export, sparse_xp.benchmark, by_path, export, benchmark)))
 print(sparse_xp.export is export, by_path is benchmark, export.__module__, benchmark.__module__)
+from importlib.util import find_spec
+from sparse_xp.export import export as again
+from sparse_xp.benchmark import benchmark as also
+print(again is export, also is benchmark, find_spec("sparse_xp.export").name, find_spec("sparse_xp.benchmark").name)
 """
 #: what a user writes, and what mypy must find wrong in it
 TYPED = """
@@ -62,6 +66,7 @@ def test_functions_stay_functions_whatever_is_imported():
     assert python(HIDDEN).splitlines() == [
         "True True True True True",
         "True True sparse_xp.deploy_model sparse_xp.deployment.benchmark",
+        "True True sparse_xp.export sparse_xp.benchmark",
     ]
 
 

@@ -59,9 +59,7 @@ def check_output(out: Path) -> list[Path]:
 def draw_conclusions(options: BenchmarkOptions, measurements: list[Measurement], stats: GraphStats) -> list[str]:
     """Return a sentence for each engine, and advice on what is faster if one gains nothing from zeros."""
     if options.rounds < ENOUGH_ROUNDS:
-        return [
-            f"{rounds_text(options.rounds)}: too few to tell a difference from noise; take rounds={ENOUGH_ROUNDS} or more."
-        ]
+        return [describe_few_rounds(engine, measurements, options) for engine in options.engines]
     sentences = [describe_ratios(engine, measurements, stats, options.against) for engine in options.engines]
     no_gain = ("gains nothing", "gains hardly anything", "no difference")
     useless = any(part in sentence for sentence in sentences for part in no_gain)
@@ -102,6 +100,16 @@ def describe_ratios(engine: str, measurements: list[Measurement], stats: GraphSt
             "by any other number."
         )
     return f"{speed}." if differing or equal else f"{speed}. More rounds (rounds=) narrow the quartiles."
+
+
+def describe_few_rounds(engine: str, measurements: list[Measurement], options: BenchmarkOptions) -> str:
+    """Return the ratios of ``engine`` after too few rounds to conclude anything from them."""
+    ratios = [f"{each.ratio:.2f}" for each in measurements if each.engine == engine]
+    beside = f"the file of {options.against}" if options.against else "the same graph without zeros"
+    return (
+        f"{engine}: {', '.join(ratios)} times as fast as {beside} on {this_cpu().short}, from "
+        f"{rounds_text(options.rounds)}: too few to tell a difference from noise. Take rounds={ENOUGH_ROUNDS} or more."
+    )
 
 
 def rounds_text(rounds: int) -> str:

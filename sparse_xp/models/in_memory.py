@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from sparse_xp.errors import UserError
 from sparse_xp.functional.unwrapping import check_own_weights, check_values, unwrap
+from sparse_xp.models.tokenizers import check_vocabulary
 
 
 def transformers_model(model: nn.Module) -> PreTrainedModel:
@@ -55,6 +58,25 @@ def check_finite(model: PreTrainedModel) -> None:
                 f"model: {name} holds NaN or infinity, so the model computes no numbers. Its training has diverged, or "
                 "its file is damaged."
             )
+
+
+def copied_tokenizer(tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel) -> PreTrainedTokenizerBase:
+    """Return a copy of the tokenizer that makes no inputs but those of ``model``. Raises UserError for one that no
+    deployment folder can hold, or that does not fit the model.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or not tokenizer.is_fast:
+        raise UserError(
+            f"tokenizer: expected a fast tokenizer of transformers, not {type(tokenizer).__name__}: "
+            "AutoTokenizer.from_pretrained(...), or PreTrainedTokenizerFast(tokenizer_object=...) of one of tokenizers."
+        )
+    check_vocabulary(tokenizer, "the tokenizer", getattr(model.config, "vocab_size", None), "the model")
+    copied = copy.deepcopy(tokenizer)
+    taken = inspect.signature(model.forward).parameters
+    no_types = getattr(model.config, "type_vocab_size", 2) < 2  # as drop_token_types
+    copied.model_input_names = [
+        name for name in copied.model_input_names if name in taken and not (no_types and name == "token_type_ids")
+    ]
+    return copied
 
 
 @contextmanager

@@ -34,7 +34,8 @@ def recorded_calls(model: nn.Module) -> Iterator[list[tuple[Any, Any]]]:
     def after(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: object) -> None:
         given = inputs.pop()
         if torch.is_grad_enabled():
-            calls.append((given, outputs))
+            # A copy, because MatryoshkaLoss cuts embeddings in the dictionary itself.
+            calls.append((given, dict(outputs) if type(outputs) is dict else outputs))
 
     hooks = [
         model.register_forward_pre_hook(before, with_kwargs=True),

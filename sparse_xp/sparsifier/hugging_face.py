@@ -38,9 +38,9 @@ from sparse_xp.sparsifier.state_file import (
 )
 from sparse_xp.sparsifier.trainer_checks import (
     check_bases,
+    check_enough_epochs,
     check_has_length,
     check_is_trainer,
-    check_length,
     check_may_train,
     check_recipe,
     check_scheduler,
@@ -78,7 +78,7 @@ class SparseTrainerMixin(TrainerBase):
     of its own are summed as the ``Trainer`` does it. Raises UserError for a recipe that does not fit.
     """
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         """Raise UserError if a ``Trainer`` comes before the mixin among the base classes."""
         super().__init_subclass__(**kwargs)
         check_bases(cls, SparseTrainerMixin)
@@ -150,7 +150,7 @@ class SparseTrainerMixin(TrainerBase):
 
     def attach_recipe(self, clock: Clock) -> None:
         """Prepare the model for the recipe, before its optimizer is made."""
-        check_length(self.sparse_recipe, clock, "num_train_epochs")
+        check_enough_epochs(self.sparse_recipe, clock, "num_train_epochs")
         teacher = self.sparse_teacher
         self.sparsifier = Sparsifier(
             self.sparse_recipe,

@@ -19,7 +19,7 @@ from sparse_xp.sparsifier.ending import finalize_or_warn, numbers_to_log
 from sparse_xp.sparsifier.recipes import RecipeSource
 from sparse_xp.sparsifier.sparsifier import Sparsifier
 from sparse_xp.sparsifier.state_file import check_fits, check_zeros
-from sparse_xp.sparsifier.trainer_checks import check_has_length, check_length
+from sparse_xp.sparsifier.trainer_checks import check_enough_epochs, check_has_length
 
 try:
     from lightning.pytorch import Callback, LightningModule
@@ -69,7 +69,7 @@ class LightningCallback(Callback):
         model, batches = model_of(pl_module, self.module), trainer.num_training_batches
         check_has_length(self.recipe, batches < math.inf)
         steps = math.ceil(batches / trainer.accumulate_grad_batches) if batches < math.inf else int(total)
-        check_length(self.recipe, Clock(steps, int(total)), "max_epochs")
+        check_enough_epochs(self.recipe, Clock(steps, int(total)), "max_epochs")
         self.sparsifier = Sparsifier(
             self.recipe,
             model,
@@ -80,7 +80,7 @@ class LightningCallback(Callback):
             scaler=GradScaler(enabled=False) if trainer.precision == "16-mixed" else None,  # unscaled by then
         )
         optimizer.register_step_post_hook(lambda *_: self.running.after_update())
-        if trainer.global_step:
+        if self.loaded or (trainer.ckpt_path and trainer.global_step):
             self.resume(Path(str(trainer.ckpt_path or "ckpt_path")))
 
     def resume(self, checkpoint: Path) -> None:

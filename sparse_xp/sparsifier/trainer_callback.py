@@ -26,8 +26,8 @@ from sparse_xp.sparsifier.recipes import RecipeSource
 from sparse_xp.sparsifier.sparsifier import Sparsifier
 from sparse_xp.sparsifier.state_file import STATE, check_fits, check_zeros, read_state, save_state, write_beside_weights
 from sparse_xp.sparsifier.trainer_checks import (
+    check_enough_epochs,
     check_has_length,
-    check_length,
     warn_of_weights_alone,
 )
 
@@ -76,7 +76,7 @@ class SparseCallback(TrainerCallback):
         if has_length(loader):
             steps_per_epoch = max(1, math.ceil(len(loader) / args.gradient_accumulation_steps))
         if self.sparsifier is None:
-            check_length(self.recipe, Clock(steps_per_epoch, state.max_steps), "num_train_epochs")
+            check_enough_epochs(self.recipe, Clock(steps_per_epoch, state.max_steps), "num_train_epochs")
             self.sparsifier = Sparsifier(
                 self.recipe,
                 model,

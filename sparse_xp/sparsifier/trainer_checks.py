@@ -166,7 +166,7 @@ def times_in_epochs(modifier: Modifier) -> list[str]:
     ]
 
 
-def check_length(recipe: LoopRecipe, clock: Clock, setting: str) -> None:
+def check_enough_epochs(recipe: LoopRecipe, clock: Clock, setting: str) -> None:
     """Raise UserError for a recipe with more epochs than the training. ``setting``: the argument that sets those."""
     if recipe.has_fixed_length and recipe.epochs is not None and recipe.epochs > clock.end:
         raise UserError(

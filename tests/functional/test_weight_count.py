@@ -148,6 +148,10 @@ def test_what_has_no_weights_to_count():
     with pytest.raises(sparse_xp.UserError, match=r"expected a torch\.nn\.Module, not dict"):
         sparse_xp.measure({})
     assert sparse_xp.measure(nn.ReLU()).model == Zeros(0, 0)
+    with pytest.raises(sparse_xp.UserError, match=r"weight of the model has no values: it is on the device meta"):
+        sparse_xp.measure(nn.Linear(4, 4, device="meta"))
+    with pytest.raises(sparse_xp.UserError, match=r"0\.weight of the model has no values yet, as it is lazy"):
+        sparse_xp.measure(nn.Sequential(nn.LazyLinear(4)))
     masked = nn.Sequential(nn.Linear(4, 4))
     prune.l1_unstructured(masked[0], "weight", 0.5)
     with pytest.raises(sparse_xp.UserError, match=r"0\.weight is pruned by torch\.nn\.utils\.prune.*prune\.remove"):

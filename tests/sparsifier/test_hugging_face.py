@@ -404,8 +404,8 @@ def test_a_checkpoint_must_be_of_this_training() -> None:
         resume("trained/checkpoint-4", seed=7)
     with pytest.raises(UserError, match="this one has 12 steps with Distillation, MagnitudePruning"):
         resume("trained/checkpoint-4", recipe=[prune_and_quantize()[0], Distillation()])
+    other = [MagnitudePruning(final_sparsity=0.7, **RAMP), *recipe[1:]]
     with pytest.raises(UserError, match=r"another training.* MagnitudePruning final_sparsity was 0.8") as refusal:
-        other = [MagnitudePruning(final_sparsity=0.7, **RAMP), *recipe[1:]]
         resume("trained/checkpoint-4", recipe=other, seed=7)  # another teacher as well
     assert "Sparsifier" not in str(refusal.value)
     shutil.copytree("trained/checkpoint-4", "plain")

@@ -88,8 +88,8 @@ def test_a_checkpoint_that_is_not_in_output_dir() -> None:
         plain_trainer(recipe, **every)[0].train("first/checkpoint-4")
     with pytest.raises(UserError, match=r"no longer zero.* weights of the model are not those of second.checkpoint-4"):
         plain_trainer(recipe, directory="second")[0].train("first/checkpoint-4")
+    other = [MagnitudePruning(final_sparsity=0.5, **RAMP), recipe[1]]
     with pytest.raises(UserError, match=r"first.checkpoint-4 is a checkpoint of another training.* and is 0.5"):
-        other = [MagnitudePruning(final_sparsity=0.5, **RAMP), recipe[1]]
         plain_trainer(other, directory="first")[0].train("first/checkpoint-4")
 
 
@@ -139,7 +139,7 @@ def test_refused() -> None:
         SparseCallback("gradual80")
     with pytest.raises(UserError, match=r"teacher= of a callback is only 'disable'"):
         SparseCallback("gradual80", teacher="self")
-    with pytest.raises(UserError, match="recipe_args='sparsity=0.9': expected numbers by name"):
+    with pytest.raises(UserError, match=r"recipe_args='sparsity=0.9': expected numbers by name"):
         SparseCallback("gradual80", "sparsity=0.9")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="called after the optimizer is made: use SparseTrainer"):
         SparseCallback([LayerPruning(layers=["bert.encoder.layer.1"])])
@@ -151,3 +151,10 @@ def test_refused() -> None:
         trainer.train()
     with pytest.raises(UserError, match="has trained a model already"):
         trainer.train()
+
+
+def test_half_precision() -> None:
+    trainer, callback = plain_trainer(prune_and_quantize(), fp16=True)
+    trainer.train()
+    assert callback.sparsifier is not None
+    assert callback.sparsifier.finalized
