@@ -79,7 +79,7 @@ def hooked(weight: Tensor, hook: Callable[[Tensor], Tensor]) -> RemovableHandle:
     """Register a hook on the gradient of a weight, also of one that is frozen and may be unfrozen later."""
     trains = weight.requires_grad
     weight.requires_grad_(True)  # without it PyTorch takes no hook; the hook stays
-    handle = weight.register_hook(hook)
+    handle: RemovableHandle = weight.register_hook(hook)
     weight.requires_grad_(trains)
     return handle
 
