@@ -94,7 +94,7 @@ def export(
     directory: str | Path,
     *,
     task: str | Task,
-    rows: str | Path | Sequence[Mapping[str, Any]] | Dataset,
+    rows: str | Path | Sequence[Mapping[str, Any]] | Dataset | None = None,
     max_length: int | None = None,
     eval_batch_size: int = 32,
     max_abs_diff: float = 1e-3,
@@ -124,7 +124,8 @@ def export(
             ``sparse_xp.tasks``. Its labels are compared with those of the model; one without labels gets the model's.
             Where these are only numbers, so are those of the rows, or a ``ClassLabel`` column names them.
         rows: The rows on which model and file are scored: a list of dictionaries, a ``datasets.Dataset``, or the path
-            of a file (JSON, JSON lines, CSV, TSV, parquet, CoNLL text), with the columns of the task.
+            of a file (JSON, JSON lines, CSV, TSV, parquet, CoNLL text), with the columns of the task; or the directory
+            of a local mirror (``data.root`` of the command). None: the evaluation rows of the task, from the hub.
         max_length: The number of tokens after which a text is cut. None: the task's.
         eval_batch_size: Rows per batch in evaluation.
         max_abs_diff: The largest absolute difference of any logit between model and file.
@@ -291,7 +292,10 @@ def write_labelled_config(context: EvalContext, directory: Path) -> None:
 def card_of(deployed: Deployed, model: PreTrainedModel, rows: object) -> str:
     """Return the model card. ``rows``: as of ``export``; a file is named in it."""
     kind, task = type(model).__name__, deployed.task
-    data = f"the user's file {Path(rows).name}" if isinstance(rows, str | Path) else "rows of the user's"
+    is_file = isinstance(rows, str | Path) and not Path(rows).is_dir()
+    data = f"the user's file {Path(str(rows)).name}" if is_file else "rows of the user's"
+    if rows is None or (isinstance(rows, str | Path) and not is_file):
+        data = f"the {task.eval_split} rows of {task.dataset}"
     made = f"Exported with `sparse_xp.export` from a {kind} in memory; trained by the user's own program."
     used = rows_used(*deployed.rows)
     return card(f"{kind} for {task.name}", task, data, used, deployed.deployment, deployed.zeros, made)

@@ -217,6 +217,22 @@ def named():
     return Dataset.from_dict({"text": ["a dog", "", "a cat"], "label": [0, 1, 1]}, features=features).select([2, 0])
 
 
+def test_rows_of_a_mirror(tmp_path):
+    (tmp_path / "mirror/sst2").mkdir(parents=True)
+    rows = {"sentence": ["the dog", "the cat"] * 3, "label": [1, 0] * 3}
+    Dataset.from_dict(rows).to_parquet(tmp_path / "mirror/sst2/validation.parquet")
+    model = make_model(("negative", "positive"))
+    made = export(model, tmp_path / "out", task="sst2", rows=tmp_path / "mirror")
+    assert made.rows == 6
+    assert "on the validation rows of nyu-mll/glue" in (tmp_path / "out/model_card.md").read_text()
+
+
+def test_without_rows_the_task_has_to_have_some(tmp_path):
+    with pytest.raises(UserError, match="rows= is missing: task custom_classification has no data set on the hub"):
+        export(directory=tmp_path / "out", rows=None)
+    assert not (tmp_path / "out").exists()
+
+
 def test_rows_of_a_file_and_of_a_dataset(tmp_path, named):
     (tmp_path / "rows.csv").write_text("text,label\nthe dog,good\nthe cat,bad\n")
     made = export(directory=tmp_path / "file", rows=tmp_path / "rows.csv")

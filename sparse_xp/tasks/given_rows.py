@@ -1,4 +1,4 @@
-"""The rows that a program gives: a list, a ``datasets.Dataset`` or the path of a file."""
+"""The rows that a program gives: a list, a ``datasets.Dataset``, a file, a mirror; or none, and those of the hub."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import replace
 from pathlib import Path
 
+from sparse_xp.data.hub import go_offline_if_unreachable
 from sparse_xp.data.readers import records_to_table
 from sparse_xp.data.table import Table
 from sparse_xp.errors import UserError
@@ -19,8 +20,15 @@ def load_given_rows(task: Task, rows: object, data: Data) -> LoadedSplit:
     """Return the evaluation rows, checked; ``rows``: as of ``sparse_xp.export``. Raises UserError for anything else."""
     from datasets import Dataset, DatasetDict
 
+    if rows is None:
+        if not task.dataset:
+            raise UserError(f"rows= is missing: task {task.name} has no data set on the hub to score the model on.")
+        go_offline_if_unreachable()
+        return load_rows(task, data, train=False)
     if isinstance(rows, str | Path):
         path = str(rows)
+        if Path(path).is_dir():
+            return load_rows(task, replace(data, root=path), train=False)
         # One file is one split, whatever splits the data set of the task has.
         task = replace(task, eval_split=task.eval_split.partition("+")[0])
         return load_rows(task, replace(data, train=path, validation=path), train=False)
@@ -37,7 +45,7 @@ def rows_to_table(task: Task, rows: object) -> Table:
     """Return a list of rows as a table. Raises UserError for anything else, and for columns of mixed types."""
     if not isinstance(rows, Sequence) or isinstance(rows, bytes):
         raise UserError(
-            "rows: expected a list of dictionaries, a datasets.Dataset or the path of a file, not "
+            "rows: expected a list of dictionaries, a datasets.Dataset, or the path of a file or of a mirror, not "
             f"{type(rows).__name__}."
         )
     for number, row in enumerate(rows):
