@@ -74,6 +74,10 @@ class AttentionDistillation(Modifier):
         self.last_losses: dict[str, Tensor] = {}  # of the latest step, for the log
 
     @property
+    def needs_training_mode(self) -> bool:
+        return True
+
+    @property
     def exclusive_resource(self) -> str:
         return "distillation of attention"
 

@@ -91,6 +91,11 @@ class Modifier:
         return False
 
     @property
+    def needs_training_mode(self) -> bool:
+        """Whether it looks at forward passes in training mode only, so that a loop in evaluation mode shows it none."""
+        return False
+
+    @property
     def exclusive_resource(self) -> str | None:
         """The resource that one modifier at a time may drive (``"learning rate"``), None if several may act at once."""
         return None

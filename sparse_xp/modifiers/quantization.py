@@ -116,6 +116,10 @@ class Quantization(Modifier):
     def needs_batches(self) -> bool:
         return self.post_training
 
+    @property
+    def needs_training_mode(self) -> bool:
+        return not self.post_training and not self.dynamic
+
     def window(self, clock: Clock) -> tuple[float, float]:
         start, end = super().window(clock)
         if not self.post_training and clock.first_step(start) >= clock.total_steps:

@@ -2,7 +2,7 @@
 
 A step has the order of the command's loop (``training/loop.train_step``)::
 
-    model(**batch)              the first forward pass of a step begins it: rates, masks (``begin_step``)
+    model(**batch)              the first forward pass of a step with gradients begins it: rates, masks (``begin_step``)
     loss                        distillation
     loss.backward()             of the loop, once for each micro-batch
     step                        zeros in gradients, clipping, optimizer, zeros in weights
@@ -149,7 +149,7 @@ class Sparsifier:
         HELD.add(inner)
         for remark in self.recipe.remarks:
             say(remark)
-        self.hooks: list[RemovableHandle] = [model.register_forward_pre_hook(ForwardHook(self.begin_step))]
+        self.hooks: list[RemovableHandle] = [model.register_forward_pre_hook(ForwardHook(self.begin_forward))]
         if optimizer is not None:
             self.use_optimizer(optimizer)
 
@@ -194,8 +194,29 @@ class Sparsifier:
 
     # A step
 
+    def begin_forward(self, training: bool) -> None:
+        """Begin the step with its first forward pass. ``training``: whether the model is in training mode.
+
+        Raises UserError for a loop in evaluation mode if a modifier would see nothing of it.
+        """
+        if self.began or self.finalized:
+            return
+        needing = [name for name, each in self.modifiers.items() if each.needs_training_mode]
+        if not training and needing:
+            raise UserError(
+                f"{', '.join(needing)} looks at forward passes in training mode, and the model is in evaluation mode: "
+                "call model.train() before the loop, and evaluate under torch.no_grad()."
+            )
+        if not training:
+            warnings.warn(
+                "The loop trains a model in evaluation mode, without dropout: is model.train() missing? Evaluate under "
+                "torch.no_grad().",
+                stacklevel=2,
+            )
+        self.begin_step()
+
     def begin_step(self) -> None:
-        """Set rates and masks for the coming step. The first forward pass in training mode does it.
+        """Set rates and masks for the coming step. Its first forward pass with gradients does it.
 
         Past the end of the recipe they stay as they are. A loop calls it itself where no such forward pass is made.
         """
@@ -304,9 +325,9 @@ class Sparsifier:
             raise UserError("step() after finalize(): the recipe is finished. Make a new Sparsifier to train on.")
         if not self.began:
             raise UserError(
-                "No forward pass in training mode has begun this step: call model.train(), and the model that the "
-                "Sparsifier was given (not model.forward, nor a part of it). A loop that trains otherwise calls "
-                "sparsifier.begin_step() before its forward pass."
+                "No forward pass with gradients has begun this step: call the model that the Sparsifier was given (not "
+                "model.forward, nor a part of it). A loop that trains otherwise calls sparsifier.begin_step() before "
+                "its forward pass."
             )
 
     def check_updating(self, *unused: object) -> None:

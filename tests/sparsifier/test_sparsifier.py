@@ -127,8 +127,8 @@ def test_an_application_of_hydra_is_left_as_it_was():
 def test_masks_are_there_before_the_first_forward_pass_of_a_step():
     sparsifier = made(MagnitudePruning(final_sparsity=0.75, init_sparsity=0.75), epochs=1)
     model = sparsifier.context.model
-    model.eval()(torch.ones(1, 8))
     with torch.no_grad():
+        model.eval()(torch.ones(1, 8))
         model.train()(torch.ones(1, 8))
     assert not sparsifier.modifiers["MagnitudePruning"].masks  # neither trains
     model(torch.ones(1, 8))
@@ -256,17 +256,15 @@ def test_a_loop_that_leaves_the_loss_of_the_recipe_out_is_told():
 
 # A loop that makes a mistake
 
-NOT_BEGUN = r"No forward pass in training mode has begun this step: call model.train\(\)"
+NOT_BEGUN = r"No forward pass with gradients has begun this step: call the model that the Sparsifier was given"
 
 
-@pytest.mark.parametrize("way", ["evaluation mode", "model.forward", "a part of it", "no forward pass"])
+@pytest.mark.parametrize("way", ["model.forward", "a part of it", "no forward pass"])
 def test_a_step_that_no_forward_pass_has_begun(way):
     """The masks would come after the forward pass, and 8 bits would see no ranges."""
     sparsifier = made(ONCE, epochs=1)
     model, inputs = sparsifier.context.model, torch.randn(6, 8)
-    if way == "evaluation mode":
-        model.eval()(inputs).square().mean().backward()
-    elif way != "no forward pass":
+    if way != "no forward pass":
         {"model.forward": model.forward, "a part of it": model[0]}[way](inputs).square().mean().backward()
     with pytest.raises(UserError, match=NOT_BEGUN):
         sparsifier.step()
@@ -274,6 +272,19 @@ def test_a_step_that_no_forward_pass_has_begun(way):
         sparsifier.loss(torch.tensor(1.0), torch.zeros(6, 2), (inputs, None))
     sparsifier.begin_step()  # a loop that means it says so
     sparsifier.step()
+
+
+def test_a_loop_in_evaluation_mode():
+    """``from_pretrained`` leaves a model in it."""
+    sparsifier = made(ONCE, epochs=1)
+    model = sparsifier.context.model.eval()
+    with pytest.warns(UserWarning, match="trains a model in evaluation mode, without dropout: is model"):
+        train(sparsifier, 2)
+    assert (model[0].weight == 0).float().mean() == 0.75
+    quantized = made(Quantization(start="50%"), epochs=1)
+    quantized.context.model.eval()
+    with pytest.raises(UserError, match=r"Quantization looks at forward passes in training mode"):
+        train(quantized, 1)
 
 
 def test_a_loss_in_validation_begins_no_step():
