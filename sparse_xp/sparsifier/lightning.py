@@ -33,7 +33,7 @@ SHARDING = ("FSDP", "DeepSpeed", "ModelParallel")
 LOOP = "Sparsifier(recipe, model, optimizer) in a loop of your own"
 
 
-class LightningCallback(Callback):
+class LightningCallback(Callback):  # type: ignore[misc, unused-ignore]  # Lightning need not be installed
     """A recipe as a callback: ``Trainer(callbacks=[LightningCallback("recipe.yaml", module="model")])``.
 
     Checkpoints of the ``Trainer`` have its state, ``fit(ckpt_path=...)`` goes on with it. After training the model is
