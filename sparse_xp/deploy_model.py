@@ -214,6 +214,8 @@ def checked_settings(task: Task, values: dict[str, Any]) -> Export:
     for field in fields(Export):
         if not fits(value := values[field.name], hints[field.name]):
             raise UserError(f"{field.name}={value!r}: expected {str(field.type).replace(' | ', ' or ')}.")
+        if field.name.startswith("max_") and not value >= 0:  # nor NaN
+            raise UserError(f"{field.name}={value}: expected a number of at least 0.")
     try:
         settings = Export(**values)
         settings.check(task.name, task.max_length)

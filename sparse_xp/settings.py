@@ -330,9 +330,6 @@ class Export:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ValueError(f"export.{name}={value}: expected at least {least}, or null for any number.")
-        for name in ("max_abs_diff", "max_metric_diff", "max_rms_diff_int8", "max_metric_diff_int8"):
-            if not getattr(self, name) >= 0:  # nor NaN
-                raise ValueError(f"export.{name}={getattr(self, name)}: expected a number of at least 0.")
         if not 18 <= self.opset <= 23:
             raise ValueError(f"export.opset={self.opset}: expected 18 to 23.")
         if self.openvino and not find_spec("openvino"):

@@ -48,6 +48,15 @@ def _own_directory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def _accelerate_begins_anew():
+    """A Trainer leaves its precision behind in the process, and Accelerate refuses another to the next run."""
+    yield
+    if (state := sys.modules.get("accelerate.state")) and state.AcceleratorState._shared_state:
+        state.AcceleratorState._reset_state(reset_partial_state=True)
+        state.GradientState._reset_state()
+
+
 #: how the run of each kind that ``deployed`` makes is asked for; long contexts come in windows
 KINDS = {
     "squad": ("task=squad", "task.max_length=32", "task.doc_stride=8"),

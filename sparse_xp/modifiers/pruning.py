@@ -218,9 +218,9 @@ class ConstantPruning(Pruning):
         sparsity = self.measured_sparsity()
         if sparsity < self.min_sparsity - SPARSITY_TOLERANCE:
             raise UserError(
-                f"Locked sparsity keeps the zeros of a sparse checkpoint, but {context.source} has {sparsity:.1%} "
+                f"locked sparsity keeps the zeros of a sparse checkpoint, but {context.source} has {sparsity:.1%} "
                 f"zeros in {' '.join(self.params)}, expected at least {self.min_sparsity:.0%}. Start from a sparse "
-                "checkpoint (model.checkpoint= of the command), or prune this one (recipe gradual80)."
+                "checkpoint (model.checkpoint=DIR or a hub id), or prune this one (recipe=gradual80)."
             )
 
     def levels_by_step(self, clock: Clock) -> dict[int, float | None]:

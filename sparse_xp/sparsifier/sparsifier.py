@@ -121,6 +121,7 @@ class Sparsifier:
         self.steps = 0  # optimizer steps made, also past the end of the recipe
         self.resumed = False  # whether a state was loaded and no step has been made since
         self.began = False  # whether rates and masks are those of the coming step
+        self.trained = False  # whether a forward pass in training mode was made
         self.updating = False  # whether the optimizer may step now
         self.loss_called = False  # whether ``loss`` was called in this step
         self.finalized = False
@@ -197,16 +198,13 @@ class Sparsifier:
     def begin_forward(self, training: bool) -> None:
         """Begin the step with its first forward pass. ``training``: whether the model is in training mode.
 
-        Raises UserError for a loop in evaluation mode if a modifier would see nothing of it.
+        One in evaluation mode is an evaluation in a loop that has trained in training mode, and where a modifier would
+        see nothing of it. Other loops may train in evaluation mode, and are told that they do.
         """
-        if self.began or self.finalized:
+        self.trained |= training
+        evaluates = self.trained or any(each.needs_training_mode for each in self.modifiers.values())
+        if self.began or self.finalized or (evaluates and not training):
             return
-        needing = [name for name, each in self.modifiers.items() if each.needs_training_mode]
-        if not training and needing:
-            raise UserError(
-                f"{', '.join(needing)} looks at forward passes in training mode, and the model is in evaluation mode: "
-                "call model.train() before the loop, and evaluate under torch.no_grad()."
-            )
         if not training:
             warnings.warn(
                 "The loop trains a model in evaluation mode, without dropout: is model.train() missing? Evaluate under "
@@ -325,9 +323,9 @@ class Sparsifier:
             raise UserError("step() after finalize(): the recipe is finished. Make a new Sparsifier to train on.")
         if not self.began:
             raise UserError(
-                "No forward pass with gradients has begun this step: call the model that the Sparsifier was given (not "
-                "model.forward, nor a part of it). A loop that trains otherwise calls sparsifier.begin_step() before "
-                "its forward pass."
+                "No forward pass in training mode has begun this step: call model.train(), and the model that the "
+                "Sparsifier was given (not model.forward, nor a part of it). A loop that trains otherwise calls "
+                "sparsifier.begin_step() before its forward pass."
             )
 
     def check_updating(self, *unused: object) -> None:

@@ -256,7 +256,7 @@ def test_a_loop_that_leaves_the_loss_of_the_recipe_out_is_told():
 
 # A loop that makes a mistake
 
-NOT_BEGUN = r"No forward pass with gradients has begun this step: call the model that the Sparsifier was given"
+NOT_BEGUN = r"No forward pass in training mode has begun this step: call model.train\(\), and the model that"
 
 
 @pytest.mark.parametrize("way", ["model.forward", "a part of it", "no forward pass"])
@@ -283,8 +283,16 @@ def test_a_loop_in_evaluation_mode():
     assert (model[0].weight == 0).float().mean() == 0.75
     quantized = made(Quantization(start="50%"), epochs=1)
     quantized.context.model.eval()
-    with pytest.raises(UserError, match=r"Quantization looks at forward passes in training mode"):
+    with pytest.raises(UserError, match=NOT_BEGUN):  # no range would be observed
         train(quantized, 1)
+
+
+def test_a_loop_that_stays_in_evaluation_mode_is_told():
+    sparsifier = made(ONCE, epochs=1)
+    train(sparsifier, 2)
+    sparsifier.context.model.eval()
+    with pytest.raises(UserError, match=NOT_BEGUN):
+        train(sparsifier, 1, 2)
 
 
 def test_a_loss_in_validation_begins_no_step():
