@@ -33,6 +33,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from omegaconf import MISSING
+
 from sparse_xp.data.limits import Limits
 from sparse_xp.data.readers import read_rows
 from sparse_xp.data.table import Table
@@ -82,7 +84,7 @@ class Task(ABC):
     """
 
     name: str
-    dataset: str | None = None
+    dataset: str | None = MISSING  # a file of conf/task/ has to say it; in Python it may be left out
     subset: str | None = None
     revision: str | None = field(default=None, metadata=FOR_TRAINING)
     folder: str = ""
@@ -126,6 +128,7 @@ class Task(ABC):
     version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
+        self.dataset = None if self.dataset == MISSING else self.dataset
         self.folder = self.folder or self.name
         for name in ("max_train_samples", "max_eval_samples"):
             value = getattr(self, name)
