@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 
 from sparse_xp.errors import UserError
-from sparse_xp.functional.unwrapping import check_own_weights
+from sparse_xp.functional.unwrapping import check_own_weights, unwrap
 
 #: wrappers that shard weights, in which no mask can be a whole one
 SHARDED = ("FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine")
@@ -25,8 +25,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
     if not isinstance(model, nn.Module):
         given = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
         raise UserError(f"model: expected a module of PyTorch, not {given}.")
-    *_, inner = wrapping(model)
-    return inner
+    return unwrap(model)
 
 
 def wrapping(model: nn.Module) -> Iterator[nn.Module]:
