@@ -26,12 +26,17 @@ from hydra import compose, initialize_config_dir
 
 import sparse_xp.run
 import sparse_xp.training.loop
+import sparse_xp.training.state
 import sparse_xp.training.teacher
 from sparse_xp.compose import to_object
+from sparse_xp.config import register
 from sparse_xp.functional.dropout import cheap_dropout
+from sparse_xp.functional.padding_mask import unread_masks
 from sparse_xp.places import CONF
 from sparse_xp.training.loop import steps_of_epoch, train_step
 from sparse_xp.training.state import Run
+from sparse_xp.training.steps import prepare_step, prepared_steps
+from sparse_xp.training.teacher import LiveTeacher
 
 GROUPED, STORED = "train.group_by_length=true", "teacher.reuse_logits=true"
 APART, LIVE = "train.group_by_length=false", "teacher.reuse_logits=false"
@@ -46,6 +51,12 @@ WAYS: dict[str, list[str]] = {
     "bf16": [GROUPED, STORED, "train.precision=bf16"],
 }
 HOOKS = ("before_step", "loss", "before_update", "after_update")
+
+
+def wait_for(run: Run) -> None:
+    """Wait for a GPU: it computes behind the calls."""
+    if run.device.type == "cuda":
+        torch.cuda.synchronize(run.device)
 
 
 class Measured(Exception):
@@ -69,25 +80,31 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
 
         return call
 
-    def train(run: Run) -> None:
+    def train(run: Run, *_: Any) -> None:
         nonlocal rows, tokens, filled
         steps = steps_of_epoch(run, 1)
         steps = random.Random(0).sample(steps, min(count, len(steps)))
         run.progress.step = run.clock.steps_per_epoch  # the second of two epochs: masks are being made
-        with nullcontext() if plain else cheap_dropout(run.model):
-            train_step(run, steps[0])  # memory is got from the system once
+        fast = cheap_dropout(run.model) if run.device.type == "cpu" else unread_masks(run.model)  # as in the loop
+        with nullcontext() if plain else fast:
+            train_step(run, prepare_step(run, (1, steps[0])))  # memory is got from the system once
+            wait_for(run)
             rows = tokens = filled = 0
             seconds.clear()
             for hook in HOOKS:
                 # Distillation runs a live teacher inside its hook; that is no work of the modifier's own.
                 setattr(run.modifier_list, hook, timed(getattr(run.modifier_list, hook), "hooks"))
-            if run.teacher is not None:
+            if isinstance(run.teacher, LiveTeacher):
                 run.teacher = timed(run.teacher, "teacher")
             began = time.perf_counter()
-            with torch.profiler.profile() if profile else nullcontext() as profiler:
-                for batches in steps:
-                    train_step(run, batches)
+            with (
+                torch.profiler.profile() if profile else nullcontext() as profiler,
+                prepared_steps(run, [(1, step) for step in steps]) as prepared,
+            ):
+                for step in prepared:
+                    train_step(run, step)
                     run.progress.step += 1
+                wait_for(run)
             seconds["step"] = time.perf_counter() - began
         if profiler:
             print(profiler.key_averages().table(sort_by="self_cpu_time_total", row_limit=20, max_name_column_width=45))
@@ -95,7 +112,7 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
 
     real = (
         sparse_xp.training.loop.train,
-        sparse_xp.training.loop.collate,
+        sparse_xp.training.state.collate,
         sparse_xp.training.teacher.store_logits,
         torch.optim.AdamW,
     )
@@ -119,9 +136,10 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
         filled += int(batch["attention_mask"].sum())
         return batch
 
+    register()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = to_object(compose("config", overrides=[*words, f"data.cache={place}/cache"]))
-    sparse_xp.training.loop.train, sparse_xp.training.teacher.store_logits, sparse_xp.training.loop.collate = (
+    sparse_xp.training.loop.train, sparse_xp.training.teacher.store_logits, sparse_xp.training.state.collate = (
         train,
         store,
         collate,
@@ -136,7 +154,7 @@ def measure(words: list[str], place: Path, count: int, to_maximum: bool, profile
     finally:
         (
             sparse_xp.training.loop.train,
-            sparse_xp.training.loop.collate,
+            sparse_xp.training.state.collate,
             sparse_xp.training.teacher.store_logits,
             torch.optim.AdamW,
         ) = real

@@ -6,6 +6,8 @@ and ``result.json``, in this order.
 
 from __future__ import annotations
 
+import os
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +19,6 @@ from sparse_xp.deployment.export import export_checked
 from sparse_xp.deployment.measured_latency import read_latency
 from sparse_xp.deployment.model_card import run_card
 from sparse_xp.errors import UserError
-from sparse_xp.evaluation import evaluate
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.writing import write_text
 from sparse_xp.functional.compression import measure_compression
@@ -37,8 +38,9 @@ from sparse_xp.report.compare import dense_score
 from sparse_xp.report.rows import run_row
 from sparse_xp.report.run_report import write_report
 from sparse_xp.result import NO_DEPLOYMENT, RESULT, TRAINED, Provenance, Result, Training, result_summary
-from sparse_xp.run_directory import remove_temporary_files
-from sparse_xp.training.environment import device_name, precision_name
+from sparse_xp.run_directory import ERROR, remove_temporary_files
+from sparse_xp.training.environment import PATIENCE, device_name, precision_name
+from sparse_xp.training.shared_evaluation import evaluate_together
 from sparse_xp.training.state import Run
 from sparse_xp.training.trackers.summary import finished_values, trained_values
 from sparse_xp.training.trackers.tracking import log_result, log_summary
@@ -47,13 +49,15 @@ from sparse_xp.training.trackers.tracking import log_result, log_summary
 MOVE_AWAY = "Move it away, and issue the command again."
 
 
-def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, command: str | None) -> None:
+def deliver(
+    run: Run, config: Config, data: PreparedData, metrics: dict[str, float], config_hash: str, command: str | None
+) -> None:
     """Save the model, export and check it, and write the result. Called by rank 0.
 
+    ``metrics``: of the model in PyTorch.
     ``result.json`` is written last: it marks the run as finished. ``trained.json`` is written before the export: if the
     export gate stops the run, ``sparse_xp.export`` can finish it from there.
     """
-    metrics = final_metrics(run, config)
     save_model(run, config.recipe.inherit)
     recorded = record_provenance(config_hash, run.origin, command)
     trained = make_result(config, run, metrics, recorded, (data.train.total, data.evaluation.total))
@@ -72,6 +76,19 @@ def deliver(run: Run, config: Config, data: PreparedData, config_hash: str, comm
     step, clock = result.training.best_step, run.clock
     trained_until = f"of step {step}/{clock.total_steps} (epoch {clock.epoch(step):g})"
     say(f"{run.directory}\n  {trained_until}, {result_summary(result)}")
+
+
+def wait_for_result(directory: Path) -> Result:
+    """Return the result that rank 0 delivers, on another rank. Raises UserError if it fails, or takes a day.
+
+    Nothing is exchanged meanwhile: a collective operation of the GPUs would time out.
+    """
+    began = time.monotonic()
+    while not os.path.lexists(directory / RESULT):
+        if os.path.lexists(directory / ERROR) or time.monotonic() - began > PATIENCE.total_seconds():
+            raise UserError(f"{directory}: process 0 has delivered no result; it says why.")
+        time.sleep(0.5)
+    return Result.read(directory / RESULT)
 
 
 def export_result(run: Run, config: Config, trained: Result) -> Result:
@@ -97,9 +114,12 @@ def dense_score_of(directory: Path, result: Result) -> float | None:
 
 
 def final_metrics(run: Run, config: Config) -> dict[str, float]:
-    """Return the metrics of the delivered model. It is evaluated again only if the best metrics are not its own."""
+    """Return the metrics of the delivered model, on rank 0. Every process calls it.
+
+    The model is evaluated again only if the best metrics are not its own.
+    """
     changed = any(modifier.post_training for modifier in run.modifier_list.modifiers.values())
-    return run.progress.best if config.train.keep_best and not changed else evaluate(run)
+    return run.progress.best if config.train.keep_best and not changed else evaluate_together(run)
 
 
 def make_result(
@@ -135,6 +155,7 @@ def make_result(
             train_rows_of=totals[0],
             eval_rows_of=totals[1],
             best_step=run.progress.best_step if config.train.keep_best else run.step,
+            skipped=run.progress.skipped,
         ),
         teacher=teacher or (config.teacher.source if config.teacher.given else None),
         provenance=replace(recorded, command=portable_command(recorded.command, run.directory)),

@@ -1,7 +1,8 @@
 """Predictions of a model on the evaluation rows, and their metrics.
 
-Training evaluates the PyTorch model here (``evaluate``). The export gate calls ``predict`` with onnxruntime's
-``forward``. Both see the same batches, and the same ``Task.score`` reads their outputs.
+Training evaluates the PyTorch model here (``evaluate``), several processes together (``training/shared_evaluation``).
+The export gate calls ``predict`` with onnxruntime's ``forward``. All see the same batches, and the same ``Task.score``
+reads their outputs.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import numpy as np
 import torch
 
 from sparse_xp.data.batches import collate, evaluation_batches
+from sparse_xp.data.flat_columns import flat_columns
+from sparse_xp.functional.model_calls import sent
 from sparse_xp.tasks import Task
 
 if TYPE_CHECKING:
@@ -22,9 +25,16 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
+#: by the name of an output, one array for each evaluation feature; None for one that another process computes
+Outputs = dict[str, list[Any]]
+
+
 @dataclass(kw_only=True)
 class EvalContext:
-    """A model with the rows and features that it is evaluated on."""
+    """A model with the rows and features that it is evaluated on.
+
+    ``device``: of the model. ``threads``: cores for the engines of exported files, None for all.
+    """
 
     task: Task
     tokenizer: PreTrainedTokenizerBase
@@ -33,6 +43,7 @@ class EvalContext:
     eval_features: Dataset
     eval_batch_size: int
     device: torch.device
+    threads: int | None = None
 
     @cached_property
     def inputs(self) -> list[str]:
@@ -47,6 +58,19 @@ class EvalContext:
 
 def evaluate(context: EvalContext) -> dict[str, float]:
     """Return the task's metrics of the model as it is, in float32."""
+    return score(context, model_outputs(context))
+
+
+def score(context: EvalContext, outputs: Outputs) -> dict[str, float]:
+    """Return the task's metrics of the outputs of all evaluation features."""
+    return context.task.score(context.eval_rows, context.eval_features, outputs)
+
+
+def model_outputs(context: EvalContext, rank: int = 0, processes: int = 1) -> Outputs:
+    """Return the outputs of the model in float32, without autocast, for the share of a process: see ``predict``.
+
+    On a GPU that is float32 without TF32, as PyTorch's default is.
+    """
 
     def forward(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         with torch.no_grad():
@@ -54,20 +78,25 @@ def evaluate(context: EvalContext) -> dict[str, float]:
         return {name: outputs[name].float().cpu().numpy() for name in context.task.outputs}
 
     context.model.train(False)
-    return context.task.score(context.eval_rows, context.eval_features, predict(context, forward))
+    return predict(context, forward, rank, processes)
 
 
 def predict(
-    context: EvalContext, forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
-) -> dict[str, list[np.ndarray]]:
+    context: EvalContext,
+    forward: Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]],
+    rank: int = 0,
+    processes: int = 1,
+) -> Outputs:
     """Return each output of ``forward``, one array per evaluation feature, without padding.
 
-    ``forward``: from int64 [rows, tokens] by the names of the inputs to arrays by the names of the outputs.
+    ``forward``: from int64 [rows, tokens] by the names of the inputs to arrays by the names of the outputs. ``rank``
+    of so many ``processes`` computes every so-many-th batch; the features of the others have None.
     """
     features, task = context.eval_features, context.task
-    outputs: dict[str, list[Any]] = {name: [None] * len(features) for name in task.outputs}
-    for indices in evaluation_batches(features, context.eval_batch_size):
-        batch = {k: v.numpy() for k, v in collate(features, indices, context.inputs, context.padding).items()}
+    columns = flat_columns(features, context.inputs)
+    outputs: Outputs = {name: [None] * len(features) for name in task.outputs}
+    for indices in list(evaluation_batches(features, context.eval_batch_size))[rank::processes]:
+        batch = {k: v.numpy() for k, v in collate(columns, indices, context.inputs, context.padding).items()}
         lengths = batch["attention_mask"].sum(1)
         for name, values in forward(batch).items():
             for i, length, value in zip(indices, lengths, values, strict=True):
@@ -80,10 +109,11 @@ def spread_batches(context: EvalContext, features: Dataset, rows: int) -> Iterat
     total = len(features)
     count = min(rows, total)
     chosen = features.select([i * total // count for i in range(count)])
+    columns = flat_columns(chosen, context.inputs)
     for indices in evaluation_batches(chosen, context.eval_batch_size):
-        yield to_device(context, collate(chosen, indices, context.inputs, context.padding))
+        yield to_device(context, collate(columns, indices, context.inputs, context.padding))
 
 
 def to_device(context: EvalContext, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return the batch on the model's device."""
-    return {name: value.to(context.device, non_blocking=True) for name, value in batch.items()}
+    return {name: sent(value, context.device) for name, value in batch.items()}

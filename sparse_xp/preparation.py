@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from sparse_xp.clock import Clock
 from sparse_xp.config import Config
 from sparse_xp.console import say
-from sparse_xp.data.batches import steps_per_epoch
+from sparse_xp.data.batches import lengths_of, steps_per_epoch
 from sparse_xp.data.table import to_dataset
+from sparse_xp.errors import UserError
 from sparse_xp.files.checksums import json_digest
 from sparse_xp.files.reading import resolve_model_dir
 from sparse_xp.history import History
@@ -72,11 +73,21 @@ def prepare_data(config: Config, accelerator: Accelerator, splits: Splits | None
         eval_features = make_features(
             task, evaluation.rows, evaluation.fingerprint, tokenizer, config.data, train=False
         )
+    check_longest_row(train_features, config.train.tokens)
     warnings = [*train.warnings, *evaluation.warnings]
     warnings += [*task.warnings(train_features, True), *task.warnings(eval_features, False)]
     for warning in warnings:
         say(warning)
     return PreparedData(task, source, tokenizer, train, evaluation, train_features, eval_features)
+
+
+def check_longest_row(features: Dataset, tokens: int | None) -> None:
+    """Raise UserError if a training row alone has more tokens than ``train.tokens`` allows a micro-batch."""
+    if tokens is not None and (longest := max(lengths_of(features))) > tokens:
+        raise UserError(
+            f"train.tokens={tokens}: the longest training row has {longest} tokens, and a micro-batch has whole rows. "
+            f"Write train.tokens={longest} or more, or cut the rows with task.max_length={max(tokens, 8)}."
+        )
 
 
 def resolve_student(config: Config) -> tuple[str, PreTrainedTokenizerBase]:
@@ -139,6 +150,7 @@ def assemble(
         train=train,
         eval_batch_size=train.eval_batch_size,
         device=accelerator.device,
+        threads=train.threads,
         tokenizer=data.tokenizer,
         model=model,
         accelerator=accelerator,

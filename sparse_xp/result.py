@@ -55,7 +55,8 @@ NO_DEPLOYMENT = Deployment(metrics={}, max_abs_diff=0.0, bytes=0, compressed_byt
 class Training:
     """The cost of training. ``seconds``: of optimizer steps alone, over all resumptions.
 
-    ``train_rows``, ``eval_rows``: the number of rows used; ``..._of``: the number of rows in the data.
+    ``train_rows``, ``eval_rows``: the number of rows used; ``..._of``: the number of rows in the data. ``skipped``: the
+    number of steps that changed no weight, because gradients overflowed in fp16.
     """
 
     epochs: float
@@ -69,6 +70,7 @@ class Training:
     train_rows_of: int
     eval_rows_of: int
     best_step: int
+    skipped: int = 0
 
 
 @dataclass

@@ -32,7 +32,7 @@ from sparse_xp.result import RESULT, Result
 from sparse_xp.run_directory import ERROR, claim_run, find_finished, is_run, remove_temporary_files, stored_hash
 from sparse_xp.target_cpu import with_chosen_precision
 from sparse_xp.tasks.rows import Splits, load_splits
-from sparse_xp.training.environment import device_name, make_accelerator, precision_name
+from sparse_xp.training.environment import check_device, determinism, device_name, devices, precision_name, seed_rank
 from sparse_xp.training.optimizer import parameter_groups
 from sparse_xp.training.trackers.tracking import check_installed, start_tracker, tracked_run
 
@@ -86,20 +86,15 @@ def run_alone(
     check_paths(config)
     check_hub(config)
     check_installed(config.log.tracker)
+    check_device(config.train)
     if first:
         show_config(asdict(config)) if show else say(f"\n{directory}")
-    accelerator = make_accelerator(config.train)
-    try:
-        with explain_full_disk(directory, "run"):
-            return execute(config, directory, accelerator, config_hash, command, splits)
-    finally:
-        accelerator.end_training()
-        # Accelerate keeps its settings in the process, and the next run of a sweep may need different ones.
-        from accelerate.state import AcceleratorState, GradientState
+    # torch is imported late, as in ``execute``
+    from sparse_xp.training.checkpoint import recorded_numerics
 
-        accelerator.free_memory()
-        AcceleratorState._reset_state(reset_partial_state=True)
-        GradientState._reset_state()
+    began = recorded_numerics(directory)
+    with explain_full_disk(directory, "run"), determinism(config.train), devices(config.train, began) as accelerator:
+        return execute(config, directory, accelerator, config_hash, command, splits)
 
 
 def load_data(config: Config, directory: Path) -> Splits | None:
@@ -146,11 +141,12 @@ def check_hub(config: Config) -> None:
 
 
 def check_student(config: Config, splits: Splits | None, teacher: Config) -> None:
-    """Raise UserError unless the student can be had and the recipe fits it, before a teacher is trained for it.
+    """Raise UserError unless device and student can be had and the recipe fits, before a teacher is trained for it.
 
     ``splits``: the rows, if they were read before; their labels are compared with those of the checkpoint.
     ``teacher``: the run that is to train the teacher; it has to read the same tokens.
     """
+    check_device(config.train)
     if not config.model.checkpoint:
         return
     check_paths(config)
@@ -183,7 +179,7 @@ def execute(
     # torch is imported late: a configuration is refused, and a finished run recognised, without waiting for it.
     from accelerate.utils import set_seed
 
-    from sparse_xp.delivery import deliver, write_model
+    from sparse_xp.delivery import deliver, final_metrics, wait_for_result, write_model
     from sparse_xp.preparation import assemble, load_student, load_teacher, prepare_data, with_task
     from sparse_xp.training.loop import train
     from sparse_xp.training.profiling import profiled
@@ -206,10 +202,11 @@ def execute(
     with profiled(config.log.profile_steps if accelerator.is_main_process else 0, directory):
         train(this, partial(write_model, inherits=config.recipe.inherit))
     finish(this, config)
+    metrics = final_metrics(this, config)
     if accelerator.is_main_process:
-        deliver(this, config, data, config_hash, command)
-    accelerator.wait_for_everyone()
-    return Result.read(directory / "result.json")
+        deliver(this, config, data, metrics, config_hash, command)
+        return Result.read(directory / RESULT)
+    return wait_for_result(directory)
 
 
 def start(this: Run, config: Config, config_hash: str, new_weights: list[str], in_files: dict[str, int]) -> None:
@@ -221,15 +218,23 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str], i
     import torch
 
     from sparse_xp.training import checkpoint
+    from sparse_xp.training.compiler import compile_encoder
     from sparse_xp.training.state import TrainingWrapper
 
     accelerator = this.accelerator
+    # Modifiers make their state where they find the weights.
+    this.model.to(accelerator.device)
     this.modifier_list.attach(this)
     check_coverage(this, config)
     groups = parameter_groups(this.model, this.modifier_list.parameters(this))
     optimizer = torch.optim.AdamW(groups, lr=config.train.learning_rate, fused=True)
-    this.wrapper = TrainingWrapper(this.model, this.task)
+    compiled = None
+    if config.train.compile:
+        say("train.compile: the first steps compile the encoder, which takes a minute or more")
+        compiled = compile_encoder(this.model, this.device, can_record_graphs(this))
+    this.wrapper = TrainingWrapper(this.model, this.task, compiled)
     this.prepared_model, this.optimizer = accelerator.prepare(this.wrapper, optimizer)
+    seed_rank(config.seed, accelerator.process_index)
     resumed = checkpoint.restore(this)
     # A killed run may have logged steps after its last checkpoint; they are made again.
     this.history.rewind(this.progress.step, this.progress.lines)
@@ -247,6 +252,16 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str], i
     names = [config.task.name, config.model.name, config.recipe.name]
     tracked = tracked_run(config.log, this.directory, names, asdict(config), recorded)
     start_tracker(accelerator, config.log.tracker, tracked, this.history)
+
+
+def can_record_graphs(this: Run) -> bool:
+    """Return whether ``train.compile`` may record CUDA graphs.
+
+    Gradients and observed ranges lie in the memory of a recording, which the next forward pass writes again.
+    """
+    one_batch = this.train.gradient_accumulation_steps == 1 and this.train.tokens is None
+    one_batch = one_batch and this.accelerator.num_processes == 1
+    return this.device.type == "cuda" and one_batch and not this.modifiers(Quantization)
 
 
 def check_coverage(this: Run, config: Config) -> None:

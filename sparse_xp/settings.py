@@ -10,6 +10,7 @@ torch is not imported: composing a configuration must not load it.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 
@@ -17,6 +18,9 @@ from sparse_xp.clock import TimeSpec, parse_time
 from sparse_xp.cpu import CPU_KINDS
 from sparse_xp.errors import check_one_of
 from sparse_xp.files.text_format import TextFormat
+
+#: kinds of device that a run can be on
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 
 
 @dataclass(kw_only=True)
@@ -132,15 +136,30 @@ class Train:
         epochs: The length of the run in epochs.
         steps: The length of the run in optimizer steps. It replaces ``epochs``.
         batch_size: Rows per micro-batch and device.
+        tokens: The most tokens of a micro-batch, padding included: as many as fit in memory. An optimizer step still
+            has ``batch_size`` times ``gradient_accumulation_steps`` rows per device. They are sorted by length and cut
+            into as few micro-batches as this allows, so that short rows make larger ones. Losses are the same but for
+            rounding and the draws of dropout. None: micro-batches of ``batch_size`` rows.
         eval_batch_size: Rows per batch and device in evaluation.
         gradient_accumulation_steps: Micro-batches per optimizer step.
         group_by_length: Make batches of rows of similar length, which need less padding.
         learning_rate: The peak learning rate. Recipes refer to it.
         warmup: The length of the warm-up of the learning rate. Recipes refer to it.
         max_grad_norm: The gradient norm to clip to. None: no clipping.
-        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: fp16 on a GPU, bf16 on a CPU with native bf16, else fp32.
-        device: ``cpu``, or ``auto``: a GPU where there is one.
-        threads: CPU threads of PyTorch. None: its own choice.
+        precision: ``fp32``, ``bf16``, ``fp16``, or ``auto``: bf16 where the device computes it natively (NVIDIA from
+            Ampere on), fp16 on an older NVIDIA GPU, else fp32. Evaluation is in fp32 in any case, and without TF32
+            unless PyTorch is told otherwise.
+        device: ``cpu``, ``cuda``, ``xpu`` or ``mps``, with a number for one of several (``cuda:1``), or ``auto``: a
+            CUDA GPU where there is one, else the CPU.
+        deterministic: Compute with deterministic algorithms only, which may be slower. On a GPU, an interrupted run
+            then ends bit for bit as an uninterrupted one does on GPUs of one kind, with the same versions. Without it
+            a GPU adds in varying order: a run that continues has the same rows, rates and random numbers, and losses
+            that differ by rounding, which may tip masks. On a CPU runs repeat bit for bit either way.
+        threads: CPU threads of PyTorch, and of the engines that check and score the exported file. None: their own
+            choice. Measurements of speed have their own.
+        compile: Compile the encoder for training (``torch.compile``): the first steps take a minute or more, the others
+            less time. Losses are the same but for rounding, and on a GPU for other draws of dropout. It pays in long
+            runs on a GPU, and needs Triton there, a C++ compiler on a CPU.
         eval_every: The time between two evaluations.
         save_every: The time between two checkpoints.
         early_stopping: End the run after so many evaluations without an improvement of the task's metric. Those before
@@ -157,6 +176,7 @@ class Train:
     epochs: float = 3.0
     steps: int | None = None
     batch_size: int = 16
+    tokens: int | None = None
     eval_batch_size: int = 32
     gradient_accumulation_steps: int = 1
     group_by_length: bool = True
@@ -165,7 +185,9 @@ class Train:
     max_grad_norm: float | None = 1.0
     precision: str = "auto"
     device: str = "auto"
+    deterministic: bool = False
     threads: int | None = None
+    compile: bool = False
     eval_every: TimeSpec = 1.0
     save_every: TimeSpec = 1.0
     early_stopping: int | None = None
@@ -182,6 +204,10 @@ class Train:
         for name in ("batch_size", "eval_batch_size", "gradient_accumulation_steps", "keep_states"):
             if getattr(self, name) < 1:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected at least 1.")
+        if self.tokens is not None and self.tokens < 1:
+            raise ValueError(
+                f"train.tokens={self.tokens}: expected at least 1, or null for batches of train.batch_size."
+            )
         if self.early_stopping is not None and self.early_stopping < 1:
             raise ValueError(
                 f"train.early_stopping={self.early_stopping}: expected at least 1 evaluation, or null for no early end."
@@ -205,10 +231,18 @@ class Train:
                 f"train.max_grad_norm={self.max_grad_norm}: expected a number above 0, or null for no clipping."
             )
         check_one_of("train.precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        check_one_of("train.device", self.device, ("auto", "cpu"))
+        self._check_device()
         for name in ("eval_every", "save_every"):
             if not parse_time(getattr(self, name), f"train.{name}")[0]:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected a time above 0.")
+
+    def _check_device(self) -> None:
+        """Raise ValueError for a device that PyTorch could not name; which there are, the run finds out."""
+        kind, _, number = self.device.partition(":")
+        if kind not in DEVICES:
+            check_one_of("train.device", self.device, DEVICES)
+        if kind != self.device and (kind not in ("cuda", "xpu") or not re.fullmatch("0|[1-9][0-9]{0,2}", number)):
+            raise ValueError(f"train.device={self.device}: expected {kind}, or a number such as cuda:1 or xpu:0.")
 
     def _check_warmup(self) -> None:
         """Raise ValueError for a warm-up that is longer than the run."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
-from sparse_xp.training.environment import choose_precision
+from sparse_xp.training.precision import choose_precision
 from tests.runs import configure
 
 # task: epochs, batch, learning rate, warm-up steps, longest input, seed. But for SST-2 the tutorial's commands for GLUE
@@ -48,4 +49,5 @@ def test_a_student_keeps_its_zeros_and_learns_from_the_dense_run_in_fp16(task):
     assert type(config.sparsity).__name__ == "ConstantPruning"
     assert (config.sparsity.start, config.sparsity.end) == (0.0, "100%")
     assert (config.teacher.source, config.teacher.model) == ("dense", "bert_base")
-    assert choose_precision(config.train.precision, cpu=False) == "fp16"
+    assert config.train.precision == "auto"
+    assert choose_precision("fp16", torch.device("cuda")) == ("fp16", "")  # one word away

@@ -68,7 +68,16 @@ class FakeContext(Run):
         defaults: dict[str, Any] = {
             "clock": Clock(steps_per_epoch, total_steps),
             "progress": Progress(),
-            "accelerator": SimpleNamespace(autocast=nullcontext, scaler=None, num_processes=1),
+            "accelerator": SimpleNamespace(
+                autocast=nullcontext,
+                scaler=None,
+                num_processes=1,
+                process_index=0,
+                is_main_process=True,
+                main_process_first=nullcontext,
+                device=torch.device("cpu"),
+                mixed_precision="no",
+            ),
             "source": "some/checkpoint",
         }
         vars(self).update(defaults | fields)

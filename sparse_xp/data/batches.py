@@ -1,15 +1,17 @@
 """Split features into batches, and make tensors of a batch.
 
-The training loop calls ``epoch_batches`` once an epoch, ``epoch_steps`` for the batches of its process, and ``collate``
-for each of them. Evaluation calls ``evaluation_batches`` and ``collate``.
+The training loop calls ``epoch_batches`` once an epoch, and ``epoch_steps`` for the batches of its process, which
+``split_by_tokens`` cuts otherwise for ``train.tokens``. ``collate`` makes the tensors of each. Evaluation calls
+``evaluation_batches`` and ``collate``.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from sparse_xp.data.flat_columns import FlatColumn, flat_columns
 from sparse_xp.settings import Train
 
 if TYPE_CHECKING:
@@ -24,11 +26,7 @@ POOLS = 8
 
 def lengths_of(features: Dataset) -> list[int]:
     """Return the number of tokens of each feature."""
-    if features._indices is not None:
-        return [len(tokens) for tokens in features["input_ids"]]
-    import pyarrow.compute
-
-    lengths: list[int] = pyarrow.compute.list_value_length(features.data.column("input_ids")).to_pylist()
+    lengths: list[int] = flat_columns(features, ["input_ids"])["input_ids"].lengths().tolist()
     return lengths
 
 
@@ -71,27 +69,66 @@ def epoch_steps(batches: list[list[int]], accumulation: int, rank: int = 0, worl
     return [batches[i : i + size][rank::world] for i in range(0, len(batches), size)]
 
 
+def split_by_tokens(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Return ``rows`` in as few micro-batches as have at most ``tokens`` each, padding included; the longest first.
+
+    ``lengths``: the number of tokens of each row of the data set. A row longer than ``tokens`` is alone.
+    """
+    batches: list[list[int]] = []
+    for row in sorted(rows, key=lambda row: -lengths[row]):
+        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens:
+            batches.append([])
+        batches[-1].append(row)
+    return batches
+
+
 def steps_per_epoch(rows: int, settings: Train, world: int) -> int:
     """Optimizer steps in an epoch of ``rows`` features over ``world`` processes."""
     return math.ceil(math.ceil(rows / settings.batch_size) / (settings.gradient_accumulation_steps * world))
 
 
-def collate(features: Dataset, rows: list[int], columns: list[str], padding: dict[str, int]) -> dict[str, Tensor]:
+def collate(
+    features: Dataset | Mapping[str, FlatColumn],
+    rows: Sequence[int],
+    columns: Sequence[str],
+    padding: Mapping[str, int],
+) -> dict[str, Tensor]:
     """Return ``rows`` as tensors, [rows, tokens], padded on the right to the longest sequence of the batch.
 
-    ``padding``: the padding value of each column, 0 by default. Integers become int64, floats float32.
+    ``features``: who collates many batches of a data set calls ``flat_columns`` once. ``padding``: the padding value of
+    each column, 0 by default. Integers become int64, floats float32.
     """
     import torch
 
-    picked = features[rows]
-    batch = {}
-    for name in columns:
-        values = picked[name]
-        if isinstance(values[0], list):
-            width, fill = max(map(len, values)), padding.get(name, 0)
-            values = [value + [fill] * (width - len(value)) for value in values]
-        batch[name] = torch.tensor(values)
-    return batch
+    flat = features if isinstance(features, Mapping) else flat_columns(features, columns)
+    return {name: torch.from_numpy(flat[name].padded(rows, padding.get(name, 0))) for name in columns}
+
+
+def bucket_width(tokens: int, limit: int) -> int:
+    """Return the width to which a batch of so many tokens is padded where few different widths are wanted.
+
+    A multiple of 8 up to 64, of 16 up to 128, of 32 up to 256 and of 64 above; at most ``limit``. So there are 20
+    widths up to 512.
+    """
+    step = next((step for step in (8, 16, 32) if tokens <= 8 * step), 64)
+    return max(tokens, min(math.ceil(tokens / step) * step, limit))
+
+
+def pad_to_bucket(batch: dict[str, Tensor], padding: Mapping[str, int], limit: int) -> dict[str, Tensor]:
+    """Return the batch padded to its ``bucket_width``: integers with an entry for each token, in each row.
+
+    ``padding``: as in ``collate``. ``limit``: the most tokens of a row, ``task.max_length``.
+    """
+    from torch.nn.functional import pad
+
+    width = batch["input_ids"].shape[1]
+    more = bucket_width(width, limit) - width
+    return {
+        name: pad(value, (0, more), value=padding.get(name, 0))
+        if value.shape[1:] == (width,) and not value.is_floating_point()
+        else value
+        for name, value in batch.items()
+    }
 
 
 def evaluation_batches(features: Dataset, batch_size: int) -> Iterator[list[int]]:

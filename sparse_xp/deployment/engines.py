@@ -152,9 +152,14 @@ def openvino_call(path: Path, threads: int | None, exact: bool = True) -> Call:
     return lambda batch: request.infer({name: batch[name] for name in names})
 
 
-def openvino_forward(path: Path, shape: tuple[int | None, int | None]) -> Callable[[Batch], Batch]:
-    """Return a function as ``infer`` for OpenVINO: outputs by name from arrays by name, padded to ``shape``."""
-    call = openvino_call(path, None)
+def openvino_forward(
+    path: Path, shape: tuple[int | None, int | None], threads: int | None = None
+) -> Callable[[Batch], Batch]:
+    """Return a function as ``infer`` for OpenVINO: outputs by name from arrays by name, padded to ``shape``.
+
+    ``threads``: cores of the CPU, None for all of them.
+    """
+    call = openvino_call(path, threads)
 
     def forward(batch: Batch) -> Batch:
         step = shape[0] or len(batch["input_ids"])

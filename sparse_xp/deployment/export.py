@@ -39,7 +39,7 @@ def export_checked(context: EvalContext, directory: Path, settings: Export, expe
     context.tokenizer.save_pretrained(directory)
     if settings.openvino:
         to_openvino(path)
-    session = open_session(path, way_out="Try another export.opset.")
+    session = open_session(path, context.threads, way_out="Try another export.opset.")
 
     def forward(batch: Batch) -> Batch:
         return infer(session, batch)
@@ -47,7 +47,7 @@ def export_checked(context: EvalContext, directory: Path, settings: Export, expe
     integers, shape = any(quantized_modules(context.model)), fixed_shape(session)
     forwards: dict[str, Callable[[Batch], Batch]] = {"exported": forward}
     if settings.openvino:
-        forwards["OpenVINO"] = openvino_forward(directory / "model.xml", shape)
+        forwards["OpenVINO"] = openvino_forward(directory / "model.xml", shape, context.threads)
     distances, metrics = compare_with_model(context, path, forwards, settings, expected)
 
     stats = inspect_graph(path)

@@ -33,7 +33,7 @@ def check_distances(
 
 def diagnose(path: Path, context: EvalContext, distance: Distance) -> str:
     """Return who is at fault for a large ``distance``: the graph, or the engine's optimized kernels."""
-    session = open_session(path, optimized=False)
+    session = open_session(path, context.threads, optimized=False)
     unoptimized = measure_distance(context, lambda batch: infer(session, batch)).rms
     if unoptimized <= distance.rms / 2:
         return (

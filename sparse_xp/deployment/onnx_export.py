@@ -45,13 +45,14 @@ def to_onnx(
     sequence: int | None = None,
     external_data: bool = False,
 ) -> None:
-    """Write the model as an ONNX file, with its inputs in the order of the model's signature.
+    """Write the model as an ONNX file, with its inputs in the order of the model's signature. It stays on the CPU.
 
     ``batch``, ``sequence``: fixed numbers of rows and tokens, None for any. ``external_data``: write the weights into a
     file beside it (``onnx_file.data_file``). PyTorch does so anyway for more than 1.5 GiB of weights, as no ONNX file
     can have 2 GiB. Raises UserError for more tokens than the model can read.
     """
     model = context.model.cpu()
+    context.device = torch.device("cpu")
     model.train(False)
     most = longest_text(model.config.to_dict())
     if sequence and most is not None and sequence > most:

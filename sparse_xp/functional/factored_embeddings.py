@@ -35,7 +35,7 @@ class FactoredEmbedding(nn.Sequential):
         self.add_module("map", projection)
         # An empty weight under the name that stock classes give the table. Loading then fails because of its shape,
         # where a missing weight would be initialized at random with a mere warning.
-        self.register_buffer("weight", torch.zeros(0))
+        self.register_buffer("weight", torch.zeros(0, device=table.weight.device))
         #: how many dimensions are to be left at the end of the run; latency tables price the projection by it
         self.final_dimensions = table.embedding_dim
 
@@ -64,12 +64,13 @@ def principal_factors(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Factor ``weight`` [vocabulary, hidden] along the principal axes of its rows, the longest axis first.
 
     Returns table [vocabulary, hidden] and projection [hidden, hidden] with table @ projection.T = weight to rounding.
-    The columns of the projection are orthonormal, so the table keeps its scale and its learning rate.
+    The columns of the projection are orthonormal, so the table keeps its scale and its learning rate. They are computed
+    on the CPU, which gives the same factors for every device.
     """
-    exact = weight.detach().double()
+    exact = weight.detach().cpu().double()
     _, axes = torch.linalg.eigh(exact.T @ exact)
     axes = axes.flip(1)
-    return (exact @ axes).to(weight.dtype), axes.to(weight.dtype)
+    return (exact @ axes).to(weight), axes.to(weight)
 
 
 def find_factored(model: PreTrainedModel) -> FactoredEmbedding | None:

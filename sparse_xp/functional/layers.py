@@ -49,7 +49,7 @@ class LayerGate:
 
     def __init__(self, layer: nn.Module):
         self.is_open, self.tracks_gradient = True, False
-        self.value = torch.ones(())
+        self.value = torch.ones((), device=next((weight.device for weight in layer.parameters()), None))
         # First of the hooks: others see what the next layer gets.
         self.remove = layer.register_forward_hook(self, prepend=True).remove
 

@@ -6,7 +6,7 @@ Sparsity is a fraction in [0, 1], never per cent. A mask is a bool tensor shaped
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparse_xp.functional.patterns import Pattern
 
@@ -14,6 +14,18 @@ from sparse_xp.functional.patterns import Pattern
 def magnitude_scores(weight: Tensor) -> Tensor:
     """Return |w| in float32, detached, shaped like ``weight``."""
     return weight.detach().float().abs()
+
+
+def multiply_weights(parameters: list[nn.Parameter], factors: list[Tensor]) -> None:
+    """Multiply each parameter by its factor, in place; all in one call, which a GPU starts once."""
+    torch._foreach_mul_([parameter.data for parameter in parameters], factors)
+
+
+def multiply_gradients(parameters: list[nn.Parameter], factors: list[Tensor]) -> None:
+    """Multiply the gradient of each parameter that has one by its factor, in place."""
+    pairs = [(each.grad, factor) for each, factor in zip(parameters, factors, strict=True) if each.grad is not None]
+    if pairs:
+        torch._foreach_mul_([gradient for gradient, _ in pairs], [factor for _, factor in pairs])
 
 
 def mask_from_scores(scores: Tensor, sparsity: float, pattern: Pattern) -> Tensor:

@@ -37,10 +37,20 @@ def attention_mask(batch: object) -> Tensor | None:
     return mask.bool() if isinstance(mask, Tensor) and mask.dim() == 2 else None
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on ``device``.
+
+    From pinned host memory a GPU copies by itself. From other memory the copy waits for all that the GPU was given.
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 def moved(batch: Batch, device: torch.device) -> Batch:
     """Return a batch with every tensor in it on ``device``."""
     if isinstance(batch, Tensor):
-        return batch.to(device)
+        return sent(batch, device)
     if isinstance(batch, Mapping):
         return {name: moved(value, device) for name, value in batch.items()}
     if isinstance(batch, tuple | list):

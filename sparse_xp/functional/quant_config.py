@@ -35,9 +35,11 @@ class QuantMode:
 
     ``active``: the modules compute with rounded values; until then they are plain floating point. ``observing``:
     training batches update the ranges of activations. ``calibrating``: evaluation-mode batches update them too, as in
-    post-training quantization. The names of the first two are keys of checkpoints.
+    post-training quantization. The names of the first two are keys of checkpoints. ``step``: grows whenever a training
+    step has changed weights or is about to; 0 where nobody counts, and then no rounded weight is kept.
     """
 
     active: bool = False
     observing: bool = True
     calibrating: bool = False
+    step: int = 0

@@ -11,9 +11,9 @@ names stay, so checkpoints of the model load as before. Life of a quantized mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,11 +25,16 @@ from sparse_xp.functional.fake_quant import (
     activation_scale,
     fake_quantize_activation,
     fake_quantize_weight,
+    rounded_weight,
+    straight_through,
     weight_scale,
 )
+from sparse_xp.functional.integer_product import IntegerWeight, half_precision, integer_linear, integer_weight
 from sparse_xp.functional.model_calls import full_precision
 from sparse_xp.functional.quant_config import QuantConfig, QuantMode
 from sparse_xp.functional.selection import select_modules
+
+R = TypeVar("R")
 
 
 @dataclass
@@ -39,6 +44,7 @@ class QuantState:
     ``config`` and ``mode`` are shared by the model. ``bits`` and ``per_channel`` are those of this module's weight.
     An observer is None where the activation stays in floating point. ``scale``: that of the weight once it is frozen.
     ``updates_inputs``: modules that read the same activation share an observer, and only one of them updates it.
+    ``rounded``: the weight of this training step, rounded (``once_a_step``).
     """
 
     config: QuantConfig
@@ -49,6 +55,7 @@ class QuantState:
     output_observer: MinMaxObserver | None = None
     scale: Tensor | None = None
     updates_inputs: bool = True
+    rounded: tuple[object, Any] = field(default=((), None), compare=False, repr=False)
 
     @classmethod
     def of_linear(cls, config: QuantConfig, mode: QuantMode, scale: Tensor | None = None) -> QuantState:
@@ -66,69 +73,121 @@ class QuantState:
         pairs = (("inputs", self.input_observer), ("outputs", self.output_observer))
         return {name: observer for name, observer in pairs if observer is not None}
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what a copy gets: all but the rounded weight."""
+        return {**self.__dict__, "rounded": ((), None)}
+
     def scale_of(self, weight: Tensor) -> Tensor:
         """Return the frozen scale of ``weight``, or the one that fits it now."""
         if self.scale is not None:
             return self.scale.to(weight.device)
         return weight_scale(weight, self.bits, self.per_channel)
 
-    def round_weight(self, weight: Tensor, scaled_by: Tensor | None = None) -> Tensor:
-        """Fake-quantize ``weight``.
+    def once_a_step(self, weight: Tensor, dtype: torch.dtype | None, training: bool, compute: Callable[[], R]) -> R:
+        """Return what ``compute`` makes of ``weight``, from memory in later micro-batches of a training step.
 
-        ``scaled_by``: the tensor whose scale is used, ``weight`` by default; for rows of a table, the whole table.
+        ``dtype``: of the result, where there are several. What has been kept is used only as long as the weight is the
+        same memory, in the same version, with the same scale. Memory that is written behind the back of the version, as
+        by ``weight.data``, is written between steps. Evaluation keeps nothing: there, averages of weights come and go.
         """
-        return fake_quantize_weight(weight, self.scale_of(weight if scaled_by is None else scaled_by), self.bits)
+        if torch.compiler.is_compiling() or not (training and self.mode.step):
+            return compute()
+        key = (self.mode.step, weight._version, weight.data_ptr(), weight.shape, id(self.scale), dtype)
+        if self.rounded[0] != key:
+            self.rounded = (key, compute())
+        result: R = self.rounded[1]
+        return result
 
-    def round_inputs(self, values: Tensor, training: bool) -> Tensor:
-        """Fake-quantize what the module reads."""
-        return self.round_activation(values, self.input_observer, training, self.updates_inputs)
+    def round_weight(self, weight: Tensor, training: bool) -> Tensor:
+        """Fake-quantize a matrix, as float32."""
+        fitting = self.scale is None
+
+        def compute() -> tuple[Tensor, Tensor | None]:
+            return rounded_weight(weight, self.scale_of(weight), self.bits, fitting=fitting)
+
+        return straight_through(weight, *self.once_a_step(weight, None, training, compute))
+
+    def integers_of(self, weight: Tensor, dtype: torch.dtype, training: bool) -> IntegerWeight:
+        """Return a matrix in integers, held in ``dtype``."""
+        fitting = self.scale is None
+
+        def compute() -> IntegerWeight:
+            return integer_weight(weight, self.scale_of(weight), self.bits, dtype, fitting=fitting)
+
+        return self.once_a_step(weight, dtype, training, compute)
+
+    def round_rows(self, rows: Tensor, table: Tensor, training: bool) -> Tensor:
+        """Fake-quantize rows of ``table`` with its scale."""
+        scale = self.once_a_step(table, None, training, lambda: self.scale_of(table))
+        return fake_quantize_weight(rows, scale, self.bits, fitting=self.scale is None)
+
+    def input_grid(self, values: Tensor, training: bool) -> tuple[Tensor, Tensor] | None:
+        """Return scale and zero point of what the module reads (see ``grid_of``), None if it stays as it is."""
+        observer = self.input_observer
+        return None if observer is None else self.grid_of(values, observer, training, self.updates_inputs)
 
     def round_outputs(self, values: Tensor, training: bool) -> Tensor:
         """Fake-quantize what the module returns."""
         return self.round_activation(values, self.output_observer, training)
 
-    def round_activation(
-        self, values: Tensor, observer: MinMaxObserver | None, training: bool, updates: bool = True
-    ) -> Tensor:
+    def round_activation(self, values: Tensor, observer: MinMaxObserver | None, training: bool) -> Tensor:
         """Fake-quantize ``values`` by the range of ``observer``, which a training batch updates first.
 
-        Values stay as they are without an observer, or with one that has never seen a batch. ``updates``: whether this
-        caller may update an observer that has a range already.
+        Values stay as they are without an observer, or with one that has never seen a batch.
         """
-        if observer is None:
-            return values
+        grid = None if observer is None else self.grid_of(values, observer, training)
+        return values if grid is None else fake_quantize_activation(values, *grid, self.config.activation_bits)
+
+    def grid_of(
+        self, values: Tensor, observer: MinMaxObserver, training: bool, updates: bool = True
+    ) -> tuple[Tensor, Tensor] | None:
+        """Return the scale and zero point of ``values``; None if their observer, updated first, has never seen a batch.
+
+        ``updates``: whether this caller may update an observer that has a range already.
+        """
         bits = self.config.activation_bits
         if self.config.dynamic:
-            return fake_quantize_activation(values, *activation_scale(*torch.aminmax(values.detach()), bits), bits)
+            return activation_scale(*torch.aminmax(values.detach()), bits)
         # Gradient checkpointing computes a layer again in the backward pass: what is there has been observed already.
         again = not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
         collects = self.mode.calibrating or (training and self.mode.observing and not again)
         if collects and (updates or observer.low is None):
             observer.update(values)
-        if observer.low is None or observer.high is None:  # never observed; evaluation data must not calibrate
-            return values
-        # Observers are no buffers: when a model moves to the CPU for export they stay where they were.
-        low, high = observer.low.to(values.device), observer.high.to(values.device)
-        return fake_quantize_activation(values, *activation_scale(low, high, bits), bits)
+        return observer.grid(values.device, bits)  # evaluation data must not calibrate
 
 
 class QuantLinear(nn.Linear):
     """A Linear that fake-quantizes its input and its weight.
 
-    It computes in float32 under autocast too, and with weights in half precision, whose type its outputs then have.
+    It computes in float32, whatever autocast says, and with weights in half precision, whose type its outputs then
+    have. On a GPU under autocast, the product is one of integers (``integer_product``), as exact as in float32. Only
+    what leaves the module is in half precision there, as with any other Linear.
     """
 
     quant: QuantState
 
     def forward(self, input: Tensor) -> Tensor:
         """Map [..., in] to [..., out]."""
-        if not self.quant.mode.active:
+        quant = self.quant
+        if not quant.mode.active:
             return super().forward(input)
-        bias = None if self.bias is None else self.bias.float()
+        half = half_precision(input.device)
+        returned = half if half and torch.is_autocast_enabled(input.device.type) else self.weight.dtype
         with full_precision(input.device):
-            input = self.quant.round_inputs(input.float(), self.training)
-            outputs = linear(input, self.quant.round_weight(self.weight.float()), bias)
-            return self.quant.round_outputs(outputs, self.training).to(self.weight.dtype)
+            bias = None if self.bias is None else self.bias.float()
+            grid = quant.input_grid(input, self.training)
+            if grid is None:
+                outputs = linear(input.float(), quant.round_weight(self.weight, self.training), bias)
+                return quant.round_outputs(outputs, self.training).to(returned)
+            input = fake_quantize_activation(input, *grid, quant.config.activation_bits)
+            if half is None:
+                outputs = linear(input, quant.round_weight(self.weight, self.training), bias)
+            else:
+                rounded = quant.integers_of(self.weight, half, self.training)
+                # What is rounded once more must not have been rounded to half precision before.
+                out = torch.float32 if quant.output_observer else returned
+                outputs = integer_linear(input, grid[0], self.weight, rounded, bias, out)
+            return quant.round_outputs(outputs, self.training).to(returned)
 
 
 class QuantEmbedding(nn.Embedding):
@@ -141,7 +200,7 @@ class QuantEmbedding(nn.Embedding):
         if not self.quant.mode.active:
             return super().forward(input)
         rows = embedding(input, self.weight, self.padding_idx).float()
-        rows = self.quant.round_weight(rows, scaled_by=self.weight)
+        rows = self.quant.round_rows(rows, self.weight, self.training)
         return self.quant.round_outputs(rows, self.training).to(self.weight.dtype)
 
 

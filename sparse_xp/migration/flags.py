@@ -71,7 +71,9 @@ FLAGS: dict[str, Flag] = {
     "save_total_limit": Flag("train.keep_checkpoints={}"),
     "load_best_model_at_end": Flag("train.keep_best={}", switch=True),
     "bf16": Flag("train.precision=bf16", switch=True),
-    "fp16": Flag("train.precision=auto", "on a GPU, train.precision=auto is fp16; fp16 says so outright", True),
+    "fp16": Flag(
+        "train.precision=auto", "bf16 on a GPU from Ampere on, else fp16; train.precision=fp16 insists", True
+    ),
     "no_cuda": Flag("train.device=cpu", switch=True),
     "use_cpu": Flag("train.device=cpu", switch=True),
     "logging_steps": Flag("log.every={}"),
@@ -107,8 +109,8 @@ FLAGS: dict[str, Flag] = {
     "test_file": Flag(note="evaluate on other rows: python -m sparse_xp.predict or another data.validation"),
     "max_predict_samples": Flag(note="answers come from the exported file: python -m sparse_xp.predict"),
     "max_test_samples": Flag(note="answers come from the exported file: python -m sparse_xp.predict"),
-    "fp16_full_eval": Flag(note="evaluation has the precision of training", switch=True),
-    "bf16_full_eval": Flag(note="evaluation has the precision of training", switch=True),
+    "fp16_full_eval": Flag(note="evaluation is in fp32", switch=True),
+    "bf16_full_eval": Flag(note="evaluation is in fp32", switch=True),
     "fp16_opt_level": Flag(note="mixed precision is PyTorch's own"),
     "fp16_backend": Flag(note="mixed precision is PyTorch's own"),
     "adam_beta1": Flag(note=ADAMW),

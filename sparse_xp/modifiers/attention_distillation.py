@@ -123,7 +123,7 @@ class AttentionDistillation(Modifier):
             counts = [
                 len(numbers) if mask is None else int(mask.sum()) for numbers, mask in zip(rows, masks, strict=True)
             ]
-            self.weights = context.shares(counts)
+            [self.weights] = context.shares(counts)
 
     def loss(
         self, context: HookContext, rows: list[int], batch: dict[str, Tensor], outputs: Any, loss: Tensor

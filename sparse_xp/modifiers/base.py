@@ -2,7 +2,8 @@
 
 The hooks around a run, in the order in which they are called::
 
-    attach                      run.start: on the CPU, before the optimizer exists; only here may modules change
+    attach                      run.start: the model is on its device, and no optimizer exists; only here may modules
+                                change
     parameters                  what trains beside the model
     for each optimizer step:    training/loop.train_step
         before_step             set rates, recompute masks
@@ -156,7 +157,8 @@ class Modifier:
         """Look at all micro-batches of the step, before the first forward pass.
 
         A modifier that adds a mean to the loss asks ``context.shares`` here for its weight in each micro-batch.
-        ``rows``: the indices of their features.
+        ``rows``: the indices of their features. ``batches``: in the command's loop they are still in host memory, where
+        counting makes no GPU wait; in a loop of one's own they are where the loop has them.
         """
 
     def loss(

@@ -160,10 +160,10 @@ class HookContext(Protocol):
     def calibration_batches(self, rows: int) -> Iterator[Any]:
         """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""
 
-    def shares(self, counts: list[int]) -> list[float]:
+    def shares(self, *counts: list[int]) -> list[list[float]]:
         """Return the weight of the mean of each micro-batch in the mean of the whole step, over all processes.
 
-        ``counts``: the number of terms of each mean.
+        ``counts``: the number of terms of each mean, for each kind of mean (over rows, over tokens).
         """
 
     def broadcast(self, tensor: Tensor) -> Tensor:

@@ -76,6 +76,9 @@ class LoggedNumber:
 OF_EVERY_RUN = (
     LoggedNumber("loss", 0, "loss {:.4f}"),
     LoggedNumber("grad_norm", 90),
+    # in fp16 alone
+    LoggedNumber("loss_scale", 92, "scale {:g}"),
+    LoggedNumber("skipped", 94, "skipped {:.0f}", hide_zero=True),
 )
 
 

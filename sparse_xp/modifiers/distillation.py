@@ -145,8 +145,8 @@ class Distillation(Modifier):
         if not self.is_active(context.clock, context.step):
             return
         masks = [self.select_tokens(context, *each) for each in zip(rows, batches, strict=True)]
-        by_row = context.shares([len(numbers) for numbers in rows])
-        by_token = context.shares([0 if mask is None else int(mask.sum()) for mask in masks])
+        tokens = [0 if mask is None else int(mask.sum()) for mask in masks]
+        by_token, by_row = context.shares(tokens, list(map(len, rows)))
         self.weights = list(zip(masks, by_token, by_row, strict=True))
 
     def loss(
@@ -154,13 +154,15 @@ class Distillation(Modifier):
     ) -> Tensor:
         import torch
 
+        from sparse_xp.functional.model_calls import moved
+
         if not self.is_active(context.clock, context.step):
             return loss
         assert context.teacher is not None  # ``attach`` has checked it
         task = context.task
         teacher_logits = context.teacher(rows, batch)
         tokens, by_token, by_row = self.weights.pop(0)
-        masks = task.class_mask(batch), tokens
+        masks = task.class_mask(batch), moved(tokens, context.accelerator.device)
         terms = []
         if context.distillation_function:
             terms.append(context.distillation_function(outputs, teacher_logits, batch) * by_row)

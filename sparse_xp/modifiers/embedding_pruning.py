@@ -104,7 +104,8 @@ class EmbeddingPruning(Modifier):
                 f"embeddings of {context.source} have {self.initial_dimensions} of {hidden} dimensions. Ask for more."
             )
         self.factored.final_dimensions = self.final_dimensions
-        self.mask = torch.ones(self.initial_dimensions, dtype=torch.bool)  # True keeps
+        device = self.factored.projection.weight.device
+        self.mask = torch.ones(self.initial_dimensions, dtype=torch.bool, device=device)  # True keeps
         self.gate_scores = GateScores(self.score, self.decay)
         self.last_update = -1.0
 
@@ -135,7 +136,7 @@ class EmbeddingPruning(Modifier):
         self.mask = self.mask.to(self.factored.projection.weight.device)
         if share == 0:
             return
-        if self.gate_scores.needs_gradients and not self.gate_scores.sums:
+        if self.gate_scores.needs_gradients and self.gate_scores.is_empty:
             raise UserError(
                 f"EmbeddingPruning: nothing is known of the embeddings at the first step, where start={self.start} "
                 "removes dimensions already. Start later, or take score=magnitude."

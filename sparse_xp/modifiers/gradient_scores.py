@@ -1,6 +1,6 @@
 """Scores that are gathered from gradients over the steps of a run.
 
-No torch is imported: only methods of tensors are called.
+torch is imported late: composing a configuration must not load it.
 """
 
 from __future__ import annotations
@@ -32,17 +32,22 @@ def all_finite(*tensors: Tensor) -> bool:
     return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
-def unscaled(terms: dict[str, Tensor], accelerator: Devices) -> dict[str, Tensor] | None:
-    """Return ``terms``, products of gradients of this step, without the loss scale of fp16.
+def unscale(terms: list[Tensor], accelerator: Devices) -> Tensor | None:
+    """Divide ``terms``, products of gradients of this step in float32, by the loss scale of fp16, in place.
 
-    Returns None for infinite gradients: the gradient scaler skips that step, and so must the scores.
+    Returns 1 if a term is not finite, else 0, as a scalar on their device; None without a gradient scaler. The scaler
+    skips a step with infinite gradients, and so must the scores. Nothing waits for the device.
     """
     scaler = accelerator.scaler
-    if scaler is None:
-        return terms
-    if not all_finite(*terms.values()):
+    if scaler is None or not terms:
         return None
-    return {name: term / scaler.get_scale() for name, term in terms.items()}
+    import torch
+
+    infinite = torch.zeros((), device=terms[0].device)
+    scale = scaler.scale(torch.ones_like(infinite))  # ``get_scale`` would wait for the device
+    # The operation with which the scaler itself unscales gradients: one pass over all terms.
+    torch._amp_foreach_non_finite_check_and_unscale_(terms, infinite, scale.reciprocal())
+    return infinite
 
 
 @dataclass
@@ -62,9 +67,23 @@ class GateScores:
         """Whether the scores come from gradients; magnitudes are read off the weights when they are needed."""
         return self.score != "magnitude"
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether no step has added anything yet: there was none, or the gradient scaler has skipped all of them."""
+        return not any(bool(values.any()) for values in self.sums.values())
+
     def add(self, gradients: dict[str, Tensor], accelerator: Devices) -> None:
         """Add dL/dg of this step, [gates] for each group, as they are before unscaling and clipping."""
-        terms = unscaled(gradients, accelerator)
-        for name, term in ({} if terms is None else terms).items():
-            value = term.square() if self.score == "second_order" else term.abs()
-            self.sums[name] = value if name not in self.sums else self.decay * self.sums[name] + value
+        import torch
+
+        # All groups as one tensor: a GPU computes a few numbers as fast as all of them, and starting it takes longer.
+        terms = torch.cat([gradient.flatten() for gradient in gradients.values()])
+        infinite = unscale([terms], accelerator)
+        before = torch.cat([self.sums.get(name, gradient.new_zeros(gradient.shape)).flatten()
+                            for name, gradient in gradients.items()])  # fmt: skip
+        after = self.decay * before + (terms.square() if self.score == "second_order" else terms.abs())
+        if infinite is not None:
+            after = torch.where(infinite > 0, before, after)
+        parts = after.split([gradient.numel() for gradient in gradients.values()])
+        for (name, gradient), part in zip(gradients.items(), parts, strict=True):
+            self.sums[name] = part.view(gradient.shape)

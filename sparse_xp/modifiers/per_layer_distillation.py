@@ -145,9 +145,8 @@ class PerLayerDistillation(Modifier):
         if not self.active:
             return
         masks, counts = list(map(attention_mask, batches)), list(map(len, rows))
-        by_row = context.shares(counts)
         tokens = [count if mask is None else int(mask.sum()) for mask, count in zip(masks, counts, strict=True)]
-        self.weights = list(zip(context.shares(tokens), by_row, strict=True))
+        self.weights = list(zip(*context.shares(tokens, counts), strict=True))
         if self.normalize and (len(batches) > 1 or context.accelerator.num_processes > 1):
             self.mean_squares = self.measure_mean_squares(context, rows, batches)
 
@@ -158,12 +157,14 @@ class PerLayerDistillation(Modifier):
         import torch
 
         from sparse_xp.functional.hidden_states import without_padding
-        from sparse_xp.functional.model_calls import attention_mask
+        from sparse_xp.functional.model_calls import attention_mask, moved
 
         assert context.teacher is not None
         names = list(dict.fromkeys(teacher_name for _, teacher_name in self.pairs))
         sums = torch.zeros(2, len(names), dtype=torch.float64, device=context.accelerator.device)
         for numbers, batch in zip(rows, batches, strict=True):
+            if (mask := attention_mask(batch)) is not None and mask.device.type != sums.device.type:
+                batch = moved(batch, sums.device)
             context.teacher(numbers, batch)  # fills ``teacher_outputs``
             for i, name in enumerate(names):
                 values = without_padding(self.teacher_outputs[name].float(), attention_mask(batch))

@@ -100,11 +100,11 @@ class Pruning(Modifier):
         self.masks, self.factors = {}, {}  # one configuration object may serve several runs
 
     def before_update(self, context: HookContext) -> None:
+        from sparse_xp.functional.masks import multiply_gradients
+
         # Masked gradients keep pruned weights out of the clipped norm and out of Adam's moments.
-        for name in self.masks:
-            gradient = self.targets[name].grad
-            if gradient is not None:
-                gradient.mul_(self.factor(name))
+        if self.masks:
+            multiply_gradients(*self.masked_targets())
 
     def after_update(self, context: HookContext) -> None:
         # Adam's momentum and weight decay may move a pruned weight, so it is set to zero after every update.
@@ -134,10 +134,12 @@ class Pruning(Modifier):
 
     def measured_sparsity(self) -> float:
         """Return the fraction of zeros in all targets together."""
-        from sparse_xp.functional.sparsity import count_zeros
+        import torch
 
-        total = sum(weight.numel() for weight in self.targets.values())
-        return sum(count_zeros(weight) for weight in self.targets.values()) / total
+        weights = self.targets.values()
+        counts = torch.stack([torch.count_nonzero(weight.detach()) for weight in weights])  # read at once
+        total = sum(weight.numel() for weight in weights)
+        return (total - int(counts.sum())) / total
 
     def check_shapes(self, model: nn.Module, mask_type: object, pattern: Pattern) -> None:
         """Raise UserError at start-up if a target's shape is not divisible by the mask pattern."""
@@ -159,19 +161,25 @@ class Pruning(Modifier):
 
     def zero_pruned(self) -> None:
         """Set the masked weights to zero."""
-        for name in self.masks:
-            self.targets[name].data.mul_(self.factor(name))
+        from sparse_xp.functional.masks import multiply_weights
+
+        if self.masks:
+            multiply_weights(*self.masked_targets())
+
+    def masked_targets(self) -> tuple[list[Parameter], list[Tensor]]:
+        """Return the targets that have a mask, and what to multiply each of them with."""
+        return [self.targets[name] for name in self.masks], [self.factor(name) for name in self.masks]
 
     def factor(self, name: str) -> Tensor:
         """Return the mask of a target as what to multiply with, where its weights are now.
 
-        On a CPU it is kept as numbers of their type: a product with truth values takes three times as long.
+        It is kept as numbers of their type. A product with truth values takes three times as long on a CPU, and a GPU
+        multiplies many tensors in one call only if all are of one type.
         """
         mask, weight = self.masks[name], self.targets[name]
         made_of, factor = self.factors.get(name, (None, mask))
-        dtype = weight.dtype if weight.device.type == "cpu" else mask.dtype
-        if made_of is not mask or factor.dtype != dtype or factor.device != weight.device:
-            factor = mask.to(weight.device, dtype)
+        if made_of is not mask or factor.dtype != weight.dtype or factor.device != weight.device:
+            factor = mask.to(weight.device, weight.dtype)
             self.factors[name] = mask, factor
         return factor
 

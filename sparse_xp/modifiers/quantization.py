@@ -193,10 +193,12 @@ class Quantization(Modifier):
         if self.post_training:
             return
         phase = self.phase(context.clock, context.step)
+        self.mode.step += 1
         self.mode.active = phase != "off"
         if not self.mode.active:
             return
-        context.disable_autocast()  # half precision would round away differences of one quantization step
+        if next(context.model.parameters()).device.type != "cuda":
+            context.disable_autocast()  # only a GPU multiplies integers in half precision
         if phase == "frozen" and self.mode.observing:
             freeze(self.modules)
 
@@ -204,6 +206,7 @@ class Quantization(Modifier):
         """Average the observed ranges over processes: each has seen different rows, and all must save the same."""
         import torch
 
+        self.mode.step += 1
         observed = self.mode.active and self.mode.observing and not self.dynamic
         if context.accelerator.num_processes > 1 and observed:
             observed_ranges = [
@@ -272,14 +275,14 @@ class Quantization(Modifier):
             if observer.low is not None and observer.high is not None:
                 ranges |= {f"{name}.low": observer.low, f"{name}.high": observer.high}
         scales = {name: module.quant.scale for name, module in self.modules.items() if module.quant.scale is not None}
-        counts = {name: observer.count for name, observer in self.observers().items()}
+        counts = {name: observer.batches for name, observer in self.observers().items()}
         settings = {"active": self.mode.active, "observing": self.mode.observing}
         return {"ranges": ranges, "counts": counts, "scales": scales, "settings": settings}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, observer in self.observers().items():
             observer.low, observer.high = (state["ranges"].get(f"{name}.{bound}") for bound in ("low", "high"))
-            observer.count = state["counts"][name]
+            observer.count, observer.compiled = state["counts"][name], None
         for name, module in self.modules.items():
             module.quant.scale = state["scales"].get(name)
         for name, value in state["settings"].items():

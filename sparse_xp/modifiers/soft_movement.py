@@ -14,7 +14,7 @@ from sparse_xp.clock import Clock, TimeSpec, parse_time
 from sparse_xp.errors import UserError, check_one_of
 from sparse_xp.functional.schedules import RAMPS, ramp_progress, scheduled_sparsity, update_due
 from sparse_xp.modifiers.display import LoggedNumber, Span, held_spans
-from sparse_xp.modifiers.gradient_scores import unscaled
+from sparse_xp.modifiers.gradient_scores import unscale
 from sparse_xp.modifiers.gradual_pruning import updates_window
 from sparse_xp.modifiers.pruning import Pruning, decay_remembered
 
@@ -169,21 +169,28 @@ class SoftMovementPruning(Pruning):
             for name, weight in trained.items()
             if weight.grad is not None
         }
-        for name, gradient in (unscaled(movement, context.accelerator) or {}).items():
+        infinite = unscale(list(movement.values()), context.accelerator)
+        for name, gradient in movement.items():
             score = self.scores[name] = self.scores[name].to(gradient.device)
             chance = score.detach().sigmoid()
             score.grad = gradient + penalty / (len(self.targets) * score.numel()) * chance * (1 - chance)
-        self.step_scores()
+        self.step_scores(context.accelerator.scaler is not None, infinite)
 
-    def step_scores(self) -> None:
-        """Apply the gradients of the scores."""
+    def step_scores(self, scaled: bool, infinite: Tensor | None) -> None:
+        """Apply the gradients of the scores, unless ``infinite`` is 1. ``scaled``: whether there is a gradient scaler.
+
+        Then Adam is the fused one, which alone leaves a step out without waiting for the device.
+        """
         import torch
 
         if self.score_optimizer is None:
-            self.score_optimizer = torch.optim.Adam(self.scores.values(), lr=self.score_learning_rate)
+            fused = True if scaled else None
+            self.score_optimizer = torch.optim.Adam(self.scores.values(), lr=self.score_learning_rate, fused=fused)
             if self.moments:
                 groups = self.score_optimizer.state_dict()["param_groups"]
                 self.score_optimizer.load_state_dict({"state": self.moments, "param_groups": groups})
+        # As a gradient scaler tells an optimizer that can leave out a step.
+        vars(self.score_optimizer)["found_inf"] = infinite
         self.score_optimizer.step()
         self.score_optimizer.zero_grad()
 

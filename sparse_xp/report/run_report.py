@@ -9,7 +9,7 @@ from typing import Any
 from sparse_xp.files.signed import replace_signed
 from sparse_xp.modifiers import MODIFIERS
 from sparse_xp.modifiers.display import logged_numbers
-from sparse_xp.result import Result
+from sparse_xp.result import Result, Training
 from sparse_xp.text import markdown, rows_used
 
 #: the numbers of a training step that are shown, in the order of their columns
@@ -41,7 +41,8 @@ def report_text(result: Result, history: list[dict[str, Any]]) -> str:
   largest difference of a logit to PyTorch {deployment.max_abs_diff:.1e}
 - trained on {rows_used(training.train_rows, training.train_rows_of)} rows for {training.epochs:g} epochs:
   {training.steps} steps, {training.seconds:.0f} s,
-  {training.samples_per_second:.1f} features/s on {training.device} in {training.precision}
+  {training.samples_per_second:.1f} features/s on {training.device} in {training.precision}\
+{skipped_line(training)}
 - teacher: {result.teacher or "none"}{integer_lines(result)}{zeros_line(result)}
 
 ## Course
@@ -62,6 +63,15 @@ git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fi
 
 {layers}
 """
+
+
+def skipped_line(training: Training) -> str:
+    """Return a line on the steps that fp16 has skipped; nothing if they are fewer than 1 %."""
+    share = training.skipped / max(1, training.steps)
+    if share < 0.01:
+        return ""
+    skipped = f"{training.skipped} of {training.steps} steps ({share:.1%})"
+    return f"\n- {skipped} changed no weight: gradients overflowed in fp16"
 
 
 def compression_lines(result: Result) -> str:

@@ -118,7 +118,7 @@ class LoopContext:
                 f"Gradients are asked for in batches of {batch_size} rows, and batches= is no DataLoader that could "
                 "make them. Leave grad_batch_size out, or give a DataLoader of a data set with a length."
             )
-        states = random_state()
+        states = random_state(self.accelerator.device)
         seed = self.seed
         for number in (self.step, part):
             seed = (seed * 1_000_003 + number) % 2**63
@@ -131,16 +131,16 @@ class LoopContext:
             for batch in repeated(batches, count):
                 yield moved(batch, self.accelerator.device)
         finally:
-            set_random_state(states)
+            set_random_state(states, self.accelerator.device)
 
     def example_inputs(self) -> Batch:
         """Return the inputs of a batch. Raises UserError if neither ``batches`` nor the model has an example.
 
         The generators of random numbers are as before: a loop with ``batches`` shuffles as one without.
         """
-        states = random_state()
+        states = random_state(self.accelerator.device)
         example = getattr(self.model, "dummy_inputs", None) if self.batches is None else next(iter(self.batches), None)
-        set_random_state(states)
+        set_random_state(states, self.accelerator.device)
         if example is None:
             raise UserError(
                 "The recipe compares hidden layers, whose shapes an example tells: give batches=LOADER, the batches of "
@@ -159,9 +159,9 @@ class LoopContext:
             raise UserError("The recipe needs batches of training data of its own: give batches=LOADER.")
         return self.batches
 
-    def shares(self, counts: list[int]) -> list[float]:
+    def shares(self, *counts: list[int]) -> list[list[float]]:
         """Return the weight of the mean of each micro-batch: that of the batch in the loop."""
-        return [self.share for _ in counts]
+        return [[self.share for _ in each] for each in counts]
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Return the tensor of rank 0."""

@@ -25,7 +25,7 @@ from torch.utils.hooks import RemovableHandle
 from sparse_xp.config import drives_rate
 from sparse_xp.console import say
 from sparse_xp.errors import UserError
-from sparse_xp.functional.model_calls import Batch, full_precision
+from sparse_xp.functional.model_calls import Batch, full_precision, moved
 from sparse_xp.modifiers import Modifier
 from sparse_xp.modifiers.context import Devices, DistillationFunction
 from sparse_xp.modifiers.modifier_list import ModifierList
@@ -58,7 +58,6 @@ from sparse_xp.sparsifier.models import (
 from sparse_xp.sparsifier.outputs import LoopOutputs, rows_of
 from sparse_xp.sparsifier.recipes import RecipeSource, read_loop_recipe
 from sparse_xp.sparsifier.saving import save_model_directory
-from sparse_xp.training.checkpoint import move
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -382,7 +381,7 @@ class Sparsifier:
         that belong to the state.
         """
         check_state(state, self.modifiers, self.context.clock)
-        self.modifier_list.load_state_dict(move(state["modifiers"], self.context.accelerator.device))
+        self.modifier_list.load_state_dict(moved(state["modifiers"], self.context.accelerator.device))
         self.steps, self.rates, self.began, self.resumed = state["steps"], list(state["rates"]), False, True
         self.context.step = min(self.steps, self.total_steps - 1)
 

@@ -5,6 +5,7 @@ pretraining.py imports this module late, for numpy.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -60,6 +61,7 @@ def mask_token_of(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.mask_token_id
 
 
+@lru_cache(maxsize=2)  # a batch asks, and the vocabulary is long
 def word_parts(tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """Return for each token of the vocabulary whether it continues the word of the token before, bool [vocabulary].
 

@@ -157,12 +157,12 @@ class Pretraining(Task):
 
         from sparse_xp.tasks.masking import fixed_tokens, mask_token_of, mask_tokens, word_parts
 
-        fixed, mask, size = fixed_tokens(tokenizer), mask_token_of(tokenizer), len(tokenizer)
+        fixed, mask, size = np.array(fixed_tokens(tokenizer)), mask_token_of(tokenizer), len(tokenizer)
         parts = word_parts(tokenizer) if self.whole_word_mask else None
 
         def apply(tokens: np.ndarray, seed: list[int]) -> tuple[np.ndarray, np.ndarray]:
             continues = None if parts is None else parts[tokens]
-            maskable = ~np.isin(tokens, fixed)
+            maskable = (tokens[:, None] != fixed).all(1)
             generator = np.random.default_rng(seed)
             return mask_tokens(tokens, maskable, generator, self.mlm_probability, mask, size, continues)
 
@@ -172,15 +172,14 @@ class Pretraining(Task):
         self, batch: dict[str, Tensor], rows: list[int], seed: int, tokenizer: PreTrainedTokenizerBase
     ) -> dict[str, Tensor]:
         """Return the batch with this epoch's masks: those of a row do not depend on the rows beside it."""
+        import numpy as np
         import torch
 
         mask, tokens = self.masker(tokenizer), batch["input_ids"].numpy()
-        labels = torch.full_like(batch["input_ids"], IGNORED)
-        input_ids = batch["input_ids"].clone()
+        visible, labels = tokens.copy(), np.full_like(tokens, IGNORED)
         for i, (row, length) in enumerate(zip(rows, batch["attention_mask"].sum(1).tolist(), strict=True)):
-            visible, targets = mask(tokens[i, :length], [seed, row])
-            input_ids[i, :length], labels[i, :length] = torch.from_numpy(visible), torch.from_numpy(targets)
-        return {**batch, "input_ids": input_ids, "labels": labels}
+            visible[i, :length], labels[i, :length] = mask(tokens[i, :length], [seed, row])
+        return {**batch, "input_ids": torch.from_numpy(visible), "labels": torch.from_numpy(labels)}
 
     def own_loss(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         from sparse_xp.functional.chunked_loss import cross_entropy

@@ -21,7 +21,10 @@ from sparse_xp.errors import UserError
 from sparse_xp.files.checksums import find_damage
 from sparse_xp.files.directories import atomic_directory, restore_interrupted
 from sparse_xp.files.ownership import free_name, is_own, remove_own
+from sparse_xp.functional.model_calls import moved
 from sparse_xp.run_directory import CHECKPOINTS, checkpoints
+from sparse_xp.training.environment import precision_name
+from sparse_xp.training.precision import Numerics
 
 if TYPE_CHECKING:
     from sparse_xp.training.state import Run
@@ -48,6 +51,8 @@ def save(run: Run) -> None:
             "scaler": scaler.state_dict() if scaler else {},
             "random": states,
             "data": run.origin,
+            "precision": precision_name(run.accelerator),
+            "device": run.accelerator.device.type,
         }
         with atomic_directory(folder / f"step-{run.progress.step:08d}", "checkpoint") as draft:
             torch.save(state, draft / "state.pt")
@@ -60,9 +65,11 @@ def save(run: Run) -> None:
 
 def restore(run: Run) -> bool:
     """Load the latest undamaged checkpoint; return whether there is one. Raises UserError if all are damaged."""
-    path = latest(run.directory / CHECKPOINTS)
+    with run.accelerator.main_process_first():  # rank 0 renames what is damaged
+        path = latest(run.directory / CHECKPOINTS)
     if path is None:
         return False
+    accelerator = run.accelerator
     state = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
     if state.get("data", run.origin) != run.origin:
         raise UserError(
@@ -71,16 +78,35 @@ def restore(run: Run) -> bool:
         )
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.modifier_list.load_state_dict(move(state["recipe"], run.accelerator.device))
+    run.modifier_list.load_state_dict(moved(state["recipe"], accelerator.device))
     for name, value in state["progress"].items():
         setattr(run.progress, name, value)
-    if run.accelerator.scaler:
-        run.accelerator.scaler.load_state_dict(state["scaler"])
+    if accelerator.scaler and state["scaler"]:  # there is none in a checkpoint of another precision
+        accelerator.scaler.load_state_dict(state["scaler"])
     if run.progress.best:
         best_weights(run)  # fail now if they are damaged, not after hours of training
-    # A run may resume with more processes than it had; the additional ones share the last state.
-    set_random_state(state["random"][min(run.accelerator.process_index, len(state["random"]) - 1)])
+    # A run may resume with more processes than it had; the additional ones keep the seed of their rank.
+    if accelerator.process_index < len(state["random"]):
+        set_random_state(state["random"][accelerator.process_index], accelerator.device)
+    kind = accelerator.device.type
+    if state.get("device", kind) != kind:
+        say(f"the checkpoint was written on {state['device']}: on {kind} the run continues, but not bit for bit")
     return True
+
+
+def recorded_numerics(directory: Path) -> Numerics | None:
+    """Return precision and device of the run to be continued in ``directory``; None if there is none, or none is known.
+
+    They have to be known before a device is chosen. Nothing is renamed, and of tensors nothing is read.
+    """
+    path = next((path for path in reversed(checkpoints(directory / CHECKPOINTS)) if not find_damage(path)), None)
+    if path is None:
+        return None
+    state = torch.load(path / "state.pt", map_location="cpu", mmap=True, weights_only=True)
+    if "precision" in state:
+        return Numerics(state["precision"], state["device"])
+    # A checkpoint of an earlier version: only fp16 has a scaler.
+    return Numerics("fp16", "cuda") if state["scaler"] else None
 
 
 def latest(folder: Path) -> Path | None:
@@ -120,7 +146,7 @@ def load_best(run: Run) -> None:
     weights = best_weights(run)
     run.model.load_state_dict(weights, strict=False)  # tied weights are stored once
     state = torch.load((run.directory / BEST).parent / "recipe.pt", map_location="cpu", weights_only=True)
-    run.modifier_list.load_state_dict(move(state, run.device))
+    run.modifier_list.load_state_dict(moved(state, run.device))
 
 
 def best_weights(run: Run) -> dict[str, torch.Tensor]:
@@ -147,37 +173,52 @@ def gather_random_states(run: Run) -> list[dict[str, Any]]:
     """Return the random state of every process, ordered by rank."""
     from accelerate.utils import gather_object
 
-    states: list[dict[str, Any]] = gather_object([random_state()])
+    states: list[dict[str, Any]] = gather_object([random_state(run.accelerator.device)])
     return states
 
 
-def random_state() -> dict[str, Any]:
-    """Return the state of all random number generators of this process, as tensors and plain values."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """Return the state of this process's random number generators, as tensors and plain values.
+
+    ``device``: of the run, whose own generator is among them. Other devices that are visible have no part in the run.
+    """
     kind, keys, *rest = np.random.get_state()
     version, numbers, gauss = random.getstate()
+    own = {} if device.type == "cpu" else {"kind": device.type, "state": device_random_state(device)}
     return {
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "device": own,
         "numpy": [str(kind), torch.from_numpy(np.asarray(keys).astype(np.int64)), *rest],
         "python": [version, list(numbers), gauss],
     }
 
 
-def set_random_state(state: dict[str, Any]) -> None:
-    """Restore what ``random_state`` returned."""
+def device_random_state(device: torch.device) -> torch.Tensor:
+    """Return the state of the random number generator of ``device``, which is not the CPU."""
+    module = torch.get_device_module(device.type)
+    state: torch.Tensor = module.get_rng_state(*device_argument(device))
+    return state
+
+
+def device_argument(device: torch.device) -> tuple[torch.device, ...]:
+    """Return what PyTorch's functions for the generator of ``device`` take: there is one MPS device, without a name."""
+    return () if device.type == "mps" else (device,)
+
+
+def set_random_state(state: dict[str, Any], device: torch.device) -> None:
+    """Restore what ``random_state`` returned, on the ``device`` of the run."""
     torch.set_rng_state(state["torch"].cpu())
-    if torch.cuda.is_available() and state["cuda"]:
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    if (own := saved_device_state(state, device)) is not None:
+        torch.get_device_module(device.type).set_rng_state(own.cpu(), *device_argument(device))
     kind, keys, *rest = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), *rest))
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers), gauss))
 
 
-def move(state: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return ``state`` with every tensor in it, and in mappings inside it, on ``device``."""
-
-    def moved(value: object) -> object:
-        return value.to(device) if isinstance(value, torch.Tensor) else value
-
-    return {name: move(item, device) if isinstance(item, dict) else moved(item) for name, item in state.items()}
+def saved_device_state(state: dict[str, Any], device: torch.device) -> torch.Tensor | None:
+    """Return the state that ``random_state`` has saved for a device of this type; None if it has none."""
+    if "device" in state:
+        return state["device"].get("state") if state["device"].get("kind") == device.type else None
+    visible: list[torch.Tensor] = state.get("cuda", [])  # earlier versions: those of all visible GPUs, in order
+    return visible[min(device.index or 0, len(visible) - 1)] if visible and device.type == "cuda" else None

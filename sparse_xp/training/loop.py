@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from contextlib import nullcontext
 from functools import partial
+from itertools import chain
 
 import torch
 from accelerate.utils import broadcast_object_list
 
 from sparse_xp.clock import TimeSpec
 from sparse_xp.console import TrainingProgress, say
-from sparse_xp.data.batches import epoch_seed, epoch_steps
-from sparse_xp.evaluation import evaluate
+from sparse_xp.data.batches import epoch_seed, epoch_steps, split_by_tokens
+from sparse_xp.evaluation import to_device
 from sparse_xp.functional.chunked_loss import lazy_projection
 from sparse_xp.functional.dropout import cheap_dropout
+from sparse_xp.functional.padding_mask import unread_masks, without_full_mask
 from sparse_xp.modifiers.display import logged_numbers, progress_text
 from sparse_xp.settings import Train
 from sparse_xp.training import checkpoint
 from sparse_xp.training.kept_models import ModelWriter, keep_model
+from sparse_xp.training.loss_scale import check_updated, settle, skipped_counted
+from sparse_xp.training.shared_evaluation import evaluate_together
 from sparse_xp.training.state import Progress, Run
+from sparse_xp.training.steps import PlannedStep, PreparedStep, prepared_steps
+from sparse_xp.training.teacher import StoredTeacher
 
 
 def train(run: Run, write_model: ModelWriter) -> None:
@@ -30,54 +37,60 @@ def train(run: Run, write_model: ModelWriter) -> None:
     ``write_model``: writes a model that is kept.
     """
     clock, progress, accelerator = run.clock, run.progress, run.accelerator
-    cheap = cheap_dropout(run.model) if run.device.type == "cpu" else nullcontext()
+    fast = cheap_dropout(run.model) if run.device.type == "cpu" else unread_masks(run.model)
     lazy = lazy_projection(run.model) if run.task.is_language_model else nullcontext()
     numbers = logged_numbers(modifier.logged for modifier in run.modifier_list.modifiers.values())
     describe = partial(progress_text, numbers=numbers)
     show = accelerator.is_main_process
-    with cheap, lazy, TrainingProgress(clock.total_steps, progress.step, describe, show) as bar:
-        while progress.step < clock.total_steps and not progress.stopped:
-            # A resumed run may start in the middle of an epoch: the steps already made are skipped.
-            epoch, done = divmod(progress.step, clock.steps_per_epoch)
-            for batches in steps_of_epoch(run, epoch)[done : done + clock.total_steps - progress.step]:
-                began = time.perf_counter()
-                loss, norm = train_step(run, batches)
-                progress.step += 1
-                progress.seconds += time.perf_counter() - began
-                bar.advance(progress.step, clock.epoch(progress.step))
-                if run.history.is_due(progress.step, clock.total_steps):
-                    mean = run.mean_over_processes(loss)  # each process has the loss of its own batches
-                    logs = run.modifier_list.logs(run)
-                    bar.show(run.history.log_step(progress.step, clock, mean, norm.item(), logs))
-                if completes_period(run, run.train.eval_every):
-                    evaluate_and_save_best(run, bar)
-                if completes_period(run, run.train.save_every) or progress.stopped:
-                    keep_model(run, write_model)
-                    checkpoint.save(run)
-                if progress.stopped and progress.step < clock.total_steps:
-                    say(
-                        f"step {progress.step}/{clock.total_steps}: train.early_stopping={run.train.early_stopping} "
-                        f"ends the run, {run.task.metric} has not improved"
-                    )
-                    break
+    bar = TrainingProgress(clock.total_steps, progress.step, describe, show)
+    with fast, lazy, bar, prepared_steps(run, planned_steps(run)) as steps:
+        began = time.perf_counter()
+        for step in steps:
+            loss, norm = train_step(run, step)
+            progress.step += 1
+            bar.advance(progress.step, clock.epoch(progress.step))
+            logged = run.history.is_due(progress.step, clock.total_steps)
+            evaluated, saved = (completes_period(run, every) for every in (run.train.eval_every, run.train.save_every))
+            if not (logged or evaluated or saved):
+                continue  # nothing waits for the device
+            fp16 = settle(run, began)
+            if logged:
+                mean = run.mean_over_processes(loss)  # each process has the loss of its own batches
+                logs = run.modifier_list.logs(run) | fp16
+                bar.show(run.history.log_step(progress.step, clock, mean, norm.item(), logs))
+            if evaluated:
+                evaluate_and_save_best(run, bar)
+            if saved or progress.stopped:
+                keep_model(run, write_model)
+                checkpoint.save(run)
+            if progress.stopped and progress.step < clock.total_steps:
+                say(
+                    f"step {progress.step}/{clock.total_steps}: train.early_stopping={run.train.early_stopping} "
+                    f"ends the run, {run.task.metric} has not improved"
+                )
+                break
+            began = time.perf_counter()
+    check_updated(run)
 
 
-def train_step(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Make one optimizer step over micro-batches, given as lists of row indices.
+def train_step(run: Run, step: PreparedStep) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make one optimizer step.
 
     Returns the loss and the norm of the gradient before clipping, both scalars on the device.
     """
     accelerator, model = run.accelerator, run.prepared_model
     model.train()
-    tensors = [run.training_batch(indices) for indices in batches]
-    shares = task_shares(run, tensors)
+    shares = task_shares(run, step.batches)
+    if isinstance(run.teacher, StoredTeacher):
+        run.teacher.at_hand = step.logits
     total = torch.zeros((), device=accelerator.device)
     run.modifier_list.before_step(run)  # learning rate and masks
-    run.modifier_list.before_batches(run, batches, tensors)
-    for number, (indices, batch) in enumerate(zip(batches, tensors, strict=True)):
+    run.modifier_list.before_batches(run, step.rows, step.batches)
+    for number, (indices, host_batch) in enumerate(zip(step.rows, step.batches, strict=True)):
+        batch = to_device(run, host_batch)
         # DDP reduces gradients over processes once, in the last micro-batch.
-        with nullcontext() if number == len(batches) - 1 else accelerator.no_sync(model):
-            outputs = model(**batch)
+        with nullcontext() if number == len(step.rows) - 1 else accelerator.no_sync(model):
+            outputs = model(**(batch if run.device.type == "cpu" else without_full_mask(batch, host_batch)))
             terms = zip(shares[number], run.task.losses(outputs), strict=True)
             loss = torch.stack([share * term for share, term in terms]).sum()
             loss = run.modifier_list.loss(run, indices, batch, outputs, loss)  # distillation, say
@@ -86,23 +99,43 @@ def train_step(run: Run, batches: list[list[int]]) -> tuple[torch.Tensor, torch.
     run.modifier_list.before_update(run)  # zeros in the gradients of pruned weights
     limit = run.train.max_grad_norm
     norm = accelerator.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
-    run.optimizer.step()
+    with skipped_counted(run):
+        run.optimizer.step()
     run.optimizer.zero_grad()
     run.modifier_list.after_update(run)  # zeros in pruned weights again
     return total, norm
 
 
 def task_shares(run: Run, batches: list[dict[str, torch.Tensor]]) -> list[tuple[float, ...]]:
-    """Return for each micro-batch the weight of each term of the task's loss, so that they make one large batch."""
+    """Return for each micro-batch the weight of each term of the task's loss, so that they make one large batch.
+
+    ``batches``: in host memory, where counting makes no GPU wait.
+    """
     counts = [run.task.loss_counts(batch) for batch in batches]
-    return list(zip(*(run.shares(list(term)) for term in zip(*counts, strict=True)), strict=True))
+    return list(zip(*run.shares(*map(list, zip(*counts, strict=True))), strict=True))
+
+
+def planned_steps(run: Run) -> Iterator[PlannedStep]:
+    """Yield what is left of the run's steps.
+
+    A resumed run may start in the middle of an epoch: the steps already made are skipped.
+    """
+    clock, step = run.clock, run.progress.step
+    while step < clock.total_steps and not run.progress.stopped:
+        epoch, done = divmod(step, clock.steps_per_epoch)
+        for rows in steps_of_epoch(run, epoch)[done : done + clock.total_steps - step]:
+            yield epoch, rows
+            step += 1
 
 
 def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
     """Return the micro-batches of this process, for each optimizer step of the epoch."""
     batches = run.shuffled_batches(None, epoch_seed(run.seed, epoch))
     rank, processes = run.accelerator.process_index, run.accelerator.num_processes
-    return epoch_steps(batches, run.train.gradient_accumulation_steps, rank, processes)
+    steps = epoch_steps(batches, run.train.gradient_accumulation_steps, rank, processes)
+    if run.train.tokens is None:
+        return steps
+    return [split_by_tokens(list(chain(*step)), run.lengths, run.train.tokens) for step in steps]
 
 
 def completes_period(run: Run, every: TimeSpec) -> bool:
@@ -120,9 +153,8 @@ def evaluate_and_save_best(run: Run, bar: TrainingProgress) -> None:
     ``train.early_stopping`` counts the evaluation.
     """
     progress = run.progress
-    run.accelerator.wait_for_everyone()
+    metrics = evaluate_together(run)
     if run.accelerator.is_main_process:
-        metrics = evaluate(run)
         valid = run.modifier_list.target_reached(run)
         bar.show(run.history.log_evaluation(progress.step, run.clock, metrics, valid))
         name = run.task.metric

@@ -15,24 +15,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparse_xp.clock import Clock
-from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, lengths_of
+from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, lengths_of, pad_to_bucket
+from sparse_xp.data.flat_columns import FlatColumn, flat_columns
 from sparse_xp.evaluation import EvalContext, spread_batches, to_device
 from sparse_xp.history import History
 from sparse_xp.modifiers.context import Cuts, M, TeacherModel
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.settings import Train
 from sparse_xp.tasks import Task
+from sparse_xp.training.compiled import EncoderForward, encoder_of, forward_replaced
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
+    from transformers import PreTrainedModel
 
 
 @dataclass
 class Progress:
     """How far a run is: the part of its state that is not tensors. Checkpoints save it.
 
-    ``step``: optimizer steps made. ``seconds``: time spent in them. ``best_step``, ``best``: step and metrics of the
+    ``step``: optimizer steps made. ``seconds``: time spent in them. ``skipped``: how many of them changed no weight,
+    because gradients overflowed in fp16. ``best_step``, ``best``: step and metrics of the
     best model so far. ``lines``: the number of lines of history.jsonl. ``stopped``: whether ``train.early_stopping``
     has ended the run. ``stale``: evaluations since the last improvement; ``improved``: the score that was one.
     """
@@ -45,23 +49,25 @@ class Progress:
     stopped: bool = False
     stale: int = 0
     improved: float | None = None
+    skipped: int = 0
 
 
 class TrainingWrapper(torch.nn.Module):
     """The module that is handed to ``accelerator.prepare``.
 
     Autocast patches the ``forward`` of this wrapper, so that evaluation and export still call the plain float32 model.
-    ``autocast``: False trains in float32 from then on.
+    ``autocast``: False trains in float32 from then on. ``compiled``: the encoder's forward pass of ``train.compile``.
     """
 
-    def __init__(self, model: torch.nn.Module, task: Task):
+    def __init__(self, model: PreTrainedModel, task: Task, compiled: EncoderForward | None = None):
         super().__init__()
-        self.model, self.task, self.autocast = model, task, True
+        self.model, self.task, self.autocast, self.compiled = model, task, True, compiled
 
     def forward(self, **batch: torch.Tensor) -> Any:
         """Return the model's outputs for a training batch, the loss among them."""
         device = next(iter(batch.values())).device.type
-        with nullcontext() if self.autocast else torch.autocast(device, enabled=False):
+        encoder = nullcontext() if self.compiled is None else forward_replaced(encoder_of(self.model), self.compiled)
+        with nullcontext() if self.autocast else torch.autocast(device, enabled=False), encoder:
             return self.task.forward(self.model, batch)
 
 
@@ -91,6 +97,7 @@ class Run(EvalContext):
     wrapper: TrainingWrapper | None = None
     prepared_model: Any = None  # ``wrapper`` as Accelerate prepared it: autocast, DDP
     progress: Progress = field(default_factory=Progress)
+    skipped: torch.Tensor | None = None  # steps skipped in fp16 that ``progress`` does not count yet, on the device
 
     @property
     def distillation_function(self) -> None:
@@ -106,15 +113,25 @@ class Run(EvalContext):
         """Tokens of each training feature."""
         return lengths_of(self.train_features)
 
+    @cached_property
+    def train_columns(self) -> dict[str, FlatColumn]:
+        """The columns of the training features that go into a batch."""
+        return flat_columns(self.train_features, [*self.inputs, *self.task.batch_columns])
+
+    def host_batch(self, rows: list[int], epoch: int) -> dict[str, torch.Tensor]:
+        """Return the training features ``rows`` as the model sees them in an epoch, in host memory."""
+        batch = collate(self.train_columns, rows, list(self.train_columns), self.padding)
+        if self.train.compile and self.device.type == "cuda":  # each width is recorded once
+            batch = pad_to_bucket(batch, self.padding, self.task.max_length)
+        return self.task.apply_dynamic_masking(batch, rows, epoch_seed(self.seed, epoch), self.tokenizer)
+
     def training_batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """Return the training features ``rows`` as the model sees them in this epoch, on the device."""
-        batch = collate(self.train_features, rows, [*self.inputs, *self.task.batch_columns], self.padding)
-        seed = epoch_seed(self.seed, self.step // self.clock.steps_per_epoch)
-        return to_device(self, self.task.apply_dynamic_masking(batch, rows, seed, self.tokenizer))
+        return to_device(self, self.host_batch(rows, self.step // self.clock.steps_per_epoch))
 
     def input_batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
         """Return the model's inputs of the training features ``rows``, without labels, on the device."""
-        return to_device(self, collate(self.train_features, rows, self.inputs, self.padding))
+        return to_device(self, collate(self.train_columns, rows, self.inputs, self.padding))
 
     def task_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of the task alone for a training batch."""
@@ -155,16 +172,18 @@ class Run(EvalContext):
         """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""
         return spread_batches(self, self.train_features, rows)
 
-    def shares(self, counts: list[int]) -> list[float]:
+    def shares(self, *counts: list[int]) -> list[list[float]]:
         """Return the weight of the mean of each micro-batch in the mean of the whole step, over all processes.
 
-        ``counts``: the number of terms of each mean. DDP averages the gradients of processes, hence their number as a
-        factor.
+        ``counts``: the number of terms of each mean, for each kind of mean; all of them take one reduction. DDP
+        averages the gradients of processes, hence their number as a factor.
         """
-        processes, total = self.accelerator.num_processes, sum(counts)
+        processes, totals = self.accelerator.num_processes, list(map(sum, counts))
         if processes > 1:
-            total = int(self.accelerator.reduce(torch.tensor(total, device=self.device)))
-        return [count * processes / max(1, total) for count in counts]
+            totals = self.accelerator.reduce(torch.tensor(totals, device=self.device)).tolist()
+        return [
+            [count * processes / max(1, total) for count in each] for each, total in zip(counts, totals, strict=True)
+        ]
 
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
         """Return the tensor of rank 0."""

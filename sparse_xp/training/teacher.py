@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +20,12 @@ import torch
 from sparse_xp.cache import ensure_cached
 from sparse_xp.console import progress_bar, say
 from sparse_xp.data.batches import collate, evaluation_batches
+from sparse_xp.data.flat_columns import flat_columns
 from sparse_xp.files.checksums import json_digest
 from sparse_xp.files.ownership import is_own, remove_own
 from sparse_xp.files.writing import reserve_space
 from sparse_xp.functional.chunked_loss import make_always_lazy
+from sparse_xp.functional.model_calls import sent
 from sparse_xp.modifiers.context import TeacherModel
 from sparse_xp.training.environment import precision_name
 
@@ -38,20 +41,20 @@ if TYPE_CHECKING:
 class LiveTeacher:
     """A teacher that runs at every step, once for each batch, even if several modifiers need its logits.
 
-    ``last``: the latest batch and its logits.
+    ``last``: the rows of the latest batch, as the very list, and its logits.
     """
 
     model: PreTrainedModel
     accelerator: Accelerator
     inputs: list[str]
     outputs: tuple[str, ...]
-    last: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] | None = None
+    last: tuple[list[int], dict[str, torch.Tensor]] | None = None
 
     def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        if self.last is None or self.last[0] is not batch:
+        if self.last is None or self.last[0] is not rows:
             with torch.no_grad(), self.accelerator.autocast():
                 outputs = self.model(**{name: batch[name] for name in self.inputs})
-            self.last = batch, {name: outputs[name].float() for name in self.outputs}
+            self.last = rows, {name: outputs[name].float() for name in self.outputs}
         return self.last[1]
 
 
@@ -60,25 +63,32 @@ class StoredTeacher:
     """A teacher whose logits ``store_logits`` has written.
 
     ``arrays``: logits by output, memory-mapped. ``starts``: the index of each row's first token in the arrays; None if
-    they have one entry per row.
+    they have one entry per row. ``at_hand``: the logits of the current step that were read before it began.
     """
 
     arrays: dict[str, np.ndarray]
     starts: np.ndarray | None
     model: None = None
+    at_hand: Mapping[tuple[int, ...], dict[str, torch.Tensor]] = field(default_factory=dict)
 
     def __call__(self, rows: list[int], batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         tokens = batch["input_ids"]
+        logits = self.at_hand.get(tuple(rows)) or self.read(rows, tokens.shape[1])
+        return {name: sent(values, tokens.device) for name, values in logits.items()}
+
+    def read(self, rows: list[int], tokens: int) -> dict[str, torch.Tensor]:
+        """Return the logits of ``rows``, padded with 0 to ``tokens``, in host memory."""
+        if self.starts is None:
+            return {name: torch.from_numpy(array[rows]) for name, array in self.arrays.items()}
+        begins = self.starts[rows]
+        places = np.arange(tokens)
+        real = places < (self.starts[np.add(rows, 1)] - begins)[:, None]
+        entries = (begins[:, None] + places)[real]
         logits = {}
         for name, array in self.arrays.items():
-            if self.starts is None:
-                values = array[rows]
-            else:
-                values = np.zeros((len(rows), tokens.shape[1], *array.shape[1:]), array.dtype)
-                for i, row in enumerate(rows):
-                    begin, stop = self.starts[row], self.starts[row + 1]
-                    values[i, : stop - begin] = array[begin:stop]
-            logits[name] = torch.from_numpy(values).to(tokens.device, non_blocking=True)
+            values = np.zeros((len(rows), tokens, *array.shape[1:]), array.dtype)
+            values[real] = array[entries]
+            logits[name] = torch.from_numpy(values)
         return logits
 
 
@@ -158,14 +168,14 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
     TooLarge.
     """
     features, task = run.train_features, run.task
-    starts = starts_of(run)
+    columns, starts = flat_columns(features, run.inputs), starts_of(run)
     entries = len(features) if starts is None else int(starts[-1])
     arrays: dict[str, np.ndarray] = {}
     batches = list(evaluation_batches(features, run.train.eval_batch_size))
     for rows in progress_bar(batches, "teacher's logits"):
-        batch = collate(features, rows, run.inputs, run.padding)
+        batch = collate(columns, rows, run.inputs, run.padding)
         lengths = batch["attention_mask"].sum(1).tolist()
-        batch = {name: value.to(run.accelerator.device) for name, value in batch.items()}
+        batch = {name: sent(value, run.accelerator.device) for name, value in batch.items()}
         for name, value in teacher(rows, batch).items():
             values = value.cpu().numpy()
             if name not in arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import chain, pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,7 +12,16 @@ import torch
 from datasets import Dataset
 
 from sparse_xp.data import batches as data_module
-from sparse_xp.data.batches import collate, epoch_batches, epoch_steps, evaluation_batches, steps_per_epoch
+from sparse_xp.data.batches import (
+    bucket_width,
+    collate,
+    epoch_batches,
+    epoch_steps,
+    evaluation_batches,
+    pad_to_bucket,
+    split_by_tokens,
+    steps_per_epoch,
+)
 from sparse_xp.settings import Data, Train
 from sparse_xp.tasks import QuestionAnswering
 from sparse_xp.tasks.features import make_features
@@ -158,6 +168,54 @@ def test_the_steps_of_a_run_differ_by_epoch_and_by_seed_and_are_the_same_when_it
     assert sorted(rows_of(steps(42, 1)[:3] + four[1][3:])) == list(range(40))  # three steps, a crash, the others
 
 
+# Micro-batches by their number of tokens
+
+
+@pytest.mark.parametrize(
+    ("lengths", "tokens", "expected"),
+    [
+        ([5, 5, 5, 5], 20, [[0, 1, 2, 3]]),
+        ([5, 5, 5, 5], 19, [[0, 1, 2], [3]]),  # rows times the longest
+        ([2, 9, 4, 3], 9, [[1], [2, 3], [0]]),  # 9, then 2 * 4, then 2
+        ([2, 9, 4, 3], 36, [[1, 2, 3, 0]]),
+        ([8, 3, 3], 8, [[0], [1, 2]]),
+        ([7], 7, [[0]]),
+    ],
+)
+def test_rows_fill_micro_batches_up_to_a_number_of_tokens(lengths, tokens, expected):
+    assert split_by_tokens(range(len(lengths)), lengths, tokens) == expected
+
+
+@pytest.mark.parametrize("tokens", [60, 100, 517, 10_000])
+def test_no_other_split_has_fewer_micro_batches(tokens):
+    lengths = [1 + 7 * row % 60 for row in range(40)]
+    batches = split_by_tokens(range(40), lengths, tokens)
+    assert sorted(row for batch in batches for row in batch) == list(range(40))
+    sizes = [len(batch) * max(lengths[row] for row in batch) for batch in batches]
+    assert max(sizes) <= tokens
+    # One row more would not fit beside any of the longer ones.
+    for batch, after in pairwise(batches):
+        assert (len(batch) + 1) * lengths[batch[0]] > tokens
+        assert lengths[batch[-1]] >= lengths[after[0]]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_number_of_tokens_leaves_the_steps_as_they_are(world):
+    lengths = [3 + 11 * row % 30 for row in range(100)]
+
+    def steps(rank: int, **settings: Any) -> list[list[list[int]]]:
+        accelerator = SimpleNamespace(process_index=rank, num_processes=world)
+        train = Train(batch_size=4, gradient_accumulation_steps=4, **settings)
+        return steps_of_epoch(make_run(10, 20, seed=1, lengths=lengths, train=train, accelerator=accelerator), 0)
+
+    for rank in range(world):
+        by_rows, by_tokens = steps(rank), steps(rank, tokens=200)
+        assert [sorted(chain(*step)) for step in by_tokens] == [sorted(chain(*step)) for step in by_rows]
+        assert sum(map(len, by_tokens)) < sum(map(len, by_rows))
+        assert max(len(batch) * max(lengths[row] for row in batch) for step in by_tokens for batch in step) <= 200
+    assert [len(step) for step in steps(0, tokens=10_000)] == [1] * len(steps(0))
+
+
 # Batches
 
 
@@ -190,6 +248,30 @@ def test_only_the_columns_asked_for_are_collated(features):
     batch = collate(features, [1, 3], ["input_ids"], {})
     assert list(batch) == ["input_ids"]
     assert batch["input_ids"].tolist() == [[11, 12, 13, 14, 15], [31, 32, 33, 34, 35]]
+
+
+def test_widths_of_buckets_are_few_and_waste_little():
+    widths = [bucket_width(tokens, 512) for tokens in range(1, 513)]
+    assert len(set(widths)) == 20
+    assert all(tokens <= width for tokens, width in enumerate(widths, 1))
+    assert all(width <= 1.25 * tokens for tokens, width in enumerate(widths, 1) if tokens > 32)
+    assert [bucket_width(tokens, 100) for tokens in (1, 8, 9, 64, 65, 97, 100)] == [8, 8, 16, 64, 80, 100, 100]
+
+
+def test_a_bucket_pads_what_has_an_entry_for_each_token():
+    batch = {
+        "input_ids": torch.tensor([[5, 6, 7], [8, 1, 1]]),
+        "attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]]),
+        "labels": torch.tensor([[2, -100, 3], [4, -100, -100]]),
+        "classes": torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]),  # three classes beside three tokens
+        "start_positions": torch.tensor([0, 0]),
+    }
+    padded = pad_to_bucket(batch, {"input_ids": 1, "labels": -100}, 64)
+    assert padded["input_ids"].tolist() == [[5, 6, 7, 1, 1, 1, 1, 1], [8, 1, 1, 1, 1, 1, 1, 1]]
+    assert padded["attention_mask"].tolist() == [[1, 1, 1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0, 0, 0]]
+    assert padded["labels"].tolist() == [[2, -100, 3] + [-100] * 5, [4] + [-100] * 7]
+    assert padded["classes"] is batch["classes"]
+    assert padded["start_positions"] is batch["start_positions"]
 
 
 def test_evaluation_takes_the_longest_first_and_leaves_none_out(features):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from torch import nn
+from torch._dynamo.utils import counters
 
 from sparse_xp.errors import UserError
 from sparse_xp.functional.dropout import CheapDropout, cheap_dropout
@@ -176,3 +180,88 @@ def test_dropout_changes_its_class_beside_ours_and_back():
         assert type(model.classifier) is QuantLinear
     assert not any(type(module) is CheapDropout for module in model.modules())
     assert type(model.classifier) is QuantLinear
+
+
+# Rounded weights that are kept for a step
+
+
+def step_model():
+    model, mode = make_bert(), QuantMode(active=True, step=1)
+    prepare(model, QuantConfig(), mode)
+    return model.train(), mode, model.classifier
+
+
+def test_a_weight_is_rounded_once_a_step_and_receives_the_gradient_of_each_batch():
+    model, mode, layer = step_model()
+    gradients = []
+    for _ in range(2):
+        model(ROWS).logits.sum().backward()
+        gradients.append((layer.quant.rounded[1][0], layer.weight.grad.clone()))
+    assert gradients[0][0] is gradients[1][0]
+    assert gradients[1][1].equal(2 * gradients[0][1])
+    mode.step += 1
+    model(ROWS)
+    assert layer.quant.rounded[1][0] is not gradients[0][0]
+
+
+def doubled(parameter):
+    parameter.data = parameter.data * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param(lambda model, mode: model.classifier.weight.mul_(2), id="version"),
+        pytest.param(lambda model, mode: doubled(model.classifier.weight), id="memory"),
+        pytest.param(
+            lambda model, mode: (model.classifier.weight.data.mul_(2), setattr(mode, "step", 2)), id="data and step"
+        ),
+        pytest.param(lambda model, mode: (model.classifier.weight.data.mul_(2), model.eval()), id="evaluation"),
+        pytest.param(
+            lambda model, mode: model.load_state_dict({**model.state_dict(), "classifier.weight": torch.ones(2, 8)}),
+            id="loaded",
+        ),
+    ],
+)
+def test_a_weight_that_changes_is_rounded_again(change):
+    model, mode, layer = step_model()
+    mode.observing, values = False, torch.randn(3, 8)
+    layer(values)
+    with torch.no_grad():
+        change(model, mode)
+        found = layer(values)
+        mode.step = 0  # nothing is kept
+        assert found.equal(layer(values))
+
+
+def test_a_copy_begins_without_rounded_weights():
+    model, _, layer = step_model()
+    model(ROWS)
+    for copied in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+        assert copied.quant.rounded == ((), None)
+        assert copied.eval()(torch.ones(1, 8)).equal(layer.eval()(torch.ones(1, 8)))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiled_training_is_the_same_and_compiles_nothing_anew(backend):
+    results, compiled = [], []
+    for compiles in (False, True):
+        torch.manual_seed(0)
+        mode = QuantMode(active=True)
+        model = nn.Sequential(nn.Embedding(30, 8), nn.Linear(8, 16), nn.GELU(), nn.Linear(16, 2))
+        modules = prepare(model, QuantConfig(reduce_range=True), mode, linear_outputs=True)
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        called = torch.compile(model, backend=backend, fullgraph=True) if compiles else model
+        before = counters["stats"]["unique_graphs"]
+        for step in range(6):
+            mode.step += 1
+            if step == 4:
+                freeze(modules)
+            called(ROWS).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        compiled.append(counters["stats"]["unique_graphs"] - before)
+        counts = [observer.batches for observer in observers_of(modules).values()]
+        results.append((*model.parameters(), torch.tensor(counts)))
+    assert all(one.equal(other) for one, other in zip(*results, strict=True))
+    assert compiled == [0, 3]  # without ranges, with ranges, with frozen ones

@@ -17,11 +17,11 @@ def test_numbers_come_in_one_order_whatever_the_modifiers():
     names = [number.name for number in EVERY]
     assert names == (
         "loss loss_task loss_distillation loss_layers loss_attention lr sparsity threshold removed speedup quantized "
-        "grad_norm".split()
+        "grad_norm loss_scale skipped".split()
     )
     assert len({number.order for number in EVERY}) == len(EVERY)
     some = logged_numbers([Quantization.logged, LearningRate.logged, LearningRate.logged])
-    assert [number.name for number in some] == ["loss", "lr", "quantized", "grad_norm"]
+    assert [number.name for number in some] == ["loss", "lr", "quantized", "grad_norm", "loss_scale", "skipped"]
 
 
 def test_the_progress_line_leaves_out_what_it_does_not_show():

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from sparse_xp.modifiers import MovementPruning
-from sparse_xp.modifiers.movement import movement_step
+from sparse_xp.modifiers.movement import movement_steps
 from tests.simulation import bert_run, matrix_run, num_zeros, simulate, through_a_file
 
 
 def test_what_an_update_adds():  # recorded from SparseML
-    found = movement_step(torch.tensor([1.0, -2.0]), torch.tensor([0.5, 1.0]))
+    [found] = movement_steps([torch.tensor([1.0, -2.0])], [torch.tensor([0.5, 1.0])])
     torch.testing.assert_close(found, torch.tensor([-0.005, 0.02]))
 
 
@@ -62,7 +62,7 @@ def test_pruned_weights_stay_pruned_though_others_fall_below_them():
 
 def test_scaled_gradients_count_unscaled_and_a_step_that_is_not_made_counts_nothing():
     run = matrix_run(torch.tensor([[1.0, -2.0]]), 1, 4)
-    run.accelerator.scaler = SimpleNamespace(get_scale=lambda: 4.0)
+    run.accelerator.scaler = GradScaler("cpu", init_scale=4.0)
     modifier = make(run, params=["weight"])
     update(run, modifier, 0, [[2.0, 4.0]])
     update(run, modifier, 1, [[math.inf, 4.0]])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,3 +287,12 @@ def test_the_report_states_compression_with_its_arithmetic():
     )
     assert "compression" not in report_text(make_result(), HISTORY)
     assert "compression (encoder / model) |" in table([make_result(compression=Compression(encoder, encoder))])
+
+
+@pytest.mark.parametrize(("skipped", "line"), [(0, ""), (2, ""), (3, "- 3 of 240 steps (1.2%) changed no weight")])
+def test_steps_that_fp16_skipped_are_told_from_one_per_cent_on(skipped, line):
+    training = replace(make_result().training, skipped=skipped, precision="fp16")
+    text = report_text(make_result(training=training), HISTORY)
+    assert ("changed no weight" in text) == bool(line)
+    assert line in text
+    assert "\n\n- teacher" not in text

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from sparse_xp.functional.layers import bypass_layers, remove_bypassed
+from sparse_xp.functional.masks import multiply_gradients, multiply_weights
 from sparse_xp.functional.quant_modules import QuantLinear
 from sparse_xp.functional.structured.blocks import LayerMask, LinearMask, encoder_blocks, linear_at
 from sparse_xp.functional.structured.config import full_shape, record_structure, removed_layer_numbers
@@ -17,17 +19,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+def group_factors(module: nn.Linear, mask: LinearMask) -> list[tuple[nn.Parameter, Tensor]]:
+    """Return the parameters of ``module`` that lose rows or columns by ``mask``, each with what to multiply it with.
+
+    On a CPU a factor has one number for each row or column. Elsewhere it has the shape of the parameter, because a GPU
+    multiplies many tensors in one call only by tensors of their shapes.
+    """
+    rows, columns = mask
+    factor = torch.ones_like(module.weight.data[:1, :1])
+    for kept in (None if rows is None else rows[:, None], columns):
+        factor = factor if kept is None else factor * kept
+    pairs = [(module.get_parameter("weight"), factor)]
+    if rows is not None and module.bias is not None:
+        pairs.append((module.get_parameter("bias"), factor[:, 0]))
+    if factor.device.type != "cpu":
+        pairs = [(parameter, values.expand_as(parameter).contiguous()) for parameter, values in pairs]
+    return [] if factor.all() else pairs
+
+
 def zero_groups(module: nn.Linear, mask: LinearMask, gradients: bool = False) -> None:
     """Zero the rows and columns of ``module`` that ``mask`` does not keep; with ``gradients`` those of the gradient."""
-    rows, columns = mask
-    for parameter, factor in (
-        (module.weight, None if rows is None else rows[:, None]),
-        (module.weight, columns),
-        (module.bias, rows),
-    ):
-        values = None if parameter is None else parameter.grad if gradients else parameter.data
-        if values is not None and factor is not None:
-            values.mul_(factor)
+    multiply = multiply_gradients if gradients else multiply_weights
+    for parameter, factor in group_factors(module, mask):
+        multiply([parameter], [factor])
 
 
 def count_nonzero_groups(module: nn.Linear, mask: LinearMask) -> int:

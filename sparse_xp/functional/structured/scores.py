@@ -16,8 +16,8 @@ def gate_gradients(weight: Tensor, gradient: Tensor, size: int) -> Tensor:
     ``weight``, ``gradient``: [out, groups * size] of the Linear that reads the groups; returns [groups], float32. With
     one gate per head this is the quantity of Michel et al. 2019, arXiv:1905.10650, for a batch instead of a row.
     """
-    columns = (weight.detach().float() * gradient.detach().float()).sum(0)
-    return columns.view(-1, size).sum(1)
+    columns: Tensor = torch.linalg.vecdot(weight.detach().float(), gradient.detach().float(), dim=0)
+    return columns if size == 1 else columns.view(-1, size).sum(1)
 
 
 def squared_norms(matrices: Sequence[tuple[Tensor, Tensor | None]], output: Tensor, size: int) -> Tensor:

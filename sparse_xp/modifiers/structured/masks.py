@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparse_xp.functional.cost_model import Size
 from sparse_xp.functional.structured.blocks import Block, LayerMask, LinearMask, linear_at
-from sparse_xp.functional.structured.removal import count_nonzero_groups, is_removed, select_groups, zero_groups
+from sparse_xp.functional.structured.removal import count_nonzero_groups, group_factors, is_removed, select_groups
 
 
 def full_masks(model: nn.Module, blocks: Sequence[Block], sizes: Sequence[Size]) -> dict[str, LayerMask]:
@@ -37,12 +37,12 @@ def masked_linears(
             yield name, linear_at(model, name), mask
 
 
-def zero_removed(
-    model: nn.Module, blocks: Sequence[Block], masks: Mapping[str, LayerMask], gradients: bool = False
-) -> None:
-    """Zero the weights of removed groups, or with ``gradients`` their gradients."""
-    for _, module, mask in masked_linears(model, blocks, masks):
-        zero_groups(module, mask, gradients)
+def removal_factors(
+    model: nn.Module, blocks: Sequence[Block], masks: Mapping[str, LayerMask]
+) -> tuple[list[nn.Parameter], list[Tensor]]:
+    """Return the parameters with weights of removed groups, and what to multiply each of them with."""
+    pairs = [pair for _, module, mask in masked_linears(model, blocks, masks) for pair in group_factors(module, mask)]
+    return [parameter for parameter, _ in pairs], [factor for _, factor in pairs]
 
 
 def check_removed(model: nn.Module, blocks: Sequence[Block], masks: Mapping[str, LayerMask], step: int) -> None:

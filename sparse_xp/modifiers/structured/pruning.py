@@ -101,6 +101,8 @@ class StructuredPruning(Modifier):
         self.masks: dict[str, LayerMask] = {}  # by name of the layer; empty before the first update
         #: sums by name of the Linear that reads the groups, and of the layer
         self.gate_scores = GateScores(self.score, self.decay)
+        #: parameters with removed groups, and what to multiply them with; None: the masks have changed
+        self.factors: tuple[list[nn.Parameter], list[Tensor]] | None = None
         self.gates: dict[str, LayerGate] = {}  # with ``layers``, by name of the layer
         self.last_update = -1.0
 
@@ -148,6 +150,7 @@ class StructuredPruning(Modifier):
         from sparse_xp.functional.structured.blocks import encoder_blocks, sizes_of
 
         self.blocks, self.masks, self.last_update = encoder_blocks(context.model), {}, -1.0
+        self.factors = None
         self.gate_scores.sums = {}
         self.initial_sizes = sizes_of(context.model)
         first = self.blocks[0]
@@ -205,9 +208,14 @@ class StructuredPruning(Modifier):
 
     def zero_removed(self, model: nn.Module, gradients: bool = False) -> None:
         """Zero the weights of removed groups, or with ``gradients`` their gradients."""
-        from sparse_xp.modifiers.structured.masks import zero_removed
+        from sparse_xp.functional.masks import multiply_gradients, multiply_weights
+        from sparse_xp.modifiers.structured.masks import removal_factors
 
-        zero_removed(model, self.blocks, self.masks, gradients)
+        parameters, factors = self.factors or ([], [])
+        if self.factors is None or any(p.device != f.device for p, f in zip(parameters, factors, strict=True)):
+            parameters, factors = self.factors = removal_factors(model, self.blocks, self.masks)
+        if parameters:
+            (multiply_gradients if gradients else multiply_weights)(parameters, factors)
 
     def detach(self, context: HookContext) -> None:
         from sparse_xp.functional.structured.removal import remove_groups
@@ -222,7 +230,7 @@ class StructuredPruning(Modifier):
         # Other modifiers cut what they keep about these parameters, such as masks, before the parameters change.
         context.resized(parameter_cuts(context.model, self.blocks, self.masks))
         remove_groups(context.model, self.masks)
-        self.blocks, self.masks = [], {}
+        self.blocks, self.masks, self.factors = [], {}, None
 
     # The choice
 
@@ -231,10 +239,10 @@ class StructuredPruning(Modifier):
         from sparse_xp.functional.structured.scores import without_lowest
         from sparse_xp.modifiers.structured.masks import full_masks
 
-        self.masks = self.masks or full_masks(model, self.blocks, self.initial_sizes)
+        self.masks, self.factors = self.masks or full_masks(model, self.blocks, self.initial_sizes), None
         if share == 0:
             return
-        if self.gate_scores.needs_gradients and not self.gate_scores.sums:
+        if self.gate_scores.needs_gradients and self.gate_scores.is_empty:
             raise UserError(
                 f"StructuredPruning: nothing is known of heads and neurons at the first step, where start={self.start} "
                 "removes some already. Start later, or take score=magnitude."
@@ -297,7 +305,13 @@ class StructuredPruning(Modifier):
 
     def current_sizes(self) -> list[Size]:
         """Return the heads and neurons of each layer that are not removed yet."""
-        return [(int(heads.sum()), int(neurons.sum())) for heads, neurons in self.masks.values()] or self.initial_sizes
+        import torch
+
+        if not self.masks:
+            return self.initial_sizes
+        counts = [mask.sum() for pair in self.masks.values() for mask in pair]
+        numbers: list[int] = torch.stack(counts).tolist()  # one read from the device
+        return list(zip(numbers[::2], numbers[1::2], strict=True))
 
     def set_gates(self) -> None:
         """Close the gates of removed layers; the others track gradients as long as scores are gathered."""
@@ -330,6 +344,7 @@ class StructuredPruning(Modifier):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.masks = {name: (state["heads"][name], state["neurons"][name]) for name in state["heads"]}
+        self.factors = None
         self.gate_scores.sums, self.last_update = dict(state["gathered"]), state["last_update"]
         self.target = replace(self.target, costs=Costs(**state["costs"]), budget=state["budget"], dense=state["dense"])
         self.set_final_sizes()

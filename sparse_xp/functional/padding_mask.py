@@ -1,0 +1,56 @@
+"""Attention masks for a GPU, made without waiting for it.
+
+transformers looks at the values of a padding mask, to leave it out where nothing is padded. Reading a value stops the
+host until the GPU has done all that it was given. Here a mask that is given is used, and one that is left out costs
+nothing: the collated batch, still in host memory, tells which of the two it is (``without_full_mask``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+
+#: the name under which transformers finds PyTorch's attention with ``unread_mask``
+UNREAD_ATTENTION = "sparse_xp_gpu"
+
+
+def unread_mask(
+    *, attention_mask: Tensor | None = None, allow_is_bidirectional_skip: bool = False, **arguments: Any
+) -> Tensor | None:
+    """Return the mask [rows, 1, tokens, tokens], bool, of ``attention_mask`` [rows, tokens]; None without one."""
+    skip = allow_is_bidirectional_skip and attention_mask is None
+    mask: Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=skip, **arguments)
+    return mask
+
+
+def without_full_mask(batch: dict[str, Tensor], host_batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return ``batch`` without its ``attention_mask`` if nothing is padded, as the same batch in host memory shows.
+
+    PyTorch has faster kernels for attention without a mask.
+    """
+    if not bool(host_batch["attention_mask"].all()):
+        return batch
+    return {name: value for name, value in batch.items() if name != "attention_mask"}
+
+
+AttentionInterface.register(UNREAD_ATTENTION, sdpa_attention_forward)
+AttentionMaskInterface.register(UNREAD_ATTENTION, unread_mask)
+
+
+@contextmanager
+def unread_masks(model: PreTrainedModel) -> Iterator[None]:
+    """Make the attention masks of ``model`` without reading their values, within the block."""
+    implementation = model.config._attn_implementation
+    if implementation == "sdpa":
+        model.set_attn_implementation(UNREAD_ATTENTION)
+    try:
+        yield
+    finally:
+        if implementation == "sdpa":
+            model.set_attn_implementation(implementation)
