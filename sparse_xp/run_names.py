@@ -16,9 +16,11 @@ from typing import Any
 import yaml
 
 #: keys (of an option or of a whole group) that affect no number of a result: neither the name nor the hash of a run
-#: depends on them. ``data.root``: a mirror of the hub's data; ``inputs.py`` notices if its rows are others.
+#: depends on them. ``train.device``: a run may continue on another machine, as with ``auto``.
+#: ``data.root``: a mirror of the hub's data; ``inputs.py`` notices if its rows are others.
 NOT_IN_RESULT = (
     "log",
+    "train.device",
     "train.threads",
     "train.keep_checkpoints",
     "train.keep_states",

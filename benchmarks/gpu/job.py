@@ -23,7 +23,7 @@ from benchmarks.gpu.checks import tests
 from benchmarks.gpu.packing import pack_models, pack_results, unpack_earlier
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.speed import speed
-from benchmarks.gpu.tables import tables
+from benchmarks.gpu.tables import tables, teachers
 
 BEGAN = time.monotonic()
 #: seconds at the end, for packing
@@ -32,6 +32,7 @@ Part = Callable[[Settings, float], list[str]]
 #: each part, the share of what is left of the time that it may take if others follow, and its most seconds
 PARTS: dict[str, tuple[Part, float, float]] = {
     "tests": (tests, 0.65, 120.0),
+    "teachers": (teachers, 0.65, 120.0),
     "speed": (speed, 0.65, 120.0),
     "tables": (tables, 1.0, 3600.0),
 }

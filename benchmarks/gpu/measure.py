@@ -32,7 +32,7 @@ from sparse_xp.config import register
 from sparse_xp.places import CONF
 
 #: steps before the first stamp (of a compiled model more: it compiles for each length), and between two stamps
-WARM, WARM_COMPILED, STRETCH = 20, 60, 10
+WARM, WARM_COMPILED, STRETCH = 40, 60, 10
 STRETCHES = 5
 
 

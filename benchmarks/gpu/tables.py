@@ -24,10 +24,24 @@ FEW = (
 )  # fmt: skip
 
 
+def teachers(settings: Settings, until: float) -> list[str]:
+    """Make the dense cells alone. ``tables`` finds them finished; so other parts may come between."""
+    return make(settings, [cell for cell in all_cells(settings) if cell.dense], until)
+
+
 def tables(settings: Settings, until: float) -> list[str]:
     """Make the cells that no earlier occasion has finished, and return the table of all."""
+    return make(settings, all_cells(settings), until)
+
+
+def all_cells(settings: Settings) -> list[Cell]:
+    """Return the cells that were asked for."""
+    return make_cells(settings.seeds, settings.batches, settings.tasks)
+
+
+def make(settings: Settings, cells: list[Cell], until: float) -> list[str]:
+    """Make those of the cells that no earlier occasion has finished, and return the table of all."""
     found = read_earlier(settings)
-    cells = make_cells(settings.seeds, settings.batches, settings.tasks)
     jobs = make_jobs(settings, cells, {name for name, entry in found.items() if entry["state"] == ENDED})
 
     def note(job: Job) -> None:

@@ -2,7 +2,7 @@
 
 transformers looks at the values of a padding mask, to leave it out where nothing is padded. Reading a value stops the
 host until the GPU has done all that it was given. Here a mask that is given is used, and one that is left out costs
-nothing: the collated batch, still in host memory, tells which of the two it is (``without_full_mask``).
+nothing: the collated batch, still in host memory, tells which of the two it is (``has_padding``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,11 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 UNREAD_ATTENTION = "sparse_xp_gpu"
 
 
+def has_padding(host_batch: dict[str, Tensor]) -> bool:
+    """Return whether a batch in host memory has a padded token."""
+    return not bool(host_batch["attention_mask"].all())
+
+
 def unread_mask(
     *, attention_mask: Tensor | None = None, allow_is_bidirectional_skip: bool = False, **arguments: Any
 ) -> Tensor | None:
@@ -29,14 +34,9 @@ def unread_mask(
     return mask
 
 
-def without_full_mask(batch: dict[str, Tensor], host_batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return ``batch`` without its ``attention_mask`` if nothing is padded, as the same batch in host memory shows.
-
-    PyTorch has faster kernels for attention without a mask.
-    """
-    if not bool(host_batch["attention_mask"].all()):
-        return batch
-    return {name: value for name, value in batch.items() if name != "attention_mask"}
+def call_without_mask(model: PreTrainedModel, **inputs: Tensor) -> Any:
+    """Return the outputs of ``model`` for inputs of which nothing is padded."""
+    return model(**{name: value for name, value in inputs.items() if name != "attention_mask"})
 
 
 AttentionInterface.register(UNREAD_ATTENTION, sdpa_attention_forward)

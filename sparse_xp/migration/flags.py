@@ -71,9 +71,7 @@ FLAGS: dict[str, Flag] = {
     "save_total_limit": Flag("train.keep_checkpoints={}"),
     "load_best_model_at_end": Flag("train.keep_best={}", switch=True),
     "bf16": Flag("train.precision=bf16", switch=True),
-    "fp16": Flag(
-        "train.precision=auto", "bf16 on a GPU from Ampere on, else fp16; train.precision=fp16 insists", True
-    ),
+    "fp16": Flag("train.precision=auto", "bf16 on a GPU from Ampere on, else fp16; train.precision=fp16 insists", True),
     "no_cuda": Flag("train.device=cpu", switch=True),
     "use_cpu": Flag("train.device=cpu", switch=True),
     "logging_steps": Flag("log.every={}"),

@@ -71,7 +71,7 @@ def build_checkpoint(
 def random_bert(config: BertConfig, seed: int) -> BertModel:
     """Return a BERT with the random weights of a seed; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs too, for good
         return BertModel(config)
 
 

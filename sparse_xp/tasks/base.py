@@ -28,7 +28,7 @@ numpy are imported inside the methods that need them.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
     from tokenizers import Tokenizer
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
     from sparse_xp.tasks.answers import Answer, EncodedRow, NamedText, Outputs
@@ -278,7 +278,7 @@ class Task(ABC):
         """Return the training batch with this epoch's random masks: a function of ``rows`` and ``seed`` alone."""
         return batch
 
-    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
+    def forward(self, model: Callable[..., Any], batch: dict[str, Tensor]) -> Any:
         """Return the model's outputs for a training batch, the loss among them."""
         if not self.has_own_loss:
             return model(**batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -15,7 +15,7 @@ from sparse_xp.tasks.segments import Document, segment_pairs
 if TYPE_CHECKING:
     import numpy as np
     from datasets import Dataset
-    from torch import Tensor, nn
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase
 
 #: with fewer documents in a batch, the second segments of pairs come from too few sources
@@ -76,7 +76,7 @@ class PairPretraining(Pretraining):
             features["token_type_ids"].append([0] * (len(first_segment) + 2) + [1] * (len(second_segment) + 1))
             yield [begin, *first_segment, end, *second_segment, end]
 
-    def forward(self, model: nn.Module, batch: dict[str, Tensor]) -> Any:
+    def forward(self, model: Callable[..., Any], batch: dict[str, Tensor]) -> Any:
         from torch.nn.functional import cross_entropy
 
         outputs = super().forward(model, batch)

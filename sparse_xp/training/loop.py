@@ -18,7 +18,7 @@ from sparse_xp.data.batches import epoch_seed, epoch_steps, split_by_tokens
 from sparse_xp.evaluation import to_device
 from sparse_xp.functional.chunked_loss import lazy_projection
 from sparse_xp.functional.dropout import cheap_dropout
-from sparse_xp.functional.padding_mask import unread_masks, without_full_mask
+from sparse_xp.functional.padding_mask import has_padding, unread_masks
 from sparse_xp.modifiers.display import logged_numbers, progress_text
 from sparse_xp.settings import Train
 from sparse_xp.training import checkpoint
@@ -79,7 +79,8 @@ def train_step(run: Run, step: PreparedStep) -> tuple[torch.Tensor, torch.Tensor
     Returns the loss and the norm of the gradient before clipping, both scalars on the device.
     """
     accelerator, model = run.accelerator, run.prepared_model
-    model.train()
+    if not run.model.training:  # an evaluation came between; to walk through all modules takes the host a while
+        model.train()
     shares = task_shares(run, step.batches)
     if isinstance(run.teacher, StoredTeacher):
         run.teacher.at_hand = step.logits
@@ -90,7 +91,7 @@ def train_step(run: Run, step: PreparedStep) -> tuple[torch.Tensor, torch.Tensor
         batch = to_device(run, host_batch)
         # DDP reduces gradients over processes once, in the last micro-batch.
         with nullcontext() if number == len(step.rows) - 1 else accelerator.no_sync(model):
-            outputs = model(**(batch if run.device.type == "cpu" else without_full_mask(batch, host_batch)))
+            outputs = model(padded=has_padding(host_batch), **batch)
             terms = zip(shares[number], run.task.losses(outputs), strict=True)
             loss = torch.stack([share * term for share, term in terms]).sum()
             loss = run.modifier_list.loss(run, indices, batch, outputs, loss)  # distillation, say
@@ -98,7 +99,7 @@ def train_step(run: Run, step: PreparedStep) -> tuple[torch.Tensor, torch.Tensor
         total += loss.detach()
     run.modifier_list.before_update(run)  # zeros in the gradients of pruned weights
     limit = run.train.max_grad_norm
-    norm = accelerator.clip_grad_norm_(model.parameters(), float("inf") if limit is None else limit)
+    norm = accelerator.clip_grad_norm_(run.parameters, float("inf") if limit is None else limit)
     with skipped_counted(run):
         run.optimizer.step()
     run.optimizer.zero_grad()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from sparse_xp.clock import Clock
 from sparse_xp.data.batches import collate, epoch_batches, epoch_seed, lengths_of, pad_to_bucket
 from sparse_xp.data.flat_columns import FlatColumn, flat_columns
 from sparse_xp.evaluation import EvalContext, spread_batches, to_device
+from sparse_xp.functional.padding_mask import call_without_mask
 from sparse_xp.history import History
 from sparse_xp.modifiers.context import Cuts, M, TeacherModel
 from sparse_xp.modifiers.modifier_list import ModifierList
@@ -63,12 +64,17 @@ class TrainingWrapper(torch.nn.Module):
         super().__init__()
         self.model, self.task, self.autocast, self.compiled = model, task, True, compiled
 
-    def forward(self, **batch: torch.Tensor) -> Any:
-        """Return the model's outputs for a training batch, the loss among them."""
+    def forward(self, padded: bool = True, **batch: torch.Tensor) -> Any:
+        """Return the model's outputs for a training batch, the loss among them.
+
+        ``padded``: False if the batch is known to have no padding. The model then gets no mask: PyTorch has faster
+        kernels for attention without one. The loss may still ask for it.
+        """
         device = next(iter(batch.values())).device.type
+        model = self.model if padded else partial(call_without_mask, self.model)
         encoder = nullcontext() if self.compiled is None else forward_replaced(encoder_of(self.model), self.compiled)
         with nullcontext() if self.autocast else torch.autocast(device, enabled=False), encoder:
-            return self.task.forward(self.model, batch)
+            return self.task.forward(model, batch)
 
 
 @dataclass(kw_only=True)
@@ -107,6 +113,11 @@ class Run(EvalContext):
     def step(self) -> int:
         """The number of optimizer steps already made."""
         return self.progress.step
+
+    @cached_property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """The parameters of the model, listed once: their gradients are clipped in every step."""
+        return list(self.prepared_model.parameters())
 
     @cached_property
     def lengths(self) -> list[int]:

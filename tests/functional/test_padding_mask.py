@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from sparse_xp.functional.padding_mask import UNREAD_ATTENTION, unread_mask, unread_masks, without_full_mask
+from sparse_xp.functional.padding_mask import UNREAD_ATTENTION, has_padding, unread_mask, unread_masks
 
 SMALL = {"vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
@@ -48,8 +48,8 @@ def test_eager_attention_stays():
         assert model.config._attn_implementation == "eager"
 
 
-def test_a_mask_stays_where_something_is_padded():
-    padded = {"input_ids": torch.ones(2, 3), "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]])}
-    full = padded | {"attention_mask": torch.ones(2, 3, dtype=torch.long)}
-    assert without_full_mask(padded, padded).keys() == {"input_ids", "attention_mask"}
-    assert without_full_mask(full, full).keys() == {"input_ids"}
+def test_padding_is_seen_in_host_memory():
+    mask = torch.ones(2, 3, dtype=torch.long)
+    assert not has_padding({"attention_mask": mask})
+    mask[1, 2] = 0
+    assert has_padding({"attention_mask": mask})

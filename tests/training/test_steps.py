@@ -21,11 +21,12 @@ from transformers import (
 
 from sparse_xp.data.batches import pad_to_bucket
 from sparse_xp.errors import UserError
+from sparse_xp.functional.padding_mask import has_padding
 from sparse_xp.run import run
 from sparse_xp.settings import Train
 from sparse_xp.tasks import Pretraining, QuestionAnswering, TextClassification, TokenClassification
 from sparse_xp.training.loop import planned_steps
-from sparse_xp.training.state import Progress
+from sparse_xp.training.state import Progress, TrainingWrapper
 from sparse_xp.training.steps import made_ahead, prepare_step, prepared_steps
 from sparse_xp.training.teacher import StoredTeacher
 from tests.runs import HANGS, SHORT, configure, history
@@ -188,7 +189,7 @@ TAGS = {"labels": torch.tensor([[-100, 2, 0], [-100, 1, -100]])}
 SPANS = {"start_positions": torch.tensor([1, 0]), "end_positions": torch.tensor([2, 1])}
 
 
-@pytest.mark.parametrize(
+KINDS = pytest.mark.parametrize(
     ("kind", "task", "targets"),
     [
         (BertForSequenceClassification, TextClassification(name="x", max_length=16), {"labels": torch.tensor([1, 0])}),
@@ -197,11 +198,30 @@ SPANS = {"start_positions": torch.tensor([1, 0]), "end_positions": torch.tensor(
         (BertForMaskedLM, Pretraining(name="x", max_length=16), TAGS),
     ],
 )
-def test_a_wider_batch_has_the_same_loss(kind, task, targets):
+
+
+def model_of(kind):
     torch.manual_seed(0)
     config = make_bert().config
     config.num_labels = 2 if kind is not BertForTokenClassification else 3
-    model = kind(config).eval()
+    return kind(config).eval()
+
+
+@KINDS
+def test_a_batch_without_padding_has_the_same_loss_without_its_mask(kind, task, targets):
+    ids = torch.tensor([[2, 7, 3], [2, 5, 3]])
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids), **targets}
+    assert not has_padding(batch)
+    wrapper, given = TrainingWrapper(model_of(kind), task), []
+    wrapper.model.register_forward_pre_hook(lambda module, _, named: given.append(sorted(named)), with_kwargs=True)
+    losses = [wrapper(padded=padded, **batch).loss for padded in (True, False)]
+    torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-7)
+    assert ["attention_mask" in names for names in given] == [True, False]
+
+
+@KINDS
+def test_a_wider_batch_has_the_same_loss(kind, task, targets):
+    model = model_of(kind)
     batch = {
         "input_ids": torch.tensor([[2, 7, 3], [2, 3, 0]]),
         "attention_mask": torch.tensor([[1, 1, 1], [1, 1, 0]]),

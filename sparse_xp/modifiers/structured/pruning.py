@@ -242,7 +242,9 @@ class StructuredPruning(Modifier):
         self.masks, self.factors = self.masks or full_masks(model, self.blocks, self.initial_sizes), None
         if share == 0:
             return
-        if self.gate_scores.needs_gradients and self.gate_scores.is_empty:
+        if self.gate_scores.needs_gradients and self.gate_scores.sums and self.gate_scores.is_empty and share < 1:
+            return  # the gradient scaler has skipped every step so far; the next update removes more
+        if self.gate_scores.needs_gradients and not self.gate_scores.sums:
             raise UserError(
                 f"StructuredPruning: nothing is known of heads and neurons at the first step, where start={self.start} "
                 "removes some already. Start later, or take score=magnitude."
