@@ -10,7 +10,7 @@ here waits for a GPU, and each function launches few kernels: modules call them 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -110,23 +110,40 @@ def straight_through(values: Tensor, rounded: Tensor, inside: Tensor | None) -> 
     return passed
 
 
+class AutogradContext(Protocol):
+    """The autograd context, which PyTorch passes from forward to backward."""
+
+    needs_input_grad: tuple[bool, ...]
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor | None, ...]: ...
+
+    def save_for_backward(self, *tensors: Tensor | None) -> None: ...
+
+
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, rounded: Tensor, inside: Tensor | None) -> Tensor:
+    def forward(ctx: AutogradContext, values: Tensor, rounded: Tensor, inside: Tensor | None) -> Tensor:
         ctx.save_for_backward(inside)
         return rounded.detach()
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: AutogradContext, *gradients: Tensor) -> tuple[Tensor, None, None]:
         [gradient], [inside] = gradients, ctx.saved_tensors
         return gradient if inside is None else gradient * inside, None, None
+
+
+class _RoundContext(AutogradContext, Protocol):
+    """``ends``, our own attribute: the limits between which the gradient passes, in steps."""
+
+    ends: tuple[float, float]
 
 
 class _RoundOnCpu(torch.autograd.Function):
     """Round to steps of ``scale`` from ``low`` to ``high`` steps. Every pass is one that the CPU has vectorized."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
+    def forward(ctx: _RoundContext, values: Tensor, scale: Tensor, low: float, high: float) -> Tensor:
         steps = (values * (1 / scale)).round_()
         if not ctx.needs_input_grad[0]:
             return steps.clamp_(low, high).mul_(scale)
@@ -135,7 +152,7 @@ class _RoundOnCpu(torch.autograd.Function):
         return steps.clamp(low, high).mul_(scale)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: _RoundContext, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         # That is the gradient where the steps lie between the ends, and 0 elsewhere.
         return torch.ops.aten.hardtanh_backward(*gradients, *ctx.saved_tensors, *ctx.ends), None, None, None
 
@@ -167,7 +184,7 @@ class MinMaxObserver:
         known = [self.low, self.high]  # both ends in one kernel each time
         self.low, self.high = torch._foreach_add(known, torch._foreach_mul(torch._foreach_sub(batch, known), share))
 
-    def next_share(self, device: torch.device) -> Any:
+    def next_share(self, device: torch.device) -> float | Tensor:
         """Count a batch, and return its weight in the range, a number or a scalar tensor."""
         if torch.compiler.is_compiling():
             # A tensor: an integer that changes would be compiled anew in every step.

@@ -9,12 +9,12 @@ Gradients are computed as autocast computes them: factors in half precision, sum
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from sparse_xp.functional.fake_quant import per_row, weight_steps
+from sparse_xp.functional.fake_quant import AutogradContext, per_row, weight_steps
 
 
 class IntegerWeight(NamedTuple):
@@ -51,10 +51,17 @@ def integer_linear(
     return product.view(*activation.shape[:-1], len(weight))
 
 
+class _ProductContext(AutogradContext, Protocol):
+    """``saved_tensors``: the activation's integers and scale, the weight's values, and where its gradient passes."""
+
+    @property
+    def saved_tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor | None]: ...
+
+
 class _IntegerProduct(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any,
+        ctx: _ProductContext,
         activation: Tensor,
         scale: Tensor,
         weight: Tensor,
@@ -75,7 +82,7 @@ class _IntegerProduct(torch.autograd.Function):
         return torch.addcmul(bias.float(), product, factor, out=result)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: _ProductContext, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         steps, scale, values, inside = ctx.saved_tensors
         gradient, wanted = gradients[0].to(steps.dtype), ctx.needs_input_grad
         of_weight = multiply(gradient.t(), steps).mul_(scale) if wanted[2] else None

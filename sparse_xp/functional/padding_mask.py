@@ -7,14 +7,14 @@ nothing: the collated batch, still in host memory, tells which of the two it is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from torch import Tensor
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
+from transformers.utils.generic import ModelOutput
 
 #: the name under which transformers finds PyTorch's attention with ``unread_mask``
 UNREAD_ATTENTION = "sparse_xp_gpu"
@@ -26,17 +26,18 @@ def has_padding(host_batch: dict[str, Tensor]) -> bool:
 
 
 def unread_mask(
-    *, attention_mask: Tensor | None = None, allow_is_bidirectional_skip: bool = False, **arguments: Any
+    *, attention_mask: Tensor | None = None, allow_is_bidirectional_skip: bool = False, **arguments: object
 ) -> Tensor | None:
     """Return the mask [rows, 1, tokens, tokens], bool, of ``attention_mask`` [rows, tokens]; None without one."""
     skip = allow_is_bidirectional_skip and attention_mask is None
-    mask: Tensor | None = sdpa_mask(attention_mask=attention_mask, allow_is_bidirectional_skip=skip, **arguments)
-    return mask
+    make: Callable[..., Tensor | None] = sdpa_mask
+    return make(attention_mask=attention_mask, allow_is_bidirectional_skip=skip, **arguments)
 
 
-def call_without_mask(model: PreTrainedModel, **inputs: Tensor) -> Any:
+def call_without_mask(model: PreTrainedModel, **inputs: Tensor) -> ModelOutput:
     """Return the outputs of ``model`` for inputs of which nothing is padded."""
-    return model(**{name: value for name, value in inputs.items() if name != "attention_mask"})
+    outputs: ModelOutput = model(**{name: value for name, value in inputs.items() if name != "attention_mask"})
+    return outputs
 
 
 AttentionInterface.register(UNREAD_ATTENTION, sdpa_attention_forward)

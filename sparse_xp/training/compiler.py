@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,7 +25,10 @@ def compile_encoder(model: PreTrainedModel, device: torch.device, cuda_graphs: b
     same numbers as without compiling. Raises UserError without a compiler.
     """
     check_compiler(device)
-    options = {"triton.cudagraphs": cuda_graphs, "fallback_random": device.type == "cpu"}
+    options: dict[str, str | int | bool | Callable[..., object]] = {
+        "triton.cudagraphs": cuda_graphs,
+        "fallback_random": device.type == "cpu",
+    }
     compiled: EncoderForward = torch.compile(encoder_of(model).forward, dynamic=True, options=options)
     return compiled
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
     from datasets import Dataset
     from transformers import PreTrainedModel
+    from transformers.utils.generic import ModelOutput
 
 
 @dataclass
@@ -64,7 +65,7 @@ class TrainingWrapper(torch.nn.Module):
         super().__init__()
         self.model, self.task, self.autocast, self.compiled = model, task, True, compiled
 
-    def forward(self, padded: bool = True, **batch: torch.Tensor) -> Any:
+    def forward(self, padded: bool = True, **batch: torch.Tensor) -> ModelOutput:
         """Return the model's outputs for a training batch, the loss among them.
 
         ``padded``: False if the batch is known to have no padding. The model then gets no mask: PyTorch has faster
@@ -74,7 +75,8 @@ class TrainingWrapper(torch.nn.Module):
         model = self.model if padded else partial(call_without_mask, self.model)
         encoder = nullcontext() if self.compiled is None else forward_replaced(encoder_of(self.model), self.compiled)
         with nullcontext() if self.autocast else torch.autocast(device, enabled=False), encoder:
-            return self.task.forward(model, batch)
+            outputs: ModelOutput = self.task.forward(model, batch)
+        return outputs
 
 
 @dataclass(kw_only=True)
@@ -132,7 +134,8 @@ class Run(EvalContext):
     def host_batch(self, rows: list[int], epoch: int) -> dict[str, torch.Tensor]:
         """Return the training features ``rows`` as the model sees them in an epoch, in host memory."""
         batch = collate(self.train_columns, rows, list(self.train_columns), self.padding)
-        if self.train.compile and self.device.type == "cuda":  # each width is recorded once
+        if self.device.type == "cuda":
+            # Few widths: memory and kernels are looked for once for each, and tensor cores want multiples of 8.
             batch = pad_to_bucket(batch, self.padding, self.task.max_length)
         return self.task.apply_dynamic_masking(batch, rows, epoch_seed(self.seed, epoch), self.tokenizer)
 

@@ -20,7 +20,8 @@ import torch
 from sparse_xp.training.state import Run
 from sparse_xp.training.teacher import StoredTeacher
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 #: a step as the loop plans it: its epoch, and the rows of each of its micro-batches
 PlannedStep = tuple[int, list[list[int]]]

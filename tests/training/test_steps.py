@@ -173,11 +173,11 @@ def test_batches_and_logits_of_a_step_are_those_asked_for_one_by_one():
             assert not stored["logits"][number, LENGTHS[row] :].any()
 
 
-def test_a_compiled_run_on_a_gpu_has_few_widths():
+def test_a_run_on_a_gpu_has_few_widths():
     """The batches themselves are made in host memory, with a GPU or without."""
-    plain, compiled = pretraining_run(), pretraining_run(device="cuda", compile=True)
+    on_cpu, on_gpu = pretraining_run(), pretraining_run(device="cuda")
     for rows in ([0], [2, 5, 30]):
-        batch, wider = plain.host_batch(rows, 1), compiled.host_batch(rows, 1)
+        batch, wider = on_cpu.host_batch(rows, 1), on_gpu.host_batch(rows, 1)
         width = batch["input_ids"].shape[1]
         assert wider["input_ids"].shape[1] == (8 if width <= 8 else 16)
         for name, fill in (("input_ids", 0), ("attention_mask", 0), ("labels", -100)):
