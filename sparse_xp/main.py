@@ -38,7 +38,7 @@ from sparse_xp.choices import check_overrides, config_directories, overrides_in
 from sparse_xp.cli import quote_paths, run_command
 from sparse_xp.compose import to_object
 from sparse_xp.config import Config, check_promise, register, with_job, with_teacher
-from sparse_xp.console import say
+from sparse_xp.console import console, say
 from sparse_xp.errors import UserError
 from sparse_xp.files.directories import atomic_directory
 from sparse_xp.files.ownership import is_own
@@ -48,7 +48,7 @@ from sparse_xp.places import CONF
 from sparse_xp.processes import is_first_process
 from sparse_xp.recipe.file import resolve
 from sparse_xp.run import check_student, load_data, run
-from sparse_xp.run_directory import CHECKPOINTS, checkpoints, find_finished, unclaim_run, write_error
+from sparse_xp.run_directory import CHECKPOINTS, ERROR, checkpoints, find_finished, unclaim_run, write_error
 from sparse_xp.sweep.commands import command_of, in_sweep, with_teacher_path
 from sparse_xp.sweep.teachers import dense_run
 from sparse_xp.target_cpu import start_note
@@ -93,7 +93,9 @@ def main(cfg: DictConfig) -> float:
         sys.exit(130)
     except Exception as error:
         if swept:  # the other runs of the sweep go on; this file is where the error can be found later
-            write_error(directory, traceback.format_exc(), command)
+            # Other processes fail because the first one did, and know less.
+            if is_first_process() or not os.path.lexists(directory / ERROR):
+                write_error(directory, traceback.format_exc(), command)
             raise
         # Hydra has made the directory before anything was checked; a run that never began leaves none.
         if isinstance(error, UserError):
@@ -155,6 +157,7 @@ def compose_and_run(argv: list[str]) -> None:
     """Check the arguments and hand them to Hydra, which calls ``main``. Raises UserError."""
     # Hydra would print an error and exit by itself; with this it raises, and ``run_command`` reports every error.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    console.quiet = not is_first_process()
     sys.argv[1:] = argv = quote_paths(argv)
     if answer := answer_flags(argv):
         print(answer, file=sys.stderr)
