@@ -136,12 +136,12 @@ class EmbeddingPruning(Modifier):
         self.mask = self.mask.to(self.factored.projection.weight.device)
         if share == 0:
             return
-        if self.gate_scores.needs_gradients and self.gate_scores.sums and self.gate_scores.is_empty and share < 1:
-            return  # the gradient scaler has skipped every step so far; the next update removes more
-        if self.gate_scores.needs_gradients and not self.gate_scores.sums:
+        if self.gate_scores.needs_gradients and self.gate_scores.is_empty:
+            if self.gate_scores.sums and share < 1:
+                return  # the gradient scaler has skipped every step so far; the next update removes more
             raise UserError(
-                f"EmbeddingPruning: nothing is known of the embeddings at the first step, where start={self.start} "
-                "removes dimensions already. Start later, or take score=magnitude."
+                "EmbeddingPruning: nothing is known of the embeddings "
+                f"{self.gate_scores.why_empty(self.start, 'dimensions')} Start later, or take score=magnitude."
             )
         scores = self.scores()
         if not all_finite(scores):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from sparse_xp.clock import TimeSpec
 from sparse_xp.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -71,6 +72,12 @@ class GateScores:
     def is_empty(self) -> bool:
         """Whether no step has added anything yet: there was none, or the gradient scaler has skipped all of them."""
         return not any(bool(values.any()) for values in self.sums.values())
+
+    def why_empty(self, start: TimeSpec, removed: str) -> str:
+        """Return how the sentence goes on that nothing is known although ``removed`` is to go from ``start`` on."""
+        if self.sums:
+            return "at the end of the removal: no step so far has had a gradient that is finite and not zero."
+        return f"at the first step, where start={start} removes {removed} already."
 
     def add(self, gradients: dict[str, Tensor], accelerator: Devices) -> None:
         """Add dL/dg of this step, [gates] for each group, as they are before unscaling and clipping."""

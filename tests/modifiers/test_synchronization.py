@@ -14,7 +14,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from sparse_xp.errors import UserError
-from sparse_xp.modifiers import MODIFIERS, Modifier
+from sparse_xp.modifiers import MODIFIERS, Modifier, StructuredPruning
 from sparse_xp.training.loss_scale import skipped_counted
 from tests.encoders import BATCH, make_encoder
 from tests.tiny import make_run
@@ -155,3 +155,26 @@ def test_scores_of_nothing_but_infinite_steps_choose_nothing() -> None:
     run.progress.step = 2
     with pytest.raises(UserError, match="nothing is known of heads and neurons"):
         modifier.before_step(run)
+
+
+def test_a_removal_that_scores_are_missing_for_is_made_up_for() -> None:
+    name, fields = KINDS["structured"]
+    modifier = MODIFIERS[name](**fields | {"start": "1 step", "end": "6 steps", "update_frequency": "1 step"})
+    assert isinstance(modifier, StructuredPruning)
+    run = make_run(4, 12, model=make_encoder("Bert").train(), optimizer=SimpleNamespace(param_groups=[]))
+    run.accelerator.scaler = GradScaler("cpu", init_scale=64.0)
+    modifier.attach(run)
+    sizes = []
+    for step in range(8):
+        run.progress.step = step
+        modifier.before_step(run)
+        run.model.zero_grad()
+        run.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
+        if step < 4:
+            for parameter in run.model.parameters():
+                parameter.grad.fill_(torch.inf)
+        modifier.before_update(run)
+        sizes.append(modifier.current_sizes())
+    assert sizes[4] == sizes[0]  # three updates had nothing to go by
+    assert modifier.target_reached(run)
+    assert sizes[-1] == modifier.final_sizes != sizes[0]

@@ -242,12 +242,12 @@ class StructuredPruning(Modifier):
         self.masks, self.factors = self.masks or full_masks(model, self.blocks, self.initial_sizes), None
         if share == 0:
             return
-        if self.gate_scores.needs_gradients and self.gate_scores.sums and self.gate_scores.is_empty and share < 1:
-            return  # the gradient scaler has skipped every step so far; the next update removes more
-        if self.gate_scores.needs_gradients and not self.gate_scores.sums:
+        if self.gate_scores.needs_gradients and self.gate_scores.is_empty:
+            if self.gate_scores.sums and share < 1:
+                return  # the gradient scaler has skipped every step so far; the next update removes more
             raise UserError(
-                f"StructuredPruning: nothing is known of heads and neurons at the first step, where start={self.start} "
-                "removes some already. Start later, or take score=magnitude."
+                "StructuredPruning: nothing is known of heads and neurons "
+                f"{self.gate_scores.why_empty(self.start, 'some')} Start later, or take score=magnitude."
             )
         scores = self.group_scores(model)
         for (name, mask), size in zip(self.masks.items(), self.next_sizes(scores, share), strict=True):
