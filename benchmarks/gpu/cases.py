@@ -62,7 +62,7 @@ MODIFIERS = [
     plain("step: masks at rest", "recipe=gradual80", at=0.8),
     plain("step: masks being made", "recipe=gradual80"),
     plain("step: movement", "recipe=gradual80", "sparsity=movement"),
-    plain("step: structured", "recipe=structured50", at=0.3),
+    plain("step: structured, scores gathered", "recipe=structured50", at=0.0),
     plain(
         "step: QAT", "recipe=dense", "quantization=int8", "quantization.start=0.0", "quantization.observers_end=null"
     ),

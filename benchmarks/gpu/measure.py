@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
@@ -71,6 +72,9 @@ def measure(case: Case, inputs: Path, work: Path, small: bool) -> dict[str, Any]
     case, rows = (replace(case, batch=FEW), FEW_ROWS) if small else (case, ROWS[case.task])
     if case.words == (TRAINER,):
         plain_trainer.train(case, rows, inputs / "data", checkpoint, work, watch)
+        # The Trainer leaves its precision in the process, and the next case may have another.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        GradientState._reset_state()
         tokens = 0.0
     else:
         tokens = ours(case, rows, inputs, checkpoint, work, watch)
