@@ -29,7 +29,7 @@ BEGAN = time.monotonic()
 #: seconds at the end, for packing
 PACKING = 12.0
 Part = Callable[[Settings, float], list[str]]
-#: each part, the share of what is left of the time that it may take if others follow, and its most seconds
+#: for each part its function, the share of the remaining time that it may take if others follow, and its limit in s
 PARTS: dict[str, tuple[Part, float, float]] = {
     "tests": (tests, 0.65, 120.0),
     "teachers": (teachers, 0.65, 120.0),

@@ -17,7 +17,7 @@ from sparse_xp.errors import UserError
 from sparse_xp.modifiers import MODIFIERS, Modifier, StructuredPruning
 from sparse_xp.training.loss_scale import skipped_counted
 from tests.encoders import BATCH, make_encoder
-from tests.tiny import make_run
+from tests.tiny import FakeContext, make_run
 
 #: operations whose result depends on values, so that the host has to know them
 READS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique")
@@ -138,13 +138,18 @@ def test_scores_are_those_of_the_steps_that_were_made(kind: str, monkeypatch: py
     assert all(bool(values.isfinite().all()) for values in learned(skipped))
 
 
-def test_scores_of_nothing_but_infinite_steps_choose_nothing() -> None:
-    name, fields = KINDS["structured"]
-    modifier = MODIFIERS[name](**fields | {"start": "1 step", "end": "2 steps", "update_frequency": "1 step"})
-    assert isinstance(modifier, Modifier)
+def removal_in_fp16(end: str) -> tuple[StructuredPruning, FakeContext]:
+    """Structured pruning from step 1 to ``end``, attached to a run with a gradient scaler."""
+    _, fields = KINDS["structured"]
+    modifier = StructuredPruning(**fields | {"start": "1 step", "end": end, "update_frequency": "1 step"})
     run = make_run(4, 12, model=make_encoder("Bert").train(), optimizer=SimpleNamespace(param_groups=[]))
     run.accelerator.scaler = GradScaler("cpu", init_scale=64.0)
     modifier.attach(run)
+    return modifier, run
+
+
+def test_scores_of_nothing_but_infinite_steps_choose_nothing() -> None:
+    modifier, run = removal_in_fp16("2 steps")
     modifier.before_step(run)
     run.model(**BATCH, labels=torch.tensor([0, 1])).loss.backward()
     for parameter in run.model.parameters():
@@ -158,12 +163,7 @@ def test_scores_of_nothing_but_infinite_steps_choose_nothing() -> None:
 
 
 def test_a_removal_that_scores_are_missing_for_is_made_up_for() -> None:
-    name, fields = KINDS["structured"]
-    modifier = MODIFIERS[name](**fields | {"start": "1 step", "end": "6 steps", "update_frequency": "1 step"})
-    assert isinstance(modifier, StructuredPruning)
-    run = make_run(4, 12, model=make_encoder("Bert").train(), optimizer=SimpleNamespace(param_groups=[]))
-    run.accelerator.scaler = GradScaler("cpu", init_scale=64.0)
-    modifier.attach(run)
+    modifier, run = removal_in_fp16("6 steps")
     sizes = []
     for step in range(8):
         run.progress.step = step
