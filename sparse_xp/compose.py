@@ -13,7 +13,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from omegaconf import DictConfig, Node, OmegaConf
 
 from sparse_xp.clock import Clock
-from sparse_xp.config import Config
+from sparse_xp.config import Config, with_default_teacher
 from sparse_xp.error_report import unknown_key_message
 from sparse_xp.errors import UserError
 from sparse_xp.run_names import checkpoint_name
@@ -54,7 +54,7 @@ def to_object(cfg: DictConfig, words: Sequence[str] = ()) -> Config:
         raise UserError(blame_words(where, words) + blame_source(cfg, where, str(error))) from error
     assert isinstance(config, Config)
     check_windows(cfg, config)
-    return config
+    return with_default_teacher(config, words)
 
 
 def blame_words(where: str, words: Sequence[str]) -> str:

@@ -170,6 +170,8 @@ def composed(config: Config, words: Iterable[str] = ()) -> Composed:
 
 def check_promise(config: Config, words: Iterable[str]) -> None:
     """Raise UserError for a run that contradicts the name of its recipe. ``words``: the overrides as typed."""
+    check_teacher(config)
+    check_unlabeled(config, words)
     run, promise = composed(config, words), config.recipe.promise
     if config.recipe.path is not None and promise is not None and run.name == promise.recipe:
         raise UserError(
@@ -191,6 +193,65 @@ def recipe_names() -> list[str]:
 def with_teacher(config: Config, path: Path) -> Config:
     """Return the configuration with its teacher at ``path``."""
     return replace(config, teacher=replace(config.teacher, source="checkpoint", path=str(path)))
+
+
+def with_default_teacher(config: Config, words: Iterable[str]) -> Config:
+    """Return the configuration with the teacher that is usual for its task, unless a word of the command names one.
+
+    ``words``: the overrides as typed.
+    """
+    usual = config.task.default_teacher
+    typed = any(word.lstrip("+~").partition("=")[0] in ("teacher", "teacher.source") for word in words)
+    if usual is None or typed or config.teacher.source not in ("none", "dense"):
+        return config
+    return replace(config, teacher=replace(config.teacher, source=usual))
+
+
+def check_teacher(config: Config) -> None:
+    """Raise UserError for rows that only a teacher could make use of, and a run that does not learn from one."""
+    distils = any(isinstance(modifier, Distillation) and modifier.hardness for modifier in config.modifiers().values())
+    if config.task.needs_teacher and not (config.teacher.given and distils):
+        raise UserError(
+            f"task {config.task.name} has texts alone, which teach nothing without a teacher. Leave teacher= out for "
+            "the checkpoint itself (teacher=self), name one with teacher=checkpoint teacher.path=DIR, or give pairs: "
+            "task.text_pair=COLUMN, with scores also task.label=COLUMN."
+        )
+
+
+def check_unlabeled(config: Config, words: Iterable[str]) -> None:
+    """Raise UserError for rows without labels (``data.unlabeled``) in a run that cannot learn from them.
+
+    ``words``: the overrides as typed.
+    """
+    path, train = config.data.unlabeled, config.train
+    if path is None:
+        if typed := [word for word in words if word.lstrip("+").startswith("train.unlabeled_share=")]:
+            raise UserError(f"{typed[-1]} needs data.unlabeled=FILE, a file of rows without labels.")
+        return
+    given = f"data.unlabeled={shortened(path, 80)}"
+    if not config.task.takes_unlabeled:
+        raise UserError(
+            f"{given}: task {config.task.name} is pretraining, which learns from any text without labels. Give the "
+            "text with data.train= (task=custom_text)."
+        )
+    if not 0 < train.unlabeled_rows < train.batch_size:
+        raise UserError(
+            f"train.unlabeled_share={train.unlabeled_share:g} of train.batch_size={train.batch_size} are "
+            f"{train.unlabeled_rows} rows without labels and {train.labelled_rows} with: a batch needs one of each at "
+            f"least. Write another share, or leave {'it' if train.unlabeled_share else 'data.unlabeled'} out."
+        )
+    modifiers = config.modifiers().values()
+    if not (config.teacher.given and any(modifier.learns_from_teacher for modifier in modifiers)):
+        raise UserError(
+            f"{given}: rows without labels are learnt from a teacher alone, and this run learns from none. Write "
+            "teacher=dense, teacher=self, or teacher=checkpoint teacher.path=DIR, with teacher.distillation.hardness "
+            "above 0."
+        )
+    if any(isinstance(modifier, Distillation) and modifier.tokens == "targets" for modifier in modifiers):
+        raise UserError(
+            f"{given}: Distillation.tokens=targets compares the tokens with a label, and these rows have none. Write "
+            "tokens=all."
+        )
 
 
 def with_job(config: Config, job: str) -> Config:

@@ -44,6 +44,7 @@ from sparse_xp.training.shared_evaluation import evaluate_together
 from sparse_xp.training.state import Run
 from sparse_xp.training.trackers.summary import finished_values, trained_values
 from sparse_xp.training.trackers.tracking import log_result, log_summary
+from sparse_xp.training.unlabeled import features_per_epoch
 
 #: the remedy where a user's own file is in the way
 MOVE_AWAY = "Move it away, and issue the command again."
@@ -147,7 +148,7 @@ def make_result(
             epochs=run.clock.epoch(run.step),
             steps=run.step,
             seconds=round(seconds, 3),
-            samples_per_second=round(run.clock.epoch(run.step) * len(run.train_features) / max(seconds, 1e-9), 3),
+            samples_per_second=round(run.clock.epoch(run.step) * features_per_epoch(run) / max(seconds, 1e-9), 3),
             device=device_name(run.accelerator),
             precision=precision_name(run.accelerator),
             train_rows=run.num_train_rows,
@@ -156,6 +157,7 @@ def make_result(
             eval_rows_of=totals[1],
             best_step=run.progress.best_step if config.train.keep_best else run.step,
             skipped=run.progress.skipped,
+            unlabeled_rows=run.num_unlabeled_rows,
         ),
         teacher=teacher or (config.teacher.source if config.teacher.given else None),
         provenance=replace(recorded, command=portable_command(recorded.command, run.directory)),

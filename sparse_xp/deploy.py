@@ -19,7 +19,7 @@ from sparse_xp.files.ownership import read_marker
 from sparse_xp.functional.measured import Sparsity
 from sparse_xp.models.config_files import read_config
 from sparse_xp.models.heads import check_labels
-from sparse_xp.models.loading import load_model
+from sparse_xp.models.loading import load_model, load_teacher_model
 from sparse_xp.models.positions import check_text_length
 from sparse_xp.models.tokenizers import drop_token_types, load_tokenizer
 from sparse_xp.post_training import PostTraining
@@ -62,13 +62,14 @@ def deploy(
     out: Path,
     post_training: PostTraining | None = None,
     as_float: bool = False,
+    teacher: str | None = None,
 ) -> Deployed:
     """Evaluate the model in ``checkpoint`` and export it into the directory ``out``.
 
     ``post_training``: quantize it first, and refuse a file that has lost more than it allows (UserError).
-    ``as_float``: leave out the 8 bits of a model that has them.
+    ``as_float``: leave out the 8 bits of a model that has them. ``teacher``: as of ``load_trained``.
     """
-    context, total = load_trained(task, data, eval_batch_size, checkpoint, revision, as_float)
+    context, total = load_trained(task, data, eval_batch_size, checkpoint, revision, as_float, teacher)
     return deploy_context(context, total, data, settings, out, post_training)
 
 
@@ -108,11 +109,18 @@ def deploy_context(
 
 
 def load_trained(
-    task: Task, data: Data, eval_batch_size: int, checkpoint: str | Path, revision: str | None, as_float: bool = False
+    task: Task,
+    data: Data,
+    eval_batch_size: int,
+    checkpoint: str | Path,
+    revision: str | None,
+    as_float: bool = False,
+    teacher: str | None = None,
 ) -> tuple[EvalContext, int]:
     """Return a trained model with the evaluation rows of ``task``, and the number of rows before any limit.
 
-    ``as_float``: without the 8 bits of a model that has them.
+    ``as_float``: without the 8 bits of a model that has them. ``teacher``: the checkpoint that scores of the task
+    compare the model with, where they do; None for the model itself.
 
     Raises UserError if the model is not one of the task, or its head was never trained.
     """
@@ -152,6 +160,11 @@ def load_trained(
         eval_batch_size=eval_batch_size,
         device=torch.device("cpu"),
     )
+    if task.compares_with_teacher:
+        from sparse_xp.training.reference import add_reference
+
+        compared = load_teacher_model(task.for_teacher(), teacher, tokenizer) if teacher else model
+        add_reference(context, compared, Path(data.cache) / "references")
     return context, loaded.total
 
 

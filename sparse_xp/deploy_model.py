@@ -285,6 +285,7 @@ def write_labelled_config(context: EvalContext, directory: Path) -> None:
     """Write config.json with what the file has: float32, and the labels of the task."""
     config = copy.deepcopy(context.model.config)
     config.dtype, config.architectures = "float32", [type(context.model).__name__]
+    config.update(context.task.config_entries)
     if names := context.task.label_names:
         config.id2label = dict(enumerate(names))
         config.label2id = {name: number for number, name in enumerate(names)}

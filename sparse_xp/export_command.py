@@ -46,6 +46,7 @@ from sparse_xp.files.locks import file_lock
 from sparse_xp.files.reading import explain_read_errors, resolve_model_dir
 from sparse_xp.history import read_history
 from sparse_xp.migration.command import answer_flags
+from sparse_xp.models.source import resolve_checkpoint
 from sparse_xp.modifiers import Quantization
 from sparse_xp.places import CONF
 from sparse_xp.post_training import OPTIONS, PostTraining, post_training
@@ -55,7 +56,7 @@ from sparse_xp.renamed_keys import current_task_fields
 from sparse_xp.report.run_report import write_report
 from sparse_xp.result import RESULT, TRAINED, Deployment, Result, deployment_summary, result_summary
 from sparse_xp.run_directory import remove_temporary_files
-from sparse_xp.settings import Data, Export
+from sparse_xp.settings import Data, Export, Model, TinyModel
 from sparse_xp.tasks import TASKS
 from sparse_xp.tasks.base import Task
 
@@ -136,7 +137,8 @@ def _export_locked_run(directory: Path, overrides: list[str], out: Path | None) 
         )
     target = out or directory / "deployment"
     with atomic_directory(target, "deployment", ANOTHER if out else MOVE_AWAY) as draft:
-        deployed = deploy(task, data, settings, batch, directory / "model", None, draft)
+        teacher = teacher_of_run(directory) if task.compares_with_teacher else None
+        deployed = deploy(task, data, settings, batch, directory / "model", None, draft, teacher=teacher)
         score, before = deployed.metrics[result.metric], result.metrics[result.metric]
         say(f"in PyTorch: {result.metric} {score:.2f} (run: {before:.2f})")
         training = replace(result.training, eval_rows=deployed.rows[0], eval_rows_of=deployed.rows[1])
@@ -192,6 +194,17 @@ def parts_of_run(directory: Path, overrides: list[str]) -> tuple[Task, Data, Exp
     except ValueError as error:
         raise UserError(str(error)) from error
     return task, data, settings, int(merged.eval_batch_size)
+
+
+def teacher_of_run(directory: Path) -> str:
+    """Return the checkpoint that a run is compared with: its teacher's, else the one that training started from."""
+    path = directory / "config.yaml"
+    with explain_read_errors(path, "It may be of another version."):
+        stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if stored["teacher"]["path"]:
+            return resolve_model_dir(str(stored["teacher"]["path"]))
+        kind = TinyModel if "layers" in stored["model"] else Model
+        return resolve_checkpoint(kind(**stored["model"]), Path(str(stored["data"]["cache"])) / "models")
 
 
 def export_model(overrides: list[str], out: Path | None, max_loss: float = 2.0, benchmarks: bool = False) -> Deployment:

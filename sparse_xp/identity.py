@@ -24,7 +24,7 @@ from sparse_xp.run_names import LABELS, affects_result, normal_path
 from sparse_xp.target_cpu import find_speedup_pruner
 
 #: keys that a run fills in from its data, where the configuration leaves them out
-FILLED_IN = ("task.classes",)
+FILLED_IN = ("task.classes", "task.loss")
 #: differing keys that a message lists
 SHOWN = 8
 

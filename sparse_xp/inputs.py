@@ -27,6 +27,10 @@ from sparse_xp.schema import check_types
 from sparse_xp.settings import Data, Model, TeacherSource
 from sparse_xp.tasks.base import Task
 from sparse_xp.tasks.sources import split_files
+from sparse_xp.tasks.unlabeled_rows import read_unlabeled
+
+#: the option that names the file of rows without labels
+UNLABELED = "data.unlabeled"
 
 #: the files of a checkpoint that a run reads, beside its weights
 CHECKPOINT_FILES = (
@@ -90,11 +94,18 @@ def _difference(recorded: Input, task: Task, data: Data) -> str:
         return ""
     before = f"it had {recorded.rows:,} rows"
     try:
-        limits = Limits.of(data.max_rows, data.max_gigabytes)
-        now = len(task.read(Path(recorded.path), Path(data.cache), limits, data.text_format))
+        now = _count_rows(recorded, task, data)
     except UserError as error:
         return f" ({before}, and cannot be read now: {str(error).rstrip('.')})"
     return f" ({before}, and has {now:,} now{', not the same' if now == recorded.rows else ''})"
+
+
+def _count_rows(recorded: Input, task: Task, data: Data) -> int:
+    """Return how many rows a file of rows has now. Raises UserError if it cannot be read."""
+    path = Path(recorded.path)
+    if recorded.key == UNLABELED:
+        return len(read_unlabeled(task, path, data))
+    return len(task.read(path, Path(data.cache), Limits.of(data.max_rows, data.max_gigabytes), data.text_format))
 
 
 def _read_inputs(path: Path) -> list[Input]:
@@ -113,6 +124,8 @@ def _data_files(task: Task, data: Data) -> Iterator[tuple[str, Path]]:
     for path in files:
         key = "data.root" if data.source == "local" else "data.train" if str(path) == data.train else "data.validation"
         yield key, path
+    if data.unlabeled is not None:
+        yield UNLABELED, Path(data.unlabeled)
 
 
 def _model_directories(model: Model, teacher: TeacherSource) -> Iterator[tuple[str, Path]]:

@@ -9,10 +9,10 @@
 The texts go by these names or by the task's columns. A file (any that training takes) is answered row by row, a line
 of JSON each, to a new file ``out=`` or the screen, as the answers come. A line has the columns of its row (its id, and
 all others), then the answer: ``label`` and ``score``; ``value``; ``score``, ``start``, ``end`` and ``answer``; or a
-list, as ``labels`` (several labels, or ``top=``), ``entities`` or ``masks``. A row that cannot be answered, one with an
-empty text among them, has the reason, ``"error": "Row 900: ..."``. A column that has the name of a part of the answers,
-or the name ``error``, is called ``input_NAME`` in every line. The last line on the screen counts the errors, and the
-exit code is 1 if there are any.
+list, as ``labels`` (several labels, or ``top=``), ``entities``, ``masks`` or ``embedding``. A row that cannot be
+answered, one with an empty text among them, has the reason, ``"error": "Row 900: ..."``. A column that has the name of
+a part of the answers, or the name ``error``, is called ``input_NAME`` in every line. The last line on the screen counts
+the errors, and the exit code is 1 if there are any. Of texts to embed, a ``.txt`` file has one a line.
 ``separator=``, ``quoting=`` and ``encoding=`` of the file are as ``data.separator=`` and so on in training.
 ``threads=``: of onnxruntime, by default all; ``max_length=``: tokens, by default the task's.
 """
@@ -29,12 +29,14 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.progress import track
 
 from sparse_xp.cli import parse_key_values, positive_integer, run_command
 from sparse_xp.data.limits import Limits
 from sparse_xp.data.readers import read_records
+from sparse_xp.data.text_lines import read_text_lines
 from sparse_xp.deployment.bundle import read_task
 from sparse_xp.deployment.folder import bundle_from_options
 from sparse_xp.deployment.pipeline import Pipeline, expected_texts
@@ -69,7 +71,8 @@ def main(argv: list[str]) -> None:
     rows = read_rows_of(task, given, numbers) if "file" in given else None  # before the model is loaded
     pipeline = Pipeline(directory, threads=numbers.get("threads"), max_length=numbers.get("max_length"))
     if rows is None:
-        to_screen(as_json(pipeline(texts, top=numbers.get("top")), on_screen=True))
+        answer = pipeline(texts, top=numbers.get("top"))
+        to_screen(as_json({task.list_name: answer} if task.embeds else answer, on_screen=True))
     elif answer_file(pipeline, rows, given, numbers):
         sys.exit(1)
 
@@ -96,6 +99,10 @@ def read_rows_of(task: Task, given: dict[str, str], numbers: dict[str, int]) -> 
         text_format = TextFormat(given.get("separator"), given.get("quoting"), given.get("encoding"), prefix="")
     except ValueError as error:
         raise UserError(str(error)) from error
+    if task.embeds and path.suffix.lower() == ".txt":
+        if lines := read_text_lines(path, "text", limits, text_format).to_list():
+            return lines
+        raise UserError(f"{path} has no rows.")
     rows = read_records(path, limits, text_format=text_format)
     columns = list(dict.fromkeys(name for row in rows if isinstance(row, dict) for name in row))
     for names in map(list, map(dict.fromkeys, task.text_names())):
@@ -208,16 +215,21 @@ def cause(error: OSError) -> str:
 def as_json(answer: Answer, on_screen: bool = False) -> str:
     """Return the answer as a line of JSON, in ASCII where its characters cannot be shown, or are no UTF-8."""
     plain = on_screen and (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    line = to_json(answer, ensure_ascii=plain, default=as_text)
+    line = to_json(answer, ensure_ascii=plain, default=as_plain)
     try:
         line.encode()
     except UnicodeEncodeError:  # half of a character, in a column that no task reads
-        return to_json(answer, ensure_ascii=True, default=as_text)
+        return to_json(answer, ensure_ascii=True, default=as_plain)
     return line
 
 
-def as_text(value: object) -> str:
-    """Return a value that JSON lacks, such as a date of a parquet file, as a text."""
+def as_plain(value: object) -> str | list[float]:
+    """Return a value that JSON lacks as one that it has: an embedding as numbers, a date of a parquet file as a text.
+
+    A number has the seven digits that float32 holds.
+    """
+    if isinstance(value, np.ndarray):
+        return [float(f"{number:.7g}") for number in value.tolist()]
     return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else str(value)
 
 

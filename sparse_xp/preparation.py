@@ -17,19 +17,28 @@ from sparse_xp.data.table import to_dataset
 from sparse_xp.errors import UserError
 from sparse_xp.files.checksums import json_digest
 from sparse_xp.files.reading import resolve_model_dir
+from sparse_xp.functional.architectures import dropout_keys
 from sparse_xp.history import History
 from sparse_xp.models.config_files import read_config
 from sparse_xp.models.heads import describe_new_heads
 from sparse_xp.models.loading import load_model, load_teacher_model
 from sparse_xp.models.positions import check_text_length
+from sparse_xp.models.sentence_modules import read_sentence_head
 from sparse_xp.models.source import resolve_checkpoint
-from sparse_xp.models.tokenizers import check_vocabulary, drop_token_types, load_tokenizer, padding_remark
+from sparse_xp.models.tokenizers import (
+    add_lower_case,
+    check_vocabulary,
+    drop_token_types,
+    load_tokenizer,
+    padding_remark,
+)
 from sparse_xp.modifiers.context import TeacherModel
 from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.recipe.inherit import removed_layers
 from sparse_xp.tasks import Task
 from sparse_xp.tasks.features import make_features
 from sparse_xp.tasks.rows import LoadedSplit, Splits, load_splits
+from sparse_xp.training.reference import add_reference
 from sparse_xp.training.state import Run
 from sparse_xp.training.teacher import choose_teacher
 
@@ -53,11 +62,14 @@ class PreparedData:
     evaluation: LoadedSplit
     train_features: Dataset
     eval_features: Dataset
+    unlabeled: LoadedSplit | None = None
+    unlabeled_features: Dataset | None = None
 
     @property
     def fingerprint(self) -> str:
         """A digest of where the rows come from."""
-        return json_digest([self.train.fingerprint, self.evaluation.fingerprint])
+        further = [self.unlabeled.fingerprint] if self.unlabeled else []
+        return json_digest([self.train.fingerprint, self.evaluation.fingerprint, *further])
 
 
 def prepare_data(config: Config, accelerator: Accelerator, splits: Splits | None) -> PreparedData:
@@ -73,12 +85,19 @@ def prepare_data(config: Config, accelerator: Accelerator, splits: Splits | None
         eval_features = make_features(
             task, evaluation.rows, evaluation.fingerprint, tokenizer, config.data, train=False
         )
-    check_longest_row(train_features, config.train.tokens)
-    warnings = [*train.warnings, *evaluation.warnings]
+        unlabeled = splits.unlabeled
+        unlabeled_features = unlabeled and make_features(
+            task, to_dataset(unlabeled.rows), unlabeled.fingerprint, tokenizer, config.data, True, labelled=False
+        )
+    for features in filter(None, (train_features, unlabeled_features)):
+        check_longest_row(features, config.train.tokens)
+    warnings = [*train.warnings, *evaluation.warnings, *(unlabeled.warnings if unlabeled else [])]
     warnings += [*task.warnings(train_features, True), *task.warnings(eval_features, False)]
     for warning in warnings:
         say(warning)
-    return PreparedData(task, source, tokenizer, train, evaluation, train_features, eval_features)
+    return PreparedData(
+        task, source, tokenizer, train, evaluation, train_features, eval_features, unlabeled, unlabeled_features
+    )
 
 
 def check_longest_row(features: Dataset, tokens: int | None) -> None:
@@ -95,6 +114,8 @@ def resolve_student(config: Config) -> tuple[str, PreTrainedTokenizerBase]:
     source = resolve_checkpoint(config.model, Path(config.data.cache) / "models")
     where = resolve_model_dir(config.model.tokenizer) if config.model.tokenizer else source
     tokenizer = load_tokenizer(where, None if config.model.tokenizer else config.model.revision)
+    if config.task.embeds and (head := read_sentence_head(source, config.model.revision)) and head.lower_case:
+        add_lower_case(tokenizer)
     stored = read_config(source, config.model.revision)
     rows = getattr(stored, "vocab_size", None)
     check_vocabulary(tokenizer, f"The tokenizer of {where}", rows, f"the model {source}")
@@ -107,13 +128,16 @@ def read_student(config: Config, task: Task, source: str) -> tuple[PreTrainedMod
 
     Raises UserError if it cannot be loaded, or reads shorter texts than those of ``task``.
     """
-    stored = read_config(source, config.model.revision).to_dict()
-    check_text_length(source, stored, task, config.export.sequence)
+    stored = read_config(source, config.model.revision)
+    check_text_length(source, stored.to_dict(), task, config.export.sequence)
+    dropout = config.model.dropout
+    if dropout is None and task.needs_teacher and dropout_keys(stored):
+        dropout = 0.0  # it would keep the student away from a teacher that has none
     return load_model(
         task,
         source,
         revision=config.model.revision,
-        dropout=config.model.dropout,
+        dropout=dropout,
         attn_implementation=config.model.attn_implementation,
         new_head=config.model.new_head,
         removed_layers=removed_layers(source),
@@ -138,7 +162,10 @@ def assemble(
 ) -> Run:
     """Return the ``Run``: its length in steps, its modifiers, its history. No modifier is attached yet."""
     train = config.train
-    per_epoch = steps_per_epoch(len(data.train_features), train, accelerator.num_processes)
+    rows = len(data.train_features) // data.task.features_per_row
+    # The other rows of a batch have no label; an epoch is over those that have one.
+    labelled = replace(train, batch_size=train.labelled_rows) if data.unlabeled else train
+    per_epoch = steps_per_epoch(rows, labelled, accelerator.num_processes)
     clock = Clock(per_epoch, train.steps) if train.steps else Clock.of(train.epochs, per_epoch)
     return Run(
         directory=directory,
@@ -161,6 +188,8 @@ def assemble(
         num_train_rows=len(data.train.rows),
         train_features=data.train_features,
         eval_features=data.eval_features,
+        unlabeled_features=data.unlabeled_features,
+        num_unlabeled_rows=data.unlabeled.total if data.unlabeled else 0,
     )
 
 
@@ -168,10 +197,17 @@ def load_teacher(config: Config, run: Run) -> TeacherModel | None:
     """Return the teacher, live or as stored logits; None if the run has none."""
     teacher = config.teacher
     if not teacher.given:
+        if run.task.compares_with_teacher:
+            with run.accelerator.main_process_first():
+                add_reference(run, run.model, run.cache / "references")
         return None
     # Without a path it is ``teacher=self``: the checkpoint that the student starts from.
     path, revision = (teacher.path, teacher.revision) if teacher.path else (run.source, config.model.revision)
-    model = load_teacher_model(run.task, path, run.tokenizer, revision, removed_layers(resolve_model_dir(path)))
+    removed = removed_layers(resolve_model_dir(path))
+    model = load_teacher_model(run.task.for_teacher(), path, run.tokenizer, revision, removed)
+    if run.task.compares_with_teacher:
+        with run.accelerator.main_process_first():
+            add_reference(run, model, run.cache / "references")
     return choose_teacher(run, model, teacher, run.cache / "logits")
 
 

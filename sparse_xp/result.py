@@ -56,7 +56,8 @@ class Training:
     """The cost of training. ``seconds``: of optimizer steps alone, over all resumptions.
 
     ``train_rows``, ``eval_rows``: the number of rows used; ``..._of``: the number of rows in the data. ``skipped``: the
-    number of steps that changed no weight, because gradients overflowed in fp16.
+    number of steps that changed no weight, because gradients overflowed in fp16. ``unlabeled_rows``: the number of rows
+    in the file of rows without labels.
     """
 
     epochs: float
@@ -71,6 +72,7 @@ class Training:
     eval_rows_of: int
     best_step: int
     skipped: int = 0
+    unlabeled_rows: int = 0
 
 
 @dataclass

@@ -31,7 +31,7 @@ from sparse_xp.provenance import record_provenance
 from sparse_xp.result import RESULT, Result
 from sparse_xp.run_directory import ERROR, claim_run, find_finished, is_run, remove_temporary_files, stored_hash
 from sparse_xp.target_cpu import with_chosen_precision
-from sparse_xp.tasks.rows import Splits, load_splits
+from sparse_xp.tasks.rows import Splits, load_splits, load_unlabeled
 from sparse_xp.training.environment import check_device, determinism, device_name, devices, precision_name, seed_rank
 from sparse_xp.training.optimizer import parameter_groups
 from sparse_xp.training.trackers.tracking import check_installed, start_tracker, tracked_run
@@ -102,15 +102,19 @@ def load_data(config: Config, directory: Path) -> Splits | None:
 
     It comes before everything that takes time or prints: what is wrong with a file is told at once.
     """
-    if os.path.lexists(directory / RESULT) or config.data.source == "hub":
+    on_hub = config.data.source == "hub"
+    if os.path.lexists(directory / RESULT) or (on_hub and config.data.unlabeled is None):
         return None
     check_paths(config)
+    if on_hub:
+        load_unlabeled(config.task, config.data)  # what is wrong with this file is told now
+        return None
     return load_splits(config.task, config.data)
 
 
 def check_paths(config: Config) -> None:
     """Raise UserError for a file or directory that does not exist, before torch is loaded."""
-    for name in ("root", "train", "validation"):
+    for name in ("root", "train", "validation", "unlabeled"):
         path = getattr(config.data, name)
         if path and not os.path.exists(path):
             near = did_you_mean(Path(path).name, sibling_names(Path(path)))
@@ -239,9 +243,9 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str], i
     # A killed run may have logged steps after its last checkpoint; they are made again.
     this.history.rewind(this.progress.step, this.progress.lines)
     say(
-        f"{this.task.name}: {this.num_train_rows} rows, {len(this.train_features)} features, {this.clock.total_steps} "
-        f"steps of {this.clock.end:g} epochs from {this.source} on {device_name(accelerator)} in "
-        f"{precision_name(accelerator)}"
+        f"{this.task.name}: {this.num_train_rows} rows, {len(this.train_features)} features, {unlabeled_part(this)}"
+        f"{this.clock.total_steps} steps of {this.clock.end:g} epochs from {this.source} on {device_name(accelerator)} "
+        f"in {precision_name(accelerator)}"
         + (f"; continuing at step {this.step}" if resumed else "")
         + (f"; new weights: {', '.join(new_weights)}" if new_weights else "")
     )
@@ -254,13 +258,21 @@ def start(this: Run, config: Config, config_hash: str, new_weights: list[str], i
     start_tracker(accelerator, config.log.tracker, tracked, this.history)
 
 
+def unlabeled_part(this: Run) -> str:
+    """Return what the line about the start of a run says of rows without labels; nothing if there are none."""
+    if this.unlabeled_features is None:
+        return ""
+    share = f"{this.train.unlabeled_rows} of {this.train.batch_size} in a batch"
+    return f"{this.num_unlabeled_rows} rows without labels ({share}), "
+
+
 def can_record_graphs(this: Run) -> bool:
     """Return whether ``train.compile`` may record CUDA graphs.
 
     Gradients and observed ranges lie in the memory of a recording, which the next forward pass writes again.
     """
     one_batch = this.train.gradient_accumulation_steps == 1 and this.train.tokens is None
-    one_batch = one_batch and this.accelerator.num_processes == 1
+    one_batch = one_batch and this.accelerator.num_processes == 1 and this.unlabeled_features is None
     return this.device.type == "cuda" and one_batch and not this.modifiers(Quantization)
 
 

@@ -32,7 +32,8 @@ class Model:
         checkpoint: A hub id, a model directory or a run directory.
         revision: The branch, tag or commit of a checkpoint on the hub. None: its main branch.
         tokenizer: A hub id or a directory. None: the tokenizer of the checkpoint.
-        dropout: The probability of hidden and attention dropout, in [0, 1). None: that of the checkpoint.
+        dropout: The probability of hidden and attention dropout, in [0, 1). None: that of the checkpoint; 0 for a task
+            whose rows a teacher alone can label (texts for embeddings).
         attn_implementation: ``sdpa`` (the fused attention of PyTorch) or ``eager``.
         new_head: Start with a new head if the checkpoint's trained head does not fit the task, instead of refusing.
         dense: The name of the model that this one was pruned from, which results compare it with.
@@ -144,6 +145,9 @@ class Train:
         eval_batch_size: Rows per batch and device in evaluation.
         gradient_accumulation_steps: Micro-batches per optimizer step.
         group_by_length: Make batches of rows of similar length, which need less padding.
+        unlabeled_share: With ``data.unlabeled``, the fraction of the rows of each batch that have no label, in [0, 1).
+            ``batch_size`` stays the number of all rows: 32 and a share of 0.5 are 16 rows with labels and 16 without.
+            An epoch is over the rows with labels.
         learning_rate: The peak learning rate. Recipes refer to it.
         warmup: The length of the warm-up of the learning rate. Recipes refer to it.
         max_grad_norm: The gradient norm to clip to. None: no clipping.
@@ -181,6 +185,7 @@ class Train:
     eval_batch_size: int = 32
     gradient_accumulation_steps: int = 1
     group_by_length: bool = True
+    unlabeled_share: float = 0.5
     learning_rate: float = 5e-5
     warmup: TimeSpec = 0.0
     max_grad_norm: float | None = 1.0
@@ -209,6 +214,8 @@ class Train:
             raise ValueError(
                 f"train.tokens={self.tokens}: expected at least 1, or null for batches of train.batch_size."
             )
+        if not 0 <= self.unlabeled_share < 1:
+            raise ValueError(f"train.unlabeled_share={self.unlabeled_share}: expected a fraction in [0, 1).")
         if self.early_stopping is not None and self.early_stopping < 1:
             raise ValueError(
                 f"train.early_stopping={self.early_stopping}: expected at least 1 evaluation, or null for no early end."
@@ -236,6 +243,16 @@ class Train:
         for name in ("eval_every", "save_every"):
             if not parse_time(getattr(self, name), f"train.{name}")[0]:
                 raise ValueError(f"train.{name}={getattr(self, name)}: expected a time above 0.")
+
+    @property
+    def unlabeled_rows(self) -> int:
+        """The rows of a micro-batch of ``batch_size`` that have no label, where there are such rows."""
+        return math.floor(self.batch_size * self.unlabeled_share + 0.5)
+
+    @property
+    def labelled_rows(self) -> int:
+        """The rows of a micro-batch of ``batch_size`` that have labels, where there are rows without."""
+        return self.batch_size - self.unlabeled_rows
 
     def _check_device(self) -> None:
         """Raise ValueError for a device that PyTorch could not name; which there are, the run finds out."""
@@ -267,6 +284,9 @@ class Data:
         train: A file of training rows of your own: JSON, JSON lines, CSV, TSV, parquet or CoNLL text.
         validation: A file of evaluation rows of your own. None: a share of the training rows is held out
             (``task.validation_share``).
+        unlabeled: A file of rows without labels, which are learnt from the teacher alone: .txt (one text a line), JSON,
+            JSON lines, CSV, TSV or parquet with the columns of the texts. Columns of labels are not read.
+            ``train.unlabeled_share`` says how many of them a batch has.
         stream: Fetch only ``task.max_train_samples`` rows of a data set on the hub, and cache them.
         embedded: Generate rows instead of reading any (``profile=embedded``).
         embedded_train_rows: The number of generated training rows.
@@ -286,6 +306,7 @@ class Data:
     root: str | None = None
     train: str | None = None
     validation: str | None = None
+    unlabeled: str | None = None
     stream: bool = False
     embedded: bool = False
     embedded_train_rows: int = 1536
@@ -299,7 +320,7 @@ class Data:
     encoding: str | None = None
 
     def __post_init__(self) -> None:
-        if self.text_format.given and not self.train:
+        if self.text_format.given and not (self.train or self.unlabeled):
             name, value = next(iter(self.text_format.given.items()))
             raise ValueError(f"data.{name}={value!r} is for files of your own: it needs data.train=FILE.")
         if self.validation and not self.train:

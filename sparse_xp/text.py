@@ -10,6 +10,11 @@ def rows_used(used: int, total: int, some_only: bool = False) -> str:
     return "" if some_only else f"{total:,}"
 
 
+def without_labels(count: int) -> str:
+    """Return `` and 5,000 without labels``, an empty string for none."""
+    return f" and {count:,} without labels" if count else ""
+
+
 def markdown(rows: list[dict[str, str]]) -> str:
     """Return rows with the same columns as a Markdown table, padded so that it also reads well as plain text."""
     columns = list(rows[0])

@@ -66,6 +66,8 @@ KINDS = {
     "several": ("task=sst2", "task.problem=multi_label", "task.classes=[blames,praises,insists]"),
     "numbers": ("task=sst2", "task.problem=regression", "task.classes=[]"),
     "conll2003": ("task=conll2003",),
+    "reranking": ("task=custom_reranking",),
+    "embedding": ("task=custom_embedding", "task.prompt_pair='the '"),
 }
 
 

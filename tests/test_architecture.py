@@ -145,7 +145,8 @@ def test_modules_say_what_they_are(module):
 #: huggingface_hub reads once, when it is loaded, whether it is offline.
 HEAVY = frozenset(
     "accelerate datasets huggingface_hub matplotlib mlflow numpy onnx onnxruntime onnxscript openvino optuna pyarrow "
-    "scipy seqeval sentencex sklearn sqlalchemy tokenizers torch trackio transformers wandb".split()
+    "safetensors scipy sentence_transformers seqeval sentencex sklearn sqlalchemy tokenizers torch trackio "
+    "transformers wandb".split()
 )
 
 

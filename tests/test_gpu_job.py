@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import sys
 import tarfile
 import time
@@ -13,6 +14,8 @@ import pytest
 from benchmarks.gpu.cases import CASES, TRAINER
 from benchmarks.gpu.cells import make_cells, teacher_of
 from benchmarks.gpu.checks import failed
+from benchmarks.gpu.embedding_cells import RECIPES, embedding_cells
+from benchmarks.gpu.embeddings import job_of, unpack_texts
 from benchmarks.gpu.packing import KEPT, pack_results, unpack_earlier
 from benchmarks.gpu.processes import ENDED, FAILED, LEFT_OUT, STOPPED, Job, run_all
 from benchmarks.gpu.settings import Settings
@@ -41,6 +44,36 @@ def test_a_cell_composes_with_the_steps_that_it_is_thought_to_have(cell):
     assert config.train.learning_rate == pytest.approx(own.train.learning_rate * grown, rel=1e-2)
     rows = {"sst2": 67_349, "conll2003": 14_041, "qnli": 9_999, "squad": 12_150}[cell.task]
     assert cell.steps == pytest.approx(config.train.epochs * rows / cell.batch, rel=0.01)
+
+
+@pytest.mark.parametrize("cell", [cell for cell in embedding_cells() if cell.seed == 42], ids=lambda cell: cell.name)
+def test_an_embedding_cell_composes_and_ends_in_8_bits(cell):
+    config = configure(*cell.overrides(4000), "data.train=texts.txt", "model.checkpoint=all_minilm")
+    assert (config.train.steps, config.train.batch_size, config.seed) == (4000, 128, 42)
+    assert config.quantization.start == "60%"
+    assert config.teacher.source == "self"
+
+
+def test_embedding_cells_of_the_first_seed_come_first():
+    cells = embedding_cells()
+    assert [cell.seed for cell in cells] == [42] * len(RECIPES) + [43] * len(RECIPES)
+    assert len({cell.name for cell in cells}) == len(cells)
+
+
+def test_speedups_of_embedding_cells_read_the_table_of_latencies(settings):
+    jobs = {cell: job_of(settings, cell, Path("texts.txt")) for cell in embedding_cells()}
+    reads = {
+        cell.recipe for cell, job in jobs.items() if f"sparsity.latency={settings.inputs}/latency.json" in job.command
+    }
+    assert reads == {"speedup4", "speedup10"}
+
+
+def test_texts_travel_packed(settings):
+    settings.data.mkdir(parents=True)
+    settings.work.mkdir()
+    with lzma.open(settings.data / "texts.txt.xz", "wt") as file:
+        file.write("one text\nanother\n")
+    assert unpack_texts(settings).read_text() == "one text\nanother\n"
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.words != (TRAINER,)], ids=lambda case: case.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,16 @@ def test_a_changed_file_of_rows(name, count, message):
     write_rows(count, name)
     with pytest.raises(UserError, match=message):
         check()
+
+
+def test_a_changed_file_of_rows_without_labels():
+    data = replace(DATA, unlabeled="more.txt")
+    Path("more.txt").write_text("one\ntwo\n")
+    record_inputs(TASK, data, MODEL, TEACHER, {"rows.csv": 8, "held.csv": 4, "more.txt": 2}, RUN)
+    check_inputs(RUN, TASK, data)
+    Path("more.txt").write_text("one\ntwo\nthree\n")
+    with pytest.raises(UserError, match=r"data\.unlabeled: more\.txt has changed .*\(it had 2 rows, and has 3 now\)"):
+        check_inputs(RUN, TASK, data)
 
 
 def test_as_many_rows_that_are_others_and_rows_that_cannot_be_read():

@@ -386,6 +386,20 @@ def test_the_teacher_takes_over_task_data_and_model_of_the_student(command, star
     assert (teacher.recipe.name, teacher.sparsity, teacher.train.epochs, teacher.seed) == ("dense", None, 9, 3)
 
 
+def test_the_teacher_learns_from_rows_with_labels_alone(command, started):
+    """It has no teacher that could answer the others: it is the run that a student without them has, too."""
+    words = ("task=sst2", "recipe=gradual80", "profile=embedded", "log=none")
+    Path("u.csv").write_text("text;note\nfine;-\nbad;-\n")
+    more = ("data.unlabeled=u.csv", "data.separator=semicolon", "train.unlabeled_share=0.25")
+    answer = command(*words, *more)
+    assert (answer.code, answer.message) == (0, "")
+    command(*words)
+    (teacher, place), (student, _), (other, other_place), _ = started
+    assert (teacher.data.unlabeled, student.data.unlabeled) == (None, "u.csv")
+    assert (teacher.data.separator, teacher.train.unlabeled_share) == (None, 0.5)
+    assert (result_hash(teacher), place.resolve()) == (result_hash(other), other_place.resolve())
+
+
 def test_the_teacher_of_a_sparse_model_starts_from_its_own_checkpoint(command, started):
     command("recipe=pruned80", "model.checkpoint=sparse")
     (teacher, _), (student, _) = started

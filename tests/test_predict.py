@@ -49,6 +49,27 @@ def test_a_file_is_answered_row_by_row(deployed, tmp_path, capsys):
     assert [len(json.loads(line)["labels"]) for line in capsys.readouterr().out.splitlines()] == [2] * 5
 
 
+def test_embeddings_are_lists_of_numbers(deployed, tmp_path, capsys):
+    run, pipeline = f"run={deployed('embedding')}", Pipeline(deployed("embedding"))
+    capsys.readouterr()
+    predict.main([run, "text=a dull plot"])
+    [line] = capsys.readouterr().out.splitlines()
+    assert json.loads(line) == {"embedding": pytest.approx(pipeline("a dull plot").tolist(), rel=1e-6, abs=1e-7)}
+    assert len(line) < 64 * 18  # numbers of seven digits
+    (tmp_path / "rows.csv").write_text("id,text\n7,a dull plot\n8,a great film\n")
+    (tmp_path / "texts.txt").write_text("a dull plot\n\na great film\n")
+    for name, own in (("rows.csv", ["id", "text"]), ("texts.txt", ["text"])):
+        predict.main([run, f"file={tmp_path / name}"])
+        told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [list(each) for each in told] == [[*own, "embedding"]] * 2
+        assert [each["text"] for each in told] == ["a dull plot", "a great film"]
+        wanted = pipeline(["a dull plot", "a great film"])
+        assert [each["embedding"] for each in told] == [pytest.approx(row.tolist(), abs=1e-5) for row in wanted]
+    (tmp_path / "texts.txt").write_text("\n")
+    with pytest.raises(UserError, match=r"texts\.txt has no rows"):
+        predict.main([run, f"file={tmp_path / 'texts.txt'}"])
+
+
 CONTEXT = "Vance fed a goat."
 QUESTIONS = {"data": [{"title": "T", "paragraphs": [{"context": CONTEXT, "qas": [{"id": "q1", "question": "Who?"}]}]}]}
 
@@ -335,6 +356,7 @@ def test_a_terminal_without_all_characters(deployed):
         ("squad", ["question=Who?"], "No context: the task squad needs question and context; there is question."),
         ("squad", ["quesion=Who?"], "unknown option 'quesion='. Did you mean 'question'?"),
         ("squad", ["question=Who?", "context=I.", "top=2"], "top=: the task squad has no classes"),
+        ("embedding", ["text=a", "top=2"], "top=: the task custom_embedding has no classes"),
         ("squad", ["question"], "question: expected KEY=VALUE."),
         ("squad", ["question=Who?", "context=I.", "max_length=1000"], "max_length=1000: the model in "),
         ("sst2", ["text=a", "batch=x", "file=f"], "batch=x: expected a whole number"),

@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.gpu.checks import tests
+from benchmarks.gpu.embeddings import embeddings
 from benchmarks.gpu.packing import pack_models, pack_results, unpack_earlier
 from benchmarks.gpu.settings import Settings
 from benchmarks.gpu.speed import speed
@@ -35,6 +36,7 @@ PARTS: dict[str, tuple[Part, float, float]] = {
     "teachers": (teachers, 0.65, 120.0),
     "speed": (speed, 0.65, 120.0),
     "tables": (tables, 1.0, 3600.0),
+    "embeddings": (embeddings, 1.0, 3600.0),
 }
 
 
@@ -86,6 +88,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--tasks", help="of the tables only these")
     parser.add_argument("--batch", default="sst2=64,squad=32", help="rows of a batch, where not the recipes' own")
     parser.add_argument("--cases", help="of the speeds only those whose name has this in it")
+    parser.add_argument("--steps", type=int, default=4000, help="of each run of the embeddings")
     parser.add_argument("--rehearsal", action="store_true", help="a few steps of everything, on any machine")
     return parser.parse_args()
 
@@ -111,6 +114,7 @@ def settings_of(asked: argparse.Namespace) -> Settings:
         batches={task: int(rows) for task, _, rows in (part.partition("=") for part in asked.batch.split(",") if part)},
         tasks=tuple(asked.tasks.split(",")) if asked.tasks else None,
         cases=asked.cases,
+        steps=asked.steps,
         rehearsal=asked.rehearsal,
     )
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A job for a machine that has a GPU and no network; README.md beside this file says what it does.
-#   bash benchmarks/gpu/job.sh prepare DATA MINILM      where there is a network: fills .gpu/ of the checkout
-#   bash benchmarks/gpu/job.sh run [--minutes 9 ...]    there: installs the wheels beside what is there, and runs
+#   bash benchmarks/gpu/job.sh prepare DATA MINILM [TEXTS]    where there is a network: fills .gpu/ of the checkout
+#   bash benchmarks/gpu/job.sh run [--minutes 9 ...]          there: installs the wheels beside what is there, and runs
 # PYTHON: the interpreter that has torch and transformers (python3). OUT: where results go (gpu_results).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -22,7 +22,7 @@ prepare() {
     done
     # shellcheck disable=SC2086
     "$python" -m pip wheel -q --no-deps -w "$inputs/wheels" $built
-    "$python" -m benchmarks.gpu.prepare "$1" "$2" "$inputs"
+    "$python" -m benchmarks.gpu.prepare "$1" "$2" "$inputs" "${@:3}"
     du -sh "$inputs"/*
 }
 

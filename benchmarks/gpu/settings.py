@@ -13,7 +13,8 @@ class Settings:
     ``inputs``: the directory that ``job.sh prepare`` filled. ``out``: for results. ``work``: for runs, which may be
     deleted. ``done``: the results of an earlier occasion, None for none. ``slots``: runs side by side;
     ``workers``: of pytest. ``seeds``, ``batches``: as ``cells.make_cells`` takes them. ``tasks``: of the tables only
-    these; ``cases``: of the speeds only those with this in their name. ``rehearsal``: a few steps of everything.
+    these; ``cases``: of the speeds only those with this in their name. ``steps``: of each run of the embeddings.
+    ``rehearsal``: a few steps of everything.
     """
 
     inputs: Path
@@ -27,6 +28,7 @@ class Settings:
     rehearsal: bool = False
     tasks: tuple[str, ...] | None = None
     cases: str | None = None
+    steps: int = 4000
 
     @property
     def data(self) -> Path:

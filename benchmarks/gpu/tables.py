@@ -43,6 +43,16 @@ def make(settings: Settings, cells: list[Cell], until: float) -> list[str]:
     """Make those of the cells that no earlier occasion has finished, and return the table of all."""
     found = read_earlier(settings)
     jobs = make_jobs(settings, cells, {name for name, entry in found.items() if entry["state"] == ENDED})
+    return run_and_report(settings, jobs, found, until)
+
+
+def run_and_report(
+    settings: Settings, jobs: dict[str, Job], found: dict[str, dict[str, Any]], until: float
+) -> list[str]:
+    """Run the jobs of cells, and return the table of all cells.
+
+    ``found``: what is known of each cell by its name; it grows, and is written whenever a cell is over.
+    """
 
     def note(job: Job) -> None:
         entry = entry_of(job, settings.work / "tables" / job.name)

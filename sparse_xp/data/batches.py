@@ -69,16 +69,21 @@ def epoch_steps(batches: list[list[int]], accumulation: int, rank: int = 0, worl
     return [batches[i : i + size][rank::world] for i in range(0, len(batches), size)]
 
 
-def split_by_tokens(rows: Sequence[int], lengths: Sequence[int], tokens: int) -> list[list[int]]:
+def split_by_tokens(rows: Sequence[int], lengths: Sequence[int], tokens: int, together: int = 1) -> list[list[int]]:
     """Return ``rows`` in as few micro-batches as have at most ``tokens`` each, padding included; the longest first.
 
-    ``lengths``: the number of tokens of each row of the data set. A row longer than ``tokens`` is alone.
+    ``lengths``: the number of tokens of each row of the data set. ``together``: so many rows that follow each other
+    stay so. Those that are too long for ``tokens`` are alone.
     """
     batches: list[list[int]] = []
-    for row in sorted(rows, key=lambda row: -lengths[row]):
-        if not batches or (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens:
+    width = 0
+    groups = [rows[i : i + together] for i in range(0, len(rows), together)]
+    longest = {group[0]: max(lengths[row] for row in group) for group in groups}
+    for group in sorted(groups, key=lambda group: -longest[group[0]]):
+        if not batches or (len(batches[-1]) + together) * width > tokens:
             batches.append([])
-        batches[-1].append(row)
+            width = longest[group[0]]
+        batches[-1].extend(group)
     return batches
 
 

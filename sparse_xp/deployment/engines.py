@@ -38,6 +38,8 @@ EXACT_OPENVINO = ("LP_TRANSFORMS_MODE", "NO")
 
 #: the inputs that an encoder's graph may have
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+#: outputs for other libraries (``Task.further_outputs``). They are left out here: a large output takes time to copy.
+FOR_OTHERS = ("last_hidden_state",)
 
 
 def open_session(
@@ -93,7 +95,7 @@ def infer(session: onnxruntime.InferenceSession, batch: Batch) -> Batch:
     A file of a fixed shape is fed in parts of its number of rows, padded to its number of tokens. The outputs of the
     padding tokens are not cut off. Raises UserError for more tokens than the file takes.
     """
-    inputs, outputs = [node.name for node in session.get_inputs()], [node.name for node in session.get_outputs()]
+    inputs, outputs = [node.name for node in session.get_inputs()], answers_of(session)
     rows, shape = len(batch["input_ids"]), fixed_shape(session)
     step = shape[0] or rows
     parts = [
@@ -101,6 +103,12 @@ def infer(session: onnxruntime.InferenceSession, batch: Batch) -> Batch:
         for begin in range(0, rows, step)
     ]
     return {name: np.concatenate(part)[:rows] for name, part in zip(outputs, zip(*parts, strict=True), strict=True)}
+
+
+def answers_of(session: onnxruntime.InferenceSession) -> list[str]:
+    """Return the names of the outputs that a task reads: all but those that are there for other libraries."""
+    names = [node.name for node in session.get_outputs()]
+    return [name for name in names if name not in FOR_OTHERS] or names
 
 
 def pad_to_shape(batch: Batch, shape: tuple[int | None, int | None]) -> Batch:
@@ -119,7 +127,8 @@ def onnxruntime_call(path: Path, threads: int, exact: bool = True) -> Call:
     """Open a session on ``threads`` cores of the CPU and return its call. ``exact``: as of ``open_session``."""
     session = open_session(path, threads, exact)
     names = [node.name for node in session.get_inputs()]
-    return lambda batch: session.run(None, {name: batch[name] for name in names})
+    outputs = answers_of(session)
+    return lambda batch: session.run(outputs, {name: batch[name] for name in names})
 
 
 def openvino_saturates() -> bool:
@@ -169,7 +178,8 @@ def openvino_forward(
             results = call(pad_to_shape(part, shape))
             # OpenVINO overwrites its output buffers with the next call.
             parts.append({node.get_any_name(): values.copy() for node, values in results.items()})
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        kept = [name for name in parts[0] if name not in FOR_OTHERS] or list(parts[0])
+        return {name: np.concatenate([part[name] for part in parts]) for name in kept}
 
     return forward
 

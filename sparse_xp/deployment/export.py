@@ -23,6 +23,7 @@ from sparse_xp.deployment.onnx_file import files_of
 from sparse_xp.deployment.samples import write_samples
 from sparse_xp.evaluation import EvalContext, predict
 from sparse_xp.functional.quant_modules import quantized_modules
+from sparse_xp.models.embedding_model import is_embedding_model, write_modules
 from sparse_xp.result import Deployment
 from sparse_xp.settings import Export
 
@@ -37,6 +38,8 @@ def export_checked(context: EvalContext, directory: Path, settings: Export, expe
     to_onnx(context, path, settings.opset, settings.batch, settings.sequence, settings.external_data)
     context.model.config.save_pretrained(directory)
     context.tokenizer.save_pretrained(directory)
+    if is_embedding_model(context.model):
+        write_modules(context.model, directory, context.task.head_options)
     if settings.openvino:
         to_openvino(path)
     session = open_session(path, context.threads, way_out="Try another export.opset.")

@@ -11,7 +11,7 @@ from sparse_xp.portable import portable_path
 from sparse_xp.result import Deployment, Result
 from sparse_xp.settings import Data
 from sparse_xp.tasks import Task
-from sparse_xp.text import rows_used
+from sparse_xp.text import rows_used, without_labels
 
 EXACT_LINE = """
     options.add_session_config_entry("{}", "{}")""".format(*EXACT)
@@ -35,8 +35,8 @@ def run_card(task: Task, data: Data, result: Result) -> str:
     made = f"""- recipe `{result.recipe}` on model `{result.model}`, seed {result.seed}; `recipe.yaml` has its modifiers
 - teacher: {result.teacher or "none"}
 - quantization: {result.quantization or "none"}
-- {trained.epochs:g} epochs, {trained.steps} steps of {rows_used(trained.train_rows, trained.train_rows_of)} rows, on \
-{trained.device} in {trained.precision}
+- {trained.epochs:g} epochs, {trained.steps} steps of {rows_used(trained.train_rows, trained.train_rows_of)} rows\
+{without_labels(trained.unlabeled_rows)}, on {trained.device} in {trained.precision}
 - git {origin.git or "unknown"}, config {origin.config_hash}, data {origin.data_fingerprint}
 
 The command:

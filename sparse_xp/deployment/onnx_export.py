@@ -62,15 +62,16 @@ def to_onnx(
     dynamic: dict[int, Any] = {} if batch else {0: torch.export.Dim("batch")}
     dynamic |= {} if sequence else {1: torch.export.Dim("sequence", min=2, max=most)}
     integers = any(quantized_modules(model))
+    outputs = (*context.task.outputs, *context.task.further_outputs)
     with quiet_exporter(), eager_attention(model):
         torch.onnx.export(
-            Logits(integer_copy(model) if integers else model, list(sample), context.task.outputs),
+            Logits(integer_copy(model) if integers else model, list(sample), outputs),
             tuple(sample.values()),
             path,
             dynamo=True,
             opset_version=opset,
             input_names=list(sample),
-            output_names=list(context.task.outputs),
+            output_names=list(outputs),
             dynamic_shapes={"values": tuple(dynamic for _ in sample)},
             external_data=external_data,
             verbose=False,

@@ -80,10 +80,16 @@ def sibling_names(path: Path) -> list[str]:
 
 
 def resolve_model_dir(path: str) -> str:
-    """Return the model directory of a run directory, and any other path as it is."""
+    """Return the model directory of a run directory, and any other path as it is.
+
+    Early versions of sentence-transformers saved the encoder in a folder ``0_Transformer``, which is returned as well.
+    """
     inner = Path(path) / "model"
-    is_run = (inner / "config.json").is_file() and not (Path(path) / "config.json").is_file()
-    return str(inner) if is_run else path
+    if (inner / "config.json").is_file() and not (Path(path) / "config.json").is_file():
+        return str(inner)
+    encoder = Path(path) / "0_Transformer"
+    is_encoder = (encoder / "config.json").is_file() and (Path(path) / "modules.json").is_file()
+    return str(encoder) if is_encoder else path
 
 
 def check_file(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Parse JSON that anybody may have written: bounded depth, bounded numbers, an object at the top."""
+"""Parse JSON that anybody may have written: bounded depth, bounded numbers, an object or a list at the top."""
 
 from __future__ import annotations
 
@@ -16,12 +16,27 @@ def parse_json_object(data: bytes) -> dict[str, Any]:
     found = json.loads(data.decode("utf-8"), parse_int=_parse_integer)
     if not isinstance(found, dict):
         raise ValueError(f"it holds {json_type(found)} in place of a JSON object")
+    _check_depth(found)
+    return found
+
+
+def parse_json_list(data: bytes) -> list[Any]:
+    """Return the JSON list in ``data``. Raises ValueError or RecursionError for anything else."""
+    found = json.loads(data.decode("utf-8"), parse_int=_parse_integer)
+    if not isinstance(found, list):
+        raise ValueError(f"it holds {json_type(found)} in place of a JSON list")
+    _check_depth(found)
+    return found
+
+
+def _check_depth(found: dict[str, Any] | list[Any]) -> None:
+    """Raise RecursionError for JSON that is nested deeper than ``MAX_JSON_DEPTH``."""
     level: list[Any] = [found]
     for _ in range(MAX_JSON_DEPTH):
         inner = (child for each in level for child in (each.values() if isinstance(each, dict) else each))
         level = [child for child in inner if isinstance(child, dict | list)]
         if not level:
-            return found
+            return
     raise RecursionError
 
 

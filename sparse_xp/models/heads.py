@@ -27,6 +27,7 @@ def find_model_class(task: Task, config: PreTrainedConfig) -> Any:
 
     from sparse_xp.functional.structured.config import is_reduced
     from sparse_xp.functional.structured.loading import reduced_class
+    from sparse_xp.models.embedding_model import embedding_class
 
     auto = getattr(transformers, task.model_class)
     if type(config) not in auto._model_mapping:
@@ -34,6 +35,8 @@ def find_model_class(task: Task, config: PreTrainedConfig) -> Any:
             f"config.json: the library has no model of type {config.model_type!r} for task {task.name}, which needs "
             f"an {task.model_class}. Choose another checkpoint."
         )
+    if task.embeds:
+        return embedding_class(reduced_class(auto._model_mapping[type(config)], config))
     if not is_reduced(config):
         return auto
     return reduced_class(auto._model_mapping[type(config)], config)

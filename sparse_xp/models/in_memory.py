@@ -47,7 +47,10 @@ def describe_inside(name: str, model: PreTrainedModel) -> str:
     kind = type(model).__name__
     if "For" in kind:
         return f" It holds one: give {name}, a {kind}, with the head of the task."
-    return f" It holds one, {name}, a {kind} without a head: for a model of embeddings there is no task yet."
+    return (
+        f" It holds one, {name}, a {kind} without a head. If it embeds texts, save it and export the directory: "
+        "python -m sparse_xp.export task=custom_embedding model.checkpoint=DIR data.train=TEXTS out=DIR."
+    )
 
 
 def check_finite(model: PreTrainedModel) -> None:

@@ -66,6 +66,13 @@ def load_model(
         "key_mapping": SPARSEML_NAMES,
     }
     model, info = load_weights(cls, checkpoint, config, options, removed_layers)
+    model.config.update(task.config_entries)
+    if task.embeds:
+        from sparse_xp.models.embedding_model import add_sentence_head, sentence_head
+
+        head = sentence_head(checkpoint, revision, config.hidden_size, task.head_options)
+        add_sentence_head(model, head, checkpoint, revision)
+        return model, []
     mismatched = {name: shapes for name, *shapes in info["mismatched_keys"]}
     if mismatched and not new_head:
         name, (theirs, ours) = min(mismatched.items())

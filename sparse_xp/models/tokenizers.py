@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from sparse_xp.data.hub import check_hub_id, explain_loading_errors
 from sparse_xp.data.tokenizer_settings import preserve_settings
@@ -54,6 +54,16 @@ def load_tokenizer(checkpoint: str, revision: str | None = None) -> PreTrainedTo
     if config.is_file():
         check_vocabulary(tokenizer, str(Path(checkpoint) / files[-1]), read_json_object(config).get("vocab_size"), "it")
     return tokenizer
+
+
+def add_lower_case(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let a fast tokenizer lower-case texts first, as sentence-transformers does where ``do_lower_case`` is true."""
+    from tokenizers.normalizers import Lowercase, Normalizer, Sequence
+
+    backend = cast(Any, tokenizer).backend_tokenizer
+    own: list[Normalizer] = [] if backend.normalizer is None else [backend.normalizer]
+    if not any("Lowercase" in repr(each) for each in own):
+        backend.normalizer = Sequence([Lowercase(), *own])
 
 
 def check_vocabulary(tokenizer: PreTrainedTokenizerBase, whose: str, rows: object, model: str) -> None:

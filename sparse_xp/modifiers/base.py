@@ -97,6 +97,11 @@ class Modifier:
         return False
 
     @property
+    def learns_from_teacher(self) -> bool:
+        """Whether its ``loss`` compares the model with the teacher, for which rows need no labels."""
+        return False
+
+    @property
     def exclusive_resource(self) -> str | None:
         """The resource that one modifier at a time may drive (``"learning rate"``), None if several may act at once."""
         return None

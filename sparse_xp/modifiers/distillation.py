@@ -37,13 +37,14 @@ def distillation_loss(
     ``tokens`` [rows, tokens] bool, for logits [rows, tokens, classes]: the tokens that the mean is taken over.
     ``problem_type``: ``single_label_classification``: T^2 * KL(softmax(teacher/T) || softmax(student/T)) (Hinton et al.
     2015, arXiv:1503.02531, section 2). ``multi_label_classification``: the same with a sigmoid for each label, mean
-    over labels. ``regression``: the squared error; it has no temperature.
+    over labels. ``regression``: the squared error; ``embedding``: ``embedding_distance``. These have no temperature.
     Logits over a vocabulary may be ``LazyLogits``; the loss is then computed in chunks.
     """
     import torch
     from torch.nn.functional import logsigmoid
 
     from sparse_xp.functional.chunked_loss import LazyLogits, divergence
+    from sparse_xp.functional.embedding_losses import embedding_distance
 
     student, teacher = student.float(), teacher.float()
     if tokens is not None and student.dim() == 3:
@@ -54,6 +55,8 @@ def distillation_loss(
         return student.sum()  # no token counts: 0, where the mean is NaN
     if problem_type == "regression":
         return (student - teacher).square().mean()
+    if problem_type == "embedding":
+        return embedding_distance(student, teacher)
     student, teacher = student / temperature, teacher / temperature
     if problem_type == "multi_label_classification":
         # KL of two Bernoulli distributions; logsigmoid(-x) is log(1 - sigmoid(x)) without cancellation.
@@ -119,6 +122,10 @@ class Distillation(Modifier):
         self.last_losses: dict[str, Tensor] = {}  # of the latest step, for the log
 
     @property
+    def learns_from_teacher(self) -> bool:
+        return self.hardness > 0
+
+    @property
     def exclusive_resource(self) -> str:
         return "distillation"
 
@@ -168,7 +175,7 @@ class Distillation(Modifier):
             terms.append(context.distillation_function(outputs, teacher_logits, batch) * by_row)
         else:
             for name in self.outputs or task.outputs:
-                check_comparable(name, outputs, teacher_logits)
+                check_comparable(name, outputs, teacher_logits, any_size=task.problem_type == "embedding")
                 term = distillation_loss(
                     outputs[name], teacher_logits[name], self.temperature, *masks, task.problem_type
                 )
@@ -201,12 +208,17 @@ class Distillation(Modifier):
         return {name: context.mean_over_processes(value) for name, value in self.last_losses.items()}
 
 
-def check_comparable(name: str, student: Mapping[str, Any], teacher: Mapping[str, Any]) -> None:
-    """Raise UserError unless both models give the output ``name``, in one shape: broadcasting would compare others."""
+def check_comparable(name: str, student: Mapping[str, Any], teacher: Mapping[str, Any], any_size: bool = False) -> None:
+    """Raise UserError unless both models give the output ``name``, in one shape: broadcasting would compare others.
+
+    ``any_size``: the last dimension may differ.
+    """
     for whose, outputs in (("model", student), ("teacher", teacher)):
         if name not in outputs:
             raise UserError(f"Distillation compares '{name}', and the {whose} returns {', '.join(outputs)}.")
     ours, theirs = (getattr(outputs[name], "shape", None) for outputs in (student, teacher))  # lazy logits have none
+    if any_size and ours is not None and theirs is not None:
+        ours, theirs = ours[:-1], theirs[:-1]
     if ours is not None and theirs is not None and ours != theirs:
         same = "embeddings of the same size" if "embedding" in name else "the same classes"
         raise UserError(

@@ -78,6 +78,10 @@ class PerLayerDistillation(Modifier):
         return True
 
     @property
+    def learns_from_teacher(self) -> bool:
+        return True
+
+    @property
     def exclusive_resource(self) -> str:
         return "distillation of hidden layers"
 

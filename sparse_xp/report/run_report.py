@@ -10,7 +10,7 @@ from sparse_xp.files.signed import replace_signed
 from sparse_xp.modifiers import MODIFIERS
 from sparse_xp.modifiers.display import logged_numbers
 from sparse_xp.result import Result, Training
-from sparse_xp.text import markdown, rows_used
+from sparse_xp.text import markdown, rows_used, without_labels
 
 #: the numbers of a training step that are shown, in the order of their columns
 STEP_COLUMNS = [
@@ -39,7 +39,8 @@ def report_text(result: Result, history: list[dict[str, Any]]) -> str:
 - `deployment/model.onnx`: {deployment.bytes / 1e6:.2f} MB, {deployment.compressed_bytes / 1e6:.2f} MB under \
 {deployment.compression};
   largest difference of a logit to PyTorch {deployment.max_abs_diff:.1e}
-- trained on {rows_used(training.train_rows, training.train_rows_of)} rows for {training.epochs:g} epochs:
+- trained on {rows_used(training.train_rows, training.train_rows_of)} rows\
+{without_labels(training.unlabeled_rows)} for {training.epochs:g} epochs:
   {training.steps} steps, {training.seconds:.0f} s,
   {training.samples_per_second:.1f} features/s on {training.device} in {training.precision}\
 {skipped_line(training)}

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from sparse_xp.choices import check_overrides
 from sparse_xp.config import Config, with_teacher
+from sparse_xp.data.readers import options_of
 from sparse_xp.identity import hash_in
 from sparse_xp.run_names import NAMED, affects_result, checkpoint_name
 from sparse_xp.sweep.cells import Cell
@@ -91,8 +92,22 @@ def numbers_of_training(overrides: list[str]) -> set[str]:
 
 
 def data_overrides(overrides: list[str]) -> set[str]:
-    """Return the overrides of task, data and profile."""
-    return {override for override in overrides if override.split("=")[0].split(".")[0] in DATA_GROUPS}
+    """Return the overrides of task, data and profile, without those of rows that have no labels."""
+    return {each for each in with_labels_alone(overrides) if each.split("=")[0].split(".")[0] in DATA_GROUPS}
+
+
+def with_labels_alone(overrides: list[str]) -> list[str]:
+    """Return the overrides without ``data.unlabeled``, and without options of text that were for that file alone.
+
+    A dense run has no teacher, from which rows without labels are learnt.
+    """
+    values = {key: value for key, _, value in (override.lstrip("+").partition("=") for override in overrides)}
+    if "data.unlabeled" not in values:
+        return overrides
+    files = [values[key].strip("'\"") for key in ("data.train", "data.validation") if key in values]
+    used = {f"data.{name}" for file in files for name in options_of(Path(file))}
+    dropped = {"data.unlabeled", *({f"data.{name}" for name in ("separator", "quoting", "encoding")} - used)}
+    return [override for override in overrides if override.lstrip("+").partition("=")[0] not in dropped]
 
 
 def dense_run(config: Config) -> tuple[DictConfig, DictConfig, Path]:
@@ -158,7 +173,7 @@ def dense_overrides(config: Config, hydra_config: HydraConf | DictConfig, model:
         for override in hydra_config.overrides.task
         if override.lstrip("+~").split("=")[0].split(".")[0] in groups or not affects_result(override.split("=")[0])
     ]
-    overrides = [override for override in overrides if not override.startswith("model=")]
+    overrides = [override for override in with_labels_alone(overrides) if not override.startswith("model=")]
     task = str(hydra_config.runtime.choices["task"])
     if hydra_config.runtime.choices.get("experiment") != "none" and f"task={task}" not in overrides:
         overrides.append(f"task={task}")

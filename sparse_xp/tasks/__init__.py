@@ -4,6 +4,7 @@ from sparse_xp.tasks.base import Task as Task
 from sparse_xp.tasks.pair_pretraining import PairPretraining as PairPretraining
 from sparse_xp.tasks.pretraining import Pretraining as Pretraining
 from sparse_xp.tasks.question_answering import QuestionAnswering as QuestionAnswering
+from sparse_xp.tasks.sentence_embedding import SentenceEmbedding as SentenceEmbedding
 from sparse_xp.tasks.text_classification import TextClassification as TextClassification
 from sparse_xp.tasks.token_classification import TokenClassification as TokenClassification
 

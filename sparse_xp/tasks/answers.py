@@ -8,7 +8,7 @@ are the same as in the kind's ``features``, and the answers those that its ``sco
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from sparse_xp.errors import UserError
 
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 #: by output name, for each encoding of a row: [tokens], [tokens, classes] or [classes], without padding
 Outputs = dict[str, list["np.ndarray"]]
-#: as it is written to JSON
-Answer = dict[str, Any] | list[dict[str, Any]]
+#: as it is written to JSON; of embeddings an array [size]
+Answer: TypeAlias = "dict[str, Any] | list[dict[str, Any]] | np.ndarray"
 
 
 class NamedText(NamedTuple):
@@ -79,6 +79,13 @@ def brief(value: object) -> str:
     if isinstance(value, list | dict):
         return "[...]" if isinstance(value, list) else "{...}"
     return f"<{type(value).__name__}>"
+
+
+def probability(logit: float) -> float:
+    """Return the sigmoid of a logit, in float64: in float32 all large ones are 1."""
+    import numpy as np
+
+    return float(np.exp(-np.logaddexp(0.0, -float(logit))))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -2,21 +2,24 @@
 
 All that is particular to a *kind* of task stands in one subclass of ``Task``. The rest of the package asks it for:
 
-    tasks/rows.py              normalize, columns, column_types, check_rows, add_missing_columns, holdout_groups, clean
+    tasks/rows.py              normalize, columns, column_types, check_rows, add_missing_columns, holdout_groups, clean,
+                               query_column
     tasks/sources.py           read, generated_rows
-    tasks/features.py          features, feature_fields
-    preparation.py             with_labels_from, check_labels, warnings
+    tasks/unlabeled_rows.py    text_names, inputs_of
+    tasks/features.py          features, input_features, feature_fields
+    compose.py, config.py      default_teacher, needs_teacher
+    preparation.py             with_labels_from, check_labels, warnings, for_teacher, compares_with_teacher
     deploy_model.py            with_classes, accepts_logits
     models/heads.py            model_class, label_names
-    models/loading.py          label_names, model_options
-    training/state.py          batch_columns, apply_dynamic_masking, forward
+    models/loading.py          label_names, model_options, embeds, head_options
+    training/state.py          batch_columns, features_per_row, apply_dynamic_masking, forward, curvature_loss
     training/loop.py           losses, loss_counts
     training/teacher.py        outputs, fixed_features, per_token
     modifiers/distillation.py  outputs, class_mask, token_mask, problem_type, loss_reduction
     evaluation.py              outputs, padding, unpad, score
     deployment/distance.py     class_mask, token_mask
     deployment/gate.py         answer_count
-    deployment/pipeline.py     text_names, encode_row, accepts_logits, decode
+    deployment/pipeline.py     text_names, encode_row, accepts_logits, decode, check_reranks, relevance
     deployment/bundle.py       training_only_fields
     deployment/model_card.py   purpose, example, metric_units
     predict.py                 text_names, ranks_answers, list_name, answer_names
@@ -38,7 +41,7 @@ from omegaconf import MISSING
 from sparse_xp.data.limits import Limits
 from sparse_xp.data.readers import read_rows
 from sparse_xp.data.table import Table
-from sparse_xp.errors import did_you_mean
+from sparse_xp.errors import UserError, did_you_mean
 from sparse_xp.files.text_format import TextFormat
 from sparse_xp.tasks.columns import ColumnType
 
@@ -61,6 +64,11 @@ IGNORED = -100
 NOT_IN_FEATURES = {"shapes_features": False}
 #: metadata of a field of a task that only training reads: a deployment folder does not carry it
 FOR_TRAINING = {"training_only": True}
+
+
+def teacher_column(output: str) -> str:
+    """Return the column of the evaluation features that has the teacher's output of this name."""
+    return f"teacher_{output}"
 
 
 @dataclass(kw_only=True)
@@ -100,6 +108,8 @@ class Task(ABC):
     model_class: ClassVar[str]
     outputs: ClassVar[tuple[str, ...]]
     targets: ClassVar[tuple[str, ...]]
+    #: outputs of the exported file that other libraries read, and no method here
+    further_outputs: ClassVar[tuple[str, ...]] = ()
     #: completes "A BERT-class encoder for ..." in the model card
     purpose: ClassVar[str]
     #: explains units of metrics in the model card, where they are not all per cent
@@ -118,10 +128,18 @@ class Task(ABC):
     fixed_features: ClassVar[bool] = True
     #: whether one feature combines several rows, so that it depends on how rows are batched for tokenization
     mixes_rows: ClassVar[bool] = False
+    #: whether it can learn from rows without labels (``data.unlabeled``)
+    takes_unlabeled: ClassVar[bool] = True
     #: whether the task computes its loss itself (``own_loss``), in place of the head of transformers
     has_own_loss: ClassVar[bool] = False
     #: whether outputs are logits over the vocabulary: training does not hold those of all tokens at once
     is_language_model: ClassVar[bool] = False
+    #: whether the model's output is one vector for each text (``models/embedding_model.py``)
+    embeds: ClassVar[bool] = False
+    #: whether ``score`` reads what the teacher answers to the evaluation rows, in columns ``teacher_...`` of features
+    compares_with_teacher: ClassVar[bool] = False
+    #: the option of ``teacher=`` where the command names none; None: that of the recipe
+    default_teacher: ClassVar[str | None] = None
     #: how the loss terms of several outputs combine: ``mean``, or ``sum`` as in pretraining
     loss_reduction: ClassVar[str] = "mean"
     #: raise it when ``features`` changes, so that cached features are made again
@@ -166,13 +184,23 @@ class Task(ABC):
     def problem_type(self) -> str:
         """The problem type of the logits, in transformers' terms; it decides how distillation compares them.
 
-        ``single_label_classification``, ``multi_label_classification`` or ``regression``.
+        ``single_label_classification``, ``multi_label_classification`` or ``regression``; ``embedding`` for vectors.
         """
         return "single_label_classification"
 
     @property
     def model_options(self) -> dict[str, Any]:
         """Settings of the model's configuration that this task needs, beside the label map."""
+        return {}
+
+    @property
+    def config_entries(self) -> dict[str, Any]:
+        """Entries of config.json that another library reads there, beside ``model_options``."""
+        return {}
+
+    @property
+    def head_options(self) -> dict[str, Any]:
+        """Where the task ``embeds``: how texts become vectors, where it is otherwise than the checkpoint says."""
         return {}
 
     def with_labels_from(self, rows: Table | Dataset) -> Self:
@@ -221,6 +249,14 @@ class Task(ABC):
         """
         return rows, []
 
+    def inputs_of(self, rows: Table) -> Table:
+        """Return the texts of rows without labels, under the names of the task's columns, without other columns.
+
+        A text may go by each of its ``text_names``; the rows have one of them.
+        """
+        found = {names[0]: next(n for n in names if n in rows.column_names) for names in self.text_names()}
+        return rows.with_data(rows.data.select(list(found.values())).rename_columns(list(found)))
+
     def check_rows(self, rows: Table | Dataset, source: str) -> None:
         """Raise UserError if values of the rows contradict each other. ``source``: what the message calls the data."""
         return
@@ -228,6 +264,11 @@ class Task(ABC):
     def add_missing_columns(self, rows: Table | Dataset) -> Table | Dataset:
         """Return the rows with the optional columns that they lack."""
         return rows
+
+    @property
+    def query_column(self) -> str | None:
+        """The column that names the query of a row, if the rows of a query are scored together: a subset keeps them."""
+        return None
 
     def holdout_groups(self, rows: Table | Dataset) -> tuple[list[Any], bool]:
         """Return a key for each row, by which validation rows are held out, and whether to stratify by the keys.
@@ -261,11 +302,29 @@ class Task(ABC):
         Training features hold the model's inputs and ``targets``, each a list of ints per row, or an int.
         """
 
+    def input_features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int) -> Rows:
+        """Turn rows without labels into the model's inputs, as ``features`` does with training rows."""
+        raise NotImplementedError
+
     def warnings(self, features: Dataset, train: bool) -> list[str]:
         """Return what a person should know about the features of all rows before training on them."""
         return []
 
     # Training
+
+    @property
+    def features_per_row(self) -> int:
+        """The number of training features that follow each other and stay together in a batch."""
+        return 1
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the rows teach nothing without a teacher."""
+        return False
+
+    def for_teacher(self) -> Self:
+        """Return the task as the teacher computes it."""
+        return self
 
     @property
     def batch_columns(self) -> tuple[str, ...]:
@@ -289,6 +348,11 @@ class Task(ABC):
     def own_loss(self, outputs: Mapping[str, Tensor], batch: dict[str, Tensor]) -> Tensor:
         """Return the loss of a training batch, where the task ``has_own_loss``."""
         raise NotImplementedError
+
+    def curvature_loss(self, model: Callable[..., Any], batch: dict[str, Tensor]) -> Tensor:
+        """Return the loss of a training batch whose gradients estimate a Fisher matrix: the task's own."""
+        loss: Tensor = self.forward(model, batch)["loss"]
+        return loss
 
     def losses(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
         """Return the terms whose sum is the loss in the ``outputs`` of ``forward``; each is a mean."""
@@ -358,3 +422,14 @@ class Task(ABC):
         ``outputs``: by name, for each encoding of the row an array [tokens], [tokens, classes] or [classes] without
         padding.
         """
+
+    def check_reranks(self) -> None:
+        """Raise UserError unless ``relevance`` can be told from the outputs of the model."""
+        raise UserError(
+            f"rerank: the task {self.name} does not say how well a document answers a query. That takes a task on "
+            "pairs of texts (task.text_pair) with a number (task.problem=regression) or two classes."
+        )
+
+    def relevance(self, outputs: Outputs) -> float:
+        """Return how well the second text of a pair answers the first; ``outputs``: as of ``decode``."""
+        raise NotImplementedError

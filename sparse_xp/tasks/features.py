@@ -13,6 +13,7 @@ from sparse_xp.data.tokenizer_settings import preserve_settings
 from sparse_xp.files.checksums import json_digest
 from sparse_xp.settings import Data
 from sparse_xp.tasks import Task
+from sparse_xp.tasks.base import Rows
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -23,11 +24,18 @@ ROWS_AT_ONCE = 1000
 
 
 def make_features(
-    task: Task, rows: Dataset, source: str, tokenizer: PreTrainedTokenizerBase, data: Data, train: bool
+    task: Task,
+    rows: Dataset,
+    source: str,
+    tokenizer: PreTrainedTokenizerBase,
+    data: Data,
+    train: bool,
+    labelled: bool = True,
 ) -> Dataset:
     """Return the tokenized features of ``rows``, from the cache if they are in it.
 
-    ``source``: the fingerprint of the rows. The cache key has everything that shapes the features.
+    ``source``: the fingerprint of the rows. The cache key has everything that shapes the features. ``labelled``: False
+    for rows of ``data.unlabeled``, whose features are the model's inputs alone.
     """
     fingerprint = json_digest(
         [
@@ -39,14 +47,21 @@ def make_features(
             train,
             # Rows that come together depend on how the rows are divided among workers.
             *([data.workers] if task.mixes_rows else []),
+            *([] if labelled else ["inputs alone"]),
         ]
     )
-    path = Path(data.cache) / "features" / f"{task.name}-{'train' if train else 'eval'}-{fingerprint}"
+    kind = ("train" if train else "eval") if labelled else "unlabeled"
+    path = Path(data.cache) / "features" / f"{task.name}-{kind}-{fingerprint}"
+
+    def features(batch: Rows, indices: list[int]) -> Rows:
+        if labelled:
+            return task.features(batch, tokenizer, indices[0], train)
+        return task.input_features(batch, tokenizer, indices[0])
 
     def tokenize(draft: Path) -> None:
         with preserve_settings(tokenizer):
             rows.map(
-                lambda batch, indices: task.features(batch, tokenizer, indices[0], train),
+                features,
                 batched=True,
                 batch_size=rows_at_once(len(rows), data.workers) if task.mixes_rows else ROWS_AT_ONCE,
                 with_indices=True,

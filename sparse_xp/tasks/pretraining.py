@@ -65,6 +65,7 @@ class Pretraining(Task):
     has_own_loss: ClassVar[bool] = True
     padding: ClassVar[dict[str, int]] = {"labels": IGNORED}
     fixed_features: ClassVar[bool] = False
+    takes_unlabeled: ClassVar[bool] = False
     mixes_rows: ClassVar[bool] = True
     is_language_model: ClassVar[bool] = True
     loss_reduction: ClassVar[str] = "sum"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from tokenizers import Tokenizer
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 
 @dataclass(kw_only=True)
@@ -213,18 +213,7 @@ class QuestionAnswering(Task):
         }
 
     def features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int, train: bool) -> Rows:
-        # Leading blanks would count against the question's length.
-        questions = [question.lstrip() for question in rows[self.question]]
-        self.check_room(questions, tokenizer, first)
-        windows = tokenizer(
-            questions,
-            rows[self.context],
-            truncation="only_second",
-            max_length=self.max_length,
-            stride=self.doc_stride,
-            return_overflowing_tokens=True,
-            return_offsets_mapping=True,
-        )
+        windows = self.windows(rows, tokenizer, first)
         owner = windows.pop("overflow_to_sample_mapping")
         offsets = windows.pop("offset_mapping")
         spans = [context_span(windows.sequence_ids(i)) for i in range(len(owner))]
@@ -251,6 +240,26 @@ class QuestionAnswering(Task):
                 [list(pair) for pair in offset[start:end]] for offset, (start, end) in zip(offsets, spans, strict=True)
             ]
         return features
+
+    def input_features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int) -> Rows:
+        windows = self.windows(rows, tokenizer, first)
+        return {name: windows[name] for name in tokenizer.model_input_names if name in windows}
+
+    def windows(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int) -> BatchEncoding:
+        """Return the tokens of each question with each window of its context."""
+        # Leading blanks would count against the question's length.
+        questions = [question.lstrip() for question in rows[self.question]]
+        self.check_room(questions, tokenizer, first)
+        windows: BatchEncoding = tokenizer(
+            questions,
+            rows[self.context],
+            truncation="only_second",
+            max_length=self.max_length,
+            stride=self.doc_stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        return windows
 
     def check_room(self, questions: list[str], tokenizer: PreTrainedTokenizerBase, first: int) -> None:
         """Raise UserError if a question leaves less room for its context than the windows have to overlap."""

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparse_xp.data.readers import SEPARATED, naming_of_columns
@@ -15,7 +16,9 @@ from sparse_xp.files.checksums import json_digest
 from sparse_xp.settings import Data
 from sparse_xp.tasks import Task
 from sparse_xp.tasks.holdout import held_out, permutation
+from sparse_xp.tasks.query_groups import whole_queries
 from sparse_xp.tasks.sources import read_source, split_files
+from sparse_xp.tasks.unlabeled_rows import describe_unlabeled, read_unlabeled
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,16 +43,17 @@ class LoadedSplit:
 
 @dataclass
 class Splits:
-    """The rows of a run. ``task``: the task with the labels of the training rows."""
+    """The rows of a run. ``task``: the task with the labels of the training rows. ``unlabeled``: of a file without."""
 
     task: Task
     train: LoadedSplit
     evaluation: LoadedSplit
+    unlabeled: LoadedSplit | None = None
 
     @property
     def in_files(self) -> dict[str, int]:
         """The number of rows in each file that they come from."""
-        return self.train.in_files | self.evaluation.in_files
+        return self.train.in_files | self.evaluation.in_files | (self.unlabeled.in_files if self.unlabeled else {})
 
 
 def load_splits(task: Task, data: Data) -> Splits:
@@ -58,7 +62,23 @@ def load_splits(task: Task, data: Data) -> Splits:
     Labels come from the training rows; the evaluation rows are compared with them.
     """
     train = load_rows(task, data, train=True)
-    return Splits(train.task, train, load_rows(task, data, train=False, labelled=train.task))
+    evaluation = load_rows(task, data, train=False, labelled=train.task)
+    return Splits(train.task, train, evaluation, load_unlabeled(train.task, data))
+
+
+def load_unlabeled(task: Task, data: Data) -> LoadedSplit | None:
+    """Return the rows of ``data.unlabeled``, the texts alone, checked as those of a file with labels; None without one.
+
+    Raises UserError for a file that cannot be read, and for missing columns or texts.
+    """
+    if data.unlabeled is None:
+        return None
+    path = Path(data.unlabeled)
+    rows: Table | Dataset = read_unlabeled(task, path, data)
+    check_column_types(task, rows, str(path))
+    rows, remarks = task.normalize(rows, str(path), True, False)
+    check_columns(task, rows, str(path), [names[0] for names in task.text_names()])
+    return LoadedSplit(task, rows, describe_unlabeled(path, data), len(rows), remarks, {str(path): len(rows)})
 
 
 def load_rows(task: Task, data: Data, train: bool, labelled: Task | None = None) -> LoadedSplit:
@@ -113,6 +133,8 @@ def _load_split(task: Task, data: Data, split: str, train: bool, labelled: Task 
         rows, side = _side_of_split(task, rows, place, train)
         # The fingerprint of the rows, and with it the cache of features, depends on this text.
         source = f"{source} {side}"
+    if task.query_column:
+        source = f"{source}, whole queries by {task.query_column}"
     rows, total, warnings = _usable(task, rows, place, train)
     if shares_split(task, data) and not train:
         remarks = []  # said of the training rows
@@ -160,7 +182,8 @@ def _usable(task: Task, rows: Table | Dataset, place: str, train: bool) -> tuple
     total = len(rows)
     limit = task.max_train_samples if train else task.max_eval_samples
     if limit is not None and limit < total:
-        rows = rows.select(sorted(permutation(total)[:limit]))
+        keys = list(rows[task.query_column]) if task.query_column and not train else None
+        rows = rows.select(whole_queries(keys, limit) if keys else sorted(permutation(total)[:limit]))
     return rows, total, warnings
 
 
@@ -219,9 +242,10 @@ def key_of_column(task: Task, column: str) -> str:
     return keys[0] if keys else "task.*"
 
 
-def check_columns(task: Task, rows: Table | Dataset, source: str) -> None:
-    """Raise UserError unless the rows have every column of the task, and each row a value in it."""
-    for column in task.columns():
+def check_columns(task: Task, rows: Table | Dataset, source: str, columns: list[str] | None = None) -> None:
+    """Raise UserError unless the rows have every column, and each row a value in it. ``columns``: None: of the task."""
+    columns = task.columns() if columns is None else columns
+    for column in columns:
         if column not in rows.column_names:
             names = rows.column_names
             origin = naming_of_columns(rows.path, names) if isinstance(rows, Table) else ""
@@ -229,7 +253,7 @@ def check_columns(task: Task, rows: Table | Dataset, source: str) -> None:
                 f"task {task.name}: {source} has no column '{column}'.{did_you_mean(column, names)} It has "
                 f"{', '.join(names)}; say which one is meant with {key_of_column(task, column)}=COLUMN.{origin}"
             )
-    for column in task.columns():
+    for column in columns:
         if rows.data.column(column).null_count:
             first = next(i for i, value in enumerate(rows[column]) if value is None)
             raise UserError(

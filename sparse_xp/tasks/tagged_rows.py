@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from sparse_xp.data.printed_lists import parse_printed_list
@@ -12,6 +13,9 @@ from sparse_xp.tasks.labels import INDEX, alike_remarks, class_names, common_spe
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+#: a line of CoNLL text: a word, perhaps further columns, and a tag
+WORD_AND_TAG = re.compile(r"\S+([ \t]\S+)*[ \t](O|[BIOLUESMW]-\S+)")
 
 
 def normalize_tags(
@@ -53,6 +57,33 @@ def normalize_tags(
     if converted != named or read != rows[tags] or in_print or not all(map(BIO.fullmatch, names)):
         rows = with_values(rows, tags, converted)
     return rows, remarks
+
+
+def words_only(rows: Table, tokens: str, column: str, words: list[list[str]] | None = None) -> Table:
+    """Return the words of rows without tags as the column ``tokens``, and no other column.
+
+    ``column``: of the file. ``words``: those of its running text; None for a column of lists, or printed lists.
+    Raises UserError, with the place, for a word that is none, and for a row without a word.
+    """
+    import pyarrow
+
+    source = str(rows.path)
+    lists = _lists(rows, column, source) if words is None else words
+    _check_words(rows, lists, lists, column, column, source, strict=True)
+    if empty := [row for row, here in enumerate(lists) if not here]:
+        raise UserError(
+            f"{place_of(rows, source, empty[0])}: no word in column {column}. Write one, or leave the row out."
+        )
+    return rows.with_data(pyarrow.table({tokens: pyarrow.array(lists, pyarrow.list_(pyarrow.string()))}))
+
+
+def check_untagged(rows: Table, column: str) -> None:
+    """Raise UserError if running text looks like CoNLL text: a word and its tag in most lines."""
+    tagged = [row for row, text in enumerate(rows[column]) if isinstance(text, str) and WORD_AND_TAG.fullmatch(text)]
+    if 2 * len(tagged) > len(rows):
+        raise UserError(
+            f"{rows.place(tagged[0])}: this looks like CoNLL text, a word and its tag in a line. Name the file .conll."
+        )
 
 
 def _lists(rows: Table | Dataset, column: str, source: str) -> list[list[Any]]:

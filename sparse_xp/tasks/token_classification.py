@@ -17,7 +17,7 @@ from sparse_xp.tasks.base import IGNORED, NOT_IN_FEATURES, Rows, Task
 from sparse_xp.tasks.bio import BIO, begins, check_classes, classes_of, entity_words
 from sparse_xp.tasks.columns import TAGS, TEXTS, ColumnType, check_roles
 from sparse_xp.tasks.labels import check_class_names, class_names
-from sparse_xp.tasks.tagged_rows import normalize_tags
+from sparse_xp.tasks.tagged_rows import check_untagged, normalize_tags, words_only
 from sparse_xp.tasks.values import check_header
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from tokenizers import Tokenizer
     from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 #: words of running text: letters and digits, with single signs between them (``Jean-Paul``, ``3.5``); other signs alone
 WORD = re.compile(r"\w+(?:[^\w\s]\w+)*|[^\w\s]")
@@ -88,6 +88,17 @@ class TokenClassification(Task):
             check_class_names(self.name, self.classes, rows, self.tags)
         return normalize_tags(rows, self.tokens, self.tags, source, strict, self.classes, numbered)
 
+    def inputs_of(self, rows: Table) -> Table:
+        """Return the words of each row: its list of words, or those of its running text, as a deployed model sees them.
+
+        Raises UserError, with the place, for words that are none, and a row without a word.
+        """
+        if not {self.tokens, "tokens"} & set(rows.column_names):
+            check_untagged(rows, "text")
+            texts = [text if isinstance(text, str) else "" for text in rows["text"]]
+            return words_only(rows, self.tokens, "text", [WORD.findall(text) for text in texts])
+        return words_only(rows, self.tokens, self.tokens if self.tokens in rows.column_names else "tokens")
+
     def with_labels_from(self, rows: Table | Dataset) -> Self:
         """Return the task with classes: its own, else the names that come with the data, else those of its tags."""
         if self.classes:
@@ -116,9 +127,7 @@ class TokenClassification(Task):
         """
         golds = [self.tag_numbers(rows, i, first) for i in range(len(rows[self.tokens]))]
         joined = [joined_words(words) for words in rows[self.tokens]]
-        encoded = tokenizer(
-            [text for text, _ in joined], truncation=True, max_length=self.max_length, return_offsets_mapping=True
-        )
+        encoded = self.encoded([text for text, _ in joined], tokenizer)
         words_begun = [
             first_tokens(text, spans, offsets)
             for (text, spans), offsets in zip(joined, encoded["offset_mapping"], strict=True)
@@ -136,6 +145,17 @@ class TokenClassification(Task):
             trainable = [i for i, words in enumerate(words_begun) if max(words, default=-1) >= 0]
             features = {name: [values[i] for i in trainable] for name, values in features.items()}
         return features
+
+    def input_features(self, rows: Rows, tokenizer: PreTrainedTokenizerBase, first: int) -> Rows:
+        encoded = self.encoded([joined_words(words)[0] for words in rows[self.tokens]], tokenizer)
+        return {name: encoded[name] for name in tokenizer.model_input_names if name in encoded}
+
+    def encoded(self, texts: list[str], tokenizer: PreTrainedTokenizerBase) -> BatchEncoding:
+        """Return the tokens of each text, with the characters that they stand for."""
+        encoded: BatchEncoding = tokenizer(
+            texts, truncation=True, max_length=self.max_length, return_offsets_mapping=True
+        )
+        return encoded
 
     def tag_numbers(self, rows: Rows, i: int, first: int) -> list[int]:
         """Return the tags of row ``i`` as indices of ``classes``.

@@ -66,6 +66,18 @@ def normalize_numbers(rows: Table | Dataset, column: str, source: str) -> Table 
     return with_values(rows, column, numbers)
 
 
+def check_range(
+    rows: Table | Dataset, column: str, source: str, lowest: float, highest: float | None, reason: str
+) -> None:
+    """Raise UserError, with its place and the ``reason``, for a number out of range. ``highest``: None for any."""
+    for row, value in enumerate(rows[column]):
+        if value < lowest or (highest is not None and value > highest):
+            expected = f"from {lowest:g} to {highest:g}" if highest is not None else f"of {lowest:g} or more"
+            raise UserError(
+                f"{place_of(rows, source, row)}: {column}={value:g}, expected a number {expected}: {reason}."
+            )
+
+
 def _number(value: object) -> float | None:
     """Return a value as a finite float, None if it is none."""
     if isinstance(value, str):

@@ -28,6 +28,7 @@ from sparse_xp.training.shared_evaluation import evaluate_together
 from sparse_xp.training.state import Progress, Run
 from sparse_xp.training.steps import PlannedStep, PreparedStep, prepared_steps
 from sparse_xp.training.teacher import StoredTeacher
+from sparse_xp.training.unlabeled import unlabeled_steps
 
 
 def train(run: Run, write_model: ModelWriter) -> None:
@@ -81,7 +82,7 @@ def train_step(run: Run, step: PreparedStep) -> tuple[torch.Tensor, torch.Tensor
     accelerator, model = run.accelerator, run.prepared_model
     if not run.model.training:  # an evaluation came between; to walk through all modules takes the host a while
         model.train()
-    shares = task_shares(run, step.batches)
+    shares = task_shares(run, step)
     if isinstance(run.teacher, StoredTeacher):
         run.teacher.at_hand = step.logits
     total = torch.zeros((), device=accelerator.device)
@@ -91,9 +92,12 @@ def train_step(run: Run, step: PreparedStep) -> tuple[torch.Tensor, torch.Tensor
         batch = to_device(run, host_batch)
         # DDP reduces gradients over processes once, in the last micro-batch.
         with nullcontext() if number == len(step.rows) - 1 else accelerator.no_sync(model):
-            outputs = model(padded=has_padding(host_batch), **batch)
-            terms = zip(shares[number], run.task.losses(outputs), strict=True)
-            loss = torch.stack([share * term for share, term in terms]).sum()
+            labelled = run.is_labelled(indices)
+            outputs = model(padded=has_padding(host_batch), labelled=labelled, **batch)
+            loss = torch.zeros_like(total)  # the task's, of rows without labels
+            if labelled:
+                terms = zip(shares[number], run.task.losses(outputs), strict=True)
+                loss = torch.stack([share * term for share, term in terms]).sum()
             loss = run.modifier_list.loss(run, indices, batch, outputs, loss)  # distillation, say
             accelerator.backward(loss)
         total += loss.detach()
@@ -107,12 +111,17 @@ def train_step(run: Run, step: PreparedStep) -> tuple[torch.Tensor, torch.Tensor
     return total, norm
 
 
-def task_shares(run: Run, batches: list[dict[str, torch.Tensor]]) -> list[tuple[float, ...]]:
+def task_shares(run: Run, step: PreparedStep) -> list[tuple[float, ...]]:
     """Return for each micro-batch the weight of each term of the task's loss, so that they make one large batch.
 
-    ``batches``: in host memory, where counting makes no GPU wait.
+    Micro-batches without labels have a weight of 0. Batches are counted in host memory, where no GPU has to wait.
     """
-    counts = [run.task.loss_counts(batch) for batch in batches]
+    found = [
+        run.task.loss_counts(batch) if run.is_labelled(rows) else None
+        for rows, batch in zip(step.rows, step.batches, strict=True)
+    ]
+    none = (0,) * next(len(each) for each in found if each is not None)
+    counts = [none if each is None else each for each in found]
     return list(zip(*run.shares(*map(list, zip(*counts, strict=True))), strict=True))
 
 
@@ -130,13 +139,22 @@ def planned_steps(run: Run) -> Iterator[PlannedStep]:
 
 
 def steps_of_epoch(run: Run, epoch: int) -> list[list[list[int]]]:
-    """Return the micro-batches of this process, for each optimizer step of the epoch."""
-    batches = run.shuffled_batches(None, epoch_seed(run.seed, epoch))
+    """Return the micro-batches of this process, for each optimizer step of the epoch.
+
+    Those of rows without labels come first: with the last one DDP waits for the gradients of all parameters, and only
+    the loss of the task is sure to reach them.
+    """
+    unlabeled = run.unlabeled_features is not None
+    size = run.train.labelled_rows if unlabeled else run.train.batch_size
+    batches = run.shuffled_batches(size, epoch_seed(run.seed, epoch))
     rank, processes = run.accelerator.process_index, run.accelerator.num_processes
     steps = epoch_steps(batches, run.train.gradient_accumulation_steps, rank, processes)
-    if run.train.tokens is None:
-        return steps
-    return [split_by_tokens(list(chain(*step)), run.lengths, run.train.tokens) for step in steps]
+    others = unlabeled_steps(run, epoch, [len(step) for step in steps]) if unlabeled else [[] for _ in steps]
+    if run.train.tokens is not None:
+        together, most = run.task.features_per_row, run.train.tokens
+        steps = [split_by_tokens(list(chain(*step)), run.lengths, most, together) for step in steps]
+        others = [split_by_tokens(list(chain(*step)), run.all_lengths, most) for step in others]
+    return [[*other, *step] for other, step in zip(others, steps, strict=True)]
 
 
 def completes_period(run: Run, every: TimeSpec) -> bool:

@@ -65,8 +65,8 @@ class TrainingWrapper(torch.nn.Module):
         super().__init__()
         self.model, self.task, self.autocast, self.compiled = model, task, True, compiled
 
-    def forward(self, padded: bool = True, **batch: torch.Tensor) -> ModelOutput:
-        """Return the model's outputs for a training batch, the loss among them.
+    def forward(self, padded: bool = True, labelled: bool = True, **batch: torch.Tensor) -> ModelOutput:
+        """Return the model's outputs for a training batch, the loss among them if it is ``labelled``.
 
         ``padded``: False if the batch is known to have no padding. The model then gets no mask: PyTorch has faster
         kernels for attention without one. The loss may still ask for it.
@@ -75,7 +75,7 @@ class TrainingWrapper(torch.nn.Module):
         model = self.model if padded else partial(call_without_mask, self.model)
         encoder = nullcontext() if self.compiled is None else forward_replaced(encoder_of(self.model), self.compiled)
         with nullcontext() if self.autocast else torch.autocast(device, enabled=False), encoder:
-            outputs: ModelOutput = self.task.forward(model, batch)
+            outputs: ModelOutput = self.task.forward(model, batch) if labelled else model(**batch)
         return outputs
 
 
@@ -86,6 +86,7 @@ class Run(EvalContext):
     ``cache``: the directory of what runs share, teacher logits for instance. ``source``: the checkpoint that training
     starts from. ``origin``: a digest of the source of the rows. ``modifier_list``: its modifiers.
     ``num_train_rows``: the number of training rows; the evaluation rows are ``eval_rows`` (of ``EvalContext``).
+    ``unlabeled_features``: the features of rows without labels. They are numbered after those of the training rows.
     """
 
     directory: Path
@@ -100,6 +101,8 @@ class Run(EvalContext):
     history: History
     num_train_rows: int
     train_features: Dataset
+    unlabeled_features: Dataset | None = None
+    num_unlabeled_rows: int = 0
     teacher: TeacherModel | None = None
     optimizer: Any = None
     wrapper: TrainingWrapper | None = None
@@ -127,16 +130,47 @@ class Run(EvalContext):
         return lengths_of(self.train_features)
 
     @cached_property
+    def all_features(self) -> Dataset:
+        """The model's inputs of all training features: those with labels, then those without."""
+        if self.unlabeled_features is None:
+            return self.train_features
+        from datasets import concatenate_datasets
+
+        parts = (self.train_features, self.unlabeled_features)
+        return concatenate_datasets([part.select_columns(self.inputs) for part in parts])
+
+    @cached_property
+    def all_lengths(self) -> list[int]:
+        """Tokens of each of ``all_features``."""
+        return self.lengths if self.unlabeled_features is None else lengths_of(self.all_features)
+
+    @cached_property
+    def input_columns(self) -> dict[str, FlatColumn]:
+        """The model's inputs of ``all_features``."""
+        return flat_columns(self.all_features, self.inputs)
+
+    def is_labelled(self, rows: list[int]) -> bool:
+        """Return whether the features of a micro-batch have labels: either all have, or none."""
+        return self.unlabeled_features is None or rows[0] < len(self.train_features)
+
+    @cached_property
     def train_columns(self) -> dict[str, FlatColumn]:
         """The columns of the training features that go into a batch."""
         return flat_columns(self.train_features, [*self.inputs, *self.task.batch_columns])
 
     def host_batch(self, rows: list[int], epoch: int) -> dict[str, torch.Tensor]:
-        """Return the training features ``rows`` as the model sees them in an epoch, in host memory."""
-        batch = collate(self.train_columns, rows, list(self.train_columns), self.padding)
+        """Return the training features ``rows`` as the model sees them in an epoch, in host memory.
+
+        Features without labels have the model's inputs alone.
+        """
+        labelled = self.is_labelled(rows)
+        columns = self.train_columns if labelled else self.input_columns
+        batch = collate(columns, rows, list(columns), self.padding)
         if self.device.type == "cuda":
             # Few widths: memory and kernels are looked for once for each, and tensor cores want multiples of 8.
             batch = pad_to_bucket(batch, self.padding, self.task.max_length)
+        if not labelled:
+            return batch
         return self.task.apply_dynamic_masking(batch, rows, epoch_seed(self.seed, epoch), self.tokenizer)
 
     def training_batch(self, rows: list[int]) -> dict[str, torch.Tensor]:
@@ -149,8 +183,7 @@ class Run(EvalContext):
 
     def task_loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of the task alone for a training batch."""
-        loss: torch.Tensor = self.task.forward(self.model, batch).loss
-        return loss
+        return self.task.curvature_loss(self.model, batch)
 
     def gradient_batches(self, count: int, batch_size: int | None, part: int) -> Iterator[dict[str, torch.Tensor]]:
         """Yield ``count`` training batches; ``gradient_rows`` says which."""
@@ -180,7 +213,10 @@ class Run(EvalContext):
 
     def shuffled_batches(self, batch_size: int | None, seed: int) -> list[list[int]]:
         """Return the row indices of one epoch of batches, shuffled by ``seed`` alone."""
-        return epoch_batches(self.lengths, batch_size or self.train.batch_size, seed, self.train.group_by_length)
+        together = self.task.features_per_row
+        lengths = [max(self.lengths[i : i + together]) for i in range(0, len(self.lengths), together)]
+        batches = epoch_batches(lengths, batch_size or self.train.batch_size, seed, self.train.group_by_length)
+        return [[row * together + part for row in batch for part in range(together)] for batch in batches]
 
     def calibration_batches(self, rows: int) -> Iterator[dict[str, torch.Tensor]]:
         """Yield batches of inputs of ``rows`` training features, spread evenly over all of them."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from sparse_xp.functional.chunked_loss import make_always_lazy
 from sparse_xp.functional.model_calls import sent
 from sparse_xp.modifiers.context import TeacherModel
 from sparse_xp.training.environment import precision_name
+from sparse_xp.training.unlabeled import features_per_epoch
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -121,7 +122,7 @@ def choose_teacher(run: Run, model: PreTrainedModel, settings: TeacherSource, ca
         say(f"teacher: stored logits of an earlier run ({directory})")
     else:
         say(
-            f"teacher: logits of {len(run.train_features)} features stored once, {size_of(directory) / 1e6:.1f} MB "
+            f"teacher: logits of {len(run.all_features)} features stored once, {size_of(directory) / 1e6:.1f} MB "
             f"in {time.perf_counter() - began:.0f} s ({directory})"
         )
     if os.access(directory, os.W_OK):  # the cache may be shared and read-only
@@ -139,21 +140,31 @@ def why_live(run: Run, settings: TeacherSource) -> str | None:
     for modifier in run.modifier_list.modifiers.values():
         if modifier.live_teacher:
             return modifier.live_teacher
-    if run.clock.end <= 1:
-        return "no row is seen twice in this run"
-    return None
+    if run.unlabeled_features is None:
+        return "no row is seen twice in this run" if run.clock.end <= 1 else None
+    # Of a large file of texts a short run reads a part.
+    read = run.clock.end * features_per_epoch(run)
+    return "the run does not read as many rows as there are" if read <= len(run.all_features) else None
 
 
 def fingerprint(run: Run, model: PreTrainedModel) -> str:
     """Return a digest of everything that shapes the logits: weights, configuration, features, precision, device."""
+    numerics = [precision_name(run.accelerator), run.accelerator.device.type, run.train.eval_batch_size]
+    parts = [*model_digest(model), run.train_features._fingerprint, run.inputs, run.task.outputs, numerics]
+    if run.unlabeled_features is not None:
+        parts.append(run.unlabeled_features._fingerprint)
+    return f"{run.task.name}-{json_digest(parts)}"
+
+
+def model_digest(model: PreTrainedModel) -> list[Any]:
+    """Return a digest of the weights, and the configuration: what a model computes."""
     weights = hashlib.sha256()
     for name, tensor in model.state_dict().items():
         weights.update(name.encode())
         weights.update(tensor.detach().cpu().contiguous().numpy().data)
     config = {name: value for name, value in model.config.to_dict().items() if name != "_name_or_path"}
-    numerics = [precision_name(run.accelerator), run.accelerator.device.type, run.train.eval_batch_size]
-    parts = [weights.hexdigest(), config, run.train_features._fingerprint, run.inputs, run.task.outputs, numerics]
-    return f"{run.task.name}-{json_digest(parts)}"
+    head = getattr(model, "sentence_head", None)
+    return [weights.hexdigest(), config, *([str(head)] if head else [])]
 
 
 class TooLarge(Exception):
@@ -167,7 +178,7 @@ def store_logits(run: Run, teacher: LiveTeacher, directory: Path, max_gigabytes:
     length. Their padding differs from that of training batches, which changes logits by rounding errors only. Raises
     TooLarge.
     """
-    features, task = run.train_features, run.task
+    features, task = run.all_features, run.task
     columns, starts = flat_columns(features, run.inputs), starts_of(run)
     entries = len(features) if starts is None else int(starts[-1])
     arrays: dict[str, np.ndarray] = {}
@@ -201,7 +212,7 @@ def read_logits(run: Run, directory: Path) -> StoredTeacher:
 
 def starts_of(run: Run) -> np.ndarray | None:
     """Return the offset of each row's first token among all tokens, then their total; None for one entry per row."""
-    return np.concatenate([[0], np.cumsum(run.lengths)]) if run.task.per_token else None
+    return np.concatenate([[0], np.cumsum(run.all_lengths)]) if run.task.per_token else None
 
 
 def evict(cache: Path, size: int, max_gigabytes: float) -> None:

@@ -15,6 +15,7 @@ from sparse_xp import Pipeline
 from sparse_xp.errors import UserError
 from sparse_xp.files.checksums import write_checksums
 from sparse_xp.metrics import scores
+from sparse_xp.metrics.ranking import ranking_metrics
 from sparse_xp.result import Result
 from sparse_xp.settings import Data
 from sparse_xp.tasks.rows import load_rows
@@ -179,17 +180,138 @@ def test_texts_that_cannot_be(deployed, kind, asked, message):
     ("rows", "message"),
     [
         ([None], r"^None is no row: expected an object with sentence or text"),
-        (["a", {"text": "b"}], r"^Row 0: 'a' is no row"),
+        ([3, {"text": "b"}], r"^Row 0: 3 is no row"),
         ([[]], r"^\[\.\.\.\] is no row"),
         ([{3: "a"}], r"there is 3\."),
         ([{"text": "a", "\ud800": "b"}], r"^the name of field 1: character 0 is U\+D800"),
-        ("a text", "^'a text' is neither a row nor a list of rows: a row has sentence or text"),
+        (b"a text", "^<bytes> is neither a row nor a list of rows: a row has sentence or text"),
         (7, "^7 is neither a row nor a list of rows"),
     ],
 )
 def test_what_is_no_row(deployed, rows, message):
     with pytest.raises(UserError, match=message):
         Pipeline(deployed("sst2"), threads=1)(rows)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("a text", "^'a text' is neither a row nor a list of rows: a row has premise or text and hypothesis or second"),
+        (["a", {"text": "b"}], r"^Row 0: 'a' is no row: expected an object with premise or text and hypothesis"),
+    ],
+)
+def test_a_task_on_several_texts_wants_their_names(deployed, rows, message):
+    with pytest.raises(UserError, match=message):
+        Pipeline(deployed("pairs"), threads=1)(rows)
+
+
+def test_a_text_alone_is_a_row_of_a_task_on_one_text(deployed):
+    classes = Pipeline(deployed("sst2"), threads=1)
+    assert classes("a film") == classes(text="a film")
+    assert classes(["a film", {"sentence": "a b"}]) == classes([{"text": "a film"}, {"text": "a b"}])
+    assert len(classes("a film", top=2)) == 2
+    with pytest.raises(UserError, match=r"^text= beside a text: say one of them"):
+        classes("a film", text="a film")
+    with pytest.raises(UserError, match=r"^Row 1: text: character 0 is U\+D800"):
+        classes(["a film", "\ud800"])
+    entities = Pipeline(deployed("conll2003"), threads=1)
+    assert entities("John, of Paris.") == entities(text="John, of Paris.")
+
+
+# Embeddings
+
+
+def test_embeddings_of_texts_are_an_array(deployed):
+    pipeline = Pipeline(deployed("embedding"), threads=1)
+    texts = [f"the plot is {'really ' * i}dull" for i in (9, 0, 4, 2, 7)]
+    vectors = pipeline(texts)
+    assert (vectors.shape, vectors.dtype) == ((5, 64), np.float32)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    for text, vector in zip(texts, vectors, strict=True):  # in the order of the texts
+        alone = pipeline(text)
+        assert alone.shape == (64,)
+        np.testing.assert_allclose(alone, vector, atol=1e-5)
+        np.testing.assert_allclose(pipeline({"text": text}), vector, atol=1e-5)
+    np.testing.assert_allclose(np.stack(list(pipeline.stream(texts, batch=2))), vectors, atol=1e-5)
+    assert pipeline([]).shape == (0, 64)
+    assert np.abs(vectors[0] - vectors[1]).max() > 1e-3
+
+
+def test_a_document_has_its_own_prompt(deployed):
+    pipeline = Pipeline(deployed("embedding"), threads=1)
+    document, query = pipeline(document="plot is dull"), pipeline(query="the plot is dull")
+    np.testing.assert_array_equal(document, query)
+    assert np.abs(document - pipeline("plot is dull")).max() > 1e-4
+
+
+def test_a_text_that_cannot_be_embedded_keeps_its_place(deployed):
+    pipeline = Pipeline(deployed("embedding"), threads=1)
+    first, second = pipeline.stream(["a", {"other": "b"}], errors="keep")
+    assert first.shape == (64,)
+    assert second["error"].startswith("Row 1: No text or query or document")
+
+
+# Reranking
+
+
+def test_documents_come_in_the_order_of_their_scores(deployed):
+    pipeline, rows, wanted = evaluation(deployed("reranking"))
+    queries = {row["query"]: [other for other in rows if other["query"] == row["query"]] for row in rows}
+    rankings = []
+    for query, candidates in queries.items():
+        ranking = pipeline.rerank(query, [row["document"] for row in candidates])
+        scores_of = [each["score"] for each in ranking]
+        assert scores_of == sorted(scores_of, reverse=True)
+        assert all(0 < score < 1 for score in scores_of)
+        assert sorted(each["index"] for each in ranking) == list(range(len(candidates)))
+        assert [each["text"] for each in ranking] == [candidates[each["index"]]["document"] for each in ranking]
+        rankings.append(np.array([candidates[each["index"]]["label"] for each in ranking]))
+    assert ranking_metrics(rankings) == pytest.approx(wanted, abs=1e-6)
+    # and the same numbers one by one
+    one = pipeline(query=query, document=ranking[0]["text"])
+    assert one == {"value": pytest.approx(ranking[0]["score"], abs=1e-5)}
+    assert pipeline.rerank(query, (text for text in [candidates[0]["document"]] * 3), 2) == [
+        {"index": number, "score": pytest.approx(candidates_score, abs=1e-5), "text": candidates[0]["document"]}
+        for number, candidates_score in enumerate(
+            [pipeline(query=query, document=candidates[0]["document"])["value"]] * 2
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "message"),
+    [
+        (
+            "sst2",
+            ("a", ["b"]),
+            r"^rerank: the task sst2 does not say how well a document answers a query\. .*task\.text_",
+        ),
+        ("pairs", ("a", ["b"]), "^rerank: the task mnli does not"),
+        ("squad", ("a", ["b"]), "^rerank: the task squad does not"),
+        ("reranking", (" ", ["b"]), "^query is empty"),
+        ("reranking", (None, ["b"]), "^query=None: expected a text"),
+        ("reranking", ("a", []), "^documents is empty: there is nothing to rank"),
+        ("reranking", ("a", "b"), "^documents='b': expected a list of texts"),
+        ("reranking", ("a", 7), "^documents=7: expected a list of texts"),
+        ("reranking", ("a", ["b", None]), r"^documents\[1\]=None: expected a text"),
+        ("reranking", ("a", ["b"], 0), "^top=0: expected at least 1"),
+    ],
+)
+def test_what_cannot_be_ranked(deployed, kind, arguments, message):
+    with pytest.raises(UserError, match=message):
+        Pipeline(deployed(kind), threads=1).rerank(*arguments)
+
+
+def test_sentence_transformers_opens_the_model_and_gives_the_same_scores(deployed):
+    library = pytest.importorskip("sentence_transformers")
+    run = deployed("reranking")
+    documents = ["critics hated it", "families came by bus", "people loved it so much that they stood in line"]
+    model = library.CrossEncoder(str(run / "model"), device="cpu")
+    expected = model.predict([("the plot is really dull", text) for text in documents])
+    ranking = Pipeline(run, threads=1).rerank("the plot is really dull", documents)
+    scores_of = {each["index"]: each["score"] for each in ranking}
+    np.testing.assert_allclose([scores_of[i] for i in range(3)], expected, atol=1e-5)
+    assert [each["corpus_id"] for each in model.rank("the plot is really dull", documents)] == list(scores_of)
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,7 @@ KINDS: dict[str, tuple[str, tuple[str, ...], float | None]] = {
         ("recipe=gradual80", "teacher=checkpoint", "teacher.path=TEACHER", "teacher.reuse_logits=false"),
         0.8,
     ),
+    "embeddings": ("custom_embedding", ("recipe=gradual80", *QAT, "teacher=self"), 0.8),
     "layers distilled": (
         "sst2",
         (

@@ -27,6 +27,8 @@ TASKS = {
     "numbers": ("task=sst2", "recipe=dense", "task.problem=regression", "task.classes=[]"),
     "entities": ("task=conll2003", "recipe=dense"),
     "pairs of segments": ("task=wikipedia", "recipe=teacher_preparation"),
+    "pairs of texts with scores": ("task=stsb", "recipe=dense"),
+    "questions and their passages": ("task=squad_retrieval", "recipe=dense"),
     "masked words": ("task=wikipedia_mlm", "recipe=teacher_preparation"),
 }
 

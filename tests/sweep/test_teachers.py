@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sparse_xp.sweep.manifest import read_manifest
-from sparse_xp.sweep.teachers import dense_cell, possible_teachers
+from sparse_xp.sweep.teachers import dense_cell, possible_teachers, with_labels_alone
 from tests.sweep.cells import make_cell
 
 
@@ -23,6 +23,24 @@ def test_the_dense_cell_of_the_same_data_teaches():
     assert dense_cell(cells, "tiny", ["task=sst2"], 2) is cells[4]
     assert dense_cell(cells, "bert_base", ["task=sst2"], None) is None
     assert dense_cell(cells, "tiny", ["task=sst2", "data.root=here"], None) is None
+    assert dense_cell(cells, "tiny", ["task=sst2", "data.unlabeled=u.txt", "data.encoding=latin-1"], 2) is cells[4]
+
+
+@pytest.mark.parametrize(
+    ("words", "kept"),
+    [
+        (["data.unlabeled=u.csv", "data.separator=tab"], []),
+        (
+            ["data.unlabeled='u.csv'", "data.train='t.csv'", "data.separator=tab"],
+            ["data.train='t.csv'", "data.separator=tab"],
+        ),
+        (["data.unlabeled=u.csv", "data.train=t.parquet", "data.encoding=latin-1"], ["data.train=t.parquet"]),
+        (["data.encoding=latin-1", "data.train=t.json"], ["data.encoding=latin-1", "data.train=t.json"]),
+    ],
+)
+def test_a_dense_run_has_rows_with_labels_alone(words, kept):
+    """What is said of the other file alone would be refused there."""
+    assert with_labels_alone(["task=sst2", *words]) == ["task=sst2", *kept]
 
 
 def test_a_trial_of_an_earlier_call_teaches_no_later_sweep():

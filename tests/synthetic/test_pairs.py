@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from sparse_xp.synthetic.model import vocabulary
-from sparse_xp.synthetic.pairs import pair_rows, pair_words
+from sparse_xp.synthetic.pairs import pair_rows, pair_words, query_rows
 from sparse_xp.synthetic.words import BAD, DISLIKED, GOOD, LIKED
 
 
@@ -37,10 +37,31 @@ def test_the_label_is_what_the_sentences_say():
         assert label == (1 if not liked and not disliked else 0 if good == liked else 2)
 
 
+def test_a_query_has_documents_that_follow_from_it_and_others():
+    rows = query_rows("train", 300)
+    assert Counter(Counter(rows["query"]).values()) == {6: 50}
+    assert rows == query_rows("train", 300) != query_rows("train", 300, seed=1)
+    assert query_rows("train", 100)["second"] == rows["second"][:100]
+    assert {sum(rows["label"][begin : begin + 6]) for begin in range(0, 300, 6)} == {1, 2}
+    for first, second, label in zip(rows["first"], rows["second"], rows["label"], strict=True):
+        good = bool(set(first.split()) & set(GOOD))
+        liked, disliked = (bool(set(second.split()) & set(words)) for words in (LIKED, DISLIKED))
+        assert label == (good == liked != disliked)
+
+
+def test_no_query_is_in_both_splits():
+    train, validation = (set(query_rows(split, 600)["first"]) for split in ("train", "validation"))
+    assert len(train) == len(validation) == 100
+    assert train.isdisjoint(validation)
+    with pytest.raises(ValueError, match="split='test'"):
+        query_rows("test", 5)
+
+
 def test_the_vocabulary_has_every_word():
     known = set(vocabulary(pair_words()))
-    rows = pair_rows("train", 500, 3)
-    assert {word for text in rows["first"] + rows["second"] for word in text.split()} <= known
+    rows, queries = pair_rows("train", 500, 3), query_rows("train", 500)
+    texts = [text for each in (rows, queries) for name in ("first", "second") for text in each[name]]
+    assert {word for text in texts for word in text.split()} <= known
 
 
 @pytest.mark.parametrize(("split", "classes", "message"), [("test", 2, "split='test'"), ("train", 4, "classes=4")])
