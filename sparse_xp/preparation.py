@@ -20,6 +20,7 @@ from sparse_xp.files.reading import resolve_model_dir
 from sparse_xp.functional.architectures import dropout_keys
 from sparse_xp.history import History
 from sparse_xp.models.config_files import read_config
+from sparse_xp.models.embedding_model import prompt_remark
 from sparse_xp.models.heads import describe_new_heads
 from sparse_xp.models.loading import load_model, load_teacher_model
 from sparse_xp.models.positions import check_text_length
@@ -148,6 +149,8 @@ def load_student(config: Config, data: PreparedData) -> tuple[PreTrainedModel, l
     """Return the model to train, and the names of its weights that the checkpoint lacks."""
     model, new_weights = read_student(config, data.task, data.source)
     if remark := padding_remark(data.tokenizer, model):
+        say(remark)
+    if data.task.embeds and (remark := prompt_remark(model, data.task.head_options)):
         say(remark)
     if data.task.is_language_model and (heads := describe_new_heads(new_weights)):
         say(

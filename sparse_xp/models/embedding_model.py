@@ -137,6 +137,21 @@ def write_modules(model: PreTrainedModel, directory: str | Path, options: dict[s
     write_sentence_modules(directory, head, dense_weights(model), model.config.hidden_size)
 
 
+def prompt_remark(model: PreTrainedModel, options: dict[str, Any]) -> str:
+    """Return what to know of the prompts of a checkpoint, if it has any and ``options`` has none; empty otherwise.
+
+    ``options``: as of ``sentence_head``.
+    """
+    prompts = {name: text for name, text in (cast(SentenceHead, model.sentence_head).prompts or {}).items() if text}
+    if "prompts" in options or not prompts:
+        return ""
+    told = ", ".join(f"{name}: {text[:40]!r}" for name, text in prompts.items())
+    return (
+        f"the checkpoint was trained with prompts ({told}), and none stands before your texts: task.prompt= says which "
+        "one should, task.prompt_pair= that of second texts"
+    )
+
+
 def size_of_embedding(model: PreTrainedModel) -> int:
     """Return the number of entries of an embedding."""
     head = cast(SentenceHead, model.sentence_head)

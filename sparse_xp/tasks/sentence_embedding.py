@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
 #: the metrics of each kind of rows, the first is the default
 METRICS = {
-    "texts": ("teacher_overlap_10", "teacher_cosine"),
+    "texts": ("teacher_cosine", "teacher_overlap_10"),
     "scored_pairs": ("spearman", "pearson", "teacher_overlap_10", "teacher_cosine"),
     "pairs": ("mrr_10", "recall_10", "ndcg_10", "teacher_overlap_10", "teacher_cosine"),
 }
 TEACHER = teacher_column("sentence_embedding")
+OTHER_SIZE = (
+    "embeddings have no cosine with those of a teacher that have another size. Write task.metric=teacher_overlap_10."
+)
 
 
 @dataclass(kw_only=True)
@@ -49,7 +52,7 @@ class SentenceEmbedding(Task):
             the ``text_pair`` of all rows. Any rows: ``teacher_overlap_10``, the share of the ten texts that are nearest
             by the teacher and also by the model, or ``teacher_cosine``, the mean cosine with the teacher's embeddings.
             In a run without a teacher these two compare with the model that training starts from. Empty: the first
-            that the rows allow.
+            that the rows allow; for texts alone ``teacher_cosine``, with ``dimensions`` ``teacher_overlap_10``.
         text: The column of the texts, or of the first texts of pairs.
         text_pair: The column of the second texts of pairs. None: single texts.
         negative: The column of texts that do not fit ``text``. None: there are none.
@@ -95,8 +98,12 @@ class SentenceEmbedding(Task):
             raise ValueError("task.label and task.negative: pairs have scores or wrong answers. Leave one of them out.")
         columns = {f"task.{key}": getattr(self, key) for key in ("text", "text_pair", "negative", "label")}
         check_roles(columns)
-        self.metric = self.metric or METRICS[self.rows_are][0]
+        cut = self.dimensions is not None  # the teacher's are not
+        usual = "teacher_overlap_10" if cut and self.rows_are == "texts" else METRICS[self.rows_are][0]
+        self.metric = self.metric or usual
         check_one_of("task.metric", self.metric, METRICS[self.rows_are])
+        if cut and self.metric == "teacher_cosine":
+            raise ValueError(f"task.metric=teacher_cosine: {OTHER_SIZE}")
         if self.pooling is not None:
             check_one_of("task.pooling", self.pooling, ("mean", "cls", "max"))
         if self.dimensions is not None and self.dimensions < 1:
@@ -287,6 +294,8 @@ class SentenceEmbedding(Task):
         if TEACHER in features.column_names:
             theirs = unit_vectors(np.asarray(features.with_format("numpy")[TEACHER][:]))
             metrics |= agreement(vectors, theirs, (ask, find) if self.rows_are == "pairs" else None)
+        if self.metric == "teacher_cosine" and TEACHER in features.column_names and self.metric not in metrics:
+            raise UserError(f"task.metric=teacher_cosine: {OTHER_SIZE}")
         return metrics
 
     def answer_count(self, metric: str, rows: Dataset, features: Dataset) -> int | None:

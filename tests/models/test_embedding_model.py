@@ -12,7 +12,13 @@ from transformers import AutoModel, BertConfig, BertModel
 
 from sparse_xp.errors import UserError
 from sparse_xp.functional.pooling import pool
-from sparse_xp.models.embedding_model import EMBEDDING, add_sentence_head, embedding_class, size_of_embedding
+from sparse_xp.models.embedding_model import (
+    EMBEDDING,
+    add_sentence_head,
+    embedding_class,
+    prompt_remark,
+    size_of_embedding,
+)
 from sparse_xp.models.loading import load_model
 from sparse_xp.models.sentence_modules import DenseLayer, SentenceHead
 from sparse_xp.tasks import SentenceEmbedding
@@ -109,7 +115,7 @@ def test_the_encoder_in_the_file_is_that_of_transformers_with_its_pooler(tmp_pat
 
 
 def test_the_task_says_how_to_pool_where_it_is_asked(tmp_path: Path):
-    task = replace(TASK, pooling="cls", normalize_embeddings=False, dimensions=3)
+    task = replace(TASK, pooling="cls", normalize_embeddings=False, dimensions=3, metric="")
 
     model, _ = load_model(task, str(saved_encoder(tmp_path)))
 
@@ -118,4 +124,12 @@ def test_the_task_says_how_to_pool_where_it_is_asked(tmp_path: Path):
 
 def test_more_dimensions_than_there_are_are_refused(tmp_path: Path):
     with pytest.raises(UserError, match=r"task.dimensions=17: the embeddings of .* have 16 numbers"):
-        load_model(replace(TASK, dimensions=17), str(saved_encoder(tmp_path)))
+        load_model(replace(TASK, dimensions=17, metric=""), str(saved_encoder(tmp_path)))
+
+
+def test_prompts_of_the_checkpoint_that_the_task_does_not_use_are_named():
+    model = embedding_model(SentenceHead(prompts={"query": "query: ", "document": ""}))
+
+    assert "trained with prompts (query: 'query: ')" in prompt_remark(model, {})
+    assert prompt_remark(model, {"prompts": {"query": "query: "}}) == ""
+    assert prompt_remark(embedding_model(), {}) == ""

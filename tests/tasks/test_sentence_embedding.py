@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 
 from sparse_xp.data.limits import DEFAULT_LIMITS
+from sparse_xp.errors import UserError
 from sparse_xp.files.text_format import RECOGNISED
 from sparse_xp.tasks import SentenceEmbedding
 from sparse_xp.tasks.answers import NamedText
@@ -29,7 +30,7 @@ def rows_of(task: SentenceEmbedding, size: int = 6) -> dict[str, list[Any]]:
 
 @pytest.mark.parametrize(
     ("task", "metric", "texts"),
-    [(TEXTS, "teacher_overlap_10", 1), (SCORED, "spearman", 2), (PAIRS, "mrr_10", 2), (TRIPLETS, "mrr_10", 3)],
+    [(TEXTS, "teacher_cosine", 1), (SCORED, "spearman", 2), (PAIRS, "mrr_10", 2), (TRIPLETS, "mrr_10", 3)],
 )
 def test_the_columns_say_what_rows_are(task: SentenceEmbedding, metric: str, texts: int):
     assert task.metric == metric
@@ -44,9 +45,10 @@ def test_the_columns_say_what_rows_are(task: SentenceEmbedding, metric: str, tex
         ({"negative": "c"}, "task.negative=c is for pairs of texts"),
         ({"text_pair": "b", "negative": "c", "label": "s"}, "pairs have scores or wrong answers"),
         ({"text_pair": "text"}, "name the same column"),
-        ({"metric": "spearman"}, "task.metric=spearman: expected one of teacher_overlap_10, teacher_cosine"),
+        ({"metric": "spearman"}, "task.metric=spearman: expected one of teacher_cosine, teacher_overlap_10"),
         ({"pooling": "meen"}, "Did you mean 'mean'"),
         ({"dimensions": 0}, "task.dimensions=0: expected at least 1"),
+        ({"dimensions": 8, "metric": "teacher_cosine"}, "have no cosine .* Write task.metric=teacher_overlap_10"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(options: dict[str, Any], message: str):
@@ -119,6 +121,15 @@ def test_the_teachers_vectors_are_scored_where_they_are_known():
     assert TEXTS.score(rows, known, outputs) == {"teacher_overlap_10": 100, "teacher_cosine": pytest.approx(100)}
 
 
+def test_a_teacher_of_another_size_is_named_where_the_metric_needs_one_size():
+    features = Dataset.from_dict({"row": range(12), "part": [0] * 12, "teacher_sentence_embedding": [[1.0, 2.0]] * 12})
+    outputs = {"sentence_embedding": [np.ones(3)] * 12}
+
+    with pytest.raises(UserError, match="have no cosine with those of a teacher"):
+        TEXTS.score(Dataset.from_dict({"text": ["a"] * 12}), features, outputs)
+    assert replace(TEXTS, dimensions=3, metric="").metric == "teacher_overlap_10"
+
+
 def test_a_txt_file_has_a_text_a_line(tmp_path: Path):
     path = tmp_path / "texts.txt"
     path.write_text("One.\n\nTwo.\n")
@@ -133,4 +144,4 @@ def test_a_right_answer_is_never_on_both_sides_of_a_split():
 
 
 def test_the_whole_vector_teaches_a_cut_one():
-    assert replace(TEXTS, dimensions=4).for_teacher().dimensions is None
+    assert replace(TEXTS, dimensions=4, metric="").for_teacher().dimensions is None
