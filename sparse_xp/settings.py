@@ -140,9 +140,8 @@ class Train:
         tokens: The most tokens of a micro-batch, padding included: as many as fit in memory. An optimizer step still
             has ``batch_size`` times ``gradient_accumulation_steps`` rows per device. They are sorted by length and cut
             into as few micro-batches as this allows, so that short rows make larger ones. Losses are the same but for
-            rounding, the draws of dropout, and in 8 bits the ranges of activations, which every micro-batch moves. Texts
-            for embeddings are compared within a micro-batch.
-            None: micro-batches of ``batch_size`` rows.
+            rounding, the draws of dropout, and in 8 bits the ranges of activations, which every micro-batch moves.
+            Texts for embeddings are compared within a micro-batch. None: micro-batches of ``batch_size`` rows.
         eval_batch_size: Rows per batch and device in evaluation.
         gradient_accumulation_steps: Micro-batches per optimizer step.
         group_by_length: Make batches of rows of similar length, which need less padding.

@@ -67,7 +67,7 @@ def test_pairs_are_learned_without_a_teacher(tmp_path: Path):
     with without_export():
         result = run(configure(*SHORT, "task=stsb", "recipe=dense", "teacher=none", "train.epochs=6"), tmp_path / "run")
 
-    scores = [line["spearman"] for line in history(tmp_path / "run") if "spearman" in line]
+    scores = [line["metrics"]["spearman"] for line in history(tmp_path / "run") if "metrics" in line]
     assert result.metrics["spearman"] > scores[0]
     assert result.metrics["teacher_cosine"] < 100  # compared with the model that training began with
 

@@ -79,6 +79,7 @@ class FakeContext(Run):
                 mixed_precision="no",
             ),
             "source": "some/checkpoint",
+            "task": SimpleNamespace(features_per_row=1, embeds=False),
         }
         vars(self).update(defaults | fields)
 
@@ -102,8 +103,11 @@ def plain_task(*targets: str) -> Any:
     return SimpleNamespace(
         targets=targets,
         batch_columns=targets,
+        features_per_row=1,
+        embeds=False,
         apply_dynamic_masking=lambda batch, *_: batch,
         forward=lambda model, batch: model(**batch),
+        curvature_loss=lambda model, batch: model(**batch).loss,
     )
 
 

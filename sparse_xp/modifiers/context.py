@@ -73,6 +73,10 @@ class Outputs(Protocol):
     def loss_reduction(self) -> str:
         """How the loss terms of several outputs combine: ``mean`` or ``sum``."""
 
+    @property
+    def embeds(self) -> bool:
+        """Whether the output is one vector for each text, which ``HookContext.task_loss`` projects."""
+
     def class_mask(self, batch: dict[str, Tensor]) -> Tensor | None:
         """Return which entries of the outputs' last dimension are real, [rows, classes] bool; None for all of them."""
 

@@ -79,13 +79,16 @@ class GateScores:
             return "at the end of the removal: no step so far has had a gradient that is finite and not zero."
         return f"at the first step, where start={start} removes {removed} already."
 
-    def add(self, gradients: dict[str, Tensor], accelerator: Devices) -> None:
-        """Add dL/dg of this step, [gates] for each group, as they are before unscaling and clipping."""
+    def add(self, gradients: dict[str, Tensor], accelerator: Devices, scaled: bool = True) -> None:
+        """Add dL/dg of this step, [gates] for each group, as they are before unscaling and clipping.
+
+        ``scaled``: whether the gradient scaler of fp16 has scaled them.
+        """
         import torch
 
         # All groups as one tensor: a GPU computes a few numbers as fast as all of them, and starting it takes longer.
         terms = torch.cat([gradient.flatten() for gradient in gradients.values()])
-        infinite = unscale([terms], accelerator)
+        infinite = unscale([terms], accelerator) if scaled else None
         before = torch.cat([self.sums.get(name, gradient.new_zeros(gradient.shape)).flatten()
                             for name, gradient in gradients.items()])  # fmt: skip
         after = self.decay * before + (terms.square() if self.score == "second_order" else terms.abs())

@@ -53,6 +53,7 @@ class LoopOutputs:
 
     name: ClassVar[str] = "of this loop"
     loss_reduction: ClassVar[str] = "mean"
+    embeds: ClassVar[bool] = False
 
     def __init__(self, model: nn.Module, chosen: tuple[str, ...] = ()):
         self.config, self.chosen = getattr(model, "config", None), chosen

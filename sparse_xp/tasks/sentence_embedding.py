@@ -258,14 +258,13 @@ class SentenceEmbedding(Task):
         return ranking_loss(first, _joined(documents), equal_rows(tokens[0], _joined(tokens)))
 
     def curvature_loss(self, model: Callable[..., Any], batch: dict[str, Tensor]) -> Tensor:
-        """Return a random projection of the embeddings, for rows that have no loss without a teacher.
+        """Return a random projection of the embeddings.
 
-        The gradients of such projections have the Fisher matrix of the embeddings as their mean square.
+        The gradients of such projections have the Fisher matrix of the embeddings as their mean square. They say what
+        the embeddings depend on, also where the loss of training is at its minimum.
         """
         import torch
 
-        if self.rows_are != "texts":
-            return super().curvature_loss(model, batch)
         vectors: Tensor = self.forward(model, batch)[self.outputs[0]]
         generator = torch.Generator().manual_seed(int(batch["input_ids"].sum()))
         signs = torch.randint(0, 2, vectors.shape, generator=generator).to(vectors) * 2 - 1

@@ -240,7 +240,7 @@ def test_the_task_comes_back_with_its_labels(deployed):
     assert (task.max_length, pad) == (asked.max_length, 0)
     told = json.loads((deployed("pairs") / "deployment/task.json").read_text())
     assert told["labels"] == asked.classes
-    training_only = {"revision", "train_split", "validation_share", "max_train_samples", "max_eval_samples"}
+    training_only = {"revision", "train_split", "validation_share", "max_train_samples", "max_eval_samples", "group"}
     assert training_only == task.training_only_fields()
     assert not {*training_only, "quant", "pruneofa", "pruneofa_quant"} & set(told["fields"])
 

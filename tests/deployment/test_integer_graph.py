@@ -95,7 +95,7 @@ def exported(place, architecture, config, quant_config, zero="", attention=False
     for i in range(3):
         model(torch.randint(5, len(WORDS), (4, 6), generator=torch.Generator().manual_seed(i)))
     freeze(modules)
-    task = SimpleNamespace(outputs=("logits",), padding={})
+    task = SimpleNamespace(outputs=("logits",), further_outputs=(), padding={})
     features = Dataset.from_dict({"input_ids": [[2, 5, 3]] * 2, "attention_mask": [[1, 1, 1]] * 2})
     context = EvalContext(
         task=task, tokenizer=make_tokenizer(), model=model, eval_rows=features, eval_features=features,

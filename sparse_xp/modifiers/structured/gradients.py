@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from sparse_xp.errors import UserError
@@ -13,7 +14,10 @@ from sparse_xp.functional.structured.blocks import Block, linear_at
 from sparse_xp.functional.structured.scores import gate_gradients
 
 if TYPE_CHECKING:
-    from sparse_xp.modifiers.context import Devices
+    from sparse_xp.modifiers.context import Devices, HookContext
+
+#: training batches whose outputs are scored for an update
+BATCHES = 8
 
 
 def group_gradients(model: nn.Module, blocks: Sequence[Block], score: str) -> dict[str, Tensor]:
@@ -32,6 +36,24 @@ def group_gradients(model: nn.Module, blocks: Sequence[Block], score: str) -> di
                 )
             gradients[name] = gate_gradients(weight, weight.grad, size)
     return gradients
+
+
+def output_gradients(
+    context: HookContext, blocks: Sequence[Block], gates: Mapping[str, LayerGate], score: str
+) -> Iterator[dict[str, Tensor]]:
+    """Yield dL/dg of heads, neurons and layers for each of ``BATCHES``, where L is ``context.task_loss``.
+
+    The model is in evaluation mode. The rows depend on seed and step alone, so that every process has the same.
+    """
+
+    model, training = context.model, context.model.training
+    model.eval()
+    for batch in context.gradient_batches(BATCHES, None, 0):
+        with torch.enable_grad():
+            context.task_loss(batch).backward()
+        yield group_gradients(model, blocks, score) | layer_gradients(gates, context.accelerator)
+        model.zero_grad(set_to_none=True)
+    model.train(training)
 
 
 def layer_gradients(gates: Mapping[str, LayerGate], accelerator: Devices) -> dict[str, Tensor]:

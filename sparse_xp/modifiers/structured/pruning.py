@@ -49,7 +49,8 @@ class StructuredPruning(Modifier):
             reaches the target with more left (``target_cpu.with_chosen_precision``).
         score: The groups with the lowest scores are removed: ``first_order``, ``second_order`` or ``magnitude``.
             ``first_order``: |dL/dg| for a gate g on each head and neuron, summed over steps. ``second_order``: its
-            square (sources in ``GateScores``). ``magnitude``: the sum of squares of the weights.
+            square (sources in ``GateScores``). ``magnitude``: the sum of squares of the weights. For embeddings L is a
+            random projection of them, on a few batches for each update.
         decay: The factor by which the sums of the score shrink in every step.
         global_sparsity: Remove the groups with the lowest score per unit of cost, across all layers. Otherwise every
             layer keeps the same share of its heads and neurons.
@@ -183,6 +184,11 @@ class StructuredPruning(Modifier):
     def before_step(self, context: HookContext) -> None:
         share = self.share_due(context.clock, context.step, self.last_update)
         if share is not None:
+            if self.scores_outputs(context):
+                from sparse_xp.modifiers.structured.gradients import output_gradients
+
+                for gradients in output_gradients(context, self.blocks, self.gates, self.score):
+                    self.gate_scores.add(gradients, context.accelerator, scaled=False)
             self.choose(context.model, share)
             self.last_update = context.clock.epoch(context.step)
             self.zero_removed(context.model)
@@ -191,11 +197,20 @@ class StructuredPruning(Modifier):
     def before_update(self, context: HookContext) -> None:
         from sparse_xp.modifiers.structured.gradients import group_gradients, layer_gradients
 
-        if self.gate_scores.needs_gradients and not self.target_reached(context):
+        gathers = self.gate_scores.needs_gradients and not self.scores_outputs(context)
+        if gathers and not self.target_reached(context):
             gradients = group_gradients(context.model, self.blocks, self.score)
             gradients |= layer_gradients(self.gates, context.accelerator)
             self.gate_scores.add(gradients, context.accelerator)
         self.zero_removed(context.model, gradients=True)
+
+    def scores_outputs(self, context: HookContext) -> bool:
+        """Return whether gradients are those of the outputs themselves, computed for each update.
+
+        A model that embeds texts begins as its own teacher. Its loss is at the minimum, and the gradients of training
+        are noise.
+        """
+        return context.task.embeds and self.gate_scores.needs_gradients
 
     def after_update(self, context: HookContext) -> None:
         # Adam's momentum and weight decay may move a removed weight, so the zero is restored after every update.
