@@ -45,7 +45,6 @@ def output_gradients(
 
     The model is in evaluation mode. The rows depend on seed and step alone, so that every process has the same.
     """
-
     model, training = context.model, context.model.training
     model.eval()
     for batch in context.gradient_batches(BATCHES, None, 0):
