@@ -15,6 +15,7 @@ become rows of the table. RESULTS.json gets, in per cent:
 from __future__ import annotations
 
 import argparse
+import tempfile
 import time
 from pathlib import Path
 
@@ -38,7 +39,12 @@ def main() -> None:
     parser.add_argument("results", type=Path)
     parser.add_argument("files", nargs="+", type=parse_entry)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--cache", type=Path, default=Path("/tmp/embeddings-cache"), help="embeddings, to run it again")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "embeddings-cache",
+        help="embeddings, to run it again",
+    )
     parser.add_argument("--cut", nargs="*", type=int, default=[], help="numbers of dimensions of the reference")
     options = parser.parse_args()
     pairs, retrieval = read_pairs(options.data), read_retrieval(options.data)
