@@ -61,7 +61,7 @@ def test_without_arguments_it_says_what_can_be_chosen(command):
     assert len(lines) < 25
     first_words = {line.split()[0] for line in lines if line.strip()}
     assert set(GROUPS) <= first_words
-    assert "squad squad_v2 squadshifts sst2" in answer.out
+    assert "squad squad_retrieval squad_v2 squadshifts sst2" in answer.out
     [first] = [line.split()[3:] for line in lines if line.strip().startswith("python -m sparse_xp")]
     assert "profile=embedded" in first
     assert yaml.safe_load(command("--cfg", "job", *first).out)["profile"] == "embedded"
