@@ -13,7 +13,7 @@ def read_results(path: Path) -> dict[str, Any]:
 
 
 def add_results(path: Path, part: str, values: dict[str, Any]) -> None:
-    """Add values to a part of the file, in place of those of the same names."""
+    """Write values into a part of the file; they replace those of the same names."""
     content = read_results(path)
     content[part] = {**content.get(part, {}), **values}
     path.parent.mkdir(parents=True, exist_ok=True)

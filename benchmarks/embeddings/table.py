@@ -16,7 +16,7 @@ from benchmarks.embeddings.picture import Point, draw
 from benchmarks.embeddings.results import read_results
 from sparse_xp.text import markdown
 
-#: scores of which a share of fp32's is given
+#: scores that the table also gives as a share of the fp32 score
 SCORES = {"spearman": "STS-B, Spearman", "mrr_10": "SQuAD, MRR@10"}
 #: the shape on the picture's axis
 SHAPE = "1x128"

@@ -1,4 +1,4 @@
-"""The runs of the part ``embeddings``: all-MiniLM-L6-v2 taught by itself, by recipe and seed."""
+"""The runs of the part ``embeddings``: all-MiniLM-L6-v2 as its own teacher, by recipe and seed."""
 
 from __future__ import annotations
 
