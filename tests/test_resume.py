@@ -142,6 +142,16 @@ class Power(Exception):
                 "recipe.modifiers.embeddings.end=40%",
             ),
         ),
+        (
+            1,
+            (  # heads and neurons are cut out before the save
+                "task=sst2",
+                "recipe=structured50_quant",
+                "sparsity.end=25%",
+                "sparsity.update_frequency=0",
+                "recipe.quantization_start=70%",
+            ),
+        ),
         (1, ("task=squad", "recipe=gradual80", "sparsity=obert", "sparsity.num_grads=8")),
         (
             2,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from sparse_xp.functional.attention_maps import AttentionLayer
-    from sparse_xp.modifiers.context import HookContext
+    from sparse_xp.modifiers.context import Cuts, HookContext
 
 
 @dataclass(kw_only=True)
@@ -161,6 +161,9 @@ class AttentionDistillation(Modifier):
         attention = torch.stack(terms).sum() * self.weights.pop(0)
         self.last_losses = {"loss_attention": self.last_losses.get("loss_attention", 0) + attention.detach()}
         return loss + self.gain * attention
+
+    def allows_cuts(self, context: HookContext, cuts: Cuts) -> bool:
+        return False  # each head is compared with the teacher's of its number
 
     def detach(self, context: HookContext) -> None:
         for hook in self.hooks:

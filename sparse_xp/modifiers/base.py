@@ -7,6 +7,8 @@ The hooks around a run, in the order in which they are called::
     parameters                  what trains beside the model
     for each optimizer step:    training/loop.train_step
         before_step             set rates, recompute masks
+            allows_cuts         another modifier asks whether it may cut parameters now
+            resized             it is about to: cut what is kept about them
         before_batches          count what the terms of the loss average over
         for each micro-batch:
             forward
@@ -18,8 +20,9 @@ The hooks around a run, in the order in which they are called::
         logs                    when a line is logged
         target_reached          when the model is evaluated: may it be the best?
         check, state_dict       when a checkpoint is saved
+    restore_shapes, load_state_dict     when a run continues from one, before the first step
     detach                      run.finish, after the best weights and their state are loaded: leave a plain model
-        resized                 another modifier removed or cut parameters
+        resized                 another modifier is about to remove or cut parameters
     check                       delivery.save_model
 
 These are the places in the command's loop. ``sparsifier/sparsifier`` calls the same hooks in the same order from a loop
@@ -187,6 +190,16 @@ class Modifier:
 
     def resized(self, context: HookContext, cuts: Cuts) -> None:
         """Cut stored tensors (masks, say) of the parameters whose shape another modifier has just changed."""
+
+    def allows_cuts(self, context: HookContext, cuts: Cuts) -> bool:
+        """Return whether it can go on training when these parameters change shape between two steps.
+
+        Otherwise they change after training. One that allows it cuts all it keeps about them in ``resized``.
+        """
+        return True
+
+    def restore_shapes(self, context: HookContext, state: dict[str, Any]) -> None:
+        """Give the model the shapes that it had when ``state`` was saved. Called before weights are restored."""
 
     def check(self, context: HookContext) -> None:
         """Raise RuntimeError if an invariant of the modifier is broken. Called at every save."""

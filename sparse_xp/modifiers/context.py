@@ -179,8 +179,11 @@ class HookContext(Protocol):
     def modifiers(self, kind: type[M]) -> Sequence[M]:
         """Return the modifiers of this run that are a ``kind``."""
 
+    def can_resize(self, cuts: Cuts) -> bool:
+        """Return whether these parameters may change shape between two steps."""
+
     def resized(self, cuts: Cuts) -> None:
-        """Tell every modifier that parameters changed shape (hook ``Modifier.resized``)."""
+        """Cut what is kept about parameters that change shape: in the optimizer, and by modifiers (``resized``)."""
 
     def disable_autocast(self) -> None:
         """Train in float32 from now on, whatever ``train.precision`` says."""

@@ -110,6 +110,14 @@ class ModifierList:
         for modifier in self.modifiers.values():
             modifier.resized(context, cuts)
 
+    def allows_cuts(self, context: HookContext, cuts: Cuts) -> bool:
+        """Return whether every modifier can go on training when these parameters change shape."""
+        return all(modifier.allows_cuts(context, cuts) for modifier in self.modifiers.values())
+
+    def restore_shapes(self, context: HookContext, state: dict[str, Any]) -> None:
+        for name, modifier in self.modifiers.items():
+            modifier.restore_shapes(context, state[name])
+
     def check(self, context: HookContext) -> None:
         """Raise RuntimeError if an invariant is broken, such as a pruned weight that is not zero."""
         for modifier in self.modifiers.values():

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.nn import Parameter
     from torch.utils.hooks import RemovableHandle
 
-    from sparse_xp.modifiers.context import HookContext
+    from sparse_xp.modifiers.context import Cuts, HookContext
 
 
 @dataclass(kw_only=True)
@@ -213,6 +213,20 @@ class PerLayerDistillation(Modifier):
             for weight in self.parameters(context):
                 if weight.grad is not None:
                     weight.grad = context.accelerator.reduce(weight.grad, "mean")
+
+    def allows_cuts(self, context: HookContext, cuts: Cuts) -> bool:
+        from sparse_xp.functional.structured.blocks import encoder_blocks
+
+        blocks = encoder_blocks(context.model)
+        # These keep their width, and so does what is in no layer at all.
+        as_wide = {name for block in blocks for name in (block.name, block.output, block.down)}
+        inside = tuple(f"{block.name}." for block in blocks)
+        removed = [name for name, cut in cuts.items() if cut is None]
+        return all(
+            (name in as_wide or not name.startswith(inside))
+            and not any(parameter.startswith(f"{name}.") for parameter in removed)
+            for name, _ in self.pairs
+        )
 
     def detach(self, context: HookContext) -> None:
         for hook in self.hooks:

@@ -110,6 +110,9 @@ class Pruning(Modifier):
         # Adam's momentum and weight decay may move a pruned weight, so it is set to zero after every update.
         self.zero_pruned()
 
+    def allows_cuts(self, context: HookContext, cuts: Cuts) -> bool:
+        return False  # scores and remembered weights have the shapes of the start
+
     def resized(self, context: HookContext, cuts: Cuts) -> None:
         removed = {name for name, cut in cuts.items() if cut is None}
         self.targets = {name: weight for name, weight in self.targets.items() if name not in removed}

@@ -177,6 +177,10 @@ class LoopContext:
         """Return the modifiers of the recipe that are a ``kind``."""
         return [modifier for modifier in self.modifier_list.modifiers.values() if isinstance(modifier, kind)]
 
+    def can_resize(self, cuts: Cuts) -> bool:
+        """Return that no parameter may change shape between two steps: checkpoints and optimizer are the loop's."""
+        return False
+
     def resized(self, cuts: Cuts) -> None:
         """Tell every modifier that parameters changed shape."""
         self.modifier_list.resized(self, cuts)

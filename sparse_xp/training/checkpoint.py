@@ -76,9 +76,11 @@ def restore(run: Run) -> bool:
             f"The rows differ from those that {run.directory} was started with. Use the same data, or move the "
             "directory away to start again."
         )
+    recipe = moved(state["recipe"], accelerator.device)
+    run.modifier_list.restore_shapes(run, recipe)
     run.model.load_state_dict(state["model"])
     run.optimizer.load_state_dict(state["optimizer"])
-    run.modifier_list.load_state_dict(moved(state["recipe"], accelerator.device))
+    run.modifier_list.load_state_dict(recipe)
     for name, value in state["progress"].items():
         setattr(run.progress, name, value)
     if accelerator.scaler and state["scaler"]:  # there is none in a checkpoint of another precision

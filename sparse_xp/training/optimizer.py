@@ -1,4 +1,4 @@
-"""Parameter groups of the optimizer."""
+"""Parameter groups of the optimizer, and its moments when parameters change shape."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from sparse_xp.modifiers.context import Cuts
 
 
 def parameter_groups(model: nn.Module, others: Sequence[nn.Parameter] = ()) -> list[dict[str, Any]]:
@@ -22,3 +24,19 @@ def parameter_groups(model: nn.Module, others: Sequence[nn.Parameter] = ()) -> l
         {"params": not_decaying, "weight_decay": 0.0},
     ]
     return [*groups, {"params": list(others), "weight_decay": 0.0}] if others else groups
+
+
+def cut_moments(optimizer: Any, model: nn.Module, cuts: Cuts) -> None:
+    """Cut what ``optimizer`` keeps about the parameters in ``cuts`` as they are cut, before they are.
+
+    ``optimizer``: one of PyTorch, or Accelerate's around it. Of a parameter that is removed it forgets everything.
+    """
+    for name, parameter in model.named_parameters():
+        if name not in cuts or parameter not in optimizer.state:
+            continue
+        cut = cuts[name]
+        if cut is None:
+            del optimizer.state[parameter]
+            continue
+        kept = optimizer.state[parameter]
+        kept |= {key: cut(value) for key, value in kept.items() if getattr(value, "shape", None) == parameter.shape}

@@ -25,6 +25,7 @@ from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.settings import Train
 from sparse_xp.tasks import Task
 from sparse_xp.training.compiled import EncoderForward, encoder_of, forward_replaced
+from sparse_xp.training.optimizer import cut_moments
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -251,8 +252,17 @@ class Run(EvalContext):
         """Return the modifiers of this run that are a ``kind``."""
         return [modifier for modifier in self.modifier_list.modifiers.values() if isinstance(modifier, kind)]
 
+    def can_resize(self, cuts: Cuts) -> bool:
+        """Return whether these parameters may change shape between two steps.
+
+        With several processes they may not: DDP has made its buffers for the shapes at the start.
+        """
+        return self.accelerator.num_processes == 1 and self.modifier_list.allows_cuts(self, cuts)
+
     def resized(self, cuts: Cuts) -> None:
-        """Tell every modifier that parameters changed shape."""
+        """Cut the optimizer's moments of parameters that change shape, and what modifiers keep about them."""
+        if self.optimizer is not None:
+            cut_moments(self.optimizer, self.model, cuts)
         self.modifier_list.resized(self, cuts)
 
     def disable_autocast(self) -> None:

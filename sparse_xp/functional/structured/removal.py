@@ -81,6 +81,12 @@ def remove_groups(model: PreTrainedModel, kept: Mapping[str, LayerMask]) -> None
 
     A layer without remaining heads and neurons is removed as a whole; the layers after it are renumbered.
     """
+    cut_groups(model, kept)
+    remove_bypassed(model)
+
+
+def cut_groups(model: PreTrainedModel, kept: Mapping[str, LayerMask]) -> None:
+    """Do as ``remove_groups``, but leave a ``Bypass`` for a removed layer, so that the others keep their names."""
     shape, removed, blocks = full_shape(model), removed_layer_numbers(model), encoder_blocks(model)
     # The numbers that the layers of this model have in the full model.
     numbers = [number for number in range(len(blocks) + len(removed)) if number not in removed]
@@ -97,4 +103,3 @@ def remove_groups(model: PreTrainedModel, kept: Mapping[str, LayerMask]) -> None
         left = numbers_of_heads.to(heads.device)[heads]
         select_head_bias(model, block, None if len(left) == shape.heads else left)
     record_structure(model, shape, sorted(removed))
-    remove_bypassed(model)

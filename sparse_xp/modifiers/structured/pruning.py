@@ -32,10 +32,12 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class StructuredPruning(Modifier):
-    """Zero more and more heads and neurons from ``start`` to ``end``, and remove them after training.
+    """Zero more and more heads and neurons from ``start`` to ``end``, then cut them out of the model.
 
     It reaches either ``final_sparsity`` or ``target_speedup``. Scores are gathered from the first step of the run. A
-    layer keeps at least one head. Removed groups never come back.
+    layer keeps at least one head. Removed groups never come back. The rest of the run trains the smaller model, which
+    is faster. They are cut out after training instead in a run over several processes, in a loop of your own, and
+    beside modifiers that need the shapes of the start (pruning of single weights, distillation of attention).
 
     Attributes:
         final_sparsity: The fraction of the encoder's ``cost_metric`` to remove.
@@ -106,6 +108,7 @@ class StructuredPruning(Modifier):
         self.factors: tuple[list[nn.Parameter], list[Tensor]] | None = None
         self.gates: dict[str, LayerGate] = {}  # with ``layers``, by name of the layer
         self.last_update = -1.0
+        self.is_cut = False  # whether the model has the final shapes; the masks stay those of the shapes before
 
     @property
     def exclusive_resource(self) -> str:
@@ -151,7 +154,7 @@ class StructuredPruning(Modifier):
         from sparse_xp.functional.structured.blocks import encoder_blocks, sizes_of
 
         self.blocks, self.masks, self.last_update = encoder_blocks(context.model), {}, -1.0
-        self.factors = None
+        self.factors, self.is_cut = None, False
         self.gate_scores.sums = {}
         self.initial_sizes = sizes_of(context.model)
         first = self.blocks[0]
@@ -193,6 +196,8 @@ class StructuredPruning(Modifier):
             self.last_update = context.clock.epoch(context.step)
             self.zero_removed(context.model)
             self.set_gates()
+            if self.target_reached(context):
+                self.cut_if_possible(context)
 
     def before_update(self, context: HookContext) -> None:
         from sparse_xp.modifiers.structured.gradients import group_gradients, layer_gradients
@@ -219,13 +224,16 @@ class StructuredPruning(Modifier):
     def check(self, context: HookContext) -> None:
         from sparse_xp.modifiers.structured.masks import check_removed
 
-        check_removed(context.model, self.blocks, self.masks, context.step)
+        if not self.is_cut:
+            check_removed(context.model, self.blocks, self.masks, context.step)
 
     def zero_removed(self, model: nn.Module, gradients: bool = False) -> None:
         """Zero the weights of removed groups, or with ``gradients`` their gradients."""
         from sparse_xp.functional.masks import multiply_gradients, multiply_weights
         from sparse_xp.modifiers.structured.masks import removal_factors
 
+        if self.is_cut:
+            return
         parameters, factors = self.factors or ([], [])
         if self.factors is None or any(p.device != f.device for p, f in zip(parameters, factors, strict=True)):
             parameters, factors = self.factors = removal_factors(model, self.blocks, self.masks)
@@ -233,19 +241,46 @@ class StructuredPruning(Modifier):
             (multiply_gradients if gradients else multiply_weights)(parameters, factors)
 
     def detach(self, context: HookContext) -> None:
-        from sparse_xp.functional.structured.removal import remove_groups
-        from sparse_xp.modifiers.structured.masks import parameter_cuts
+        from sparse_xp.functional.layers import remove_bypassed
 
         self.check(context)
+        self.remove_gates()
+        if not self.masks:
+            return
+        self.cut(context)
+        remove_bypassed(context.model)
+        self.blocks, self.masks, self.factors, self.is_cut = [], {}, None, False
+
+    def cut_if_possible(self, context: HookContext) -> None:
+        """Cut removed groups out of the model now, unless something needs its shape until the end."""
+        from sparse_xp.modifiers.structured.masks import parameter_cuts
+
+        if self.masks and context.can_resize(parameter_cuts(context.model, self.blocks, self.masks)):
+            self.cut(context)
+
+    def cut(self, context: HookContext) -> None:
+        """Cut removed groups out of the model, if they are still there. Removed layers are bypassed."""
+        from sparse_xp.functional.structured.removal import cut_groups
+        from sparse_xp.modifiers.structured.masks import parameter_cuts
+
+        if self.is_cut:
+            return
+        self.remove_gates()
+        # What is kept about these parameters, such as masks and moments, is cut before the parameters change.
+        context.resized(parameter_cuts(context.model, self.blocks, self.masks))
+        cut_groups(context.model, self.masks)
+        self.factors, self.is_cut = None, True
+
+    def remove_gates(self) -> None:
+        """Take the gates off the layers."""
         for gate in self.gates.values():
             gate.remove()
         self.gates = {}
-        if not self.masks:
-            return
-        # Other modifiers cut what they keep about these parameters, such as masks, before the parameters change.
-        context.resized(parameter_cuts(context.model, self.blocks, self.masks))
-        remove_groups(context.model, self.masks)
-        self.blocks, self.masks, self.factors = [], {}, None
+
+    def restore_shapes(self, context: HookContext, state: dict[str, Any]) -> None:
+        if state.get("is_cut"):  # not there in a checkpoint of an earlier version
+            self.masks = restored_masks(state)
+            self.cut(context)
 
     # The choice
 
@@ -353,6 +388,7 @@ class StructuredPruning(Modifier):
             "neurons": {name: neurons for name, (_, neurons) in self.masks.items()},
             "gathered": self.gate_scores.sums,
             "last_update": self.last_update,
+            "is_cut": self.is_cut,
             # A latency table measured again would differ, so the run keeps the one that it began with.
             "costs": {"heads": costs.heads, "neurons": costs.neurons, "rest": costs.rest},
             "budget": self.target.budget,
@@ -360,9 +396,13 @@ class StructuredPruning(Modifier):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.masks = {name: (state["heads"][name], state["neurons"][name]) for name in state["heads"]}
-        self.factors = None
+        self.masks, self.factors = restored_masks(state), None
         self.gate_scores.sums, self.last_update = dict(state["gathered"]), state["last_update"]
         self.target = replace(self.target, costs=Costs(**state["costs"]), budget=state["budget"], dense=state["dense"])
         self.set_final_sizes()
         self.set_gates()
+
+
+def restored_masks(state: dict[str, Any]) -> dict[str, LayerMask]:
+    """Return the masks by name of the layer that ``StructuredPruning.state_dict`` has saved."""
+    return {name: (state["heads"][name], state["neurons"][name]) for name in state["heads"]}
