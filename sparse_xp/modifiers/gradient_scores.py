@@ -5,6 +5,7 @@ torch is imported late: composing a configuration must not load it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -16,14 +17,14 @@ if TYPE_CHECKING:
 
     from sparse_xp.modifiers.context import Devices
 
-#: values of the option ``score`` of structured pruning and of embedding pruning
+#: values of the option ``score`` that structured pruning and embedding pruning have in common
 SCORES = ("first_order", "second_order", "magnitude")
 
 
-def check_score(kind: str, score: str, decay: float) -> None:
-    """Raise ValueError for an unknown ``score`` or an impossible ``decay`` of the modifier ``kind``."""
-    if score not in SCORES:
-        raise ValueError(f"{kind}.score={score}: expected one of {', '.join(SCORES)}.{did_you_mean(score, SCORES)}")
+def check_score(kind: str, score: str, decay: float, known: Sequence[str] = SCORES) -> None:
+    """Raise ValueError for a ``score`` that is not ``known``, or an impossible ``decay``, of the modifier ``kind``."""
+    if score not in known:
+        raise ValueError(f"{kind}.score={score}: expected one of {', '.join(known)}.{did_you_mean(score, known)}")
     if not 0 <= decay <= 1:
         raise ValueError(f"{kind}.decay={decay}: expected a factor from 0 (the last step alone) to 1 (a plain sum).")
 
@@ -65,8 +66,8 @@ class GateScores:
 
     @property
     def needs_gradients(self) -> bool:
-        """Whether the scores come from gradients; magnitudes are read off the weights when they are needed."""
-        return self.score != "magnitude"
+        """Whether the scores come from gradients; others are found when they are needed."""
+        return self.score in ("first_order", "second_order")
 
     @property
     def is_empty(self) -> bool:

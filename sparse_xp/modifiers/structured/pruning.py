@@ -17,7 +17,7 @@ from sparse_xp.functional.cost_model import Costs, Size, greedy_sizes, interpola
 from sparse_xp.functional.schedules import RAMPS, share_due
 from sparse_xp.modifiers.base import Modifier
 from sparse_xp.modifiers.display import Display, LoggedNumber, Span, held_spans
-from sparse_xp.modifiers.gradient_scores import GateScores, all_finite, check_score
+from sparse_xp.modifiers.gradient_scores import SCORES, GateScores, all_finite, check_score
 from sparse_xp.modifiers.gradual_pruning import updates_window
 from sparse_xp.modifiers.structured.target import COST_METRICS, Target, check_target, cost_target, speedup_target
 
@@ -49,10 +49,13 @@ class StructuredPruning(Modifier):
         latency: For ``target_speedup``: ENGINE:PRECISION:ROWSxTOKENS, measured once on this machine and cached, or a
             table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or int8, whichever
             reaches the target with more left (``target_cpu.with_chosen_precision``).
-        score: The groups with the lowest scores are removed: ``first_order``, ``second_order`` or ``magnitude``.
+        score: The groups with the lowest scores are removed: ``first_order``, ``second_order``, ``magnitude`` or
+            ``obs``.
             ``first_order``: |dL/dg| for a gate g on each head and neuron, summed over steps. ``second_order``: its
             square (sources in ``GateScores``). ``magnitude``: the sum of squares of the weights. For embeddings L is a
-            random projection of them, on a few batches for each update.
+            random projection of them, on a few batches for each update. ``obs``: the error that removing a group leaves
+            in the outputs of the Linear that reads it, once its other weights are corrected, as they then are (ZipLM,
+            Kurtic et al. 2023, arXiv:2302.04089). By what it reads in a few batches for each update; no gradients.
         decay: The factor by which the sums of the score shrink in every step.
         global_sparsity: Remove the groups with the lowest score per unit of cost, across all layers. Otherwise every
             layer keeps the same share of its heads and neurons.
@@ -89,7 +92,7 @@ class StructuredPruning(Modifier):
                 raise ValueError(
                     f"{kind}.{name}={value}: expected one of {', '.join(known)}.{did_you_mean(value, known)}"
                 )
-        check_score(kind, self.score, self.decay)
+        check_score(kind, self.score, self.decay, (*SCORES, "obs"))
         for name in ("tokens", "multiple"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{kind}.{name}={getattr(self, name)}: expected at least 1.")
@@ -97,6 +100,11 @@ class StructuredPruning(Modifier):
             raise ValueError(
                 f"{kind}.layers=true weighs layers against heads and neurons, which global_sparsity=true does: write "
                 "sparsity=structured_global."
+            )
+        if self.layers and self.score == "obs":
+            raise ValueError(
+                f"{kind}.layers=true: score=obs has no score for a whole layer. Write score=second_order, or leave "
+                "layers out."
             )
         parse_time(self.update_frequency, f"{kind}.update_frequency")
         check_target(kind, self.final_sparsity, self.target_speedup, self.latency)
@@ -113,6 +121,10 @@ class StructuredPruning(Modifier):
     @property
     def exclusive_resource(self) -> str:
         return "heads and neurons of the encoder"
+
+    @property
+    def needs_batches(self) -> bool:
+        return self.score == "obs"
 
     # The schedule
 
@@ -192,7 +204,10 @@ class StructuredPruning(Modifier):
 
                 for gradients in output_gradients(context, self.blocks, self.gates, self.score):
                     self.gate_scores.add(gradients, context.accelerator, scaled=False)
-            self.choose(context.model, share)
+            if self.score == "obs":
+                self.choose_by_error(context, share)
+            else:
+                self.choose(context.model, share)
             self.last_update = context.clock.epoch(context.step)
             self.zero_removed(context.model)
             self.set_gates()
@@ -305,6 +320,21 @@ class StructuredPruning(Modifier):
                 without_lowest(score, alive, keep) for score, alive, keep in zip(scores[name], mask, size, strict=True)
             )
             self.masks[name] = heads, neurons
+
+    def choose_by_error(self, context: HookContext, share: float) -> None:
+        """Extend the masks as ``choose`` does, by ``score=obs``, and repair the weights that read what is left."""
+        from sparse_xp.modifiers.structured.masks import full_masks
+        from sparse_xp.modifiers.structured.obs import input_moments, relative_errors, remove_with_repair
+
+        model, blocks = context.model, self.blocks
+        self.masks, self.factors = self.masks or full_masks(model, blocks, self.initial_sizes), None
+        if share == 0 or (not self.global_sparsity and self.next_sizes({}, share) == self.current_sizes()):
+            return  # there is nothing to remove yet
+        moments = input_moments(context, blocks)
+        compared = self.global_sparsity
+        scores = relative_errors(model, blocks, self.masks, moments, self.multiple) if compared else {}
+        sizes = self.next_sizes(scores, share)
+        self.masks = remove_with_repair(context, blocks, self.masks, moments, sizes, self.multiple)
 
     def group_scores(self, model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
         """Return the scores of heads [heads] and neurons [neurons] of each layer, float32.
