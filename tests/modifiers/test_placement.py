@@ -43,6 +43,9 @@ MODIFIERS: dict[str, Any] = {
     "structured": lambda: StructuredPruning(
         final_sparsity=0.4, global_sparsity=True, layers=True, multiple=1, **EVERY | {"start": "1 steps"}
     ),
+    "repair": lambda: StructuredPruning(
+        final_sparsity=0.4, global_sparsity=True, score="obs", multiple=1, **EVERY | {"start": "1 steps"}
+    ),
     "embeddings": lambda: EmbeddingPruning(final_sparsity=0.5, multiple=1, **EVERY | {"start": "1 steps"}),
     "layers": lambda: LayerPruning(layers=LAYERS),
     "quantization": lambda: Quantization(start="1 steps", attention_products=True),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparse_xp import Sparsifier
 from sparse_xp.errors import UserError
 from sparse_xp.functional.structured.blocks import encoder_blocks, linear_at, sizes_of
 from sparse_xp.functional.structured.obs import InputMoments
@@ -314,13 +315,29 @@ def test_all_processes_have_what_the_first_one_found():
     assert not linear_at(model, block.down).bias.any()
 
 
+def test_a_loop_gives_its_batches():
+    recipe = StructuredPruning(final_sparsity=0.3, multiple=4, start="1 step", end="50%", score="obs")
+    model = make_encoder("Bert")
+    with pytest.raises(UserError, match=r"needs training data of its own beside the loop: give batches=LOADER"):
+        Sparsifier(recipe, model, torch.optim.AdamW(model.parameters()), steps_per_epoch=8, epochs=1)
+    batches = texts(8)
+    sparsifier = Sparsifier(
+        recipe, model, torch.optim.AdamW(model.parameters()), steps_per_epoch=8, epochs=1, batches=batches
+    )
+    for batch in batches:
+        model(**batch).loss.backward()
+        sparsifier.step()
+    sparsifier.finalize()
+    assert all(size < (2, 16) for size in sizes_of(model))
+
+
 def test_diverged_training_is_no_ground_for_a_choice():
     this, modifier = attach_obs()
     take_step(this, modifier)
     linear_at(this.model, modifier.blocks[2].down).weight.data[0, 0] = torch.nan
-    with pytest.raises(UserError, match=r"StructuredPruning: bert\.encoder\.layer\..* not finite: training has div"):
-        for number in range(1, 10):
-            take_step(this, modifier, number)
+    this.progress.step = 9  # the last update removes what is left to remove
+    with pytest.raises(UserError, match=r"StructuredPruning: bert\.encoder\.layer\.2.* not finite: training has div"):
+        modifier.before_step(this)
 
 
 @pytest.mark.parametrize(

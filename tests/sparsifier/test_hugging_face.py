@@ -129,6 +129,7 @@ STOPS: dict[str, tuple[Any, int, dict[str, Any]]] = {
         [LayerPruning(layers=["bert.encoder.layer.1"]), MovementPruning(final_sparsity=0.5, **RAMP)], 4, {}
     ),
     "second order": ([OBSPruning(final_sparsity=0.5, num_grads=4, **RAMP)], 4, {}),
+    "repair": ([structured(score="obs", global_sparsity=True)], 4, {}),
     "inside of the model": ([PerLayerDistillation(**LAYERS), AttentionDistillation()], 4, {}),
 }  # fmt: skip
 

@@ -212,6 +212,11 @@ LAYERS = ("modernbert", [StructuredPruning(
 )])  # fmt: skip
 
 
+REPAIR = ("modernbert", [StructuredPruning(
+    final_sparsity=0.3, start="2 steps", end="75%", multiple=4, score="obs",
+)])  # fmt: skip
+
+
 def evaluated(loop: Loop) -> None:
     loop.model.eval()
     with torch.no_grad():
@@ -244,7 +249,7 @@ def moved(loop: Loop) -> None:
     loop.model.to("cpu").to(torch.float64).to(torch.float32)
 
 
-@pytest.mark.parametrize("recipe", [BUSY, LAYERS])
+@pytest.mark.parametrize("recipe", [BUSY, LAYERS, REPAIR])
 @pytest.mark.parametrize("between", [evaluated, evaluated_with_gradients, copied, pickled, moved])
 def test_what_happens_to_the_model_between_steps_changes_nothing(
     between: Callable[[Loop], None], recipe: tuple[str, list[Modifier]]

@@ -50,6 +50,9 @@ RECIPES: dict[str, tuple[str, list[Modifier]]] = {
     "structured": ("modernbert", [StructuredPruning(
         final_sparsity=0.3, start="2 steps", end="50%", multiple=4, layers=True, global_sparsity=True
     )]),
+    "repair": ("modernbert", [StructuredPruning(
+        final_sparsity=0.3, start="2 steps", end="50%", multiple=4, score="obs", global_sparsity=True
+    )]),
     "embeddings": ("bert", [EmbeddingPruning(final_sparsity=0.5, start="2 steps", end="50%", multiple=2)]),
 }  # fmt: skip
 WAYS = ("before", "wrapped", "inner")

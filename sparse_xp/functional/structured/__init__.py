@@ -6,6 +6,7 @@ the end by cutting out its rows and columns. A layer with neither heads nor neur
 
 - ``blocks``: where the groups of a model are,
 - ``scores``: what a group is worth,
+- ``obs``: removing groups with repair of the weights that stay,
 - ``removal``: zeroing groups, and cutting them out,
 - ``config``: what config.json records about it,
 - ``loading``: building a reduced model from its config.json, and expanding it to its full shape.

@@ -180,7 +180,8 @@ def remove_with_repair(
 def of_first_process(context: HookContext, module: nn.Linear, alive: Tensor) -> Tensor:
     """Return ``alive`` [groups], bool, of rank 0, and copy the parameters of ``module`` from it.
 
-    All processes see the same batches, but on GPUs sums may differ in the last bit.
+    In a run all see the same batches, but on GPUs sums may differ in the last bit. In a loop of one's own they may see
+    different ones.
     """
     if context.accelerator.num_processes == 1:
         return alive

@@ -50,12 +50,11 @@ class StructuredPruning(Modifier):
             table FILE.json (``sparse_xp.latency``). With PRECISION auto the run delivers fp32 or int8, whichever
             reaches the target with more left (``target_cpu.with_chosen_precision``).
         score: The groups with the lowest scores are removed: ``first_order``, ``second_order``, ``magnitude`` or
-            ``obs``.
-            ``first_order``: |dL/dg| for a gate g on each head and neuron, summed over steps. ``second_order``: its
-            square (sources in ``GateScores``). ``magnitude``: the sum of squares of the weights. For embeddings L is a
-            random projection of them, on a few batches for each update. ``obs``: the error that removing a group leaves
-            in the outputs of the Linear that reads it, once its other weights are corrected, as they then are (ZipLM,
-            Kurtic et al. 2023, arXiv:2302.04089). By what it reads in a few batches for each update; no gradients.
+            ``obs``. ``first_order``: |dL/dg| for a gate g on each head and neuron, summed over steps. ``second_order``:
+            its square (sources in ``GateScores``). For embeddings L is a random projection of them, on a few batches
+            for each update. ``magnitude``: the sum of squares of the weights. ``obs``: the error that is left in the
+            outputs of the Linear that reads a group after the best correction of its other weights, which are then
+            corrected (ZipLM, Kurtic et al. 2023, arXiv:2302.04089), on a few batches for each update.
         decay: The factor by which the sums of the score shrink in every step.
         global_sparsity: Remove the groups with the lowest score per unit of cost, across all layers. Otherwise every
             layer keeps the same share of its heads and neurons.
