@@ -189,7 +189,7 @@ class Modifier:
         """Leave a model that loads with stock ``from_pretrained``. Called once, after training."""
 
     def resized(self, context: HookContext, cuts: Cuts) -> None:
-        """Cut stored tensors (masks, say) of the parameters whose shape another modifier has just changed."""
+        """Cut stored tensors (masks, say) of the parameters whose shape another modifier is about to change."""
 
     def allows_cuts(self, context: HookContext, cuts: Cuts) -> bool:
         """Return whether it can go on training when these parameters change shape between two steps.

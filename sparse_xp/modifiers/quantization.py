@@ -32,8 +32,8 @@ class Quantization(Modifier):
     """Quantize the Linears and Embeddings of the model from ``start`` on (Jacob et al. 2018, arXiv:1712.05877).
 
     Weights are signed and symmetric. Activations are unsigned and asymmetric, with one scale and zero point per tensor.
-    From the step at ``start`` on, training is in float32, whatever ``train.precision`` is. Times are epochs,
-    ``'N steps'`` or ``'N%'`` of the run.
+    From the step at ``start`` on, training is in float32 but on a GPU, whatever ``train.precision`` is. Times are
+    epochs, ``'N steps'`` or ``'N%'`` of the run.
 
     Attributes:
         observers_end: The time at which activation ranges and weight scales are frozen. None (the default): never.
