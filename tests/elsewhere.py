@@ -36,6 +36,11 @@ class Distant(Tensor):
     def tolist(self) -> Any:
         return self.inner.tolist()
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "data":  # of a parameter that is cut: PyTorch has set the shape alone
+            self.inner = value.inner
+
 
 class Distance(TorchDispatchMode):
     """Makes tensors elsewhere where code asks for them."""
