@@ -13,6 +13,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 from sparse_xp.clock import Clock
 from sparse_xp.functional.measured import Sparsity
 from sparse_xp.modifiers.context import HookContext
+from sparse_xp.modifiers.modifier_list import ModifierList
 from sparse_xp.result import Deployment, Provenance, Result, Training
 from sparse_xp.training.state import Progress, Run
 
@@ -78,6 +79,7 @@ class FakeContext(Run):
                 device=torch.device("cpu"),
                 mixed_precision="no",
             ),
+            "modifier_list": ModifierList({}, Clock(steps_per_epoch, total_steps)),
             "source": "some/checkpoint",
             "task": SimpleNamespace(features_per_row=1, embeds=False),
         }

@@ -300,6 +300,18 @@ def test_layers_are_counted_in_the_full_model_by_a_second_removal():
     assert (sizes_of(model), removal_summary(model)) == ([(2, 16)] * 2, None)
 
 
+def test_a_graph_that_is_still_held_does_not_hinder_the_smaller_model():
+    model = make_encoder("Bert").train()
+    held = model(**BATCH).logits.sum()
+    name = "bert.encoder.layer.0"
+    kept = close_layers(model)
+    kept[name] = torch.tensor([True, False]), torch.arange(16) < 4
+    remove_groups(model, kept)
+    model(**BATCH).logits.sum().backward()
+    assert model.get_submodule(f"{name}.intermediate.dense").weight.grad.shape == (4, 8)
+    assert held.requires_grad
+
+
 def test_removal_twice():
     model, kept = silenced("Bert")
     remove_groups(model, kept)

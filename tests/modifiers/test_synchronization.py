@@ -142,7 +142,7 @@ def removal_in_fp16(end: str) -> tuple[StructuredPruning, FakeContext]:
     """Structured pruning from step 1 to ``end``, attached to a run with a gradient scaler."""
     _, fields = KINDS["structured"]
     modifier = StructuredPruning(**fields | {"start": "1 step", "end": end, "update_frequency": "1 step"})
-    run = make_run(4, 12, model=make_encoder("Bert").train(), optimizer=SimpleNamespace(param_groups=[]))
+    run = make_run(4, 12, model=make_encoder("Bert").train(), optimizer=SimpleNamespace(param_groups=[], state={}))
     run.accelerator.scaler = GradScaler("cpu", init_scale=64.0)
     modifier.attach(run)
     return modifier, run

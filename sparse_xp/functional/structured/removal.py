@@ -59,12 +59,23 @@ def select_groups(values: Tensor, mask: LinearMask) -> Tensor:
     return (values if columns is None or values.ndim == 1 else values[:, columns]).contiguous()
 
 
+def replace_values(parameter: nn.Parameter, values: Tensor) -> None:
+    """Give ``parameter`` other ``values``, of any shape and its own type; it can train on with them.
+
+    As long as something holds the graph of an earlier step, PyTorch keeps what adds up the gradients of the parameter,
+    which knows the old shape. It makes a new one only when the type changes.
+    """
+    other = torch.float32 if values.dtype == torch.float16 else torch.float16
+    parameter.data = values.new_empty(0, dtype=other)
+    parameter.data = values
+
+
 def shrink(module: nn.Linear, mask: LinearMask) -> None:
     """Cut ``module`` down to ``mask`` in place; its parameters stay the same objects, and lose their gradients."""
     for parameter in (module.weight, module.bias):
         if parameter is not None:
             parameter.grad = None
-            parameter.data = select_groups(parameter.data, mask)
+            replace_values(parameter, select_groups(parameter.data, mask))
     module.out_features, module.in_features = module.weight.shape
     # A frozen scale for each output row is cut like the bias.
     if isinstance(module, QuantLinear) and module.quant.scale is not None and module.quant.scale.ndim:
