@@ -32,7 +32,7 @@ class Quantization(Modifier):
     """Quantize the Linears and Embeddings of the model from ``start`` on (Jacob et al. 2018, arXiv:1712.05877).
 
     Weights are signed and symmetric. Activations are unsigned and asymmetric, with one scale and zero point per tensor.
-    From the step at ``start`` on, training is in float32 but on a GPU, whatever ``train.precision`` is. Times are
+    From the step at ``start`` on, training is in float32, whatever ``train.precision`` is, except on a GPU. Times are
     epochs, ``'N steps'`` or ``'N%'`` of the run.
 
     Attributes:

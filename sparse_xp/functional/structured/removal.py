@@ -59,7 +59,7 @@ def select_groups(values: Tensor, mask: LinearMask) -> Tensor:
     return (values if columns is None or values.ndim == 1 else values[:, columns]).contiguous()
 
 
-def replace_values(parameter: nn.Parameter, values: Tensor) -> None:
+def replace_values(parameter: Tensor, values: Tensor) -> None:
     """Give ``parameter`` other ``values``, of any shape and its own type; it can train on with them.
 
     As long as something holds the graph of an earlier step, PyTorch keeps what adds up the gradients of the parameter,
