@@ -255,9 +255,11 @@ class Run(EvalContext):
     def can_resize(self, cuts: Cuts) -> bool:
         """Return whether these parameters may change shape between two steps.
 
-        With several processes they may not: DDP has made its buffers for the shapes at the start.
+        With several processes they may not: DDP has made its buffers for the shapes at the start. Nor may they with
+        ``train.compile``: recorded CUDA graphs read the memory of the parameters at the start.
         """
-        return self.accelerator.num_processes == 1 and self.modifier_list.allows_cuts(self, cuts)
+        compiled = self.wrapper is not None and self.wrapper.compiled is not None
+        return self.accelerator.num_processes == 1 and not compiled and self.modifier_list.allows_cuts(self, cuts)
 
     def resized(self, cuts: Cuts) -> None:
         """Cut the optimizer's moments of parameters that change shape, and what modifiers keep about them."""

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 
 from sparse_xp.clock import Clock
+from sparse_xp.functional.structured.blocks import sizes_of
+from sparse_xp.functional.structured.config import removal_summary
 from sparse_xp.modifiers import Modifier, StructuredPruning
 from sparse_xp.modifiers.modifier_list import ModifierList
 from tests.encoders import BATCH, make_encoder
@@ -48,3 +50,32 @@ def take_step(this: FakeContext, modifier: Modifier, seed: int = 0) -> None:
     for parameter in this.model.parameters():
         parameter.grad = None
     this.progress.step += 1
+
+
+def check_landing(this: FakeContext, modifier: StructuredPruning, together: bool) -> None:
+    """Make 10 steps. Half of the model goes, nothing comes back, and its answers stay when that is cut out."""
+    gone = []
+    for number in range(10):
+        before = {name: tuple(each.clone() for each in pair) for name, pair in modifier.masks.items()}
+        take_step(this, modifier, number)
+        gone.append(modifier.logs(this)["removed"])
+        assert all(
+            (now <= old).all() for n, pair in before.items() for now, old in zip(modifier.masks[n], pair, strict=True)
+        )
+    assert gone[0] == 0
+    assert gone == sorted(gone)
+    assert len(set(gone)) > 2
+    assert 0.5 <= gone[-1] < 0.6
+    assert modifier.target_reached(this)
+    if not together:
+        assert modifier.current_sizes() == [(1, 8)] * 4
+    with torch.no_grad():
+        logits = this.model.eval()(**BATCH).logits
+        sizes = modifier.current_sizes()
+        modifier.detach(this)
+        torch.testing.assert_close(this.model(**BATCH).logits, logits, atol=1e-5, rtol=0)
+    assert sizes_of(this.model) == sizes
+    share = removal_summary(this.model)
+    assert share is not None
+    assert abs(share.share - gone[-1]) < 1e-6
+    modifier.check(this)

@@ -39,7 +39,7 @@ def trained(
     torch.manual_seed(0)
     # In float64: AdamW makes steps of any gradient, also of one that is 0 but for rounding, as of the bias of keys.
     this, modifier = attach_pruning(make_encoder(kind).double(), others=others, end=1.0, **fields)
-    this.wrapper = SimpleNamespace(autocast=True)
+    this.wrapper = SimpleNamespace(autocast=True, compiled=None)
     if not cuts:
         this.can_resize = lambda _: False
     for other in (others or {}).values():
@@ -158,6 +158,12 @@ def test_several_processes_keep_the_shapes():
     assert Run.can_resize(this, cuts)
     this.accelerator.num_processes = 2
     assert not Run.can_resize(this, cuts)
+
+
+def test_a_compiled_model_keeps_the_shapes():
+    this, modifier = attach_pruning()
+    this.wrapper = SimpleNamespace(compiled=this.model.forward)
+    assert not Run.can_resize(this, parameter_cuts(this.model, modifier.blocks, modifier.masks))
 
 
 def test_a_removed_layer_leaves_the_names_of_the_others_alone():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -120,7 +121,8 @@ def test_a_modifier_keeps_its_state_where_the_model_is(name, monkeypatch):
     with Distance():
         model = student()
         run = make_run(
-            STEPS, STEPS, model=model, device=ELSEWHERE, seed=0, teacher=Teacher(), wrapper=torch.nn.Module(),
+            STEPS, STEPS, model=model, device=ELSEWHERE, seed=0, teacher=Teacher(),
+            wrapper=SimpleNamespace(autocast=True, compiled=None),
             task_loss=lambda inputs: model(**inputs).loss, example_inputs=lambda: without_labels(batch()),
             gradient_batches=lambda count, *_: [batch() for _ in range(count)],
         )  # fmt: skip

@@ -24,7 +24,7 @@ from sparse_xp.modifiers.structured.obs import (
 )
 from tests.encoders import BATCH, KINDS, make_encoder
 from tests.latency_tables import write_table
-from tests.modifiers.structured_runs import attach_pruning, take_step
+from tests.modifiers.structured_runs import attach_pruning, check_landing, take_step
 from tests.tiny import FakeContext
 
 
@@ -69,27 +69,7 @@ def context_of(model: nn.Module) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_lands_on_its_target_and_never_goes_back(kind, together):
     this, modifier = attach_obs(make_encoder(kind), global_sparsity=together)
-    gone = []
-    for number in range(10):
-        before = {name: tuple(each.clone() for each in pair) for name, pair in modifier.masks.items()}
-        take_step(this, modifier, number)
-        gone.append(modifier.logs(this)["removed"])
-        assert all(
-            (now <= old).all() for n, pair in before.items() for now, old in zip(modifier.masks[n], pair, strict=True)
-        )
-    assert gone[0] == 0
-    assert gone == sorted(gone)
-    assert len(set(gone)) > 2
-    assert 0.5 <= gone[-1] < 0.6
-    assert modifier.target_reached(this)
-    if not together:
-        assert modifier.current_sizes() == [(1, 8)] * 4
-    with torch.no_grad():
-        before = this.model.eval()(**BATCH).logits
-        sizes = modifier.current_sizes()
-        modifier.detach(this)
-        torch.testing.assert_close(this.model(**BATCH).logits, before, atol=1e-5, rtol=0)
-    assert sizes_of(this.model) == sizes
+    check_landing(this, modifier, together)
 
 
 def test_by_speed(tmp_path):

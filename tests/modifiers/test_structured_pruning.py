@@ -23,7 +23,7 @@ from sparse_xp.result import Result
 from sparse_xp.run import run
 from tests.encoders import BATCH, FIRST_STAYS, KINDS, make_encoder
 from tests.latency_tables import TABLE, write_table
-from tests.modifiers.structured_runs import attach_pruning, take_step
+from tests.modifiers.structured_runs import attach_pruning, check_landing, take_step
 from tests.runs import SHORT, configure, history
 
 
@@ -32,29 +32,7 @@ from tests.runs import SHORT, configure, history
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_lands_on_its_target_and_never_goes_back(kind, score, together):
     this, modifier = attach_pruning(make_encoder(kind), score=score, global_sparsity=together)
-    gone = []
-    for number in range(10):
-        before = {name: tuple(each.clone() for each in pair) for name, pair in modifier.masks.items()}
-        take_step(this, modifier, number)
-        gone.append(modifier.logs(this)["removed"])
-        assert all(
-            (now <= old).all() for n, pair in before.items() for now, old in zip(modifier.masks[n], pair, strict=True)
-        )
-    assert gone[0] == 0
-    assert gone == sorted(gone)
-    assert len(set(gone)) > 2
-    assert 0.5 <= gone[-1] < 0.6
-    assert modifier.target_reached(this)
-    if not together:
-        assert modifier.current_sizes() == [(1, 8)] * 4
-    with torch.no_grad():
-        before = this.model.eval()(**BATCH).logits
-        sizes = modifier.current_sizes()
-        modifier.detach(this)
-        torch.testing.assert_close(this.model(**BATCH).logits, before, atol=1e-5, rtol=0)
-    assert sizes_of(this.model) == sizes
-    assert removal_summary(this.model).share == pytest.approx(gone[-1])
-    modifier.check(this)
+    check_landing(this, modifier, together)
 
 
 @pytest.mark.parametrize(("score", "term"), [("first_order", torch.abs), ("second_order", torch.square)])

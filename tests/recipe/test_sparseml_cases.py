@@ -39,7 +39,7 @@ def test_t9_gradients_are_masked_from_the_first_step_on():
 def quantized(tag: str):
     """The modules that a tag makes quantizable in a small BERT, by name, and the modifier."""
     [modifier] = parse_modifiers(read_recipe(f"modifiers:\n  - !QuantizationModifier {tag}\n")).modifiers.values()
-    run = make_run(4, 12, model=make_bert(), wrapper=SimpleNamespace(autocast=True))
+    run = make_run(4, 12, model=make_bert(), wrapper=SimpleNamespace(autocast=True, compiled=None))
     modifier.attach(run)
     return modifier, run
 

@@ -36,8 +36,9 @@ class StructuredPruning(Modifier):
 
     It reaches either ``final_sparsity`` or ``target_speedup``. Scores are gathered from the first step of the run. A
     layer keeps at least one head. Removed groups never come back. The rest of the run trains the smaller model, which
-    is faster. They are cut out after training instead in a run over several processes, in a loop of your own, and
-    beside modifiers that need the shapes of the start (pruning of single weights, distillation of attention).
+    is faster. They are cut out after training instead in a run over several processes, with ``train.compile``, in a
+    loop of your own, and beside modifiers that need the shapes of the start (pruning of single weights, distillation of
+    attention).
 
     Attributes:
         final_sparsity: The fraction of the encoder's ``cost_metric`` to remove.
